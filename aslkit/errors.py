@@ -1,0 +1,41 @@
+"""A fault in what the user gave -> one clear sentence and an exit code."""
+
+
+class AslkitError(Exception):
+    """Base of every error that aslkit reports without a traceback."""
+
+    exit_code = 1
+
+
+class InputError(AslkitError):
+    """Invalid input or metadata: names the file, the field, what was found and expected, and the fix.
+
+    Parameters
+    ----------
+    source : str
+        File (or command-line option) that carries the fault.
+    field : str
+        Field, column or property at fault; empty for the file as a whole.
+    found, expected, fix : str
+        What stands there, what should, and what to do about it.
+    """
+
+    exit_code = 3
+
+    def __init__(
+        self, source: object, field: str, *, found: object, expected: str, fix: str
+    ) -> None:
+        where = f"{source}: {field}" if field else str(source)
+        super().__init__(f"{where}: found {found}, expected {expected}. Fix: {fix}.")
+
+
+class UnavailableError(AslkitError):
+    """A requested device or model is not there."""
+
+    exit_code = 5
+
+
+class SubjectsFailedError(AslkitError):
+    """Some subjects of a data set failed; the others are done."""
+
+    exit_code = 4

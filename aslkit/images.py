@@ -1,0 +1,98 @@
+"""The two nouns that carry everything: an `AslSeries` goes in, `ParameterMaps` come out."""
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aslkit.acquisition import Acquisition
+
+FloatImage = NDArray[np.float32]
+MaskImage = NDArray[np.bool_]
+
+
+class Flag(IntEnum):
+    """Quality of one voxel's estimate."""
+
+    OK = 0
+    AT_ATT_BOUND = 1
+    ATT_UNDETERMINED = 2
+    NOT_FINITE = 3
+    OUTSIDE = 4
+
+
+@dataclass(frozen=True)
+class AslSeries:
+    """Calibrated perfusion signal with everything needed to interpret it.
+
+    Attributes
+    ----------
+    delta_m : array, (x, y, z, n)
+        Averaged (control - label) / M0, a fraction; NaN where M0 or the data are unusable.
+    acquisition : Acquisition
+        One timing per volume of `delta_m`.
+    mask : bool array, (x, y, z)
+        Brain mask for statistics, noise estimation and the network's support.
+    affine : array, (4, 4)
+        Voxel to world (RAS mm).
+    noise_sd : array, (x, y, z), optional
+        Standard deviation of one volume of mean weight, from the scatter of the repeats;
+        None without repeats, where estimators take it from the residuals of the fit.
+    m0 : array, (x, y, z), optional
+        Calibration image in scanner units.
+    """
+
+    delta_m: FloatImage
+    acquisition: Acquisition
+    mask: MaskImage
+    affine: NDArray[np.float64] = field(default_factory=lambda: np.eye(4))
+    noise_sd: FloatImage | None = None
+    m0: FloatImage | None = None
+
+    def __post_init__(self) -> None:
+        n = self.acquisition.n_timings
+        if self.delta_m.ndim != 4 or self.delta_m.shape[3] != n:
+            raise ValueError(f"delta_m has shape {self.delta_m.shape}, expected (x, y, z, {n})")
+        grid = self.delta_m.shape[:3]
+        for name in ("mask", "noise_sd", "m0"):
+            image = getattr(self, name)
+            if image is not None and image.shape != grid:
+                raise ValueError(f"{name} has shape {image.shape}, expected {grid}")
+
+    @property
+    def voxel_size_mm(self) -> tuple[float, float, float]:
+        """Edge lengths of a voxel [mm]."""
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(x), float(y), float(z)
+
+
+@dataclass(frozen=True)
+class ParameterMaps:
+    """Estimates (or truth) on one grid, all (x, y, z).
+
+    Attributes
+    ----------
+    cbf, cbf_std : array
+        Cerebral blood flow and its standard deviation [ml/100 g/min].
+    att, att_std : array
+        Arterial transit time and its standard deviation [s].
+    flags : uint8 array
+        Values of `Flag`.
+    abv, abat : array, optional
+        Arterial blood volume [fraction] and arterial arrival time [s], where the compartment is on.
+    """
+
+    cbf: FloatImage
+    att: FloatImage
+    cbf_std: FloatImage
+    att_std: FloatImage
+    flags: NDArray[np.uint8]
+    abv: FloatImage | None = None
+    abat: FloatImage | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("att", "cbf_std", "att_std", "flags", "abv", "abat"):
+            image = getattr(self, name)
+            if image is not None and image.shape != self.cbf.shape:
+                raise ValueError(f"{name} has shape {image.shape}, expected {self.cbf.shape}")
