@@ -1,7 +1,7 @@
 """Kinetic parameters -> ASL signal: the one implementation of every equation, for numpy and torch alike.
 
-Arrays carry leading axes (slices of a scan, or patches of a batch), then voxels, then timings:
-`att` is (..., voxels) and a curve (..., voxels, n). ΔM is a fraction of the tissue M0, CBF is in
+Arrays carry leading axes (slices of a scan, or patches of a batch), and voxels last: `att` is
+(..., voxels) and a curve (..., n, voxels) for n timings. ΔM is a fraction of the tissue M0, CBF is in
 ml/100 g/min, times are in seconds.
 """
 
@@ -29,7 +29,7 @@ def namespace(array: object) -> ModuleType:
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive timings of one labeling type; arrays broadcast against (..., voxels, n).
+    """Consecutive timings of one labeling type; arrays broadcast against (..., n, voxels).
 
     plds and label_durations are in s (PLD effective, i.e. with the slice offset; for PASL the
     inversion time and the bolus duration), efficiencies are total.
@@ -48,7 +48,7 @@ class KineticModel:
     Parameters
     ----------
     blocks : tuple of Block
-        Signals are concatenated in this order along the last axis.
+        Signals are concatenated in this order along the timing axis.
     t1_blood, t1_tissue : float or array (..., 1, 1)
         Relaxation times of arterial blood and tissue [s].
     partition : float
@@ -75,12 +75,12 @@ class KineticModel:
 def kinetic_model(
     acquisition: Acquisition, n_slices: int = 1, dtype: type = np.float64
 ) -> KineticModel:
-    """The model of every slice of an acquisition; blocks have shape (n_slices, 1, n)."""
+    """The model of every slice of an acquisition; blocks have shape (n_slices, n, 1)."""
     offsets = acquisition.slice_offsets(n_slices)[:, None, None]
 
     def block(labeling: str, timings: list[Timing]) -> Block:
         columns = np.array([(t.pld_s, t.label_duration_s, t.efficiency) for t in timings])
-        plds, durations, efficiencies = (c[None, None, :].astype(dtype) for c in columns.T)
+        plds, durations, efficiencies = (c[None, :, None].astype(dtype) for c in columns.T)
         return Block(labeling, (plds + offsets).astype(dtype), durations, efficiencies)
 
     groups = groupby(acquisition.timings, key=lambda t: t.labeling)
@@ -101,35 +101,35 @@ def take_slices(model: KineticModel, index: slice) -> KineticModel:
 
 
 def tissue_curve(model: KineticModel, att):  # type: ignore[no-untyped-def]
-    """ΔM/M0 per unit CBF, (..., voxels) -> (..., voxels, n).
+    """ΔM/M0 per unit CBF, (..., voxels) -> (..., n, voxels).
 
     PCASL/CASL and PASL: general kinetic model (Buxton 1998, doi:10.1002/mrm.1910400308) in the
     form of the white paper (Alsop 2015, doi:10.1002/mrm.25197). VSASL: the single-compartment
     model of joint PCASL + VSASL acquisitions.
     """
-    return _concatenate(_CURVES[b.labeling](model, b, att[..., None]) for b in model.blocks)
+    return _concatenate(_CURVES[b.labeling](model, b, att[..., None, :]) for b in model.blocks)
 
 
 def tissue_slope(model: KineticModel, att):  # type: ignore[no-untyped-def]
-    """Derivative of `tissue_curve` with respect to ATT [per s], (..., voxels) -> (..., voxels, n)."""
-    return _concatenate(_SLOPES[b.labeling](model, b, att[..., None]) for b in model.blocks)
+    """Derivative of `tissue_curve` with respect to ATT [per s], (..., voxels) -> (..., n, voxels)."""
+    return _concatenate(_SLOPES[b.labeling](model, b, att[..., None, :]) for b in model.blocks)
 
 
 def arterial_curve(model: KineticModel, abat):  # type: ignore[no-untyped-def]
-    """ΔM/M0 per unit arterial blood volume, (..., voxels) -> (..., voxels, n).
+    """ΔM/M0 per unit arterial blood volume, (..., voxels) -> (..., n, voxels).
 
     The label passes through the voxel's arteries from aBAT to aBAT + bolus duration (Chappell
     2010, doi:10.1002/mrm.22320), its edges softened linearly; VSASL labels all vessels above the
     cut-off velocity at once and shows none of it.
     """
-    return _concatenate(_arterial_block(model, b, abat[..., None]) for b in model.blocks)
+    return _concatenate(_arterial_block(model, b, abat[..., None, :]) for b in model.blocks)
 
 
 def delta_m(model: KineticModel, cbf, att, abv=None, abat=None):  # type: ignore[no-untyped-def]
-    """ΔM/M0 of tissue and, where given, of the arterial compartment, (..., voxels, n)."""
-    signal = cbf[..., None] * tissue_curve(model, att)
+    """ΔM/M0 of tissue and, where given, of the arterial compartment, (..., n, voxels)."""
+    signal = cbf[..., None, :] * tissue_curve(model, att)
     if abv is not None:
-        signal = signal + abv[..., None] * arterial_curve(model, abat)
+        signal = signal + abv[..., None, :] * arterial_curve(model, abat)
     return signal
 
 
@@ -233,7 +233,7 @@ def _edge(time_s):  # type: ignore[no-untyped-def]
 
 def _concatenate(curves: Iterator):  # type: ignore[type-arg,no-untyped-def]
     parts = list(curves)
-    return parts[0] if len(parts) == 1 else namespace(parts[0]).concatenate(parts, axis=-1)
+    return parts[0] if len(parts) == 1 else namespace(parts[0]).concatenate(parts, axis=-2)
 
 
 _CURVES = {

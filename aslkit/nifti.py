@@ -1,0 +1,119 @@
+"""NIfTI files <-> float32 arrays: the one place that meets nibabel's errors and conventions."""
+
+import zlib
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
+
+from aslkit.errors import InputError
+from aslkit.images import FloatImage, MaskImage
+
+EXTENSIONS = (".nii.gz", ".nii")
+SAME_AFFINE_MM = 1e-3  # affines that differ by less describe the same grid
+
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    OverflowError,
+    MemoryError,
+    zlib.error,
+    ImageFileError,
+    HeaderDataError,
+)
+
+
+def stem(path: Path) -> str:
+    """File name without .nii, .nii.gz, .json or .tsv."""
+    for extension in (*EXTENSIONS, ".json", ".tsv"):
+        if path.name.endswith(extension):
+            return path.name[: -len(extension)]
+    return path.stem
+
+
+def read_volumes(path: Path) -> tuple[FloatImage, nib.Nifti1Header]:
+    """Voxels (x, y, z, v), also for a 3D file, and the header of a NIfTI file.
+
+    Raises
+    ------
+    InputError
+        When the file is missing, damaged, or not a 3D or 4D image of real numbers.
+    """
+    if not path.is_file():
+        _refuse(path, found="no such file", expected="a NIfTI file", fix="correct the path")
+    if not path.name.endswith(EXTENSIONS):
+        _refuse(path, found=f"a {path.suffix or 'nameless'} file", expected=".nii or .nii.gz")
+    try:
+        image = nib.load(path)
+        if np.dtype(image.get_data_dtype()).kind not in "iuf":
+            _refuse(path, found=f"{image.get_data_dtype()} voxels", expected="real numbers")
+        voxels = image.get_fdata(dtype=np.float32, caching="unchanged")
+    except _UNREADABLE as error:
+        found = f"a file that cannot be read ({str(error).splitlines()[0] if str(error) else 'truncated'})"
+        raise InputError(
+            path, "", found=found, expected="a complete NIfTI file", fix="copy or convert it again"
+        ) from error
+    return _as_4d(path, voxels), image.header
+
+
+def read_mask(path: Path, shape: tuple[int, ...], affine: NDArray[np.float64]) -> MaskImage:
+    """Voxels above zero of a 3D mask on the grid (shape, affine).
+
+    Raises
+    ------
+    InputError
+        When the mask is on another grid, or empty.
+    """
+    voxels, header = read_volumes(path)
+    if voxels.shape != (*shape, 1) or not is_same_grid(header.get_best_affine(), affine):
+        _refuse(
+            path,
+            found=f"a grid of {_by(voxels.shape)} voxels",
+            expected=f"the grid of the ASL series, {_by(shape)}",
+            fix="resample the mask to the ASL series",
+        )
+    mask = voxels[..., 0] > 0
+    if not mask.any():
+        _refuse(path, found="no voxel above 0", expected="a brain mask", fix="give another -m")
+    return mask
+
+
+def is_same_grid(affine: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+    """Whether two affines differ by less than a micrometre-scale tolerance."""
+    return bool(np.abs(np.asarray(affine) - np.asarray(other)).max() < SAME_AFFINE_MM)
+
+
+def write_image(path: Path, voxels: NDArray[np.generic], header: nib.Nifti1Header) -> None:
+    """Write voxels with the affine, affine codes and units of another image's header."""
+    new = header.copy()
+    new.set_data_dtype(voxels.dtype)
+    new.set_slope_inter(1, 0)
+    new["cal_min"] = new["cal_max"] = 0
+    new["descrip"] = b"aslkit"
+    new.extensions.clear()
+    nib.save(type_of(header)(voxels, None, new), path)
+
+
+def type_of(header: nib.Nifti1Header) -> type[nib.Nifti1Image]:
+    """The image class that belongs to a header (NIfTI-1 or NIfTI-2)."""
+    return nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+
+
+def _as_4d(path: Path, voxels: FloatImage) -> FloatImage:
+    if voxels.ndim > 4 and voxels.size == np.prod(voxels.shape[:3]) * max(voxels.shape[3:]):
+        voxels = voxels.reshape((*voxels.shape[:3], -1), order="F")
+    if voxels.ndim not in (3, 4) or not voxels.size:
+        _refuse(path, found=f"an image of {_by(voxels.shape)} voxels", expected="a 3D or 4D image")
+    return voxels[..., None] if voxels.ndim == 3 else voxels
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(str(n) for n in shape)
+
+
+def _refuse(path: Path, *, found: str, expected: str, fix: str = "convert it to NIfTI") -> None:
+    raise InputError(path, "", found=found, expected=expected, fix=fix)
