@@ -1,4 +1,4 @@
-"""What was measured and when -> one frozen description that every estimator and simulator reads."""
+"""What was measured and when -> one description that every estimator and simulator reads."""
 
 import math
 from collections.abc import Sequence
@@ -101,7 +101,7 @@ class Acquisition:
 
     @property
     def weights(self) -> NDArray[np.float64]:
-        """Relative precision of each volume, shape (n,): its share of the mean number of averages."""
+        """Relative precision of each volume, (n,): its averages over the mean averages."""
         averages = np.array([t.n_averages for t in self.timings], dtype=np.float64)
         return averages / averages.mean()
 
@@ -126,7 +126,7 @@ class Acquisition:
 
 
 def total_efficiency(labeling: str, n_pulses: int, alpha: float | None, alpha_bs: float) -> float:
-    """Labeling efficiency times the label's survival of `n_pulses` background-suppression pulses."""
+    """Labeling efficiency times the label's survival of background suppression."""
     return (EFFICIENCY[labeling] if alpha is None else alpha) * alpha_bs**n_pulses
 
 
@@ -140,6 +140,5 @@ def protocol(
     alpha = EFFICIENCY[labeling] if efficiency is None else efficiency
     durations = np.broadcast_to(np.asarray(label_duration_s, dtype=float), (len(plds_s),))
     return tuple(
-        Timing(labeling, float(p), float(d), alpha)
-        for p, d in zip(plds_s, durations, strict=True)
+        Timing(labeling, float(p), float(d), alpha) for p, d in zip(plds_s, durations, strict=True)
     )

@@ -8,7 +8,7 @@ class AslkitError(Exception):
 
 
 class InputError(AslkitError):
-    """Invalid input or metadata: names the file, the field, what was found and expected, and the fix.
+    """Invalid input: names the file, the field, what was found and expected, and the fix.
 
     Parameters
     ----------

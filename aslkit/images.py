@@ -80,7 +80,7 @@ class ParameterMaps:
     flags : uint8 array
         Values of `Flag`.
     abv, abat : array, optional
-        Arterial blood volume [fraction] and arterial arrival time [s], where the compartment is on.
+        Arterial blood volume [fraction] and arrival time [s], where the compartment is on.
     """
 
     cbf: FloatImage

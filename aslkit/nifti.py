@@ -53,7 +53,8 @@ def read_volumes(path: Path) -> tuple[FloatImage, nib.Nifti1Header]:
             _refuse(path, found=f"{image.get_data_dtype()} voxels", expected="real numbers")
         voxels = image.get_fdata(dtype=np.float32, caching="unchanged")
     except _UNREADABLE as error:
-        found = f"a file that cannot be read ({str(error).splitlines()[0] if str(error) else 'truncated'})"
+        reason = str(error).splitlines()[0] if str(error) else "truncated"
+        found = f"a file that cannot be read ({reason})"
         raise InputError(
             path, "", found=found, expected="a complete NIfTI file", fix="copy or convert it again"
         ) from error

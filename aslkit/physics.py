@@ -1,8 +1,8 @@
-"""Kinetic parameters -> ASL signal: the one implementation of every equation, for numpy and torch alike.
+"""Kinetic parameters -> ASL signal: the one implementation of every equation.
 
 Arrays carry leading axes (slices of a scan, or patches of a batch), and voxels last: `att` is
-(..., voxels) and a curve (..., n, voxels) for n timings. ΔM is a fraction of the tissue M0, CBF is in
-ml/100 g/min, times are in seconds.
+(..., voxels) and a curve (..., n, voxels) for n timings. ΔM is a fraction of the tissue M0,
+CBF is in ml/100 g/min, times are in seconds.
 """
 
 from collections.abc import Iterator
@@ -111,7 +111,7 @@ def tissue_curve(model: KineticModel, att):  # type: ignore[no-untyped-def]
 
 
 def tissue_slope(model: KineticModel, att):  # type: ignore[no-untyped-def]
-    """Derivative of `tissue_curve` with respect to ATT [per s], (..., voxels) -> (..., n, voxels)."""
+    """Derivative of `tissue_curve` by ATT [per s], (..., voxels) -> (..., n, voxels)."""
     return _concatenate(_SLOPES[b.labeling](model, b, att[..., None, :]) for b in model.blocks)
 
 

@@ -1,4 +1,4 @@
-"""One raw ASL run, read and checked -> its control-label pairs, grouped by (label duration, PLD)."""
+"""A raw ASL run, read and checked -> its control-label pairs by (label duration, PLD)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -110,7 +110,7 @@ class AslRun:
 
 @dataclass(frozen=True)
 class Pair:
-    """Indices of the volumes of one perfusion difference: plus - minus (None: already a deltam)."""
+    """Volumes of one perfusion difference: plus - minus (None: already a deltam)."""
 
     plus: int
     minus: int | None = None

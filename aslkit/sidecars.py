@@ -54,7 +54,9 @@ class Sidecar:
         """A boolean field, or None where it is absent."""
         value = self.values.get(field)
         if value is not None and not isinstance(value, bool):
-            raise self.refuse(field, expected="true or false", fix=f'write "{field}": true or false')
+            raise self.refuse(
+                field, expected="true or false", fix=f'write "{field}": true or false'
+            )
         return value
 
     def number(self, field: str) -> float | None:
@@ -62,7 +64,9 @@ class Sidecar:
         value = self.values.get(field)
         if value is None or _is_number(value):
             return None if value is None else float(value)  # type: ignore[arg-type]
-        raise self.refuse(field, expected="a number", fix=f"write the number without quotes: {field}")
+        raise self.refuse(
+            field, expected="a number", fix=f"write the number without quotes: {field}"
+        )
 
     def numbers(self, field: str) -> NDArray[np.float64] | None:
         """A number or a list of numbers as a 1D array, or None where the field is absent."""
@@ -229,7 +233,11 @@ def _read_json(path: Path) -> dict[str, object]:
         ) from error
     except RecursionError as error:
         raise InputError(
-            path, "", found="JSON nested too deeply", expected="a flat JSON object", fix="rewrite it"
+            path,
+            "",
+            found="JSON nested too deeply",
+            expected="a flat JSON object",
+            fix="rewrite it",
         ) from error
     if not isinstance(content, dict):
         raise InputError(
