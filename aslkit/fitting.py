@@ -108,8 +108,9 @@ def fit_least_squares(series: AslSeries, settings: FitSettings = FitSettings()) 
         values = solution.cbf, solution.att, *errors, solution.abv, solution.abat
         return [v for v in values if v is not None]
 
-    images = _by_slice(series, fit, 6 if has_arterial else 4)
-    return ParameterMaps(*images[:4], _flags(*images[:4], series.mask, settings), *images[4:])
+    cbf, att, cbf_std, att_std, *arterial = _by_slice(series, fit, 6 if has_arterial else 4)
+    flags = quality_flags(cbf, att, cbf_std, att_std, series.mask, settings)
+    return ParameterMaps(cbf, att, cbf_std, att_std, flags, *arterial)
 
 
 def residual_sd(series: AslSeries, settings: FitSettings = FitSettings()) -> FloatImage:  # noqa: B008
@@ -139,6 +140,29 @@ def pooled_sd(rss: FloatImage, mask: MaskImage, n_free: int) -> FloatImage:
     overall = total.sum() / max(counts.sum(), 1)
     variance = (total + POOLING_VOXELS * overall) / (counts + POOLING_VOXELS) / n_free
     return np.broadcast_to(np.sqrt(variance), rss.shape).astype(np.float32)
+
+
+def quality_flags(
+    cbf: FloatImage,
+    att: FloatImage,
+    cbf_std: FloatImage,
+    att_std: FloatImage,
+    mask: MaskImage,
+    settings: FitSettings,
+) -> NDArray[np.uint8]:
+    """Flag of every voxel, (x, y, z): values of `Flag`.
+
+    Outside the mask comes before all but missing data, an undetermined ATT (the data tell less
+    than the search range does) before one at its bound.
+    """
+    low, high = settings.att_bounds_s
+    flags = np.full(cbf.shape, Flag.OK, dtype=np.uint8)
+    if settings.fixed_att_s is None:
+        flags[(att <= low + AT_BOUND_S) | (att >= high - AT_BOUND_S)] = Flag.AT_ATT_BOUND
+        flags[att_std > UNDETERMINED * (high - low) / np.sqrt(12)] = Flag.ATT_UNDETERMINED
+    flags[(cbf_std == 0) | ~np.isfinite(cbf)] = Flag.NOT_FINITE
+    flags[~mask & (flags != Flag.NOT_FINITE)] = Flag.OUTSIDE
+    return flags
 
 
 def fitted_signal(maps: ParameterMaps, acquisition: Acquisition) -> FloatImage:
@@ -185,7 +209,7 @@ def _by_slice(
 
     def run(z: int) -> None:
         data = series.delta_m[:, :, z]
-        voxels = np.isfinite(data).all(axis=-1)
+        voxels = np.asarray(np.isfinite(data).all(axis=-1))
         if not voxels.any():
             return
         model = take_slices(whole, slice(z, z + 1))
@@ -202,24 +226,6 @@ def _known_att(settings: FitSettings, series: AslSeries, z: int) -> FloatImage:
     """The given ATT of one slice (x, y)."""
     given = np.broadcast_to(np.float32(settings.fixed_att_s), series.mask.shape)
     return np.asarray(given[:, :, z], dtype=np.float32)
-
-
-def _flags(
-    cbf: FloatImage,
-    att: FloatImage,
-    cbf_std: FloatImage,
-    att_std: FloatImage,
-    mask: MaskImage,
-    settings: FitSettings,
-) -> NDArray[np.uint8]:
-    low, high = settings.att_bounds_s
-    flags = np.full(cbf.shape, Flag.OK, dtype=np.uint8)
-    if settings.fixed_att_s is None:
-        flags[(att <= low + AT_BOUND_S) | (att >= high - AT_BOUND_S)] = Flag.AT_ATT_BOUND
-        flags[att_std > UNDETERMINED * (high - low) / np.sqrt(12)] = Flag.ATT_UNDETERMINED
-    flags[(cbf_std == 0) | ~np.isfinite(cbf)] = Flag.NOT_FINITE
-    flags[~mask & (flags != Flag.NOT_FINITE)] = Flag.OUTSIDE
-    return flags
 
 
 def _as_slices(image: FloatImage) -> Voxels:

@@ -49,6 +49,8 @@ def read_volumes(path: Path) -> tuple[FloatImage, nib.Nifti1Header]:
         _refuse(path, found=f"a {path.suffix or 'nameless'} file", expected=".nii or .nii.gz")
     try:
         image = nib.load(path)
+        if not isinstance(image, nib.Nifti1Image):
+            raise ImageFileError(f"{type(image).__name__} is no NIfTI")
         if np.dtype(image.get_data_dtype()).kind not in "iuf":
             _refuse(path, found=f"{image.get_data_dtype()} voxels", expected="real numbers")
         voxels = image.get_fdata(dtype=np.float32, caching="unchanged")
@@ -61,6 +63,25 @@ def read_volumes(path: Path) -> tuple[FloatImage, nib.Nifti1Header]:
     return _as_4d(path, voxels), image.header
 
 
+def read_on_grid(path: Path, shape: tuple[int, ...], affine: NDArray[np.float64]) -> FloatImage:
+    """A 3D image that has to lie on the grid (shape, affine).
+
+    Raises
+    ------
+    InputError
+        When it is on another grid.
+    """
+    voxels, header = read_volumes(path)
+    if voxels.shape != (*shape, 1) or not is_same_grid(header.get_best_affine(), affine):
+        _refuse(
+            path,
+            found=f"{by(voxels.shape)} voxels, or another affine",
+            expected=f"the grid of the ASL series, {by((*shape, 1))}",
+            fix="resample the image to the ASL series",
+        )
+    return voxels[..., 0]
+
+
 def read_mask(path: Path, shape: tuple[int, ...], affine: NDArray[np.float64]) -> MaskImage:
     """Voxels above zero of a 3D mask on the grid (shape, affine).
 
@@ -69,15 +90,7 @@ def read_mask(path: Path, shape: tuple[int, ...], affine: NDArray[np.float64]) -
     InputError
         When the mask is on another grid, or empty.
     """
-    voxels, header = read_volumes(path)
-    if voxels.shape != (*shape, 1) or not is_same_grid(header.get_best_affine(), affine):
-        _refuse(
-            path,
-            found=f"a grid of {_by(voxels.shape)} voxels",
-            expected=f"the grid of the ASL series, {_by(shape)}",
-            fix="resample the mask to the ASL series",
-        )
-    mask = voxels[..., 0] > 0
+    mask = read_on_grid(path, shape, affine) > 0
     if not mask.any():
         _refuse(path, found="no voxel above 0", expected="a brain mask", fix="give another -m")
     return mask
@@ -104,16 +117,17 @@ def type_of(header: nib.Nifti1Header) -> type[nib.Nifti1Image]:
     return nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
 
 
+def by(shape: tuple[int, ...]) -> str:
+    """Shape as people write it: 64 x 64 x 24."""
+    return " x ".join(str(n) for n in shape)
+
+
 def _as_4d(path: Path, voxels: FloatImage) -> FloatImage:
     if voxels.ndim > 4 and voxels.size == np.prod(voxels.shape[:3]) * max(voxels.shape[3:]):
         voxels = voxels.reshape((*voxels.shape[:3], -1), order="F")
     if voxels.ndim not in (3, 4) or not voxels.size:
-        _refuse(path, found=f"an image of {_by(voxels.shape)} voxels", expected="a 3D or 4D image")
+        _refuse(path, found=f"an image of {by(voxels.shape)} voxels", expected="a 3D or 4D image")
     return voxels[..., None] if voxels.ndim == 3 else voxels
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return " x ".join(str(n) for n in shape)
 
 
 def _refuse(path: Path, *, found: str, expected: str, fix: str = "convert it to NIfTI") -> None:

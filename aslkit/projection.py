@@ -23,7 +23,7 @@ GOLDEN = 0.6180339887498949
 TIE_BREAK = 1e-5  # of the gain per second of distance from TYPICAL_ATT_S, where ATT is a plateau
 TYPICAL_ATT_S = 1.3
 KINK_S = 0.05  # information is averaged over att ± this, because curves have kinks
-CBF_RANGE = 200.0  # prior sd of CBF in the standard errors, keeps them finite without signal
+LEAST_SENSITIVITY = 0.01  # of the best in the search range; bounds the standard error of CBF
 
 # Priors of the arterial fit: an exponential one on aBV lets the compartment switch off voxel by
 # voxel, a Gaussian one on ATT (weaker than BASIL's 1.3 +- 0.32 s) resolves what both explain.
@@ -154,6 +154,8 @@ def standard_errors(model, solution: Solution, sd, att_bounds_s=ATT_BOUNDS_S):  
     From the Fisher information at the solution, plus the information of the search range itself
     (uniform over `att_bounds_s`), so that the error of an undetermined ATT is finite and large.
     """
+    curves = tissue_curve(model, att_grid(model, att_bounds_s, 4 * GRID_STEP_S))
+    best = namespace(curves).amax((curves**2).sum(-2), -1)[:, None]
     width = att_bounds_s[1] - att_bounds_s[0]
     cbf_cbf, cbf_att, att_att = (
         (a + b) / 2
@@ -164,7 +166,7 @@ def standard_errors(model, solution: Solution, sd, att_bounds_s=ATT_BOUNDS_S):  
         )
     )
     variance = sd**2
-    cbf_cbf = cbf_cbf + variance / CBF_RANGE**2
+    cbf_cbf = cbf_cbf + LEAST_SENSITIVITY**2 * best
     att_att = att_att + variance * 12 / width**2
     determinant = cbf_cbf * att_att - cbf_att**2
     return (variance * att_att / determinant) ** 0.5, (variance * cbf_cbf / determinant) ** 0.5

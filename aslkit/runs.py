@@ -11,11 +11,41 @@ from numpy.typing import NDArray
 from aslkit.acquisition import Timing
 from aslkit.errors import InputError
 from aslkit.images import FloatImage
+from aslkit.overrides import AS_STORED, Overrides
+from aslkit.sidecars import Sidecar
 
 PERFUSION_CONTEXTS = ("control", "label", "deltam")
-IGNORED_CONTEXTS = ("m0scan", "noRF", "n/a")
 
 TimingKey = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class RawImage:
+    """An ASL file with its metadata, before interpretation.
+
+    Attributes
+    ----------
+    path : Path
+        The NIfTI file.
+    volumes : array (x, y, z, v)
+        As stored.
+    header : Nifti1Header
+        Of the file.
+    sidecar : Sidecar
+        Inherited metadata.
+    contexts : tuple of str
+        BIDS volume type of every volume.
+    """
+
+    path: Path
+    volumes: FloatImage
+    header: nib.Nifti1Header
+    sidecar: Sidecar
+    contexts: tuple[str, ...]
+
+    def indices(self, *contexts: str) -> list[int]:
+        """The volumes of the given types."""
+        return [i for i, c in enumerate(self.contexts) if c in contexts]
 
 
 @dataclass(frozen=True)
@@ -35,24 +65,36 @@ class Efficiency:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The equilibrium magnetisation before scaling and saturation correction.
+    """The equilibrium magnetisation that turns a difference into a fraction.
 
     Attributes
     ----------
-    m0 : array (x, y, z) on its own grid, or float
-        Mean M0 image, or one number for all voxels, in scanner units.
-    affine : array (4, 4), optional
-        Voxel to world of the image; None for a number.
-    repetition_time_s : float, optional
-        TR of the M0 image [s]; None where unknown or not applicable.
+    m0 : array (x, y, z) on the grid of the run, or float
+        M0 in scanner units, before scaling and saturation correction.
     origin : str
         File or field it comes from, for the timing table and the output sidecar.
+    scale : float
+        Gain between the M0 and the ASL images.
+    repetition_time_s : float, optional
+        TR of the M0 image [s]; None where unknown or not applicable.
+    recovery : float
+        Fraction of the equilibrium that the M0 image shows; 1 where nothing is corrected.
+    sources, notes
+        Files that were read, and what was assumed.
     """
 
     m0: FloatImage | float
-    affine: NDArray[np.float64] | None
-    repetition_time_s: float | None
     origin: str
+    scale: float = 1.0
+    repetition_time_s: float | None = None
+    recovery: float = 1.0
+    sources: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def equilibrium(self) -> FloatImage | float:
+        """M0, scaled and corrected for incomplete recovery."""
+        return self.m0 * (self.scale / self.recovery)
 
 
 @dataclass(frozen=True)
@@ -75,6 +117,8 @@ class AslRun:
         Delay of each slice after the first acquired one [s]; (0,) for a 3D readout.
     pairs_per_deltam : int
         Control-label pairs that the scanner averaged into each deltam volume.
+    overrides : Overrides
+        What the user stated; also holds the constants of the model.
     sources : tuple of Path
         Every file that was read for this run.
     notes : tuple of str
@@ -93,6 +137,7 @@ class AslRun:
     slice_offsets_s: tuple[float, ...] = (0.0,)
     has_crusher: bool = False
     pairs_per_deltam: int = 1
+    overrides: Overrides = AS_STORED
     sources: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,8 @@ class Sidecar:
 
     def refuse(self, field: str, *, expected: str, fix: str, found: object = None) -> InputError:
         """The error that names the file in which `field` stands (or should stand)."""
-        value = self.values.get(field, "nothing") if found is None else found
+        missing = "nothing" if self.origins else "no such file"
+        value = self.values.get(field, missing) if found is None else found
         return InputError(
             self.origins.get(field, self.path), field, found=value, expected=expected, fix=fix
         )
@@ -105,9 +107,14 @@ def entities(path: Path) -> tuple[dict[str, str], str]:
     return {key: value for key, _, value in pairs}, suffix
 
 
+def absolute(path: Path) -> Path:
+    """Absolute path with symbolic links kept: data stores keep the voxels behind links."""
+    return Path(os.path.abspath(path))
+
+
 def dataset_root(path: Path) -> Path:
     """The data set that holds a file; its own folder where there is no data set."""
-    folder = path.resolve().parent
+    folder = absolute(path).parent
     for parent in (folder, *folder.parents):
         if (parent / "dataset_description.json").is_file():
             return parent
@@ -168,7 +175,7 @@ def read_context(path: Path) -> tuple[str, ...]:
 
 def find_m0scans(image: Path) -> list[Path]:
     """The perf/*_m0scan images whose IntendedFor names an ASL image (never those in fmap/)."""
-    root, own = dataset_root(image), image.resolve()
+    root, own = dataset_root(image), absolute(image)
     wanted = stem(own)
     found = []
     for path in m0_candidates(image):
@@ -183,7 +190,7 @@ def find_m0scans(image: Path) -> list[Path]:
 
 def m0_candidates(image: Path) -> list[Path]:
     """All m0scan images in perf/ folders of the subject, or beside the image."""
-    folder = image.resolve().parent
+    folder = absolute(image).parent
     subject = next((p for p in folder.parents if p.name.startswith("sub-")), None)
     folders = sorted(subject.glob("**/perf")) if subject else [folder]
     return [p for f in folders for e in EXTENSIONS for p in sorted(f.glob(f"*_m0scan{e}"))]
@@ -199,17 +206,17 @@ def _closest_by_entities(paths: Sequence[Path], image: Path) -> list[Path]:
 def _resolve_intended(target: str, m0scan: Path, root: Path) -> Path:
     """Absolute path of an IntendedFor entry: a bids: URI, or relative to the subject's folder."""
     if target.startswith("bids:"):
-        return (root / target.split(":", 2)[-1]).resolve()
+        return absolute(root / target.split(":", 2)[-1])
     subject = next((p for p in m0scan.parents if p.name.startswith("sub-")), m0scan.parent)
     relative = target.removeprefix(f"{subject.name}/")
-    beside = (m0scan.parent / target).resolve()
-    return beside if beside.is_file() else (subject / relative).resolve()
+    beside = absolute(m0scan.parent / target)
+    return beside if beside.is_file() else absolute(subject / relative)
 
 
 def _inherited(image: Path, suffix: str, extension: str) -> Iterator[Path]:
     """Files that apply to an image by the BIDS inheritance principle, the most general first."""
     own = entities(image)[0].items()
-    root, folder = dataset_root(image), image.resolve().parent
+    root, folder = dataset_root(image), absolute(image).parent
     above = [p for p in (*reversed(folder.parents), folder) if p == root or root in p.parents]
     for parent in above:
         applicable = []

@@ -1,16 +1,27 @@
 #!/usr/bin/env bash
-# Makes ./.venv if needed, then runs lint and all tests. Works offline once installed.
+# Makes ./.venv if needed, then checks lint, format and types and runs all tests.
+# Works offline once installed. Options are passed on to pytest: bash bin/test.sh -k physics
 set -euo pipefail
-cd "$(dirname "$0")/.."
-stamp=$(cat setup.cfg pyproject.toml | sha256sum | cut -d' ' -f1)
-if [ "$(cat .venv/stamp 2>/dev/null || true)" != "$stamp" ]; then
-    echo "Installing aslkit into ./.venv"
-    python3 -m venv .venv
-    .venv/bin/pip install -q torch==2.13.0
-    .venv/bin/pip install -q -e '.[dev]'
-    echo "$stamp" >.venv/stamp
+. "$(dirname "$0")/env.sh"
+
+failed=""
+
+step() {
+    local name=$1 start=$SECONDS
+    shift
+    echo "== $name"
+    "$@" || failed="$failed $name"
+    echo "-- $name: $((SECONDS - start)) s"
+}
+
+step Lint ruff check aslkit bin tests
+step Format ruff format --check aslkit bin tests
+step Types mypy
+export OMP_NUM_THREADS=1 # the test workers share the cores
+step Tests python -m pytest -q "$@"
+
+if [ -n "$failed" ]; then
+    echo "FAILED:$failed ($SECONDS s)"
+    exit 1
 fi
-echo "Lint"
-.venv/bin/ruff check aslkit tests
-echo "Tests"
-OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q
+echo "All checks passed ($SECONDS s)"

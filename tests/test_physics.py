@@ -5,13 +5,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aslkit.acquisition import Acquisition, Timing, protocol
-from aslkit.physics import Block, delta_m, kinetic_model, tissue_curve, tissue_slope
+from aslkit.physics import (
+    Block,
+    arterial_curve,
+    delta_m,
+    kinetic_model,
+    tissue_curve,
+    tissue_slope,
+)
 
 PLDS = [0.5, 1, 1.5, 2, 2.5, 3]
 CASES = [("pcasl", 1.8), ("casl", 1.4), ("pasl", 0.8), ("pasl", np.inf), ("vsasl", 0)]
 ATTS = np.linspace(0.113, 3.713, 37)[None]
+TIMES_S = st.floats(0.05, 4.0)
 
 
 @pytest.mark.parametrize(
@@ -70,16 +80,20 @@ def test_curve_is_continuous_where_its_branches_meet(labeling, tau):
     np.testing.assert_allclose(below, above, atol=1e-11)
 
 
-@pytest.mark.parametrize("kinetic", ["single", "tissue"])
-@pytest.mark.parametrize(("labeling", "tau"), CASES)
-def test_torch_equals_numpy_and_is_differentiable(labeling, tau, kinetic):
-    model = kinetic_model(Acquisition(protocol(labeling, PLDS, tau), kinetic=kinetic))
+def in_torch(model):
     blocks = tuple(
         Block(b.labeling, *map(torch.tensor, (b.plds, b.label_durations, b.efficiencies)))
         for b in model.blocks
     )
+    return replace(model, blocks=blocks)
+
+
+@pytest.mark.parametrize("kinetic", ["single", "tissue"])
+@pytest.mark.parametrize(("labeling", "tau"), CASES)
+def test_torch_equals_numpy_and_is_differentiable(labeling, tau, kinetic):
+    model = kinetic_model(Acquisition(protocol(labeling, PLDS, tau), kinetic=kinetic))
     att = torch.tensor(ATTS, requires_grad=True)
-    curve = tissue_curve(replace(model, blocks=blocks), att)
+    curve = tissue_curve(in_torch(model), att)
     np.testing.assert_allclose(curve.detach().numpy(), tissue_curve(model, ATTS), rtol=1e-6)
     curve.sum().backward()
     np.testing.assert_allclose(att.grad.numpy(), tissue_slope(model, ATTS).sum(1), atol=1e-12)
@@ -89,6 +103,68 @@ def test_signal_is_linear_in_cbf():
     model = kinetic_model(Acquisition(protocol("pcasl", PLDS, 1.8)))
     one, three = (delta_m(model, np.full((1, 37), c), ATTS) for c in (16.0, 64.0))
     np.testing.assert_array_equal(4 * one, three)
+
+
+@pytest.mark.parametrize(("labeling", "tau"), CASES)
+@given(cbf=st.floats(-50, 200), factor=st.floats(-10, 10), att=TIMES_S)
+def test_scaled_flow_scales_the_signal_of_any_transit_time(labeling, tau, cbf, factor, att):
+    model = kinetic_model(Acquisition(protocol(labeling, PLDS, tau)))
+    one, scaled = (delta_m(model, np.array([[c]]), np.array([[att]])) for c in (cbf, factor * cbf))
+    np.testing.assert_allclose(scaled, factor * one, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize(("labeling", "tau"), CASES)
+@given(att=TIMES_S, pld=TIMES_S, step=st.floats(-1e-3, 1e-3))
+def test_signal_is_continuous_in_transit_time_and_delay(labeling, tau, att, pld, step):
+    def signal(delay, arrival):
+        model = kinetic_model(Acquisition(protocol(labeling, [delay], tau)))
+        return 60 * tissue_curve(model, np.array([[arrival]])).item()
+
+    steepest = 0.025 * abs(step) + 1e-15  # per s: 2 α CBF / (6000 λ) at most, and decay
+    assert abs(signal(pld, att + step) - signal(pld, att)) <= steepest
+    assert abs(signal(pld + step, att) - signal(pld, att)) <= steepest
+
+
+def softened_boxcar(start, end, t):
+    """Part of a window of 0.1 s around t during which the bolus is in the artery."""
+    return max(min(end, t + 0.05) - max(start, t - 0.05), 0) / 0.1
+
+
+@pytest.mark.parametrize(("labeling", "tau", "alpha"), [("pcasl", 1.8, 0.85), ("pasl", 0.8, 0.98)])
+@given(abat=TIMES_S)
+def test_arterial_signal_is_a_softened_bolus_that_decays_at_the_rate_of_blood(
+    labeling, tau, alpha, abat
+):
+    is_pulsed = labeling == "pasl"
+    times = [p if is_pulsed else p + tau for p in PLDS]  # since the labeling started
+    age = [t if is_pulsed else abat for t in times]  # of the blood that is in the artery
+    oracle = [
+        2 * alpha / 0.9 * np.exp(-a / 1.65) * softened_boxcar(abat, abat + tau, t)
+        for t, a in zip(times, age, strict=True)
+    ]
+    model = kinetic_model(Acquisition(protocol(labeling, PLDS, tau)))
+    curve = arterial_curve(model, np.array([[abat]]))[0, :, 0]
+    np.testing.assert_allclose(curve, oracle, rtol=1e-9, atol=1e-12)
+
+
+def test_arterial_signal_is_absent_from_the_vsasl_part_of_a_joint_acquisition():
+    timings = protocol("pcasl", PLDS, 1.8) + protocol("vsasl", PLDS, 0)
+    curve = arterial_curve(kinetic_model(Acquisition(timings)), ATTS)[0]
+    assert curve[:6].any() and not curve[6:].any()
+
+
+def test_arterial_volume_adds_its_own_signal_to_that_of_tissue():
+    model = kinetic_model(Acquisition(protocol("pcasl", PLDS, 1.8)))
+    cbf, abv, abat = (np.full((1, 37), v) for v in (60.0, 0.01, 0.4))
+    arterial = delta_m(model, cbf, ATTS, abv, abat) - delta_m(model, cbf, ATTS)
+    np.testing.assert_allclose(arterial, 0.01 * arterial_curve(model, abat), atol=1e-15)
+
+
+@pytest.mark.parametrize(("labeling", "tau"), CASES)
+def test_arterial_signal_is_equal_in_torch(labeling, tau):
+    model = kinetic_model(Acquisition(protocol(labeling, PLDS, tau)))
+    curve = arterial_curve(in_torch(model), torch.tensor(ATTS))
+    np.testing.assert_allclose(curve.numpy(), arterial_curve(model, ATTS), rtol=1e-6, atol=1e-12)
 
 
 def test_a_delay_in_milliseconds_is_refused():

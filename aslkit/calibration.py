@@ -1,0 +1,265 @@
+"""The M0 that belongs to an ASL series, wherever it is -> a `Calibration` on the series' grid."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from aslkit.errors import InputError
+from aslkit.images import FloatImage
+from aslkit.nifti import by, is_same_grid, read_volumes
+from aslkit.overrides import Overrides
+from aslkit.runs import Calibration, RawImage
+from aslkit.sidecars import (
+    Sidecar,
+    absolute,
+    dataset_root,
+    find_m0scans,
+    m0_candidates,
+    read_sidecar,
+)
+
+RELAXED_TR_S = 5.0  # M0 of a longer TR needs no correction (Alsop 2015, doi:10.1002/mrm.25197)
+LONGEST_TR_S = 60.0  # a longer TR is milliseconds written for seconds
+COVERAGE = 0.95  # part of the ASL voxels that an M0 on another grid has to cover
+EDGE_VOXELS = 1e-3  # rounding of affines at the edge of the field of view
+M0_TYPES = ("Separate", "Included", "Estimate", "Absent")
+
+
+def read_calibration(image: RawImage, overrides: Overrides) -> Calibration:
+    """Find and read the M0 of an ASL image.
+
+    Raises
+    ------
+    InputError
+        When there is none, it contradicts M0Type, or it lies on a grid that does not fit.
+    """
+    if overrides.m0 is not None:
+        return _given(image, overrides.m0, overrides)
+    sidecar, included = image.sidecar, image.indices("m0scan")
+    m0_type = _m0_type(image)
+    if m0_type == "Included":
+        if not included:
+            raise sidecar.refuse(
+                "M0Type",
+                expected="an m0scan line in the aslcontext file",
+                fix="mark the M0 volume as m0scan in the aslcontext file, or give --m0 FILE",
+            )
+        return _from_volumes(image, included, f"{image.path} (m0scan volumes)", overrides)
+    if m0_type == "Separate":
+        return _from_file(image, _linked_m0(image), overrides)
+    if m0_type == "Estimate":
+        return _from_estimate(sidecar, overrides)
+    return _from_controls(image, overrides)
+
+
+def _m0_type(image: RawImage) -> str:
+    """The stated M0Type, or the one that the files imply."""
+    stated = image.sidecar.text("M0Type")
+    if stated is None:
+        if image.indices("m0scan"):
+            return "Included"
+        if image.sidecar.values.get("M0Estimate") is not None:
+            return "Estimate"
+        return "Separate"
+    if stated not in M0_TYPES:
+        raise image.sidecar.refuse(
+            "M0Type", expected=f"one of {', '.join(M0_TYPES)}", fix="write one of these"
+        )
+    if stated == "Absent" and image.indices("m0scan"):
+        raise image.sidecar.refuse(
+            "M0Type",
+            found="Absent, although the aslcontext file has an m0scan volume",
+            expected="Included",
+            fix='write "M0Type": "Included"',
+        )
+    return stated
+
+
+def _linked_m0(image: RawImage) -> Path:
+    """The one m0scan image that names the series in IntendedFor."""
+    linked = find_m0scans(image.path)
+    if len(linked) == 1:
+        return linked[0]
+    unlinked = ", ".join(p.name for p in m0_candidates(image.path))
+    target = absolute(image.path).relative_to(dataset_root(image.path)).as_posix()
+    found, fix = "no m0scan image", "add the m0scan image, or give --m0 FILE or --m0 NUMBER"
+    if unlinked:
+        found = f"no m0scan image linked to the series ({unlinked} is not)"
+        fix = f'write "IntendedFor": "bids::{target}" in its sidecar, or give --m0 FILE'
+    if linked:
+        found = f"several m0scan images ({', '.join(p.name for p in linked)})"
+        fix = "give --m0 FILE"
+    raise image.sidecar.refuse(
+        "M0Type",
+        found=f"{image.sidecar.values.get('M0Type', 'nothing')} and {found}",
+        expected="one perf/*_m0scan image whose IntendedFor names the series",
+        fix=fix,
+    )
+
+
+def _given(image: RawImage, m0: str, overrides: Overrides) -> Calibration:
+    try:
+        value = float(m0)
+    except ValueError:
+        return _from_file(image, Path(m0), overrides)
+    if not (math.isfinite(value) and value > 0):
+        raise InputError(
+            "--m0", "", found=m0, expected="a positive number", fix="give the M0 in scanner units"
+        )
+    return Calibration(value, "--m0", overrides.m0_scale)
+
+
+def _from_estimate(sidecar: Sidecar, overrides: Overrides) -> Calibration:
+    value = sidecar.number("M0Estimate")
+    if value is None or value <= 0:
+        raise sidecar.refuse(
+            "M0Estimate", expected="a positive number", fix="write the M0, or give --m0 NUMBER"
+        )
+    return Calibration(value, f"{sidecar.origins['M0Estimate']} (M0Estimate)", overrides.m0_scale)
+
+
+def _from_volumes(
+    image: RawImage, indices: list[int], origin: str, overrides: Overrides
+) -> Calibration:
+    mean = _mean(image.volumes[..., indices], image.path)
+    tr_s, notes = repetition_time(image.sidecar, image.volumes.shape[3], indices)
+    return _calibration(mean, origin, tr_s, notes, (), overrides)
+
+
+def _from_file(image: RawImage, path: Path, overrides: Overrides) -> Calibration:
+    volumes, header = read_volumes(path)
+    sidecar = read_sidecar(path)
+    mean = _on_grid(_mean(volumes, path), header, image, path)
+    n = volumes.shape[3]
+    tr_s, notes = repetition_time(sidecar, n, list(range(n)))
+    notes = (*notes, *_echo_time_note(sidecar, image.sidecar))
+    return _calibration(mean, str(path), tr_s, notes, (path, *sidecar.files), overrides)
+
+
+def _from_controls(image: RawImage, overrides: Overrides) -> Calibration:
+    """M0Type Absent: the mean control image serves where nothing suppressed its signal."""
+    controls = image.indices("control")
+    if not controls or image.sidecar.is_true("BackgroundSuppression") is not False:
+        raise image.sidecar.refuse(
+            "M0Type",
+            found="Absent, and no control images without background suppression",
+            expected="an M0 image or value",
+            fix="give --m0 FILE or --m0 NUMBER",
+        )
+    calibration = _from_volumes(image, controls, f"{image.path} (mean control)", overrides)
+    note = "M0Type is Absent: the mean control image serves as M0"
+    return replace(calibration, notes=(note, *calibration.notes))
+
+
+def _calibration(
+    m0: FloatImage,
+    origin: str,
+    tr_s: float | None,
+    notes: tuple[str, ...],
+    sources: tuple[Path, ...],
+    overrides: Overrides,
+) -> Calibration:
+    if overrides.m0_tr_s is not None:
+        tr_s, notes = overrides.m0_tr_s, ()
+    recovery = 1.0
+    if tr_s is not None and tr_s < RELAXED_TR_S and overrides.correct_m0_tr:
+        recovery = 1 - math.exp(-tr_s / overrides.t1_tissue_s)
+        notes = (
+            *notes,
+            f"M0 was acquired with a TR of {tr_s:g} s and is divided by {recovery:.3f} "
+            "(--no-m0-tr-correction leaves it as it is)",
+        )
+    return Calibration(m0, origin, overrides.m0_scale, tr_s, recovery, sources, notes)
+
+
+def repetition_time(
+    sidecar: Sidecar, n_volumes: int, indices: list[int]
+) -> tuple[float | None, tuple[str, ...]]:
+    """The TR [s] of some volumes, None where it is unknown, and what was assumed.
+
+    Raises
+    ------
+    InputError
+        When it is negative, in milliseconds, or differs between the volumes.
+    """
+    for field in ("RepetitionTimePreparation", "RepetitionTime"):
+        values = sidecar.per_volume(field, n_volumes)
+        if values is None:
+            continue
+        used = np.unique(values[indices])
+        if not (used >= 0).all() or used.max() > LONGEST_TR_S:
+            raise sidecar.refuse(
+                field,
+                found=f"{used.max():g}" if used.min() >= 0 else f"{used.min():g}",
+                expected=f"seconds, 0 to {LONGEST_TR_S:g}",
+                fix=f'write "{field}": {used.max() / 1000:g}' if used.min() >= 0 else "correct it",
+            )
+        if used.size > 1:
+            raise sidecar.refuse(
+                field,
+                found=f"{used.size} different values for the M0 volumes",
+                expected="one TR",
+                fix="give --m0-tr S",
+            )
+        if used[0] > 0:
+            is_fallback = field == "RepetitionTime"
+            note = f"RepetitionTimePreparation is unknown: RepetitionTime {used[0]:g} s is used"
+            return float(used[0]), (note,) if is_fallback else ()
+    return None, (f"{sidecar.path.name}: the TR of M0 is unknown, so M0 is not corrected for it",)
+
+
+def _echo_time_note(m0: Sidecar, asl: Sidecar) -> tuple[str, ...]:
+    times = m0.values.get("EchoTime"), asl.values.get("EchoTime")
+    if None in times or times[0] == times[1]:
+        return ()
+    return (f"M0 has EchoTime {times[0]} and ASL {times[1]} s: T2* decay does not cancel",)
+
+
+def _mean(volumes: FloatImage, path: Path) -> FloatImage:
+    mean = volumes.mean(axis=3, dtype=np.float64).astype(np.float32)
+    if not (mean[np.isfinite(mean)] > 0).any():
+        raise InputError(
+            path,
+            "M0",
+            found="no voxel above 0",
+            expected="an M0 image",
+            fix="check which volume is the m0scan, or give --m0 FILE",
+        )
+    return mean
+
+
+def _on_grid(m0: FloatImage, header: nib.Nifti1Header, image: RawImage, path: Path) -> FloatImage:
+    """M0 on the grid of the ASL image, linearly interpolated where the grids differ."""
+    shape, affine = image.volumes.shape[:3], image.header.get_best_affine()
+    has_equal_affine = is_same_grid(header.get_best_affine(), affine)
+    if has_equal_affine and m0.shape == shape:
+        return m0
+    is_placed = all(int(h["qform_code"]) or int(h["sform_code"]) for h in (header, image.header))
+    if is_placed and not has_equal_affine:
+        resampled = _resample(m0, np.linalg.solve(header.get_best_affine(), affine), shape)
+        if np.isfinite(resampled).mean() >= COVERAGE * np.isfinite(m0).mean():
+            return resampled
+    raise InputError(
+        path,
+        "image grid",
+        found=f"{by(m0.shape)} voxels that do not cover the ASL series",
+        expected=f"the grid of {image.path.name}, {by(shape)} voxels",
+        fix="resample the M0 image to the ASL series, or give another --m0 FILE",
+    )
+
+
+def _resample(
+    voxels: FloatImage, to_source: NDArray[np.float64], shape: tuple[int, ...]
+) -> FloatImage:
+    """Voxels at the places of another grid; NaN outside the field of view."""
+    grid = np.indices(shape).reshape(3, -1)
+    places = to_source[:3, :3] @ grid + to_source[:3, 3:]
+    middle = (np.array(voxels.shape)[:, None] - 1) / 2
+    is_inside = (np.abs(places - middle) <= middle + 0.5 + EDGE_VOXELS).all(axis=0)
+    values = ndimage.map_coordinates(voxels, places, order=1, mode="nearest")
+    return np.where(is_inside, values, np.nan).reshape(shape).astype(np.float32)

@@ -1,0 +1,241 @@
+"""The options that asl_fit_ls and asl_predict share -> runs and a series, ready to estimate."""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from aslkit.cli.common import say
+from aslkit.errors import InputError
+
+if TYPE_CHECKING:
+    from aslkit.images import AslSeries, MaskImage
+    from aslkit.overrides import Overrides
+    from aslkit.runs import AslRun
+
+Result = TypeVar("Result")
+
+
+class NumberList(click.ParamType):  # type: ignore[type-arg]
+    """Comma-separated numbers, as many as asked for (0: any)."""
+
+    name = "A,B,…"
+
+    def __init__(self, length: int = 0) -> None:
+        self.length = length
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        """The numbers of a text; a default that is a tuple passes as it is."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers like 0.5,1.0", param, ctx)
+        if not all(math.isfinite(number) for number in numbers):
+            self.fail(f"{value!r} holds a number that is not finite", param, ctx)
+        if self.length and len(numbers) != self.length:
+            self.fail(f"{value!r} has {len(numbers)} numbers, expected {self.length}", param, ctx)
+        return numbers
+
+
+ARTERIAL_PARAMETERS = 4
+POSITIVE = click.FloatRange(min=0, min_open=True)
+FRACTION = click.FloatRange(min=0, min_open=True, max=1)
+
+
+@dataclass(frozen=True)
+class ScanArguments:
+    """What the shared options say; None where the sidecar or the default decides."""
+
+    inputs: tuple[Path, ...]
+    out: Path | None
+    mask: Path | None
+    m0: str | None
+    m0_scale: float | None
+    m0_tr_s: float | None
+    correct_m0_tr: bool
+    plds_s: tuple[float, ...] | None
+    label_durations_s: tuple[float, ...] | None
+    labeling: str | None
+    order: str | None
+    bolus_duration_s: float | None
+    alpha: float | None
+    alpha_bs: float | None
+    n_bs: int | None
+    t1_blood_s: float | None
+    t1_tissue_s: float | None
+    kinetic: str | None
+    slice_dt_s: float | None
+    partition_ml_per_g: float | None
+    macrovascular: str
+    fitted: bool
+    dry_run: bool
+
+    def overrides(self) -> "Overrides":
+        """The values that replace the metadata."""
+        from aslkit.overrides import Overrides
+
+        names = {f.name for f in fields(Overrides)}
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name in names}
+        return Overrides(**{name: value for name, value in given.items() if value is not None})
+
+
+def scan_options(function: Callable[..., Result]) -> Callable[..., Result]:
+    """Decorator that adds the shared options and passes them on as one argument, `scan`."""
+
+    @functools.wraps(function)
+    def run(**arguments: object) -> Result:
+        names = [f.name for f in fields(ScanArguments)]
+        scan = ScanArguments(**{name: arguments.pop(name) for name in names})  # type: ignore[arg-type]
+        return function(scan=scan, **arguments)
+
+    decorated: Callable[..., Result] = run
+    for option in reversed(_OPTIONS):
+        decorated = option(decorated)
+    return decorated
+
+
+def read_runs(scan: ScanArguments) -> "list[AslRun]":
+    """Read every input and print what was understood of it."""
+    from aslkit.bids import read_run, timing_table
+    from aslkit.derivatives import check_output
+
+    if not scan.inputs:
+        raise click.UsageError("give the ASL image: -i FILE")
+    if scan.out is None and not scan.dry_run:
+        raise click.UsageError("give the CBF map to write: -o FILE")
+    if scan.out is not None:
+        check_output(scan.out)
+    overrides = scan.overrides()
+    runs = [read_run(path, overrides) for path in scan.inputs]
+    say(timing_table(runs))
+    if overrides.changed:
+        say("overrides: " + ", ".join(f"{k} = {v}" for k, v in overrides.changed.items()))
+    return runs
+
+
+def read_series(
+    scan: ScanArguments, runs: "list[AslRun]", smoothing_sigma_mm: float = 0.0
+) -> "AslSeries":
+    """Preprocess the runs with the user's mask."""
+    from aslkit.nifti import read_mask
+    from aslkit.preprocess import series_from_runs
+
+    mask: MaskImage | None = None
+    if scan.mask is not None:
+        mask = read_mask(scan.mask, runs[0].volumes.shape[:3], runs[0].affine)
+    series = series_from_runs(runs, mask, smoothing_sigma_mm)
+    _check_macrovascular(scan, series)
+    return series
+
+
+def _check_macrovascular(scan: ScanArguments, series: "AslSeries") -> None:
+    labelings = [timing.labeling for timing in series.acquisition.timings]
+    n_delays = len(labelings) - labelings.count("vsasl")
+    if scan.macrovascular == "on" and n_delays < ARTERIAL_PARAMETERS:
+        raise InputError(
+            "--macrovascular on",
+            "",
+            found=f"{n_delays} delays of PCASL, CASL or PASL",
+            expected=f"at least {ARTERIAL_PARAMETERS}, one for each of CBF, ATT, aBV and aBAT",
+            fix="give --macrovascular auto",
+        )
+
+
+_FILE = click.Path(path_type=Path)
+_OPTIONS = (
+    click.option(
+        "-i",
+        "--in",
+        "inputs",
+        type=_FILE,
+        multiple=True,
+        metavar="FILE",
+        help="ASL NIfTI; its sidecars and M0 are found by BIDS rules. Repeat it for the runs of "
+        "one joint acquisition.",
+    ),
+    click.option(
+        "-o",
+        "--out",
+        type=_FILE,
+        metavar="FILE",
+        help="CBF map; ATT, standard deviations and flags are written beside it.",
+    ),
+    click.option("-m", "--mask", type=_FILE, metavar="FILE", help="Brain mask [from M0]."),
+    click.option("--m0", metavar="FILE|NUMBER", help="M0 image or value."),
+    click.option("--m0-scale", type=POSITIVE, metavar="X", help="Factor on M0 [1]."),
+    click.option("--m0-tr", "m0_tr_s", type=POSITIVE, metavar="S", help="TR of the M0 image."),
+    click.option(
+        "--no-m0-tr-correction",
+        "correct_m0_tr",
+        flag_value=False,
+        type=bool,
+        default=True,
+        help="Leave an M0 of short TR as it is.",
+    ),
+    click.option(
+        "--plds",
+        "plds_s",
+        type=NumberList(),
+        metavar="A,B,…",
+        help="Post-labeling delays [s]: one, one per volume, or those the pairs cycle through.",
+    ),
+    click.option(
+        "--label-duration",
+        "label_durations_s",
+        type=NumberList(),
+        metavar="A,B,…",
+        help="Label duration [s].",
+    ),
+    click.option("--labeling", type=click.Choice(["pcasl", "casl", "pasl", "vsasl"])),
+    click.option(
+        "--order",
+        type=click.Choice(["ct", "tc", "diff"]),
+        help="Control first, label (tag) first, or differences.",
+    ),
+    click.option(
+        "--bolus-duration", "bolus_duration_s", type=POSITIVE, metavar="S", help="TI1 of PASL."
+    ),
+    click.option("--alpha", type=FRACTION, metavar="X", help="Labeling efficiency."),
+    click.option(
+        "--alpha-bs", type=FRACTION, metavar="X", help="Label left by one suppression pulse."
+    ),
+    click.option("--n-bs", type=click.IntRange(min=0), metavar="N", help="Suppression pulses."),
+    click.option("--t1b", "t1_blood_s", type=POSITIVE, metavar="S", help="T1 of blood [1.65]."),
+    click.option("--t1t", "t1_tissue_s", type=POSITIVE, metavar="S", help="T1 of tissue [1.3]."),
+    click.option(
+        "--kinetic",
+        type=click.Choice(["single", "tissue"]),
+        help="T1 after arrival: of blood (single, default) or tissue.",
+    ),
+    click.option(
+        "--slice-dt",
+        "slice_dt_s",
+        type=click.FloatRange(min=0),
+        metavar="S",
+        help="Time between slices, lowest first.",
+    ),
+    click.option(
+        "--lambda",
+        "partition_ml_per_g",
+        type=POSITIVE,
+        metavar="X",
+        help="Partition coefficient [0.9 ml/g].",
+    ),
+    click.option(
+        "--macrovascular",
+        type=click.Choice(["auto", "on", "off"]),
+        default="auto",
+        show_default=True,
+        help="Arterial compartment.",
+    ),
+    click.option("--fitted", is_flag=True, help="Also write the model's signal, fit.nii.gz."),
+    click.option("--dry-run", is_flag=True, help="Print what was understood of the input; stop."),
+)

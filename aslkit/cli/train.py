@@ -1,0 +1,79 @@
+"""asl_train: a network from a configuration, trained on simulated scans."""
+
+import math
+import sys
+from pathlib import Path
+
+import click
+
+from aslkit.cli.common import aslkit_command, say
+from aslkit.cli.scan_options import POSITIVE
+from aslkit.errors import InputError
+
+EXAMPLES = """Examples:
+  asl_train --config small --out my_model --max-minutes 90
+  asl_train --config small --out my_model --resume
+  asl_train --config small --out quick --set steps=500 --set data.patch=32
+  asl_predict -i sub-01_asl.nii.gz -o cbf.nii.gz --model my_model"""
+
+
+def _list_configs(context: click.Context, _: click.Parameter, is_wanted: bool) -> None:
+    if not is_wanted or context.resilient_parsing:
+        return
+    from aslkit.config import list_configs
+
+    for name, path in list_configs().items():
+        click.echo(f"{name}\t{path}")
+    context.exit()
+
+
+@aslkit_command(epilog=EXAMPLES)
+@click.option("--config", required=True, metavar="NAME|FILE.yaml", help="Configuration.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Model folder.")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change one value.")
+@click.option("--max-minutes", type=POSITIVE, default=math.inf, help="Finish in this time.")
+@click.option("--resume", is_flag=True, help="Continue from the checkpoint in --out.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N, mps.")
+@click.option(
+    "--list-configs",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list_configs,
+    help="Print the configurations that are there; stop.",
+)
+def main(
+    config: str,
+    out: Path,
+    changes: tuple[str, ...],
+    max_minutes: float,
+    resume: bool,
+    device: str,
+) -> None:
+    """Train a network on scans that are simulated while it learns.
+
+    Writes weights, model card, resolved configuration, metrics.csv, loss.png and a checkpoint,
+    every few minutes, on SIGTERM and at the end.
+    """
+    from aslkit.config import load_config
+
+    resolved = load_config(config, changes)
+    if out.exists() and not out.is_dir():
+        raise InputError(out, "", found="a file", expected="a folder", fix="give another --out")
+    from tqdm import tqdm
+
+    from aslkit.inference import select_device
+    from aslkit.training import train
+
+    with tqdm(total=resolved.steps, desc="Training", disable=not sys.stderr.isatty()) as bar:
+
+        def show(step: int, loss: float) -> None:
+            bar.update(step - bar.n)
+            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+
+        train(resolved, out, str(select_device(device)), max_minutes, resume, show)
+    say(f"written: {out} (asl_predict --model {out})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""asl_validate: a report on least squares and models, on phantoms or on real scans."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from aslkit.cli.common import aslkit_command, say
+from aslkit.cli.scan_options import NumberList
+from aslkit.errors import InputError, SubjectsFailedError
+
+if TYPE_CHECKING:
+    from aslkit.benchmark import Benchmark
+    from aslkit.report import Report, Table
+
+EXAMPLES = """Examples:
+  asl_validate --phantoms data/phantoms --model small --out validation
+  asl_validate --phantoms data/phantoms --snr 3,10,30 --protocol pcasl6 --out ls_alone
+  asl_validate --bids /data/study --model small --model my_training/model --out in_vivo"""
+
+_FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+
+
+@aslkit_command(epilog=EXAMPLES)
+@click.option("--phantoms", type=_FOLDER, help="Folder of phantoms: judge against the truth.")
+@click.option("--bids", type=_FOLDER, help="BIDS data set: judge without truth, in vivo.")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME|DIR",
+    help="Trained model; repeat it for several. Without, least squares alone.",
+)
+@click.option("--snr", "snrs", type=NumberList(), help="SNRs to simulate [3,10,30].")
+@click.option(
+    "--protocol",
+    "protocols",
+    multiple=True,
+    metavar="NAME",
+    help="Protocol to simulate; repeat it for several [joint6, pcasl6].",
+)
+@click.option(
+    "--kinetic",
+    type=click.Choice(["single", "tissue"]),
+    default="single",
+    show_default=True,
+    help="T1 after arrival: of blood (single) or tissue.",
+)
+@click.option(
+    "--macrovascular",
+    type=click.Choice(["auto", "on", "off"]),
+    default="auto",
+    show_default=True,
+    help="Arterial compartment of the models, in vivo.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    metavar="DIR",
+    help="Folder for report.html, results.tsv and results.json.",
+)
+def main(
+    phantoms: Path | None,
+    bids: Path | None,
+    models: tuple[str, ...],
+    snrs: tuple[float, ...] | None,
+    protocols: tuple[str, ...],
+    kinetic: str,
+    macrovascular: str,
+    seed: int,
+    out: Path,
+) -> None:
+    """Measure how well least squares and trained models estimate CBF and ATT.
+
+    On phantoms the truth is known and every method meets the same noise; in vivo, part of each
+    scan's repeats judges what the others estimate. Prints a table and writes a report.
+    """
+    if (phantoms is None) == (bids is None):
+        raise click.UsageError("give either --phantoms DIR or --bids DIR")
+    if phantoms is not None:
+        _check_snrs(snrs)
+        _validate_phantoms(phantoms, models, protocols, snrs, seed, kinetic, out)
+    elif bids is not None:
+        if snrs or protocols:
+            raise click.UsageError("--snr and --protocol belong to --phantoms")
+        _validate_bids(bids, models, macrovascular, kinetic, seed, out)
+
+
+def _check_snrs(snrs: tuple[float, ...] | None) -> None:
+    if snrs and min(snrs) <= 0:
+        raise click.UsageError(f"--snr must be positive, not {min(snrs):g}")
+
+
+def _validate_phantoms(
+    folder: Path,
+    models: tuple[str, ...],
+    protocols: tuple[str, ...],
+    snrs: tuple[float, ...] | None,
+    seed: int,
+    kinetic: str,
+    out: Path,
+) -> None:
+    from aslkit.gates import require
+    from aslkit.phantom_report import phantom_headline, phantom_report
+    from aslkit.report import provenance
+    from aslkit.validation import DEFAULT_PROTOCOLS, DEFAULT_SNRS, validate_phantoms
+
+    found = validate_phantoms(
+        folder,
+        models,
+        protocols or DEFAULT_PROTOCOLS,
+        snrs or DEFAULT_SNRS,
+        seed,
+        kinetic,
+        _progress,
+    )
+    _publish(out, found, phantom_report(found, provenance()), phantom_headline(found))
+    require(found.gates)
+
+
+def _validate_bids(
+    folder: Path, models: tuple[str, ...], macrovascular: str, kinetic: str, seed: int, out: Path
+) -> None:
+    from aslkit.benchmark import merge
+    from aslkit.bids_layout import find_acquisitions, scan_name
+    from aslkit.invivo_report import invivo_headline, invivo_report
+    from aslkit.report import provenance
+
+    found, failed = [], []
+    for paths in find_acquisitions(folder):
+        try:
+            found.append(_validate_scan(paths, models, macrovascular, kinetic, seed))
+        except InputError as error:  # the other scans are still worth a report
+            failed.append(scan_name(paths))
+            click.echo(f"Error: {error}", err=True)
+    if not found:
+        raise InputError(
+            folder,
+            "",
+            found="no scan that can be validated",
+            expected="at least one",
+            fix="see the errors above",
+        )
+    total = merge(found)
+    _publish(out, total, invivo_report(total, provenance()), invivo_headline(total))
+    if failed:
+        raise SubjectsFailedError(
+            f"{len(failed)} of {len(found) + len(failed)} scans failed: {', '.join(failed)}."
+        )
+
+
+def _validate_scan(
+    paths: tuple[Path, ...], models: tuple[str, ...], macrovascular: str, kinetic: str, seed: int
+) -> "Benchmark":
+    from aslkit.bids import read_run
+    from aslkit.bids_layout import scan_name
+    from aslkit.fitting import FitSettings
+    from aslkit.invivo import validate_run
+    from aslkit.overrides import Overrides
+
+    runs = [read_run(path, Overrides(kinetic=kinetic)) for path in paths]
+    settings = FitSettings(macrovascular=macrovascular)
+    return validate_run(
+        runs,
+        models=models,
+        settings=settings,
+        seed=seed,
+        name=scan_name(paths),
+        progress=_progress,
+    )
+
+
+def _publish(out: Path, found: "Benchmark", report: "Report", headline: "Table") -> None:
+    from aslkit.report import write_benchmark
+
+    files = write_benchmark(out, found, report)
+    say(headline.as_text())
+    say("\n" + "\n".join(f"wrote {path}" for path in files))
+
+
+def _progress(steps: Sequence[object]) -> Iterable[object]:
+    """A bar on stderr, on a terminal only."""
+    from tqdm import tqdm
+
+    return tqdm(steps, disable=not sys.stderr.isatty(), leave=False, file=sys.stderr)

@@ -1,0 +1,159 @@
+"""Timing fields of a sidecar, or the command line -> delays of every volume and slice [s]."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aslkit.acquisition import LONGEST_DELAY_S
+from aslkit.errors import InputError
+from aslkit.overrides import Overrides
+from aslkit.runs import PERFUSION_CONTEXTS, RawImage
+from aslkit.sidecars import Sidecar
+
+SHORTEST_LABEL_S = 0.001  # a label duration of 0 is a missing value
+
+
+def read_plds(image: RawImage, overrides: Overrides) -> NDArray[np.float64]:
+    """Post-labeling delay of every volume [s], (v,); for PASL the inversion time.
+
+    Raises
+    ------
+    InputError
+        When it is missing, has a wrong number of entries, or is out of range.
+    """
+    if overrides.plds_s is not None:
+        return _stated(overrides.plds_s, image, "--plds", 0.0)
+    return _delays(image, "PostLabelingDelay", "--plds", 0.0)
+
+
+def read_label_durations(
+    image: RawImage, labeling: str, overrides: Overrides
+) -> NDArray[np.float64]:
+    """Label duration of every volume [s], (v,): 0 for VSASL, the bolus duration for PASL.
+
+    Raises
+    ------
+    InputError
+        When it is missing, has a wrong number of entries, or is out of range.
+    """
+    n = image.volumes.shape[3]
+    if labeling == "vsasl":
+        return np.zeros(n)
+    if labeling == "pasl":
+        return np.full(n, _bolus_duration(image.sidecar, overrides))
+    if overrides.label_durations_s is not None:
+        return _stated(overrides.label_durations_s, image, "--label-duration", SHORTEST_LABEL_S)
+    return _delays(image, "LabelingDuration", "--label-duration", SHORTEST_LABEL_S)
+
+
+def _bolus_duration(sidecar: Sidecar, overrides: Overrides) -> float:
+    """TI1 of PASL [s]; infinite where nothing cuts the bolus off."""
+    if overrides.bolus_duration_s is not None:
+        return overrides.bolus_duration_s
+    has_cut_off = sidecar.is_true("BolusCutOffFlag")
+    times = sidecar.numbers("BolusCutOffDelayTime")
+    if has_cut_off is False or (has_cut_off is None and times is None):
+        return float("inf")
+    if times is None or not 0 < times[0] <= LONGEST_DELAY_S:
+        in_ms = times is not None and times[0] > LONGEST_DELAY_S
+        raise sidecar.refuse(
+            "BolusCutOffDelayTime",
+            expected=f"the bolus duration in seconds, above 0 and at most {LONGEST_DELAY_S:g}",
+            fix=f'write "BolusCutOffDelayTime": {times[0] / 1000:g}'
+            if in_ms and times is not None
+            else "write it, or give --bolus-duration S",
+        )
+    return float(times[0])
+
+
+def _delays(image: RawImage, field: str, option: str, lowest: float) -> NDArray[np.float64]:
+    """A timing field of the sidecar, per volume, checked on the perfusion volumes."""
+    sidecar = image.sidecar
+    values = sidecar.per_volume(field, len(image.contexts))
+    if values is None:
+        raise sidecar.refuse(
+            field,
+            expected="seconds, one number or one per volume",
+            fix=f'write "{field}": …, or give {option}',
+        )
+    used = values[image.indices(*PERFUSION_CONTEXTS)]
+    if used.min() < lowest or used.max() > LONGEST_DELAY_S:
+        raise sidecar.refuse(field, **_range_fault(used, lowest, f'write "{field}": '))
+    return values
+
+
+def _range_fault(used: NDArray[np.float64], lowest: float, write: str) -> dict[str, str]:
+    """What is wrong with delays that are negative, or in milliseconds."""
+    is_long = used.max() > LONGEST_DELAY_S
+    seconds = ", ".join(f"{v / 1000:g}" for v in np.unique(used)[:8])
+    single = np.unique(used).size == 1
+    return {
+        "found": f"{used.max() if is_long else used.min():g}",
+        "expected": f"seconds, {lowest:g} to {LONGEST_DELAY_S:g}",
+        "fix": f"{write}{seconds if single else f'[{seconds}, …]'} (seconds, not milliseconds)"
+        if is_long
+        else "correct the value",
+    }
+
+
+def _stated(
+    values: Sequence[float], image: RawImage, option: str, lowest: float
+) -> NDArray[np.float64]:
+    """Command-line delays per volume: one, one per volume, or those the pairs cycle through."""
+    given = np.array(values)
+    if given.min() < lowest or given.max() > LONGEST_DELAY_S:
+        raise InputError(option, "", **_range_fault(given, lowest, f"give {option} "))
+    perfusion = image.indices(*PERFUSION_CONTEXTS)
+    n_pairs = len(perfusion) if image.indices("deltam") else len(perfusion) // 2
+    if given.size in (1, len(image.contexts)):
+        return np.broadcast_to(given, (len(image.contexts),))
+    if n_pairs % given.size:
+        raise InputError(
+            option,
+            "",
+            found=f"{given.size} values",
+            expected=f"1, {len(image.contexts)} (one per volume) or a divisor of {n_pairs} pairs",
+            fix="list the delays in the order in which the pairs were acquired",
+        )
+    spread = np.zeros(len(image.contexts))
+    spread[perfusion] = given[np.arange(len(perfusion)) * n_pairs // len(perfusion) % given.size]
+    return spread
+
+
+def read_slice_offsets(
+    image: RawImage, overrides: Overrides
+) -> tuple[tuple[float, ...], tuple[str, ...]]:
+    """Delay of each slice after the first acquired one [s], in array order."""
+    sidecar, n_slices = image.sidecar, image.volumes.shape[2]
+    if overrides.slice_dt_s is not None:
+        return tuple(overrides.slice_dt_s * i for i in range(n_slices)), ()
+    readout, times = sidecar.text("MRAcquisitionType"), sidecar.numbers("SliceTiming")
+    if readout == "3D":
+        return (0.0,), ()
+    if times is None:
+        return (0.0,), (
+            f"{'2D readout' if readout == '2D' else 'MRAcquisitionType is not stated,'} "
+            "without SliceTiming: all slices are taken as simultaneous (--slice-dt S)",
+        )
+    if times.size != n_slices:
+        raise sidecar.refuse(
+            "SliceTiming",
+            found=f"{times.size} entries",
+            expected=f"{n_slices}, one per slice of {image.path.name}",
+            fix="correct it, or give --slice-dt S",
+        )
+    if times.min() < 0 or times.max() > LONGEST_DELAY_S:
+        raise sidecar.refuse("SliceTiming", **_range_fault(times, 0.0, 'write "SliceTiming": '))
+    return _in_array_order(sidecar, times - times.min()), ()
+
+
+def _in_array_order(sidecar: Sidecar, times: NDArray[np.float64]) -> tuple[float, ...]:
+    direction = sidecar.text("SliceEncodingDirection") or "k"
+    if direction not in ("k", "k-"):
+        raise sidecar.refuse(
+            "SliceEncodingDirection",
+            expected="k or k-: slices along the third axis",
+            fix="reorient the images so that slices are the third axis",
+        )
+    return tuple(float(t) for t in (times[::-1] if direction == "k-" else times))

@@ -1,0 +1,80 @@
+"""A least-squares fit -> what the network sees: per voxel, the data in units of their noise.
+
+Every channel is a ratio to the noise, a time, or a property of the protocol, so that signal and
+noise scaled together give the same channels whatever the protocol or the number of delays. Here
+is also the only place where numpy images (x, y, z, channel) become network batches
+(batch, channel, x, y).
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aslkit.images import FloatImage, MaskImage
+from aslkit.physics import KineticModel, arterial_curve, tissue_curve
+from aslkit.projection import Solution
+
+Voxels = NDArray[np.float32]
+
+PROFILE_ATTS_S = np.linspace(0.2, 3.8, 13)  # arrival times at which the data are matched
+CHANNELS = (
+    *(f"matched filter at {t:.1f} s" for t in PROFILE_ATTS_S),
+    *(f"relative sensitivity at {t:.1f} s" for t in PROFILE_ATTS_S),
+    "CBF in standard errors",
+    "ATT",
+    "standard error of ATT",
+    "standard error of CBF relative to its best",
+    "misfit",
+    "aBV in standard errors",
+    "arterial compartment",
+    "mask",
+)
+
+
+def encode(
+    model: KineticModel,
+    signal: Voxels,
+    solution: Solution,
+    errors: tuple[Voxels, Voxels],
+    sd: Voxels,
+) -> Voxels:
+    """Channels of every voxel but the last (`mask`), (channels - 1, voxels).
+
+    Parameters
+    ----------
+    model : KineticModel
+        Of one slice, whitened.
+    signal : array, (1, n, voxels)
+        Whitened ΔM/M0.
+    errors : (se_cbf, se_att), each (1, voxels)
+    sd : array, (1, voxels)
+        Noise of one whitened volume.
+    """
+    curves = tissue_curve(model, PROFILE_ATTS_S[None].astype(np.float32))[0]
+    norms = np.sqrt(np.maximum((curves**2).sum(axis=0), 1e-20))
+    best = norms.max()
+    sensitivity = np.log(norms / best + 0.01)
+    cbf_se, att_se = errors[0][0], errors[1][0]
+    n_free = max(signal.shape[1] - 2, 1)
+    if solution.abv is None or solution.abat is None:
+        arterial = np.zeros_like(cbf_se), np.zeros_like(cbf_se)
+    else:
+        h = np.sqrt((arterial_curve(model, solution.abat)[0] ** 2).sum(axis=0))
+        arterial = np.arcsinh(solution.abv[0] * h / sd[0]), np.ones_like(cbf_se)
+    rows = [
+        *np.arcsinh((curves / norms).T @ signal[0] / sd[0]),
+        *np.broadcast_to(sensitivity[:, None], (norms.size, cbf_se.size)),
+        np.arcsinh(solution.cbf[0] / cbf_se),
+        solution.att[0] - 1.3,
+        np.log(att_se + 1e-3),
+        np.log(cbf_se * best / sd[0]),
+        np.log(solution.rss[0] / n_free / sd[0] ** 2 + 0.1),
+        *arterial,
+    ]
+    return np.stack(rows).astype(np.float32)
+
+
+def to_image(values: Voxels, mask: MaskImage) -> FloatImage:
+    """Rows (…, voxels in the mask) as images (…, *mask.shape), 0 outside."""
+    image = np.zeros((*values.shape[:-1], *mask.shape), dtype=np.float32)
+    image[..., mask] = values
+    return image

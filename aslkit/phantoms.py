@@ -1,0 +1,185 @@
+"""Seeds and shapes -> phantoms: volumes whose perfusion is known, and their files."""
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from aslkit.anatomy import Tissue, draw_subject
+from aslkit.errors import InputError
+from aslkit.images import FloatImage
+from aslkit.lesions import LESION_CLASSES
+
+FIELD_OF_VIEW_MM = (182.0, 210.0, 154.0)  # holds the largest subject
+SHAPES = ("uniform", "disc", "checker", "ramp", "plan")
+SHAPE_GRID = (64, 64, 4)
+PHANTOM_SEED = 7_301  # keeps the subjects of phantoms apart from those of the training stream
+N_SITES = 60  # Voronoi cells of the plan's phantom
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phantom(Tissue):
+    """The truth about one subject on a grid: the arrays of `Tissue`, (x, y, z).
+
+    Attributes
+    ----------
+    name : str
+        Also the stem of its files.
+    affine : array, (4, 4)
+        Voxel to world (RAS mm).
+    """
+
+    name: str
+    affine: NDArray[np.float64]
+
+
+def brain_phantom(name: str, seed: int, voxel_size_mm: float = 3.5) -> Phantom:
+    """A whole brain of a random subject; the same seed gives the same subject."""
+    subject = draw_subject(np.random.default_rng([PHANTOM_SEED, seed]))
+    shape = tuple(int(np.ceil(extent / voxel_size_mm)) for extent in FIELD_OF_VIEW_MM)
+    affine = _centred_affine(shape, voxel_size_mm)
+    grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1).reshape(-1, 3)
+    tissue = subject.at((grid @ affine[:3, :3].T + affine[:3, 3]).astype(np.float32))
+    return _on_grid(tissue, shape, name, affine)
+
+
+def shape_phantom(kind: str, seed: int) -> Phantom:
+    """One of `SHAPES`: a flat field, a disc, a checkerboard, a ramp, or the founding plan's cells.
+
+    Raises
+    ------
+    ValueError
+        For an unknown kind.
+    """
+    if kind not in SHAPES:
+        raise ValueError(f"anatomy {kind!r} is not one of brain, {', '.join(SHAPES)}")
+    rng = np.random.default_rng([PHANTOM_SEED, seed])
+    x, y, z = np.meshgrid(*map(np.arange, SHAPE_GRID), indexing="ij")
+    gm, wm, cbf, att = (np.full(SHAPE_GRID, value) for value in (1.0, 0.0, 60.0, 1.2))
+    if kind == "disc":
+        gm = (np.hypot(x - 31.5, y - 31.5) < 10 + 4 * z).astype(float)
+    elif kind == "checker":
+        is_even = (x // 2 ** (z + 1) + y // 2 ** (z + 1)) % 2 == 0
+        cbf, att = np.where(is_even, 60.0, 20.0), np.where(is_even, 1.0, 1.6)
+    elif kind == "ramp":
+        cbf, att = 100.0 * x / 63, 0.5 + 2.5 * y / 63
+    elif kind == "plan":
+        gm, wm, cbf, att = _plan_cells(rng, x, y, z)
+    tissue = _plain_tissue(*(image.astype(np.float32) for image in (gm, wm, cbf, att)))
+    return _on_grid(tissue, SHAPE_GRID, f"{kind}-{seed:02d}", _centred_affine(SHAPE_GRID, 3.5))
+
+
+def save_phantom(phantom: Phantom, folder: Path) -> None:
+    """Write NAME.nii.gz, one volume per map, and NAME.json, which names the volumes."""
+    maps = [f.name for f in fields(Tissue)]
+    volumes = np.stack([getattr(phantom, m).astype(np.float32) for m in maps], axis=-1)
+    nib.save(nib.Nifti1Image(volumes, phantom.affine), folder / f"{phantom.name}.nii.gz")
+    card = {"Maps": maps, "LesionClasses": LESION_CLASSES}
+    (folder / f"{phantom.name}.json").write_text(json.dumps(card, indent=2) + "\n")
+
+
+def load_phantom(path: Path) -> Phantom:
+    """Read a phantom from its .nii.gz file and the .json beside it.
+
+    Raises
+    ------
+    InputError
+        When the JSON is missing or does not name the volumes.
+    """
+    name = path.name.removesuffix(".nii.gz")
+    card = path.with_name(f"{name}.json")
+    wanted = [f.name for f in fields(Tissue)]
+    maps = json.loads(card.read_text()).get("Maps") if card.is_file() else None
+    image = nib.Nifti1Image.from_filename(path)
+    if maps != wanted or image.shape[3:] != (len(wanted),):
+        raise InputError(
+            card,
+            "Maps",
+            found=maps or "nothing",
+            expected=f"{', '.join(wanted)}, one per volume of {path.name}",
+            fix="make the phantom with asl_sim",
+        )
+    volumes = image.get_fdata(dtype=np.float32)
+    arrays = {m: np.ascontiguousarray(volumes[..., i]) for i, m in enumerate(maps)}
+    lesions, mask = arrays.pop("lesions").astype(np.uint8), arrays.pop("mask") > 0
+    return Phantom(name=name, affine=image.affine, lesions=lesions, mask=mask, **arrays)
+
+
+def find_phantoms(folder: Path) -> list[Path]:
+    """The phantoms in a folder, by name.
+
+    Raises
+    ------
+    InputError
+        When there is none.
+    """
+    found = [
+        p for p in sorted(folder.glob("*.nii.gz")) if p.with_name(f"{p.name[:-7]}.json").is_file()
+    ]
+    if not found:
+        raise InputError(
+            folder,
+            "",
+            found="no phantom",
+            expected="NAME.nii.gz with NAME.json",
+            fix="give data/phantoms, or make some with asl_sim",
+        )
+    return found
+
+
+def _on_grid(
+    tissue: Tissue, shape: tuple[int, ...], name: str, affine: NDArray[np.float64]
+) -> Phantom:
+    """The tissue as volumes, zero outside the mask."""
+    mask = tissue.mask.reshape(shape)
+    maps = {}
+    for f in fields(Tissue):
+        values = getattr(tissue, f.name).reshape(shape)
+        maps[f.name] = np.where(mask, values, 0).astype(
+            values.dtype if values.dtype.kind != "f" else np.float32
+        )
+    return Phantom(name=name, affine=affine, **maps)
+
+
+def _plain_tissue(gm: FloatImage, wm: FloatImage, cbf: FloatImage, att: FloatImage) -> Tissue:
+    """Tissue without vessels or lesions, the same CBF and ATT whatever the fraction."""
+    nothing = np.zeros_like(gm)
+    return Tissue(
+        gm=gm,
+        wm=wm,
+        csf=nothing,
+        cbf_gm=cbf,
+        cbf_wm=cbf,
+        att_gm=att,
+        att_wm=att,
+        abv=nothing,
+        abat=nothing,
+        lesions=nothing.astype(np.uint8),
+        mask=gm + wm > 0,
+    )
+
+
+def _plan_cells(rng: np.random.Generator, x, y, z):  # type: ignore[no-untyped-def]
+    """Voronoi cells of GM, WM and CSF inside an ellipse, with the plan's ranges of CBF and ATT."""
+    sites = rng.uniform(0, 64, (N_SITES, 2))
+    kinds = rng.choice(3, N_SITES, p=(0.45, 0.4, 0.15))
+    cbf = np.choose(
+        kinds, [rng.uniform(50, 70, N_SITES), rng.uniform(18, 28, N_SITES), np.zeros(N_SITES)]
+    )
+    att = np.choose(
+        kinds, [rng.uniform(1.0, 1.6, N_SITES), rng.uniform(1.2, 1.8, N_SITES), np.ones(N_SITES)]
+    )
+    shifted = np.stack([x + 3 * z, y - 2 * z], axis=-1)[..., None, :]
+    cell = ((shifted - sites) ** 2).sum(axis=-1).argmin(axis=-1)
+    is_inside = ((x - 31.5) / 24) ** 2 + ((y - 31.5) / 29) ** 2 < 1
+    gm, wm = (is_inside & (kinds[cell] == k) for k in (0, 1))
+    return gm.astype(float), wm.astype(float), cbf[cell], att[cell]
+
+
+def _centred_affine(shape: tuple[int, ...], voxel_size_mm: float) -> NDArray[np.float64]:
+    affine = np.diag([voxel_size_mm] * 3 + [1.0])
+    affine[:3, 3] = -voxel_size_mm * (np.array(shape) - 1) / 2
+    return affine

@@ -1,0 +1,49 @@
+"""Random generator -> acquisitions as scanners run them, for training."""
+
+import numpy as np
+
+from aslkit.acquisition import EFFICIENCY, T1_BLOOD_S, Acquisition, Timing, protocol
+from aslkit.simulation import PROTOCOLS
+
+KINDS = ("joint", "pcasl", "pasl", "vsasl")
+KIND_SHARES = (0.35, 0.45, 0.1, 0.1)
+BENCHMARK_SHARE = 0.3
+BENCHMARK_NAMES = ("joint6", "pcasl6", "pcasl6-2d", "pcasl5", "joint5", "pasl8")
+LONGEST_OFFSET_S = 1.1  # of the last slice of a 2D readout
+
+
+def draw_acquisition(rng: np.random.Generator) -> Acquisition:
+    """A random acquisition of one slice: 4-8 delays per run, any readout offset."""
+    is_2d = rng.random() < 0.3
+    timings = _benchmark(rng) if rng.random() < BENCHMARK_SHARE else _free(rng)
+    t1_blood = T1_BLOOD_S if rng.random() < 0.8 else rng.uniform(1.5, 1.9)
+    return Acquisition(
+        timings,
+        slice_offsets_s=(rng.uniform(0, LONGEST_OFFSET_S) if is_2d else 0.0,),
+        t1_blood_s=t1_blood,
+        kinetic="single" if rng.random() < 0.6 else "tissue",
+    )
+
+
+def _benchmark(rng: np.random.Generator) -> tuple[Timing, ...]:
+    return sum(PROTOCOLS[str(rng.choice(BENCHMARK_NAMES))].runs, ())
+
+
+def _free(rng: np.random.Generator) -> tuple[Timing, ...]:
+    kind = rng.choice(KINDS, p=KIND_SHARES)
+    n = int(rng.integers(4, 9))
+    if kind == "pasl":
+        bolus = rng.uniform(0.6, 1.0) if rng.random() < 0.8 else np.inf
+        return _run(
+            rng, "pasl", np.linspace(rng.uniform(0.2, 0.8), rng.uniform(1.8, 3.2), n), bolus
+        )
+    plds = np.linspace(rng.uniform(0.1, 1.0), rng.uniform(1.3, 3.5), n)
+    plds = np.clip(plds + rng.normal(0, 0.05, n), 0.05, None)
+    duration = rng.uniform(1.2, 2.0) if rng.random() < 0.8 else rng.uniform(0.8, 2.5, n)
+    pcasl = () if kind == "vsasl" else _run(rng, "pcasl", plds, duration)
+    return pcasl + (() if kind == "pcasl" else _run(rng, "vsasl", plds, 0.0))
+
+
+def _run(rng: np.random.Generator, labeling: str, plds, duration) -> tuple[Timing, ...]:  # type: ignore[no-untyped-def]
+    """Timings of one run, with up to four background-suppression pulses."""
+    return protocol(labeling, plds, duration, EFFICIENCY[labeling] * 0.95 ** rng.integers(0, 5))

@@ -1,0 +1,190 @@
+"""A benchmark's findings in words, tables and pictures -> report.html, results.tsv, results.json.
+
+`aslkit.findings` fills the `Report`; here it becomes files, all of them or none.
+"""
+
+import base64
+import csv
+import json
+import math
+import os
+import platform
+import shlex
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from io import StringIO
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from aslkit.benchmark import Benchmark
+from aslkit.errors import InputError
+from aslkit.gates import Gate
+from aslkit.scoring import Record
+
+
+@dataclass(frozen=True)
+class Table:
+    """Column headings and formatted cells; the first `n_text` columns are words."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    n_text: int = 1
+
+    def as_text(self) -> str:
+        """Aligned columns for a terminal."""
+        lines = [self.columns, *self.rows]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
+        return "\n".join(
+            "  ".join(
+                cell.ljust(width) if i < self.n_text else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        )
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, what it shows in plain words, and a PNG picture or a table."""
+
+    heading: str
+    text: str
+    image: bytes | None = None
+    table: Table | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that the page shows, in its order."""
+
+    title: str
+    lead: Sequence[str]
+    headline: Table
+    glossary: Mapping[str, str]
+    sections: Sequence[Section]
+    gates: Sequence[Gate] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_benchmark(out: Path, benchmark: Benchmark, report: Report) -> list[Path]:
+    """Write the page and the tidy tables into a folder, all of them or none.
+
+    Raises
+    ------
+    InputError
+        When the folder cannot be written.
+    """
+    files = {
+        "results.tsv": _tsv(benchmark),
+        "results.json": _json(benchmark, report.facts),
+        "report.html": render(report),
+    }
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out, prefix=".aslkit-") as folder:
+            for name, text in files.items():
+                (Path(folder) / name).write_text(text, encoding="utf-8")
+            for name in files:
+                os.replace(Path(folder) / name, out / name)
+    except OSError as error:
+        raise InputError(
+            out,
+            "",
+            found=f"a folder that cannot be written ({error.strerror})",
+            expected="a writable folder",
+            fix="give another --out",
+        ) from error
+    return [out / name for name in files]
+
+
+def render(report: Report) -> str:
+    """The page as one HTML document, its pictures inside."""
+    environment = Environment(
+        loader=PackageLoader("aslkit"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    environment.filters["base64"] = lambda image: base64.b64encode(image).decode()
+    failed = sum(not g.has_passed for g in report.gates)
+    return environment.get_template("report.html").render(report=report, failed=failed)
+
+
+def provenance() -> dict[str, str]:
+    """The command, version and machine behind a result."""
+    command = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    return {
+        "Command": shlex.join(command),
+        "aslkit": metadata.version("aslkit"),
+        "Machine": machine(),
+    }
+
+
+def machine() -> str:
+    """Processor, threads, accelerator and operating system, in words."""
+    parts = [f"{_processor()}, {_n_cores()} cores"]
+    if "OMP_NUM_THREADS" in os.environ:
+        parts.append(f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}")
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        parts.append(f"torch {torch.__version__} on {torch.get_num_threads()} threads")
+        if torch.cuda.is_available():
+            parts.append(torch.cuda.get_device_name())
+    return ", ".join([*parts, f"{platform.system()}, Python {platform.python_version()}"])
+
+
+def _n_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _tsv(benchmark: Benchmark) -> str:
+    """The tidy table; `gates` says on every line whether the run's own checks passed."""
+    verdict = "passed" if all(g.has_passed for g in benchmark.gates) else "failed"
+    rows = [{**record, "gates": verdict} for record in benchmark.records]
+    text = StringIO()
+    writer = csv.DictWriter(
+        text, list(rows[0]) if rows else ["gates"], delimiter="\t", lineterminator="\n"
+    )
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({k: _cell(v) for k, v in row.items()})
+    return text.getvalue()
+
+
+def _cell(value: str | float) -> str | float:
+    if not isinstance(value, float):
+        return value
+    return f"{value:.6g}" if math.isfinite(value) else "n/a"
+
+
+def _json(benchmark: Benchmark, facts: Mapping[str, str]) -> str:
+    speeds = [{**asdict(s), "voxels_per_second": s.voxels_per_second} for s in benchmark.speeds]
+    content = {
+        **facts,
+        "has_passed_gates": all(g.has_passed for g in benchmark.gates),
+        "gates": [asdict(g) for g in benchmark.gates],
+        "speeds": [_finite(s) for s in speeds],
+        "records": [_finite(r) for r in benchmark.records],
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finite(record: Record) -> dict[str, str | float | None]:
+    """The record with null for what is not a number."""
+    return {
+        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()
+    }

@@ -1,0 +1,109 @@
+"""Phantom and acquisition -> AslSeries with thermal noise of a stated SNR."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from aslkit.acquisition import Acquisition, Timing, protocol
+from aslkit.images import AslSeries, FloatImage, ParameterMaps
+from aslkit.phantoms import Phantom
+from aslkit.physics import arterial_curve, kinetic_model, tissue_curve
+
+# ΔM/M0 of PCASL at CBF 60, ATT 1.5 s, PLD 2.0 s, label duration 1.8 s, α 0.85: the "signal" of SNR
+REFERENCE_SIGNAL = 0.00616
+SIX_PLDS_S = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What a scanner runs: the timings of each run, and the time between slices [s] (0: 3D)."""
+
+    runs: tuple[tuple[Timing, ...], ...]
+    slice_duration_s: float = 0.0
+
+    def acquisitions(self, n_slices: int) -> tuple[Acquisition, ...]:
+        """One acquisition per run."""
+        return tuple(Acquisition(timings, self._offsets(n_slices)) for timings in self.runs)
+
+    def acquisition(self, n_slices: int) -> Acquisition:
+        """All runs as one joint acquisition."""
+        return Acquisition(sum(self.runs, ()), self._offsets(n_slices))
+
+    def _offsets(self, n_slices: int) -> tuple[float, ...]:
+        if not self.slice_duration_s:
+            return (0.0,)
+        return tuple(self.slice_duration_s * z for z in range(n_slices))
+
+
+def noise_sd(snr: float) -> float:
+    """Standard deviation of the thermal noise of one averaged ΔM/M0 volume."""
+    return REFERENCE_SIGNAL / snr
+
+
+def clean_signal(
+    phantom: Phantom, acquisition: Acquisition, has_arterial: bool = False
+) -> FloatImage:
+    """Noise-free ΔM/M0 (x, y, z, n): the sum of the signals of GM, WM and, if asked, arteries."""
+    shape = phantom.mask.shape
+    model = kinetic_model(acquisition, shape[2], np.float32)
+
+    def rows(image: FloatImage) -> FloatImage:
+        return np.moveaxis(image, 2, 0).reshape(shape[2], -1).astype(np.float32)
+
+    signal = sum(
+        (rows(fraction) * rows(cbf))[:, None] * tissue_curve(model, rows(att))
+        for fraction, cbf, att in (
+            (phantom.gm, phantom.cbf_gm, phantom.att_gm),
+            (phantom.wm, phantom.cbf_wm, phantom.att_wm),
+        )
+    )
+    if has_arterial:
+        signal = signal + rows(phantom.abv)[:, None] * arterial_curve(model, rows(phantom.abat))
+    images = np.asarray(signal).reshape(shape[2], -1, *shape[:2])
+    return np.ascontiguousarray(images.transpose(2, 3, 0, 1), dtype=np.float32)
+
+
+def simulate_series(
+    phantom: Phantom,
+    acquisition: Acquisition,
+    snr: float,
+    seed: int,
+    has_arterial: bool = False,
+) -> AslSeries:
+    """A noisy scan of a phantom; `snr` holds for a ΔM volume of mean weight."""
+    clean = clean_signal(phantom, acquisition, has_arterial)
+    rng = np.random.default_rng(seed)
+    sd = noise_sd(snr) / np.sqrt(acquisition.weights)
+    noise = rng.standard_normal(clean.shape, dtype=np.float32) * sd.astype(np.float32)
+    return AslSeries(clean + noise, acquisition, phantom.mask, phantom.affine)
+
+
+def truth_maps(phantom: Phantom) -> ParameterMaps:
+    """The phantom's CBF and ATT, without error."""
+    nothing = np.zeros(phantom.mask.shape, dtype=np.float32)
+    return ParameterMaps(
+        cbf=phantom.cbf,
+        att=np.where(phantom.mask, phantom.att, 0).astype(np.float32),
+        cbf_std=nothing,
+        att_std=nothing,
+        flags=nothing.astype(np.uint8),
+        abv=phantom.abv,
+        abat=phantom.abat,
+    )
+
+
+def _pcasl(plds_s: Sequence[float], label_duration_s: float) -> tuple[Timing, ...]:
+    return protocol("pcasl", plds_s, label_duration_s)
+
+
+PROTOCOLS = {
+    "joint6": Protocol((_pcasl(SIX_PLDS_S, 1.8), protocol("vsasl", SIX_PLDS_S, 0.0))),
+    "joint5": Protocol((_pcasl(SIX_PLDS_S[:5], 1.8), protocol("vsasl", SIX_PLDS_S[:5], 0.0))),
+    "pcasl6": Protocol((_pcasl(SIX_PLDS_S, 1.8),)),
+    "pcasl6-2d": Protocol((_pcasl((0.25, 0.5, 0.75, 1.0, 1.25, 1.5), 1.4),), 0.0452),
+    "pcasl5": Protocol((_pcasl((0.2, 0.7, 1.2, 1.7, 2.2), 1.5),)),
+    "pasl8": Protocol((protocol("pasl", (0.4, 0.7, 1.0, 1.3, 1.6, 1.9, 2.2, 2.5), 0.7),)),
+    "vsasl6": Protocol((protocol("vsasl", SIX_PLDS_S, 0.0),)),
+    "pcasl1": Protocol((_pcasl((1.8,), 1.8),)),
+}

@@ -1,0 +1,159 @@
+"""The shape of the source: who may import whom, how long things are, what is documented."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import aslkit
+
+PACKAGE = Path(aslkit.__file__).parent
+
+# A module imports only from lines above its own.
+LAYERS = """
+    errors
+    acquisition config resources
+    images overrides
+    nifti
+    sidecars
+    bids_layout runs
+    physics noise metrics tiling
+    scoring preprocess projection calibration delays
+    gates fields
+    lesions
+    anatomy
+    bids derivatives encoding fitting phantoms
+    simulation
+    protocols scanner
+    networks losses
+    datasets weights
+    inference training
+    benchmark pictures
+    invivo report validation
+    sections
+    invivo_report phantom_report
+    cli.common
+    cli.scan_options
+    cli.results
+    cli.fit_ls cli.predict cli.sim cli.train cli.validate
+"""
+RANKS = {name: rank for rank, line in enumerate(LAYERS.split("\n")) for name in line.split()}
+MAY_IMPORT_TORCH = {"networks", "losses", "datasets", "weights", "training", "inference"}
+COMMANDS = ("fit_ls", "predict", "sim", "train", "validate")
+LONGEST_FUNCTION = 80
+LONGEST_FILE = 300
+
+
+def module_name(path):
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+SOURCES = {module_name(path): path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"}
+TREES = {name: ast.parse(path.read_text()) for name, path in SOURCES.items()}
+
+
+def imported(nodes):
+    """Full names of the modules that the import statements among the nodes ask for."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                is_module = full.removeprefix("aslkit.") in SOURCES
+                yield full if is_module else node.module
+
+
+def at_top(tree):
+    """Every node that runs when the module is imported."""
+    pending = list(tree.body)
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        yield node
+        if not is_typing_only(node):
+            pending += ast.iter_child_nodes(node)
+
+
+def is_typing_only(node):
+    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+
+
+@pytest.mark.parametrize("name", sorted(SOURCES))
+def test_a_module_imports_only_from_layers_above(name):
+    assert name in RANKS, f"aslkit/{name}.py has no place in the layers"
+    for full in imported(ast.walk(TREES[name])):
+        package, _, other = full.partition(".")
+        if package == "aslkit" and other:
+            assert RANKS[other] < RANKS[name], f"{name} imports {other}"
+
+
+@pytest.mark.parametrize("name", sorted(set(SOURCES) - MAY_IMPORT_TORCH))
+def test_torch_is_not_imported_at_the_top_of(name):
+    packages = {full.partition(".")[0] for full in imported(at_top(TREES[name]))}
+    assert "torch" not in packages
+
+
+@pytest.mark.parametrize("name", sorted(n for n in SOURCES if n.startswith("cli.")))
+def test_a_command_imports_only_light_modules_at_its_top(name):
+    for full in imported(at_top(TREES[name])):
+        package = full.partition(".")[0]
+        is_own = full == "aslkit.errors" or full.startswith("aslkit.cli")
+        assert is_own or package == "click" or package in sys.stdlib_module_names, full
+
+
+@pytest.mark.parametrize("name", sorted(SOURCES))
+def test_functions_and_files_are_short(name):
+    assert len(SOURCES[name].read_text().splitlines()) <= LONGEST_FILE
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < LONGEST_FUNCTION, node.name
+
+
+@pytest.mark.parametrize("name", sorted(SOURCES))
+def test_every_public_name_is_documented(name):
+    tree = TREES[name]
+    assert ast.get_docstring(tree), f"aslkit/{name}.py has no docstring"
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    for scope in (tree, *(c for c in classes if not c.name.startswith("_"))):
+        for node in scope.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_":
+                assert ast.get_docstring(node), node.name
+
+
+def test_least_squares_runs_without_torch():
+    script = """
+import sys
+import numpy as np
+from aslkit.acquisition import Acquisition, protocol
+from aslkit.fitting import fit_least_squares
+from aslkit.images import AslSeries
+from aslkit.physics import kinetic_model, tissue_curve
+import aslkit.bids, aslkit.derivatives, aslkit.preprocess
+acquisition = Acquisition(protocol("pcasl", [0.5, 1.0, 1.5, 2.0], 1.8))
+signal = 60 * tissue_curve(kinetic_model(acquisition), np.full((1, 8), 1.2))[0]
+delta_m = signal.T.reshape(2, 2, 2, 4).astype(np.float32)
+maps = fit_least_squares(AslSeries(delta_m, acquisition, np.ones((2, 2, 2), bool)))
+np.testing.assert_allclose(maps.cbf, 60, rtol=1e-3)
+print("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_each_command_shows_an_example_and_loads_no_heavy_module(command):
+    script = f"""
+import sys
+from aslkit.cli.{command} import main
+main(["--help"], prog_name="asl_{command}", standalone_mode=False)
+heavy = {{"numpy", "scipy", "nibabel", "nilearn", "torch", "matplotlib", "pydantic"}}
+sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"  asl_{command} -" in done.stdout.partition("Options")[2]

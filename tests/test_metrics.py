@@ -1,0 +1,245 @@
+"""Figures of merit against closed forms and scipy; every gate shown to pass and to fail."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from aslkit import gates, metrics
+from aslkit.images import Flag, ParameterMaps
+from aslkit.scoring import (
+    LS,
+    Subject,
+    efficiency,
+    in_table_units,
+    lookup,
+    pool_of,
+    records,
+    score,
+    strata_of,
+    win_rate,
+)
+
+N = 4000
+RNG = np.random.default_rng(7)
+TRUTH = RNG.uniform(10, 90, N)
+ESTIMATE = 3 + 0.8 * TRUTH + RNG.normal(0, 5, N)
+
+
+def subject(name="one", seed=0, sd_ls=4.0, sd_net=2.0):
+    """Gaussian errors of known size, reported and bounded as they are."""
+    rng = np.random.default_rng(seed)
+    truth = {"cbf": rng.uniform(10, 90, N), "att": rng.uniform(600, 2400, N)}
+
+    def estimate(sd):
+        return {q: t + rng.normal(0, sd, N) for q, t in truth.items()}
+
+    return Subject(
+        name=name,
+        truth=truth,
+        strata={"brain": np.ones(N, bool), "GM": truth["cbf"] > 50, "WM": truth["cbf"] <= 50},
+        estimates={LS: estimate(sd_ls), "net": estimate(sd_net)},
+        sds={e: {q: np.full(N, s) for q in truth} for e, s in ((LS, sd_ls), ("net", sd_net))},
+        bounds={q: np.full(N, 4.0) for q in truth},
+    )
+
+
+def table_of(*subjects):
+    rows = score(subjects, ("cbf", "att"), np.random.default_rng(0))
+    return records({"snr": 3.0}, rows)
+
+
+def value(table, estimator, metric, stratum="brain", quantity="cbf"):
+    where = {"estimator": estimator, "stratum": stratum, "quantity": quantity, "metric": metric}
+    return lookup(table, **where)
+
+
+def test_errors_of_a_known_offset_equal_the_closed_forms():
+    estimate, truth = np.array([1.0, 4.0, 7.0]), np.array([2.0, 2.0, 8.0])
+    assert metrics.mean_absolute_error(estimate, truth) == pytest.approx(4 / 3)
+    assert metrics.bias(estimate, truth) == pytest.approx(0)
+    assert metrics.root_mean_square_error(estimate, truth) == pytest.approx(np.sqrt(2))
+    assert metrics.r_squared(estimate, truth) == pytest.approx(1 - 6 / 24)
+    assert metrics.root_mean_square(np.array([3.0, 4.0])) == pytest.approx(np.sqrt(12.5))
+
+
+def test_slope_and_rank_correlation_equal_scipy():
+    assert metrics.slope(ESTIMATE, TRUTH) == pytest.approx(stats.linregress(TRUTH, ESTIMATE).slope)
+    with_ties = np.round(ESTIMATE, -1)
+    expected = stats.spearmanr(with_ties, TRUTH).statistic
+    assert metrics.spearman(with_ties, TRUTH) == pytest.approx(expected)
+
+
+def test_concordance_is_correlation_times_the_bias_correction():
+    ratio = np.std(ESTIMATE) / np.std(TRUTH)
+    shift = (np.mean(ESTIMATE) - np.mean(TRUTH)) ** 2 / (np.std(ESTIMATE) * np.std(TRUTH))
+    expected = stats.pearsonr(ESTIMATE, TRUTH).statistic * 2 / (ratio + 1 / ratio + shift)
+    assert metrics.concordance(ESTIMATE, TRUTH) == pytest.approx(expected)
+
+
+def test_figures_that_a_constant_truth_does_not_define_are_nan():
+    constant = np.full(N, 60.0)
+    assert np.isnan(metrics.r_squared(ESTIMATE, constant))
+    assert np.isnan(metrics.slope(ESTIMATE, constant))
+    assert np.isnan(metrics.spearman(ESTIMATE, constant))
+    assert np.isnan(metrics.concordance(constant, constant))
+
+
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.95])
+def test_coverage_of_gaussian_errors_is_nominal_and_of_too_small_sds_is_known(level):
+    error = stats.norm.ppf((np.arange(N) + 0.5) / N)
+    half_width = stats.norm.ppf(0.5 + level / 2)
+    assert metrics.coverage(error, np.ones(N), level) == pytest.approx(level, abs=1e-3)
+    too_small = 2 * stats.norm.cdf(half_width / 2) - 1
+    assert metrics.coverage(error, np.full(N, 0.5), level) == pytest.approx(too_small, abs=1e-3)
+
+
+def test_bootstrap_interval_of_a_mean_equals_the_normal_limits():
+    values = np.random.default_rng(1).normal(10, 2, 400)
+    low, high = metrics.bootstrap_interval(values, np.ones(400), np.random.default_rng(0))
+    half_width = 1.96 * values.std() / np.sqrt(400)
+    assert (low, high) == pytest.approx(
+        (values.mean() - half_width, values.mean() + half_width), abs=0.03
+    )
+
+
+def test_one_subject_has_no_interval():
+    one = np.ones(1)
+    assert np.isnan(metrics.bootstrap_interval(one, one, np.random.default_rng(0))).all()
+
+
+def test_scale_deviation_is_zero_when_cbf_scales_and_known_when_it_does_not():
+    perfect = metrics.scale_deviation(TRUTH, 10 * TRUTH, 10)
+    assert (perfect.slope, perfect.mean, perfect.p95) == pytest.approx((1, 0, 0))
+    shrunk = metrics.scale_deviation(TRUTH, 9 * TRUTH, 10)
+    assert (shrunk.slope, shrunk.mean, shrunk.p95) == pytest.approx((0.9, 0.1, 0.1))
+
+
+def test_swapping_the_opponents_mirrors_the_win_rate():
+    one = subject()
+    one.estimates["net"]["cbf"][:100] = one.estimates[LS]["cbf"][:100]  # some ties
+    swapped = replace(one, estimates={LS: one.estimates["net"], "net": one.estimates[LS]})
+    won, n = win_rate(pool_of([one], "brain", "net", "cbf"))
+    lost, _ = win_rate(pool_of([swapped], "brain", "net", "cbf"))
+    assert won[0] > n[0] / 2
+    assert won[0] + lost[0] == n[0] == N
+
+
+def test_equal_estimates_share_every_win():
+    one = subject()
+    one.estimates["net"]["cbf"][:] = one.estimates[LS]["cbf"]
+    assert value(table_of(one), "net", "win rate") == 0.5
+
+
+def test_scored_table_holds_the_errors_that_were_put_in():
+    table = table_of(subject(), subject("two", 1))
+    assert value(table, "net", "MAE") == pytest.approx(2 * metrics.EFFICIENT_ERROR, rel=0.05)
+    assert value(table, "net", "MAE / LS") == pytest.approx(0.5, rel=0.05)
+    assert value(table, LS, "MAE / Cramér-Rao") == pytest.approx(1, rel=0.05)
+    assert value(table, "Cramér-Rao", "MAE") == pytest.approx(4 * metrics.EFFICIENT_ERROR)
+    assert value(table, "net", "coverage 95 %") == pytest.approx(0.95, abs=0.02)
+    # two independent Gaussian errors of sd 2 and 4: P(|a| < |b|) = 2/pi atan(sd_b / sd_a)
+    assert value(table, "net", "win rate") == pytest.approx(2 / np.pi * np.arctan(2), abs=0.02)
+    assert value(table, LS, "GM/WM contrast recovered") == pytest.approx(1, abs=0.02)
+
+
+def test_attenuated_contrast_is_found_by_slope_and_contrast():
+    one = subject()
+    one.estimates["net"]["cbf"][:] = 50 + 0.5 * (one.truth["cbf"] - 50)
+    table = table_of(one)
+    assert value(table, "net", "slope") == pytest.approx(0.5)
+    assert value(table, "net", "GM/WM contrast recovered") == pytest.approx(
+        60 / 40 / (70 / 30), rel=0.02
+    )
+
+
+def test_strata_with_few_voxels_are_left_out():
+    one = subject()
+    small = np.arange(N) < 19
+    assert strata_of([replace(one, strata={**one.strata, "infarct": small})]) == [
+        "brain",
+        "GM",
+        "WM",
+    ]
+
+
+def test_undetermined_voxels_do_not_count_towards_the_bound():
+    one = subject()
+    one.bounds["att"][: N // 2] = np.inf
+    one.estimates[LS]["att"][: N // 2] += 1e6
+    assert efficiency(pool_of([one], "brain", LS, "att")) == pytest.approx(1, rel=0.05)
+
+
+def test_att_is_scored_in_milliseconds():
+    grid = np.ones((2, 1, 1), np.float32)
+    maps = ParameterMaps(60 * grid, 1.5 * grid, grid, grid, np.full(grid.shape, Flag.OK, np.uint8))
+    mask = np.array([True, False]).reshape(2, 1, 1)
+    assert {q: v.tolist() for q, v in in_table_units(maps, mask).items()} == {
+        "cbf": [60.0],
+        "att": [1500.0],
+    }
+
+
+def test_all_gates_pass_for_a_sound_benchmark():
+    subjects = [subject(), subject("two", 1)]
+    found = gates.subject_gates(subjects, ("cbf", "att"))
+    found += gates.efficient_ls(subjects, ("cbf", "att"), snr=30)
+    assert len(found) == 5
+    gates.require(found)
+
+
+def test_perfect_estimator_gate_fails_when_the_scores_are_wrong(monkeypatch):
+    monkeypatch.setitem(metrics.ACCURACY, "MAE", lambda e, t: float(np.mean(np.abs(e - t + 0.1))))
+    assert not gates.perfect_estimator([subject()], ("cbf",)).has_passed
+
+
+def test_permuted_truth_gate_fails_when_the_truth_is_not_shuffled(monkeypatch):
+    class Unshuffled:
+        def permutation(self, values):
+            return values
+
+    one = subject()
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: Unshuffled())
+    assert not gates.permuted_truth([one], ("cbf",)).has_passed
+
+
+@pytest.mark.parametrize("fault", ["nan", "shorter"])
+def test_same_voxels_gate_fails_when_an_estimate_is_missing(fault):
+    one = subject()
+    cbf = one.estimates["net"]["cbf"]
+    cbf[3] = np.nan
+    one.estimates["net"]["cbf"] = cbf if fault == "nan" else cbf[:-1]
+    gate = gates.same_voxels([one], ("cbf", "att"))
+    assert not gate.has_passed
+    assert gate.found == "net lacks CBF in 1 of one"
+
+
+def test_bound_gate_fails_for_a_poor_least_squares_and_is_silent_at_low_snr():
+    poor = [subject(sd_ls=4.8)]
+    assert [g.has_passed for g in gates.efficient_ls(poor, ("cbf", "att"), 30)] == [False, False]
+    assert gates.efficient_ls(poor, ("cbf", "att"), 10) == []
+
+
+def test_snr_gate_holds_the_noise_to_two_percent():
+    noise = np.random.default_rng(0).normal(0, 0.002, (40, 40, 40, 6)).astype(np.float32)
+    assert gates.requested_snr(3, 0.006, [noise]).has_passed
+    assert not gates.requested_snr(3, 0.006, [1.03 * noise]).has_passed
+    assert not gates.requested_snr(3, 0.006, [0 * noise]).has_passed
+
+
+def test_scale_gate_fails_for_an_estimator_that_does_not_scale():
+    good, bad = (metrics.scale_deviation(TRUTH, k * TRUTH, 10) for k in (10, 9.8))
+    assert gates.scale_equivariance({LS: [good], "net": [good]}).has_passed
+    gate = gates.scale_equivariance({LS: [good], "net": [good, bad]})
+    assert (gate.has_passed, gate.found) == (False, "net deviates by 2.00%")
+
+
+def test_failed_gates_are_reported_in_one_sentence():
+    passed, failed = gates.Gate("a", True, "held"), gates.Gate("b", False, "0.9")
+    combined = gates.combine({"SNR 3": [passed, failed], "SNR 10": [passed]})
+    assert [(g.name, g.has_passed) for g in combined] == [("a", True), ("b", False)]
+    with pytest.raises(
+        gates.GateError, match=r"1 of 2 benchmark gates failed: b \(found: SNR 3: 0.9\)"
+    ):
+        gates.require(combined)
