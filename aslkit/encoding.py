@@ -25,6 +25,7 @@ CHANNELS = (
     "standard error of CBF relative to its best",
     "misfit",
     "aBV in standard errors",
+    "lead of the arterial bolus",
     "arterial compartment",
     "mask",
 )
@@ -55,13 +56,16 @@ def encode(
     sensitivity = np.log(norms / best + 0.01)
     cbf_se, att_se = errors[0][0], errors[1][0]
     n_free = max(signal.shape[1] - 2, 1)
-    if solution.abv is None or solution.abat is None:
-        arterial = np.zeros_like(cbf_se), np.zeros_like(cbf_se)
-    else:
-        h = np.sqrt((arterial_curve(model, solution.abat)[0] ** 2).sum(axis=0))
-        arterial = np.arcsinh(solution.abv[0] * h / sd[0]), np.ones_like(cbf_se)
+    nothing = np.zeros_like(cbf_se)
+    arterial, tissue_signal = (nothing, nothing, nothing), signal[0]
+    if solution.abv is not None and solution.abat is not None:
+        arterial_signal = solution.abv * arterial_curve(model, solution.abat)[0]
+        tissue_signal = tissue_signal - arterial_signal
+        amplitude = np.sqrt((arterial_signal**2).sum(axis=0))
+        lead = np.where(solution.abv > 0, solution.att - solution.abat, 0)[0]
+        arterial = np.arcsinh(amplitude / sd[0]), lead, nothing + 1
     rows = [
-        *np.arcsinh((curves / norms).T @ signal[0] / sd[0]),
+        *np.arcsinh((curves / norms).T @ tissue_signal / sd[0]),
         *np.broadcast_to(sensitivity[:, None], (norms.size, cbf_se.size)),
         np.arcsinh(solution.cbf[0] / cbf_se),
         solution.att[0] - 1.3,

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 Points = NDArray[np.float32]
 Values = NDArray[np.float32]
 
-N_WAVES = 24  # of a random smooth field
+N_WAVES = 16  # of a random smooth field
 
 
 class SmoothField:

@@ -144,8 +144,8 @@ def _arterial(
     for z in np.flatnonzero(inside.any(axis=(0, 1))).tolist():
         voxels = inside[:, :, z]
         model, signal, sd = _slice(series, z, voxels)
-        cbf, att = (image[:, :, z][voxels][None] for image in (maps.cbf, maps.att))
-        found = arterial_given_tissue(model, signal, sd, cbf, att)
+        known = (image[:, :, z][voxels][None] for image in (maps.cbf, maps.att, maps.att_std))
+        found = arterial_given_tissue(model, signal, sd, *known)
         for image, values in zip(images, found, strict=True):
             image[:, :, z][voxels] = values[0]
     return images

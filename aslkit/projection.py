@@ -130,8 +130,8 @@ def solve_fixed(model, signal, att) -> Solution:  # type: ignore[no-untyped-def]
     return Solution(ky / kk, att, None, None, _rss(signal, ky**2 / kk))
 
 
-def arterial_given_tissue(model, signal, sd, cbf, att):  # type: ignore[no-untyped-def]
-    """Most probable (aBV, aBAT <= ATT) of every voxel when CBF and ATT are known."""
+def arterial_given_tissue(model, signal, sd, cbf, att, att_sd):  # type: ignore[no-untyped-def]
+    """Most probable (aBV, aBAT <= ATT + its error) of every voxel when CBF and ATT are known."""
     xp = namespace(signal)
     rest = signal - cbf[..., None, :] * tissue_curve(model, att)
     best, abv, abat = 0 * att, 0 * att, 0 * att + ABAT_GRID_S[0]
@@ -139,7 +139,7 @@ def arterial_given_tissue(model, signal, sd, cbf, att):  # type: ignore[no-untyp
         h = arterial_curve(model, 0 * att[..., :1] + candidate)
         hh, hy = _positive((h**2).sum(-2)), (h * rest).sum(-2)
         volume = xp.clip((hy - sd**2 / ABV_SCALE) / hh, 0, None)
-        gain = xp.where(att >= candidate, volume**2 * hh, 0 * att)
+        gain = xp.where(att + att_sd >= candidate, volume**2 * hh, 0 * att)
         abv, abat = (
             xp.where(gain > best, new, old)
             for new, old in ((volume, abv), (0 * att + candidate, abat))

@@ -64,7 +64,7 @@ def train(
     """
     out.mkdir(parents=True, exist_ok=True)
     state = _start(config, out, device, resume)
-    batches = stream(config.data, config.seed, state.step, max((os.cpu_count() or 2) - 1, 1))
+    batches = stream(config.data, config.seed, state.step, os.cpu_count() or 1)
     stop = _stop_on_sigterm()
     last_checkpoint = time.monotonic()
     began, before, losses = time.monotonic(), state.seconds, []

@@ -31,7 +31,7 @@ class DataConfig(_Strict):
     groups: int = Field(4, ge=1)
     patches_per_group: int = Field(8, ge=1)
     snr_range: tuple[float, float] = (0.7, 80.0)
-    arterial_share: float = Field(0.35, ge=0, le=1)
+    arterial_share: float = Field(0.45, ge=0, le=1)
 
 
 class TrainingConfig(_Strict):
