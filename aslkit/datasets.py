@@ -95,16 +95,15 @@ def _encode_slice(
     sd = relative_sd[inside][None] * np.float32(noise_sd(_log_uniform(rng, config.snr_range)))
     signal = _clean(model, tissue, has_signal)
     signal = signal + rng.standard_normal(signal.shape, dtype=np.float32) * sd[:, None]
-    plain = solve_tissue(model, signal)
-    known_sd = _estimated_sd(rng, sd, plain.rss, acquisition.n_timings - 2)
-    solution = solve_arterial(model, signal, known_sd) if is_fitted else plain
-    errors = standard_errors(model, solution, known_sd)
-    rows = encode(model, signal, solution, errors, known_sd)
+    known_sd = _estimated_sd(rng, sd, model, signal, is_fitted)
+    fit = solve_arterial(model, signal, known_sd) if is_fitted else solve_tissue(model, signal)
+    errors = standard_errors(model, fit, known_sd)
+    rows = encode(model, signal, fit, errors, known_sd)
     mask = inside.reshape(config.patch, config.patch)
     rows = np.concatenate([rows, np.ones_like(sd)])
     pairs = {
         "channels": rows,
-        "base": np.concatenate([solution.cbf, solution.att]),
+        "base": np.concatenate([fit.cbf, fit.att]),
         "errors": np.concatenate(errors),
         "truth": np.stack([tissue.cbf[inside], tissue.att[inside]]),
     }
@@ -125,11 +124,17 @@ def _clean(model, tissue: Tissue, has_signal: bool) -> Voxels:  # type: ignore[n
     return np.asarray(signal, dtype=np.float32)
 
 
-def _estimated_sd(rng: np.random.Generator, sd: Voxels, rss: Voxels, n_free: int) -> Voxels:
+def _estimated_sd(  # type: ignore[no-untyped-def]
+    rng: np.random.Generator, sd: Voxels, model, signal: Voxels, is_arterial_fitted: bool
+) -> Voxels:
     """The noise level as an estimator knows it: from repeats, or pooled from the residuals."""
     if rng.random() < 0.5:
         return np.asarray(sd * np.float32(np.exp(SIGMA_SCATTER * rng.standard_normal())))
-    return np.full_like(sd, np.sqrt(rss.mean() / n_free))
+    if is_arterial_fitted:
+        rss, n_parameters = solve_arterial(model, signal, 0 * sd).rss, 4
+    else:
+        rss, n_parameters = solve_tissue(model, signal).rss, 2
+    return np.full_like(sd, np.sqrt(rss.mean() / (signal.shape[1] - n_parameters)))
 
 
 def _log_uniform(rng: np.random.Generator, limits: tuple[float, float]) -> float:

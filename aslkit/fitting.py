@@ -119,14 +119,18 @@ def residual_sd(series: AslSeries, settings: FitSettings = FitSettings()) -> Flo
     Each slice's variance is pooled over the mask's voxels and drawn towards the whole brain's
     by the weight of `POOLING_VOXELS`. NaN when the fit leaves no degree of freedom.
     """
-    n_free = series.acquisition.n_timings - (2 if settings.fixed_att_s is None else 1)
+    has_arterial = settings.has_arterial(series.acquisition)
+    n_parameters = 4 if has_arterial else 2 if settings.fixed_att_s is None else 1
+    n_free = series.acquisition.n_timings - n_parameters
     if n_free < 1:
         return np.full(series.mask.shape, np.nan, dtype=np.float32)
 
     def fit(z: int, voxels: MaskImage, model: KineticModel, signal: Voxels) -> list[Voxels]:
-        if settings.fixed_att_s is None:
-            return [solve_tissue(model, signal, settings.att_bounds_s, settings.cbf_bounds).rss]
-        return [solve_fixed(model, signal, _known_att(settings, series, z)[voxels][None]).rss]
+        if settings.fixed_att_s is not None:
+            return [solve_fixed(model, signal, _known_att(settings, series, z)[voxels][None]).rss]
+        if has_arterial:  # without its priors, which need the noise level
+            return [solve_arterial(model, signal, 0 * signal[:, 0], settings.att_bounds_s).rss]
+        return [solve_tissue(model, signal, settings.att_bounds_s, settings.cbf_bounds).rss]
 
     (rss,) = _by_slice(series, fit, 1)
     return pooled_sd(rss, series.mask, n_free)

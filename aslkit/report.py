@@ -1,6 +1,6 @@
 """A benchmark's findings in words, tables and pictures -> report.html, results.tsv, results.json.
 
-`aslkit.findings` fills the `Report`; here it becomes files, all of them or none.
+`phantom_report` and `invivo_report` fill the `Report`; here it becomes files, all of them or none.
 """
 
 import base64

@@ -51,9 +51,8 @@ def main() -> None:
     ):
         where = (phantom.gm > 0.8) & (phantom.lesions == 0) & np.isfinite(bound)
         error = np.abs(getattr(maps, name) - getattr(truth, name))[where].mean()
-        print(
-            f"{name.upper()} error in GM / efficient: {error / (EFFICIENT_ERROR * bound[where].mean()):.3f}"
-        )
+        ratio = error / (EFFICIENT_ERROR * bound[where].mean())
+        print(f"{name.upper()} error in GM / efficient: {ratio:.3f}")
 
 
 def timed(run: Callable[[], object]) -> float:

@@ -33,7 +33,9 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
     metavar="NAME|DIR",
     help="Trained model; repeat it for several. Without, least squares alone.",
 )
-@click.option("--snr", "snrs", type=NumberList(), help="SNRs to simulate [3,10,30].")
+@click.option(
+    "--snr", "snrs", type=NumberList(), metavar="A,B,…", help="SNRs to simulate [3,10,30]."
+)
 @click.option(
     "--protocol",
     "protocols",
@@ -188,3 +190,7 @@ def _progress(steps: Sequence[object]) -> Iterable[object]:
     from tqdm import tqdm
 
     return tqdm(steps, disable=not sys.stderr.isatty(), leave=False, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

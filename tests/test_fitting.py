@@ -1,0 +1,223 @@
+"""Least squares against the truth, scipy, the Cramér-Rao bound, and torch."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import least_squares
+
+from aslkit.acquisition import Acquisition, protocol
+from aslkit.fitting import (
+    FitSettings,
+    cramer_rao_sd,
+    fit_least_squares,
+    fitted_signal,
+    residual_sd,
+)
+from aslkit.images import AslSeries, Flag, ParameterMaps
+from aslkit.physics import delta_m, kinetic_model
+from aslkit.projection import arterial_given_tissue, solve_arterial, solve_tissue
+from aslkit.simulation import PROTOCOLS, noise_sd
+
+OFF = FitSettings(macrovascular="off")
+SHAPE = (24, 24, 4)
+MULTI_DELAY = sorted(name for name, p in PROTOCOLS.items() if p.acquisition(1).n_timings > 1)
+
+
+def truth(shape=SHAPE, att_range=(0.8, 2.2), seed=0):
+    rng = np.random.default_rng(seed)
+    cbf = rng.uniform(20, 90, shape).astype(np.float32)
+    att = rng.uniform(*att_range, shape).astype(np.float32)
+    zero = np.zeros(shape, np.float32)
+    return ParameterMaps(cbf, att, zero, zero, zero.astype(np.uint8))
+
+
+def scan(maps, acquisition, sd=0.0, seed=1):
+    clean = fitted_signal(maps, acquisition)
+    noise = np.random.default_rng(seed).normal(0, 1, clean.shape) * sd
+    noise = noise / np.sqrt(acquisition.weights)
+    return AslSeries(
+        (clean + noise).astype(np.float32), acquisition, np.ones(maps.cbf.shape, bool)
+    )
+
+
+@pytest.mark.parametrize("kinetic", ["single", "tissue"])
+@pytest.mark.parametrize("name", MULTI_DELAY)
+def test_a_signal_without_noise_gives_the_parameters_back(name, kinetic):
+    acquisition = replace(PROTOCOLS[name].acquisition(SHAPE[2]), kinetic=kinetic)
+    late = acquisition.effective_plds_s(SHAPE[2]).min(axis=1).max() + 0.1
+    true = truth(att_range=(max(late, 0.5), max(late, 0.5) + 0.9))
+    maps = fit_least_squares(scan(true, acquisition), OFF)
+    np.testing.assert_allclose(maps.cbf, true.cbf, rtol=5e-3)
+    np.testing.assert_allclose(maps.att, true.att, atol=5e-3)
+
+
+@pytest.mark.parametrize("name", ["joint6", "pcasl6"])
+def test_errors_sit_on_the_cramer_rao_bound(name):
+    acquisition, sd = PROTOCOLS[name].acquisition(SHAPE[2]), noise_sd(30)
+    true = truth()
+    maps = fit_least_squares(scan(true, acquisition, sd), OFF)
+    for q, bound in zip(("cbf", "att"), cramer_rao_sd(true, acquisition, sd), strict=True):
+        efficient = np.sqrt(2 / np.pi) * bound.mean()
+        error = np.abs(getattr(maps, q) - getattr(true, q)).mean()
+        assert 0.9 < error / efficient < 1.1
+
+
+def test_no_local_search_of_scipy_finds_a_smaller_residual():
+    acquisition = PROTOCOLS["pcasl5"].acquisition(1)
+    series = scan(truth((5, 5, 1)), acquisition, noise_sd(3))
+    maps = fit_least_squares(series, OFF)
+    model = kinetic_model(acquisition)
+    own = np.sum((fitted_signal(maps, acquisition) - series.delta_m) ** 2, axis=-1).ravel()
+    for signal, rss in zip(series.delta_m.reshape(25, -1), own, strict=True):
+
+        def residual(p, signal=signal):
+            return 1e3 * (delta_m(model, p[:1, None], p[1:, None])[0, :, 0] - signal)
+
+        starts = ((50, 0.5), (50, 1.3), (50, 2.2), (-20, 1.3))
+        found = [least_squares(residual, s, bounds=((-900, 0.1), (900, 4))).fun for s in starts]
+        assert rss * 1e6 <= min(np.sum(f**2) for f in found) * 1.001 + 1e-6
+
+
+def test_standard_errors_cover_the_truth_as_often_as_they_say():
+    acquisition = PROTOCOLS["joint6"].acquisition(SHAPE[2])
+    true = truth()
+    maps = fit_least_squares(scan(true, acquisition, noise_sd(20)), OFF)
+    for q in ("cbf", "att"):
+        inside = np.abs(getattr(maps, q) - getattr(true, q)) < getattr(maps, f"{q}_std")
+        assert 0.63 < inside.mean() < 0.74
+
+
+def test_residuals_tell_the_noise_level():
+    acquisition = PROTOCOLS["joint6"].acquisition(SHAPE[2])
+    sd = residual_sd(scan(truth(), acquisition, noise_sd(10)), OFF)
+    np.testing.assert_allclose(sd, noise_sd(10), rtol=0.05)
+
+
+def test_uneven_averages_are_weighted():
+    timings = protocol("pcasl", [0.5, 1, 1.5, 2, 2.5, 3], 1.8)
+    uneven = tuple(
+        replace(t, n_averages=n) for t, n in zip(timings, [1] * 3 + [9] * 3, strict=True)
+    )
+    true = truth(att_range=(1.6, 2.6))
+    series = scan(true, Acquisition(uneven), noise_sd(5))
+    ignored = replace(series, acquisition=Acquisition(timings))
+    errors = [np.abs(fit_least_squares(s, OFF).cbf - true.cbf).mean() for s in (series, ignored)]
+    assert errors[0] < 0.9 * errors[1]
+
+
+def with_artery(abv, sd, seed=3):
+    acquisition = PROTOCOLS["pcasl6-2d"].acquisition(SHAPE[2])
+    true = truth(att_range=(1.0, 1.4))
+    abat = true.att - 0.4
+    artery = np.full(SHAPE, abv, np.float32)
+    true = replace(true, abv=artery, abat=abat)
+    return true, scan(true, acquisition, sd, seed)
+
+
+def test_the_arterial_compartment_takes_up_arterial_signal():
+    true, series = with_artery(abv=0.02, sd=noise_sd(20))
+    on, off = (fit_least_squares(series, FitSettings(macrovascular=m)) for m in ("on", "off"))
+    assert abs(np.median(on.abv) - 0.02) < 0.003
+    errors = [np.abs(m.cbf - true.cbf).mean() for m in (on, off)]
+    assert errors[0] < 0.5 * errors[1]
+    assert np.all(on.abat <= on.att + 1e-6)
+
+
+def test_the_arterial_compartment_stays_small_without_arterial_signal():
+    true, series = with_artery(abv=0.0, sd=noise_sd(10))
+    maps = fit_least_squares(series, FitSettings(macrovascular="on"))
+    assert np.mean(maps.abv) < 0.001
+    plain = fit_least_squares(series, OFF)
+    assert np.abs(maps.cbf - true.cbf).mean() < 2 * np.abs(plain.cbf - true.cbf).mean()
+
+
+def test_known_tissue_gives_the_arterial_volume():
+    true, series = with_artery(abv=0.02, sd=1e-6)
+    model = kinetic_model(series.acquisition, SHAPE[2])
+    signal = series.delta_m.reshape(-1, SHAPE[2], 6).transpose(1, 2, 0).astype(float)
+    cbf, att = (i.reshape(-1, SHAPE[2]).swapaxes(0, 1).astype(float) for i in (true.cbf, true.att))
+    abv, abat = arterial_given_tissue(model, signal, 0 * cbf + 1e-4, cbf, att, 0 * att)
+    assert np.abs(abv - 0.02).mean() < 0.002
+    assert np.abs(abat - (att - 0.4)).mean() < 0.06
+
+
+def test_torch_and_numpy_agree():
+    acquisition = PROTOCOLS["joint6"].acquisition(1)
+    series = scan(truth((9, 9, 1)), acquisition, noise_sd(5))
+    signal = series.delta_m.reshape(81, -1).T[None].astype(float)
+    model = kinetic_model(acquisition)
+    as_torch = replace(
+        model,
+        blocks=tuple(
+            replace(
+                b,
+                **{
+                    k: torch.tensor(getattr(b, k))
+                    for k in ("plds", "label_durations", "efficiencies")
+                },
+            )
+            for b in model.blocks
+        ),
+    )
+    sd = np.full((1, 81), noise_sd(5))
+    for ours, theirs in (
+        (solve_tissue(model, signal), solve_tissue(as_torch, torch.tensor(signal))),
+        (
+            solve_arterial(model, signal, sd),
+            solve_arterial(as_torch, torch.tensor(signal), torch.tensor(sd)),
+        ),
+    ):
+        np.testing.assert_allclose(theirs.cbf.numpy(), ours.cbf, rtol=1e-6)
+        np.testing.assert_allclose(theirs.att.numpy(), ours.att, rtol=1e-6)
+
+
+def test_flags_name_what_is_wrong_with_a_voxel():
+    acquisition = PROTOCOLS["pcasl6"].acquisition(SHAPE[2])
+    true = truth()
+    series = scan(true, acquisition, noise_sd(30))
+    data, mask = series.delta_m.copy(), series.mask.copy()
+    data[0, 0, 0, 2] = np.nan
+    data[1, 0, 0] = np.random.default_rng(0).normal(0, 1e-5, 6)
+    mask[2, 0, 0] = False
+    maps = fit_least_squares(replace(series, delta_m=data, mask=mask), OFF)
+    assert maps.flags[0, 0, 0] == Flag.NOT_FINITE
+    assert maps.flags[1, 0, 0] == Flag.ATT_UNDETERMINED
+    assert abs(maps.cbf[1, 0, 0]) < 2
+    assert maps.flags[2, 0, 0] == Flag.OUTSIDE
+    assert np.mean(maps.flags == Flag.OK) > 0.98
+
+
+def test_bounds_hold_and_a_known_att_is_kept():
+    acquisition = PROTOCOLS["pcasl6"].acquisition(SHAPE[2])
+    series = scan(truth(), acquisition, noise_sd(1))
+    bounded = fit_least_squares(
+        series, FitSettings((0.5, 1.5), cbf_bounds=(0, 80), macrovascular="off")
+    )
+    assert bounded.cbf.min() >= 0 and bounded.cbf.max() <= 80 + 1e-4
+    assert bounded.att.min() >= 0.5 and bounded.att.max() <= 1.5
+    fixed = fit_least_squares(series, FitSettings(fixed_att_s=1.2))
+    assert np.all(fixed.att == np.float32(1.2)) and np.all(fixed.att_std == 0)
+
+
+def test_a_single_delay_gives_cbf_for_a_known_att():
+    acquisition = PROTOCOLS["pcasl1"].acquisition(SHAPE[2])
+    true = truth(att_range=(1.3, 1.3 + 1e-6))
+    maps = fit_least_squares(scan(true, acquisition), FitSettings(fixed_att_s=1.3))
+    np.testing.assert_allclose(maps.cbf, true.cbf, rtol=1e-4)
+    with pytest.raises(ValueError, match="one timing determines CBF alone"):
+        fit_least_squares(scan(true, acquisition))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"att_bounds_s": (2.0, 1.0)}, "must be positive and ascending"),
+        ({"cbf_bounds": (80.0, 0.0)}, "CBF bounds must be ascending"),
+        ({"macrovascular": "maybe"}, "macrovascular must be one of auto, on, off"),
+    ],
+)
+def test_impossible_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        FitSettings(**settings)

@@ -1,0 +1,211 @@
+"""Encoding, network, weights, training and prediction: from untrained to shipped."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from aslkit.cli.train import main as asl_train
+from aslkit.config import list_configs, load_config
+from aslkit.datasets import draw_batch
+from aslkit.encoding import CHANNELS
+from aslkit.errors import InputError, UnavailableError
+from aslkit.fitting import FitSettings, fit_least_squares, fitted_signal
+from aslkit.inference import check_range, predict, select_device
+from aslkit.losses import correction_loss
+from aslkit.networks import PhysicsResidualNet
+from aslkit.phantoms import brain_phantom
+from aslkit.simulation import PROTOCOLS, noise_sd, simulate_series, truth_maps
+from aslkit.training import train
+from aslkit.weights import DEFAULT_MODEL, Model, list_models, load_model, save_model
+
+OFF = FitSettings(macrovascular="off")
+TINY = ("network.widths=[8,8]", "data.patch=32", "data.groups=1", "data.patches_per_group=2")
+
+
+@pytest.fixture(scope="module")
+def brain():
+    return brain_phantom("brain", 8, voxel_size_mm=5)
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_model(DEFAULT_MODEL)
+
+
+def scan(brain, name="joint6", snr=3.0, **changes):
+    acquisition = PROTOCOLS[name].acquisition(brain.mask.shape[2])
+    return simulate_series(brain, acquisition, snr, seed=2, **changes)
+
+
+def errors(brain, maps):
+    true, where = truth_maps(brain), brain.mask & (brain.cbf > 5)
+    return [np.abs(getattr(maps, q) - getattr(true, q))[where].mean() for q in ("cbf", "att")]
+
+
+def test_an_untrained_network_is_least_squares(brain):
+    torch.manual_seed(0)
+    model = Model("untrained", PhysicsResidualNet((8, 8)).eval(), {}, "")
+    series = scan(brain)
+    maps, ls = predict(series, model, OFF), fit_least_squares(series, OFF)
+    for name in ("cbf", "att", "cbf_std", "att_std", "flags"):
+        np.testing.assert_allclose(getattr(maps, name), getattr(ls, name), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["joint6", "pcasl6"])
+@pytest.mark.parametrize("snr", [3, 10])
+def test_the_shipped_model_beats_least_squares_on_a_brain_it_never_saw(brain, shipped, name, snr):
+    series = scan(brain, name, snr)
+    net = errors(brain, predict(series, shipped, OFF))
+    ls = errors(brain, fit_least_squares(series, OFF))
+    assert net[0] < 0.97 * ls[0] and net[1] < 0.7 * ls[1]
+
+
+@pytest.mark.parametrize("factor", [0.1, 10])
+def test_signal_and_noise_scaled_together_scale_cbf(brain, shipped, factor):
+    series = scan(brain)
+    scaled = replace(series, delta_m=series.delta_m * np.float32(factor))
+    one, other = (predict(s, shipped, OFF) for s in (series, scaled))
+    where = brain.mask & (np.abs(one.cbf) > 1)
+    for expected, found in ((factor * one.cbf, other.cbf), (one.att, other.att)):
+        deviation = np.abs(found[where] / expected[where] - 1)
+        assert np.percentile(deviation, 99.9) < 0.01  # rounding decides a tie here and there
+
+
+def test_background_around_the_head_changes_nothing_that_matters(brain, shipped):
+    series = scan(brain, snr=10)
+    wide = [(16, 16), (16, 16), (0, 0)]
+    padded = replace(
+        series,
+        delta_m=np.pad(series.delta_m, [*wide, (0, 0)]),
+        mask=np.pad(series.mask, wide),
+    )
+    one, other = predict(series, shipped, OFF), predict(padded, shipped, OFF)
+    difference = np.abs(other.cbf[16:-16, 16:-16] - one.cbf)[brain.mask]
+    assert difference.mean() < 0.02 * one.cbf[brain.mask].mean()
+
+
+def test_prediction_with_arteries_explains_the_early_signal(brain, shipped):
+    series = scan(brain, "pcasl6-2d", 10, has_arterial=True)
+    maps = predict(series, shipped, FitSettings(macrovascular="on"))
+    rest = fitted_signal(maps, series.acquisition) - series.delta_m
+    assert np.sqrt(np.mean(rest[brain.mask] ** 2)) < 1.3 * noise_sd(10)
+    assert maps.abv is not None and maps.abv[brain.mask].max() > 0.005
+
+
+def test_outside_the_mask_the_maps_are_least_squares(brain, shipped):
+    series = scan(brain)
+    maps, ls = predict(series, shipped, OFF), fit_least_squares(series, OFF)
+    np.testing.assert_array_equal(maps.cbf[~brain.mask], ls.cbf[~brain.mask])
+
+
+def test_delays_outside_of_the_training_range_are_named(brain, shipped):
+    assert check_range(scan(brain), shipped) == []
+    acquisition = replace(scan(brain).acquisition, slice_offsets_s=(2.0,))
+    late = replace(scan(brain), acquisition=acquisition)
+    assert "reach outside the 0.05-3.6 s" in check_range(late, shipped)[0]
+    few = scan(brain, "pcasl1")
+    assert check_range(few, shipped)[0].startswith("1 timings: model small was trained for 4")
+
+
+def test_batches_are_finite_and_repeat(tmp_path):
+    config = load_config("small", TINY).data
+    one, two = (draw_batch(config, np.random.default_rng(3)) for _ in range(2))
+    assert one["channels"].shape == (2, len(CHANNELS), 32, 32)
+    for name, values in one.items():
+        assert torch.isfinite(values).all(), name
+        assert torch.equal(values, two[name])
+
+
+def test_the_loss_is_least_for_the_truth_and_its_mean_error():
+    torch.manual_seed(1)
+    truth, base = 60 + torch.zeros(1, 2, 16, 16), 60 + torch.randn(1, 2, 16, 16)
+    unit, mask = torch.ones(1, 2, 16, 16), torch.ones(1, 1, 16, 16)
+
+    def loss(correction, log_sd):
+        outputs = torch.cat([correction, log_sd * unit], 1)
+        return float(correction_loss(outputs, unit, truth, base, mask))
+
+    assert loss(truth - base, 0.0) < loss(0.5 * (truth - base), 0.0) < loss(0 * unit, 0.0)
+    assert loss(0 * unit, 0.0) < min(loss(0 * unit, -0.7), loss(0 * unit, 0.7))
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
+    config = load_config("small", (*TINY, "steps=6", "seed=5", "checkpoint_minutes=1e-9"))
+
+    def interrupt(step, loss):
+        if step == 4:
+            raise KeyboardInterrupt
+
+    train(config, tmp_path / "whole")
+    half = tmp_path / "half"
+    with pytest.raises(KeyboardInterrupt):
+        train(config, half, progress=interrupt)
+    assert load_model(str(half)).card["steps"] == 3
+    train(config, half, resume=True)
+    whole, again = (load_model(str(f)) for f in (tmp_path / "whole", half))
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, again.network.state_dict()[name]), name
+    assert again.card["steps"] == 6
+
+
+def test_training_refuses_to_overwrite_or_to_resume_nothing(tmp_path):
+    options = [part for change in (*TINY, "steps=1") for part in ("--set", change)]
+    command = ["--config", "small", "--out", str(tmp_path / "run"), "--device", "cpu", *options]
+    nothing = CliRunner().invoke(asl_train, [*command, "--resume"])
+    assert nothing.exit_code == 3 and "found no checkpoint" in nothing.output
+    assert CliRunner().invoke(asl_train, command).exit_code == 0
+    again = CliRunner().invoke(asl_train, command)
+    assert again.exit_code == 3 and "found a training run, expected a new folder" in again.output
+    other = CliRunner().invoke(asl_train, [*command, "--set", "seed=9", "--resume"])
+    assert other.exit_code == 3 and "found another configuration" in other.output
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("stepps=3", "stepps: found 3, expected Extra inputs are not permitted"),
+        ("steps=-1", "steps: found -1, expected Input should be greater than or equal to 1"),
+        ("steps", "--set: steps: found steps, expected section.key=value"),
+    ],
+)
+def test_a_wrong_configuration_is_named(change, message):
+    with pytest.raises(InputError) as caught:
+        load_config("small", (change,))
+    assert message in str(caught.value)
+
+
+def test_every_configuration_is_valid_and_an_unknown_one_is_refused():
+    assert {load_config(name).name for name in list_configs()} == set(list_configs())
+    with pytest.raises(InputError, match="found exp99, expected a YAML file or one of small"):
+        load_config("exp99")
+
+
+def test_a_model_survives_its_files_and_damage_is_named(tmp_path, shipped):
+    folder = tmp_path / "copy"
+    save_model(folder, shipped.network.state_dict(), {**shipped.card, "name": "copy"})
+    again = load_model(str(folder))
+    assert again.sha256 == again.card["sha256"] == shipped.sha256
+    (folder / "weights.safetensors").write_bytes(b"damaged")
+    with pytest.raises(InputError, match="expected a matching model.json"):
+        load_model(str(folder))
+    card = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps({**card, "channels": ["ATT"]}))
+    save_model(folder, {}, {**card, "network": {"widths": [8, 8]}})
+    with pytest.raises(InputError, match="weights of another network"):
+        load_model(str(folder))
+
+
+def test_unknown_models_and_devices_are_refused(tmp_path, monkeypatch):
+    with pytest.raises(UnavailableError, match="model 'best' is not there: installed are small"):
+        load_model("best")
+    with pytest.raises(UnavailableError, match="device 'cuda:99' is not available"):
+        select_device("cuda:99")
+    own = tmp_path / "mine"
+    own.mkdir()
+    (own / "model.json").write_text("{}")
+    monkeypatch.setenv("ASLKIT_MODELS", str(tmp_path))
+    assert list_models()["mine"] == own

@@ -1,0 +1,168 @@
+"""Phantoms, simulated scans and their files: ranges, SNR, reproducibility, the way back."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from aslkit.bids import read_run
+from aslkit.cli.sim import main as asl_sim
+from aslkit.errors import InputError
+from aslkit.fitting import FitSettings, fit_least_squares
+from aslkit.phantoms import (
+    SHAPES,
+    brain_phantom,
+    find_phantoms,
+    load_phantom,
+    save_phantom,
+    shape_phantom,
+)
+from aslkit.preprocess import series_from_runs
+from aslkit.simulation import (
+    PROTOCOLS,
+    REFERENCE_SIGNAL,
+    clean_signal,
+    noise_sd,
+    simulate_series,
+    truth_maps,
+)
+
+SHIPPED = Path(__file__).parents[1] / "data" / "phantoms"
+
+
+@pytest.fixture(scope="module")
+def brain():
+    return brain_phantom("brain", 5, voxel_size_mm=6)
+
+
+def run(*arguments):
+    return CliRunner().invoke(asl_sim, [str(a) for a in arguments])
+
+
+def test_the_reference_signal_is_that_of_the_reference_voxel():
+    expected = 2 * 0.85 * 60 / 6000 / 0.9 * 1.65 * np.exp(-2 / 1.65) * (1 - np.exp(-1.8 / 1.65))
+    assert pytest.approx(expected, rel=1e-3) == REFERENCE_SIGNAL
+
+
+@pytest.mark.parametrize("snr", [0.5, 3, 100])
+def test_the_measured_snr_is_the_one_asked_for(brain, snr):
+    acquisition = PROTOCOLS["pcasl6"].acquisition(brain.mask.shape[2])
+    series = simulate_series(brain, acquisition, snr, seed=1)
+    noise = series.delta_m - clean_signal(brain, acquisition)
+    assert pytest.approx(snr, rel=0.02) == REFERENCE_SIGNAL / noise.std()
+
+
+def test_tissue_values_stay_in_their_ranges(brain):
+    inside = brain.mask
+    assert 5_000 < inside.sum() < 12_000  # about 1.1-2.6 litres at 6 mm
+    fractions = brain.gm + brain.wm + brain.csf
+    assert fractions[inside].min() >= 0 and fractions[inside].max() < 1.01
+    assert brain.att[inside].min() >= 0.3 and brain.att[inside].max() < 3.801
+    assert np.all(brain.cbf[~inside] == 0) and 10 < np.median(brain.cbf[inside]) < 90
+    assert np.all(brain.abat[inside] <= brain.att_gm[inside])
+
+
+def test_partial_volume_mixes_signals(brain):
+    acquisition = PROTOCOLS["joint6"].acquisition(brain.mask.shape[2])
+    whole = clean_signal(brain, acquisition)
+    assert whole[~brain.mask].max() == 0
+    late = whole[..., 5][brain.mask] / np.maximum(brain.cbf[brain.mask], 1)
+    assert 1e-5 < np.median(late) < 1e-4
+
+
+def test_seeds_decide(brain):
+    again = brain_phantom("brain", 5, voxel_size_mm=6)
+    other = brain_phantom("brain", 6, voxel_size_mm=6)
+    np.testing.assert_array_equal(brain.cbf, again.cbf)
+    assert not np.array_equal(brain.cbf, other.cbf)
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_shapes_are_recovered_by_least_squares(kind):
+    phantom = shape_phantom(kind, 1)
+    acquisition = PROTOCOLS["joint6"].acquisition(phantom.mask.shape[2])
+    series = simulate_series(phantom, acquisition, 1e4, seed=0)
+    maps = fit_least_squares(series, FitSettings(macrovascular="off"))
+    error = np.abs(maps.cbf - truth_maps(phantom).cbf)[phantom.mask]
+    assert phantom.mask.any() and error.mean() < 0.01
+    with pytest.raises(ValueError, match="'blob' is not one of brain"):
+        shape_phantom("blob", 1)
+
+
+def test_a_phantom_survives_its_files(brain, tmp_path):
+    save_phantom(brain, tmp_path)
+    (path,) = find_phantoms(tmp_path)
+    loaded = load_phantom(path)
+    np.testing.assert_array_equal(loaded.att_wm, brain.att_wm)
+    np.testing.assert_array_equal(loaded.lesions, brain.lesions)
+    (tmp_path / "brain.json").write_text("{}")
+    with pytest.raises(InputError, match="brain.json: Maps: found nothing"):
+        load_phantom(path)
+    with pytest.raises(InputError, match="found no phantom"):
+        find_phantoms(tmp_path / "nothing")
+
+
+def test_the_shipped_phantoms_are_those_of_their_command():
+    for path in find_phantoms(SHIPPED)[:1]:
+        shipped = load_phantom(path)
+        again = brain_phantom(shipped.name, int(shipped.name.split("-")[1]))
+        np.testing.assert_allclose(shipped.cbf, again.cbf, rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(shipped.att, again.att, rtol=1e-4, atol=1e-3)
+
+
+def test_a_simulated_joint_scan_is_read_back_and_fitted(tmp_path):
+    done = run(
+        *("--out", tmp_path / "sim", "--protocol", "joint6", "--anatomy", "ramp"),
+        *("--snr", 200, "--repeats", 2, "--seed", 4),
+    )
+    assert done.exit_code == 0, done.output
+    folder = tmp_path / "sim" / "sub-01" / "perf"
+    runs = [read_run(folder / f"sub-01_acq-{a}_asl.nii.gz") for a in ("pcasl", "vsasl")]
+    series = series_from_runs(runs)
+    assert series.acquisition.n_timings == 12
+    phantom = shape_phantom("ramp", 4)
+    maps = fit_least_squares(series, FitSettings(macrovascular="off"))
+    error = np.abs(maps.cbf - phantom.cbf)[phantom.mask]
+    assert np.median(error) < 0.3
+    assert np.median(series.noise_sd[phantom.mask]) == pytest.approx(noise_sd(200), rel=0.15)
+    assert (tmp_path / "sim" / ".bidsignore").read_text() == "*_acq-vsasl_*\n"
+
+
+@pytest.mark.parametrize("protocol", ["pasl8", "pcasl6-2d"])
+def test_every_kind_of_sidecar_is_read_back(tmp_path, protocol):
+    done = run("--out", tmp_path / "sim", "--protocol", protocol, "--anatomy", "uniform")
+    assert done.exit_code == 0, done.output
+    scan = read_run(tmp_path / "sim" / "sub-01" / "perf" / "sub-01_asl.nii.gz")
+    series = series_from_runs([scan])
+    assert series.acquisition == PROTOCOLS[protocol].acquisition(4)
+
+
+def test_the_same_seed_gives_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        assert run("--out", tmp_path / name, "--anatomy", "disc", "--seed", 3).exit_code == 0
+    first = sorted(p for p in (tmp_path / "a").rglob("*") if p.is_file())
+    second = sorted(p for p in (tmp_path / "b").rglob("*") if p.is_file())
+    assert len(first) > 15 and len(first) == len(second)
+    assert all(a.read_bytes() == b.read_bytes() for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--protocol", "joint7"], 3, "--protocol: found joint7, expected one of joint6"),
+        (["--plds", "500,1000"], 3, "--plds: found PLD 500.0 s is outside 0-20 s"),
+        (["--plds", "1,2", "--protocol", "joint6"], 2, "not both"),
+    ],
+)
+def test_wrong_options_leave_nothing_behind(tmp_path, arguments, code, message):
+    done = run("--out", tmp_path / "sim", *arguments)
+    assert done.exit_code == code and message in done.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_folder_is_not_touched(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    done = run("--out", tmp_path, "--anatomy", "disc")
+    assert done.exit_code == 3 and "found existing files, expected a new folder" in done.output
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]

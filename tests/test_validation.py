@@ -1,0 +1,144 @@
+"""asl_validate on phantoms and on a scan: its table, gates, files and refusals."""
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from aslkit.benchmark import Stopwatch
+from aslkit.cli.sim import main as asl_sim
+from aslkit.cli.validate import main as asl_validate
+from aslkit.errors import AslkitError
+from aslkit.gates import require
+from aslkit.phantoms import brain_phantom, save_phantom
+from aslkit.validation import Condition, run_trial, scored_voxels, validate_phantoms
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantoms")
+    for seed in (11, 12):
+        save_phantom(brain_phantom(f"brain-{seed}", seed, voxel_size_mm=6), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def on_phantoms(phantoms, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "report"
+    command = ["--phantoms", phantoms, "--model", "small", "--protocol", "joint6", "--snr", "3,25"]
+    return out, CliRunner().invoke(asl_validate, [*map(str, command), "--out", str(out)])
+
+
+@pytest.fixture(scope="module")
+def in_vivo(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    command = ["--out", folder / "sim", "--protocol", "pcasl6", "--repeats", 4, "--snr", 5]
+    simulated = CliRunner().invoke(asl_sim, [*map(str, command), "--voxel-size", "6"])
+    assert simulated.exit_code == 0, simulated.output
+    out = folder / "report"
+    command = ["--bids", folder / "sim", "--model", "small", "--out", out]
+    return out, CliRunner().invoke(asl_validate, [*map(str, command)])
+
+
+def table(out):
+    with (out / "results.tsv").open() as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+def value(rows, **wanted):
+    (row,) = (r for r in rows if all(r[k] == v for k, v in wanted.items()))
+    return float(row["value"])
+
+
+def test_phantoms_give_a_table_a_page_and_passed_gates(on_phantoms):
+    out, done = on_phantoms
+    assert done.exit_code == 0, done.output
+    assert sorted(p.name for p in out.iterdir()) == ["report.html", "results.json", "results.tsv"]
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/png;base64,") >= 3 and "http://" not in page
+    assert json.loads((out / "results.json").read_text())
+    assert "joint6" in done.output and "ratio" in done.output
+
+
+def test_the_table_compares_the_model_with_least_squares_on_the_same_voxels(on_phantoms):
+    rows = table(on_phantoms[0])
+    common = {"snr": "3", "stratum": "brain", "quantity": "att"}
+    own, ls = (value(rows, metric="MAE", estimator=e, **common) for e in ("small", "LS"))
+    ratio = value(rows, metric="MAE / LS", estimator="small", **common)
+    assert ratio == pytest.approx(own / ls, rel=1e-4) and ratio < 0.6
+    counts = {r["n_voxels"] for r in rows if r["stratum"] == "brain" and r["metric"] == "MAE"}
+    assert len(counts) == 1
+
+
+def test_a_broken_simulator_fails_a_gate(phantoms, monkeypatch):
+    monkeypatch.setattr("aslkit.validation.REFERENCE_SIGNAL", 0.007)
+    found = validate_phantoms(phantoms, protocols=["pcasl6"], snrs=[25.0])
+    with pytest.raises(AslkitError, match="measured SNR equals the requested one"):
+        require(found.gates)
+
+
+def test_a_biased_estimator_is_found(phantoms):
+    phantom = brain_phantom("brain-11", 11, voxel_size_mm=6)
+    condition = Condition("brain", "joint6", 25.0, "single")
+
+    def truth_plus(shift):
+        def estimate(series):
+            zero = np.zeros(phantom.mask.shape, np.float32)
+            maps = replace(
+                base(series), cbf=phantom.cbf + shift, att=phantom.att, cbf_std=zero + 1
+            )
+            return maps
+
+        return estimate
+
+    from aslkit.benchmark import least_squares
+    from aslkit.fitting import FitSettings
+
+    base = least_squares(FitSettings(), "off")
+    estimators = {"LS": base, "right": truth_plus(0), "biased": truth_plus(3)}
+    trial = run_trial(phantom, condition, estimators, Stopwatch(), seed=0)
+    shift = {
+        e: np.mean(q["cbf"] - trial.subject.truth["cbf"])
+        for e, q in trial.subject.estimates.items()
+    }
+    assert abs(shift["LS"]) < 0.1
+    assert shift["right"] == pytest.approx(0, abs=1e-5) and shift["biased"] == pytest.approx(
+        3, abs=1e-4
+    )
+    assert trial.subject.truth["cbf"].size == scored_voxels(phantom).sum()
+
+
+def test_a_scan_is_judged_by_its_left_out_repeats(in_vivo):
+    out, done = in_vivo
+    assert done.exit_code == 0, done.output
+    rows = table(out)
+    common = {"metric": "left-out RMS", "stratum": "mask"}
+    one, two = (value(rows, estimator="LS", n_repeats=str(n), **common) for n in (1, 2))
+    average = value(rows, estimator="average of the repeats", n_repeats="2", **common)
+    noise = 100 * 0.00616 / 5 * np.sqrt(2)  # of half of the repeats [% of M0]
+    assert noise < two < one
+    assert average == pytest.approx(np.sqrt(2) * noise, rel=0.1)
+    assert (out / "report.html").read_text().count("data:image/png;base64,") >= 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "give either --phantoms DIR or --bids DIR"),
+        (["--phantoms", "{empty}"], 3, "found no phantom"),
+        (["--phantoms", "{phantoms}", "--model", "best"], 5, "model 'best' is not there"),
+        (["--phantoms", "{phantoms}", "--protocol", "pcasl1"], 3, "found pcasl1, expected one of"),
+        (["--phantoms", "{phantoms}", "--snr", "0"], 2, "--snr must be positive"),
+        (["--bids", "{empty}", "--snr", "3"], 2, "belong to --phantoms"),
+        (["--bids", "{empty}"], 3, "Error: "),
+    ],
+)
+def test_wrong_requests_leave_nothing_behind(phantoms, tmp_path, arguments, code, message):
+    (tmp_path / "empty").mkdir()
+    given = [a.format(empty=tmp_path / "empty", phantoms=phantoms) for a in arguments]
+    done = CliRunner().invoke(asl_validate, [*given, "--out", str(tmp_path / "report")])
+    assert done.exit_code == code and message in done.output
+    assert not (tmp_path / "report").exists()
