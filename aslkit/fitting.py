@@ -69,12 +69,17 @@ class FitSettings:
             raise ValueError("CBF bounds must be ascending")
         if self.macrovascular not in MACROVASCULAR:
             raise ValueError(f"macrovascular must be one of {', '.join(MACROVASCULAR)}")
+        if self.macrovascular == "on" and not self._can_be_arterial:
+            raise ValueError("the arterial compartment goes with free ATT and free CBF only")
+
+    @property
+    def _can_be_arterial(self) -> bool:
+        return self.fixed_att_s is None and self.cbf_bounds is None
 
     def has_arterial(self, acquisition: Acquisition) -> bool:
         """Whether the arterial compartment is fitted to this acquisition."""
-        is_possible = self.fixed_att_s is None and self.cbf_bounds is None
         if self.macrovascular == "auto":
-            return is_possible and acquisition.has_arterial_signal
+            return self._can_be_arterial and acquisition.has_arterial_signal
         return self.macrovascular == "on"
 
 

@@ -215,6 +215,10 @@ def test_a_single_delay_gives_cbf_for_a_known_att():
     [
         ({"att_bounds_s": (2.0, 1.0)}, "must be positive and ascending"),
         ({"cbf_bounds": (80.0, 0.0)}, "CBF bounds must be ascending"),
+        (
+            {"macrovascular": "on", "fixed_att_s": 1.3},
+            "goes with free ATT and free CBF only",
+        ),
         ({"macrovascular": "maybe"}, "macrovascular must be one of auto, on, off"),
     ],
 )
