@@ -8,12 +8,11 @@ from time import perf_counter
 from aslkit.fitting import FitSettings, fit_least_squares
 from aslkit.gates import Gate
 from aslkit.images import AslSeries, MaskImage, ParameterMaps
-from aslkit.scoring import LS, Record
+from aslkit.scoring import LS, LS_ARTERIAL, Record
 
 Estimator = Callable[[AslSeries], ParameterMaps]
 Progress = Callable[[Sequence], Iterable]  # type: ignore[type-arg]  # as tqdm: shows the loop
 
-LS_ARTERIAL = "LS + arterial"
 TRUTH = "truth"
 
 

@@ -1,6 +1,7 @@
 """Seed and step -> one batch of simulated, fitted and encoded slices; the stream never repeats."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,15 +15,16 @@ from aslkit.config import DataConfig
 from aslkit.encoding import encode, to_image
 from aslkit.fields import SmoothField
 from aslkit.physics import arterial_curve, kinetic_model, tissue_curve
-from aslkit.projection import solve_arterial, solve_tissue, standard_errors
-from aslkit.protocols import draw_acquisition
+from aslkit.projection import Solution, solve_arterial, solve_tissue, standard_errors
+from aslkit.protocols import draw_acquisition, draw_mismatch
 from aslkit.simulation import noise_sd
 
 Batch = dict[str, Tensor]
 Voxels = NDArray[np.float32]
 
 STREAM_SEED = 9_104  # keeps training apart from the reserved subjects of phantoms
-MISMATCH_SHARE = 0.2  # of the slices whose arterial signal and fitted compartment disagree
+DISAGREEMENT_SHARE = 0.2  # of the scans whose arterial signal and fitted compartment disagree
+QUIET = 0.2  # of the noise: what the arterial priors may assume of a signal without noise
 SIGMA_SCATTER = 0.05  # relative error of a noise level that was estimated from repeats
 SMALLEST_BRAIN = 200  # pixels; slices with less are drawn again
 
@@ -58,15 +60,37 @@ def draw_batch(config: DataConfig, rng: np.random.Generator) -> Batch:
     return {k: torch.from_numpy(np.concatenate([g[k] for g in groups])) for k in groups[0]}
 
 
+@dataclass(frozen=True)
+class _Scan:
+    """How the slices of a group come about, and how they are fitted.
+
+    Where `source` differs from `acquisition`, the estimator's constants are wrong, and the best
+    it can give is what it would find without noise.
+    """
+
+    acquisition: Acquisition
+    source: Acquisition
+    has_arterial: bool
+    is_arterial_fitted: bool
+
+
 def _draw_group(config: DataConfig, rng: np.random.Generator) -> dict[str, Voxels]:
     """Slices of different subjects under one protocol, (patches, channels, x, y) each."""
-    acquisition = draw_acquisition(rng)
-    has_signal = bool(rng.random() < config.arterial_share)
-    is_fitted = has_signal != (rng.random() < MISMATCH_SHARE)
-    is_fitted = is_fitted and acquisition.has_arterial_signal
+    scan = _draw_scan(config, rng)
     slices = [_draw_slice(config, rng) for _ in range(config.patches_per_group)]
-    parts = [_encode_slice(s, acquisition, has_signal, is_fitted, config, rng) for s in slices]
+    parts = [_encode_slice(s, scan, config, rng) for s in slices]
     return {key: np.stack([p[key] for p in parts]) for key in parts[0]}
+
+
+def _draw_scan(config: DataConfig, rng: np.random.Generator) -> _Scan:
+    acquisition = draw_acquisition(rng)
+    has_arterial = bool(rng.random() < config.arterial_share)
+    if rng.random() < config.mismatched_share:
+        is_fitted = has_arterial and acquisition.has_arterial_signal
+        return _Scan(acquisition, draw_mismatch(rng, acquisition), is_fitted, is_fitted)
+    is_fitted = has_arterial != (rng.random() < DISAGREEMENT_SHARE)
+    is_fitted = is_fitted and acquisition.has_arterial_signal
+    return _Scan(acquisition, acquisition, has_arterial, is_fitted)
 
 
 def _draw_slice(config: DataConfig, rng: np.random.Generator) -> tuple[Tissue, Voxels]:
@@ -81,33 +105,36 @@ def _draw_slice(config: DataConfig, rng: np.random.Generator) -> tuple[Tissue, V
 
 
 def _encode_slice(
-    drawn: tuple[Tissue, Voxels],
-    acquisition: Acquisition,
-    has_signal: bool,
-    is_fitted: bool,
-    config: DataConfig,
-    rng: np.random.Generator,
+    drawn: tuple[Tissue, Voxels], scan: _Scan, config: DataConfig, rng: np.random.Generator
 ) -> dict[str, Voxels]:
     """Simulate, fit and encode one slice."""
     tissue, relative_sd = drawn
     inside = tissue.mask
-    model = kinetic_model(acquisition, 1, np.float32)
+    model = kinetic_model(scan.acquisition, 1, np.float32)
     sd = relative_sd[inside][None] * np.float32(noise_sd(_log_uniform(rng, config.snr_range)))
-    signal = _clean(model, tissue, has_signal)
-    signal = signal + rng.standard_normal(signal.shape, dtype=np.float32) * sd[:, None]
-    known_sd = _estimated_sd(rng, sd, model, signal, is_fitted)
-    fit = solve_arterial(model, signal, known_sd) if is_fitted else solve_tissue(model, signal)
+    clean = _clean(kinetic_model(scan.source, 1, np.float32), tissue, scan.has_arterial)
+    signal = clean + rng.standard_normal(clean.shape, dtype=np.float32) * sd[:, None]
+    known_sd = _estimated_sd(rng, sd, model, signal, scan.is_arterial_fitted)
+    fit = _fit(model, signal, known_sd, scan.is_arterial_fitted)
     errors = standard_errors(model, fit, known_sd)
-    rows = encode(model, signal, fit, errors, known_sd)
-    mask = inside.reshape(config.patch, config.patch)
-    rows = np.concatenate([rows, np.ones_like(sd)])
-    pairs = {
-        "channels": rows,
+    truth = np.stack([tissue.cbf[inside], tissue.att[inside]])
+    if scan.source != scan.acquisition:
+        best = _fit(model, clean, QUIET * known_sd, scan.is_arterial_fitted)
+        truth = np.concatenate([best.cbf, best.att])
+    rows = {
+        "channels": np.concatenate(
+            [encode(model, signal, fit, errors, known_sd), np.ones_like(sd)]
+        ),
         "base": np.concatenate([fit.cbf, fit.att]),
         "errors": np.concatenate(errors),
-        "truth": np.stack([tissue.cbf[inside], tissue.att[inside]]),
+        "truth": truth,
     }
-    return {k: to_image(v.astype(np.float32), mask) for k, v in pairs.items()}
+    mask = inside.reshape(config.patch, config.patch)
+    return {k: to_image(v.astype(np.float32), mask) for k, v in rows.items()}
+
+
+def _fit(model, signal: Voxels, sd: Voxels, has_arterial: bool) -> Solution:  # type: ignore[no-untyped-def]
+    return solve_arterial(model, signal, sd) if has_arterial else solve_tissue(model, signal)
 
 
 def _clean(model, tissue: Tissue, has_signal: bool) -> Voxels:  # type: ignore[no-untyped-def]
@@ -130,10 +157,8 @@ def _estimated_sd(  # type: ignore[no-untyped-def]
     """The noise level as an estimator knows it: from repeats, or pooled from the residuals."""
     if rng.random() < 0.5:
         return np.asarray(sd * np.float32(np.exp(SIGMA_SCATTER * rng.standard_normal())))
-    if is_arterial_fitted:
-        rss, n_parameters = solve_arterial(model, signal, 0 * sd).rss, 4
-    else:
-        rss, n_parameters = solve_tissue(model, signal).rss, 2
+    rss = _fit(model, signal, 0 * sd, is_arterial_fitted).rss
+    n_parameters = 3 if is_arterial_fitted else 2
     return np.full_like(sd, np.sqrt(rss.mean() / (signal.shape[1] - n_parameters)))
 
 

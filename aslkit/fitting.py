@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import gammaincinv
 
 from aslkit.acquisition import Acquisition
 from aslkit.images import AslSeries, Flag, FloatImage, MaskImage, ParameterMaps
@@ -33,6 +34,7 @@ from aslkit.projection import (
 )
 
 MACROVASCULAR = ("auto", "on", "off")
+N_ARTERIAL = 1  # what aBV >= 0 and aBAT together take from the residuals' degrees of freedom
 POOLING_VOXELS = 500.0  # weight of the whole brain in the residual variance of one slice
 Voxels = NDArray[np.floating]
 
@@ -121,12 +123,11 @@ def fit_least_squares(series: AslSeries, settings: FitSettings = FitSettings()) 
 def residual_sd(series: AslSeries, settings: FitSettings = FitSettings()) -> FloatImage:  # noqa: B008
     """Noise sd of one mean-weight volume from the residuals, (x, y, z), constant in a slice.
 
-    Each slice's variance is pooled over the mask's voxels and drawn towards the whole brain's
-    by the weight of `POOLING_VOXELS`. NaN when the fit leaves no degree of freedom.
+    NaN when the fit leaves no degree of freedom.
     """
     has_arterial = settings.has_arterial(series.acquisition)
-    n_parameters = 4 if has_arterial else 2 if settings.fixed_att_s is None else 1
-    n_free = series.acquisition.n_timings - n_parameters
+    n_tissue = 2 if settings.fixed_att_s is None else 1
+    n_free = series.acquisition.n_timings - n_tissue - (N_ARTERIAL if has_arterial else 0)
     if n_free < 1:
         return np.full(series.mask.shape, np.nan, dtype=np.float32)
 
@@ -142,12 +143,21 @@ def residual_sd(series: AslSeries, settings: FitSettings = FitSettings()) -> Flo
 
 
 def pooled_sd(rss: FloatImage, mask: MaskImage, n_free: int) -> FloatImage:
-    """Root of the residual variance of every slice, drawn towards the whole brain's."""
-    inside = np.where(mask, rss, np.nan)
-    total = np.nansum(inside, axis=(0, 1), dtype=np.float64)
-    counts = np.isfinite(inside).sum(axis=(0, 1))
-    overall = total.sum() / max(counts.sum(), 1)
-    variance = (total + POOLING_VOXELS * overall) / (counts + POOLING_VOXELS) / n_free
+    """Noise sd of every slice from the median residual, drawn towards the whole brain's.
+
+    The median, over that of chi squared with `n_free` degrees of freedom, leaves out the few
+    voxels where the model does not hold.
+    """
+    inside = np.where(mask & np.isfinite(rss), rss, np.nan).reshape(-1, mask.shape[2])
+    counts = np.isfinite(inside).sum(axis=0)
+    if not counts.any():
+        return np.full(rss.shape, np.nan, dtype=np.float32)
+    overall = np.nanmedian(inside)
+    medians = np.array(
+        [np.nanmedian(v) if n else overall for v, n in zip(inside.T, counts, strict=True)]
+    )
+    pooled = (counts * medians + POOLING_VOXELS * overall) / (counts + POOLING_VOXELS)
+    variance = pooled / (2 * gammaincinv(n_free / 2, 0.5))
     return np.broadcast_to(np.sqrt(variance), rss.shape).astype(np.float32)
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aslkit.benchmark import (
-    LS_ARTERIAL,
     Benchmark,
     Estimator,
     Example,
@@ -26,10 +25,19 @@ from aslkit.images import AslSeries, Flag, MaskImage, ParameterMaps
 from aslkit.metrics import bias, coverage, root_mean_square, spearman
 from aslkit.preprocess import n_repeats, select_repeats, series_from_runs
 from aslkit.runs import AslRun
-from aslkit.scoring import LEVELS, LS, QUANTITIES, Record, Row, records, values_in
+from aslkit.scoring import (
+    AVERAGE,
+    LEVELS,
+    LS,
+    LS_ARTERIAL,
+    QUANTITIES,
+    Record,
+    Row,
+    records,
+    values_in,
+)
 
 N_SPLITS = 4  # random halves
-AVERAGE = "average of the repeats"
 CONTRAST = "top / bottom tercile of LS CBF"  # ratio of medians; LS sorts its own noise here
 GM_LIKE_CBF = (40.0, 100.0)  # by least squares on all repeats [ml/100 g/min]
 AGREEMENT = 1.96  # limits of agreement in standard deviations
@@ -236,7 +244,7 @@ def _rows_of_all(scan: Scan) -> Iterator[Row]:
                     float(values_in(getattr(m, q), region, q).mean()) for m in (maps, ls)
                 )
                 yield _row(name, "GM-like", q, "mean", shown.unit, value, region)
-                yield _row(name, "GM-like", q, "GM-like mean / LS", "", value / own, region)
+                yield _row(name, "GM-like", q, "mean / mean of LS", "", value / own, region)
     yield from _consistency(scan, scan.maps)
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from aslkit import pictures
-from aslkit.benchmark import LS_ARTERIAL, Benchmark, Example
-from aslkit.invivo import AVERAGE, CONTRAST, GM_LIKE_CBF
+from aslkit.benchmark import Benchmark, Example
+from aslkit.invivo import CONTRAST, GM_LIKE_CBF
 from aslkit.report import Report, Section, Table
-from aslkit.scoring import LS, QUANTITIES, Record, lookup
+from aslkit.scoring import AVERAGE, LS, LS_ARTERIAL, QUANTITIES, Record, lookup
 from aslkit.sections import (
     bland_altman_section,
     coverage_curve,
@@ -28,7 +28,8 @@ GLOSSARY = {
     "the amount of data is biased by noise.",
     "GM-like CBF": "Mean over voxels where LS with the same compartments and all repeats has CBF "
     f"{GM_LIKE_CBF[0]:g}-{GM_LIKE_CBF[1]:g} and a determined ATT; 'of LS' is its ratio to that "
-    "LS. Far from 1 means that contrast was lost to a training mean, or added.",
+    "LS. Far from 1 means that contrast was lost to a training mean, or added. LS chooses these "
+    "voxels by its own noisy CBF, which raises its mean a little.",
     "contrast": "Median CBF of the voxels in the upper third of LS CBF over that in the lower "
     "third. LS sorts its own noise here, so that its own value is too high.",
     "negative": "Share of voxels with CBF below 0.",

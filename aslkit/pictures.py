@@ -6,6 +6,7 @@ Images are shown as they are stored: x to the right, y upwards.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,15 +14,16 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from aslkit.images import FloatImage, MaskImage, ParameterMaps
-from aslkit.scoring import BOUND, LS, QUANTITIES, Record, lookup
+from aslkit.scoring import AVERAGE, BOUND, LS, LS_ARTERIAL, QUANTITIES, Record, lookup
 
 Values = NDArray[np.floating]
 
 DPI = 110
 INK = "#22303c"
 FAINT = "#d5dbe1"
-COLOURS = ("#6b7785", "#c8452d", "#2b6cb0", "#2f855a", "#805ad5", "#b7791f")  # LS first
-BOUND_COLOUR = "#22303c"
+ACCENT = "#c8452d"
+MODEL_COLOURS = (ACCENT, "#2f855a", "#805ad5", "#b7791f")
+FIXED_COLOURS = {BOUND: INK, AVERAGE: INK, LS: "#6b7785", LS_ARTERIAL: "#2b6cb0"}
 TOP_PERCENTILE = 98.0  # of a map's values: the upper end of its colour scale
 N_COMPARED_SLICES = 3
 N_MOSAIC_SLICES = 8
@@ -87,7 +89,7 @@ def bland_altman(
         ax.hexbin(reference, difference, gridsize=45, extent=extent, bins="log", cmap="Blues")
         mean, sd = float(difference.mean()), float(difference.std())
         for level, style in ((mean, "-"), (mean - 1.96 * sd, "--"), (mean + 1.96 * sd, "--")):
-            ax.axhline(level, color=COLOURS[1], linestyle=style, linewidth=1)
+            ax.axhline(level, color=ACCENT, linestyle=style, linewidth=1)
         ax.axhline(0, color=INK, linewidth=0.6)
         ax.set_title(f"{name}: {mean:+.3g} ± {1.96 * sd:.3g}", color=INK, fontsize=10)
         ax.set(xlim=extent[:2], ylim=extent[2:], xlabel=f"{reference_name} {heading}")
@@ -129,7 +131,7 @@ def calibration(curves: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]
         ax.set(xlim=(0, 100), ylim=(0, 100), xlabel="nominal interval [%]")
         ax.set_title(title, fontsize=10, color=INK)
         _tidy(ax)
-    axes[0].set_ylabel("truth inside it [%]")
+    axes[0].set_ylabel("inside it [%]")
     axes[0].legend(frameon=False, fontsize=8)
     return _png(figure)
 
@@ -218,16 +220,14 @@ def _top(images: Sequence[FloatImage], step: float) -> float:
 
 
 def _line_styles(names: Sequence[str]) -> dict[str, dict[str, object]]:
-    """Line properties by estimator: the bound dashed, least squares grey, models in colour."""
-    others = iter(COLOURS[1:] * len(names))
-    styles = {}
-    for name in names:
-        if name == BOUND:
-            styles[name] = {"color": BOUND_COLOUR, "linestyle": ":", "linewidth": 1.3}
-        else:
-            colour = COLOURS[0] if name == LS else next(others)
-            styles[name] = {"color": colour, "marker": "o", "markersize": 4, "linewidth": 1.6}
-    return styles
+    """Line properties by estimator, alike in all pictures; what is no estimator is dotted."""
+    models = [n for n in names if n not in FIXED_COLOURS]
+    colours = {**FIXED_COLOURS, **dict(zip(models, cycle(MODEL_COLOURS), strict=False))}
+    dotted = {"linestyle": ":", "linewidth": 1.4}
+    solid = {"marker": "o", "markersize": 4, "linewidth": 1.6}
+    return {
+        n: {"color": colours[n], **(dotted if n in (BOUND, AVERAGE) else solid)} for n in names
+    }
 
 
 def _plain_log_ticks(ax: Axes, ticks: Sequence[float]) -> None:

@@ -1,5 +1,7 @@
 """Random generator -> acquisitions as scanners run them, for training."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from aslkit.acquisition import EFFICIENCY, T1_BLOOD_S, Acquisition, Timing, protocol
@@ -22,6 +24,17 @@ def draw_acquisition(rng: np.random.Generator) -> Acquisition:
         slice_offsets_s=(rng.uniform(0, LONGEST_OFFSET_S) if is_2d else 0.0,),
         t1_blood_s=t1_blood,
         kinetic="single" if rng.random() < 0.6 else "tissue",
+    )
+
+
+def draw_mismatch(rng: np.random.Generator, acquisition: Acquisition) -> Acquisition:
+    """The same timings with the constants of another person or model."""
+    kinetic = "tissue" if acquisition.kinetic == "single" else "single"
+    return replace(
+        acquisition,
+        t1_blood_s=acquisition.t1_blood_s * rng.normal(1, 0.06),
+        t1_tissue_s=rng.uniform(0.9, 1.6),
+        kinetic=kinetic if rng.random() < 0.6 else acquisition.kinetic,
     )
 
 

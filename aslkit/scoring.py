@@ -13,6 +13,8 @@ from aslkit.metrics import Values
 LEVELS = (0.5, 0.68, 0.8, 0.95)  # nominal central intervals whose coverage is measured
 MIN_VOXELS = 20  # a stratum with fewer is left out
 LS = "LS"  # the opponent that every estimator is paired with
+LS_ARTERIAL = "LS + arterial"
+AVERAGE = "average of the repeats"  # in vivo: predicts left-out repeats without any model
 BOUND = "Cramér-Rao"  # stands for an efficient voxel-wise estimator in the table
 
 Record = dict[str, str | float]  # one line of a tidy table

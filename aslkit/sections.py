@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from aslkit import pictures
-from aslkit.benchmark import Benchmark, Example
+from aslkit.benchmark import TRUTH, Benchmark, Example
 from aslkit.images import MaskImage
 from aslkit.report import Section, Table
 from aslkit.scoring import LEVELS, QUANTITIES, Record, lookup, values_in
@@ -50,12 +50,16 @@ def bland_altman_section(
         n: values_in(getattr(m, quantity), inside, quantity) for n, m in example.maps.items()
     }
     others = {n: v for n, v in values.items() if n != reference}
+    tilt = (
+        "A tilted cloud means that high values are pulled down and low ones up."
+        if reference == TRUTH
+        else f"{reference} is noisy too, and its noise alone tilts the cloud."
+    )
     return Section(
         f"{QUANTITIES[quantity].heading}: difference from {reference}",
         f"{example.title}. Each panel shows how often a difference occurs (darker: more often, "
         "logarithmic). The solid red line is the mean difference, the dashed ones enclose 95 % "
-        "of Gaussian differences; the titles give both. A tilted cloud means that high values "
-        "are pulled down and low ones up.",
+        f"of Gaussian differences; the titles give both. {tilt}",
         pictures.bland_altman(values[reference], others, quantity, reference),
     )
 

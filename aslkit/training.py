@@ -22,7 +22,7 @@ from aslkit.encoding import CHANNELS
 from aslkit.errors import InputError
 from aslkit.losses import correction_loss
 from aslkit.networks import PhysicsResidualNet
-from aslkit.weights import save_model
+from aslkit.weights import load_model, save_model
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +50,14 @@ def train(
     device: str = "cpu",
     max_minutes: float = math.inf,
     resume: bool = False,
+    init_from: str | None = None,
     progress: Progress = lambda step, loss: None,
 ) -> None:
     """Train until the last step or `max_minutes`, whichever comes first.
 
     The learning rate falls to zero at that moment, so a run that time ends is a whole run. On
-    SIGTERM the run writes a checkpoint and stops.
+    SIGTERM the run writes a checkpoint and stops. A new run may start from the weights of the
+    model `init_from`, of the same network.
 
     Raises
     ------
@@ -63,7 +65,7 @@ def train(
         When `out` already holds a run and `resume` is not asked for, or does not and it is.
     """
     out.mkdir(parents=True, exist_ok=True)
-    state = _start(config, out, device, resume)
+    state = _start(config, out, device, resume, init_from)
     batches = stream(config.data, config.seed, state.step, os.cpu_count() or 1)
     stop = _stop_on_sigterm()
     last_checkpoint = time.monotonic()
@@ -110,7 +112,9 @@ def _step(state: State, batch: Batch, config: TrainingConfig, done: float, devic
     return loss.item()
 
 
-def _start(config: TrainingConfig, out: Path, device: str, resume: bool) -> State:
+def _start(
+    config: TrainingConfig, out: Path, device: str, resume: bool, init_from: str | None
+) -> State:
     has_run = (out / CHECKPOINT).is_file()
     if has_run != resume:
         raise InputError(
@@ -121,7 +125,10 @@ def _start(config: TrainingConfig, out: Path, device: str, resume: bool) -> Stat
             fix="give another --out, or --resume" if has_run else "leave out --resume",
         )
     torch.manual_seed(config.seed)
-    network = PhysicsResidualNet(config.network.widths).to(device)
+    network = PhysicsResidualNet(config.network.widths)
+    if init_from is not None:
+        network.load_state_dict(load_model(init_from).network.state_dict())
+    network = network.to(device)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(
         network.parameters(), config.learning_rate, weight_decay=config.weight_decay

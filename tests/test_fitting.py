@@ -128,7 +128,7 @@ def test_the_arterial_compartment_takes_up_arterial_signal():
 def test_the_arterial_compartment_stays_small_without_arterial_signal():
     true, series = with_artery(abv=0.0, sd=noise_sd(10))
     maps = fit_least_squares(series, FitSettings(macrovascular="on"))
-    assert np.mean(maps.abv) < 0.001
+    assert np.mean(maps.abv) < 0.002
     plain = fit_least_squares(series, OFF)
     assert np.abs(maps.cbf - true.cbf).mean() < 2 * np.abs(plain.cbf - true.cbf).mean()
 

@@ -204,6 +204,19 @@ def test_permuted_truth_gate_fails_when_the_truth_is_not_shuffled(monkeypatch):
     assert not gates.permuted_truth([one], ("cbf",)).has_passed
 
 
+def test_perfect_estimator_gate_allows_draws_where_least_squares_is_exact():
+    one = subject()
+    one.estimates[LS]["att"][:500] = one.truth["att"][:500]
+    assert gates.perfect_estimator([one], ("att",)).has_passed
+
+
+def test_perfect_estimator_gate_fails_when_draws_count_as_losses(monkeypatch):
+    one = subject()
+    one.estimates[LS]["att"][:500] = one.truth["att"][:500]
+    monkeypatch.setattr(metrics, "wins", lambda mine, theirs: np.abs(mine) < np.abs(theirs))
+    assert not gates.perfect_estimator([one], ("att",)).has_passed
+
+
 @pytest.mark.parametrize("fault", ["nan", "shorter"])
 def test_same_voxels_gate_fails_when_an_estimate_is_missing(fault):
     one = subject()

@@ -152,6 +152,16 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
     assert again.card["steps"] == 6
 
 
+def test_a_new_run_may_start_from_a_model(tmp_path):
+    config = load_config("small", (*TINY, "steps=1", "seed=5"))
+    train(config, tmp_path / "one")
+    still = load_config("small", (*TINY, "steps=1", "seed=6", "learning_rate=1e-12"))
+    train(still, tmp_path / "two", init_from=str(tmp_path / "one"))
+    one, two = (load_model(str(tmp_path / n)).network.state_dict() for n in ("one", "two"))
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-6)
+
+
 def test_training_refuses_to_overwrite_or_to_resume_nothing(tmp_path):
     options = [part for change in (*TINY, "steps=1") for part in ("--set", change)]
     command = ["--config", "small", "--out", str(tmp_path / "run"), "--device", "cpu", *options]

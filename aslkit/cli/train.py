@@ -33,6 +33,7 @@ def _list_configs(context: click.Context, _: click.Parameter, is_wanted: bool) -
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change one value.")
 @click.option("--max-minutes", type=POSITIVE, default=math.inf, help="Finish in this time.")
 @click.option("--resume", is_flag=True, help="Continue from the checkpoint in --out.")
+@click.option("--init-from", metavar="NAME|DIR", help="Start from the weights of this model.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N, mps.")
 @click.option(
     "--list-configs",
@@ -48,6 +49,7 @@ def main(
     changes: tuple[str, ...],
     max_minutes: float,
     resume: bool,
+    init_from: str | None,
     device: str,
 ) -> None:
     """Train a network on scans that are simulated while it learns.
@@ -71,7 +73,7 @@ def main(
             bar.update(step - bar.n)
             bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
 
-        train(resolved, out, str(select_device(device)), max_minutes, resume, show)
+        train(resolved, out, str(select_device(device)), max_minutes, resume, init_from, show)
     say(f"written: {out} (asl_predict --model {out})")
 
 
