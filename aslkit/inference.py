@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from aslkit.encoding import CHANNELS, encode, to_image
-from aslkit.errors import UnavailableError
+from aslkit.errors import InputError, UnavailableError
 from aslkit.fitting import FitSettings, fit_least_squares, quality_flags, residual_sd
 from aslkit.images import AslSeries, FloatImage, MaskImage, ParameterMaps
 from aslkit.networks import PhysicsResidualNet
@@ -35,12 +35,22 @@ def predict(
     Raises
     ------
     ValueError
-        When there are too few timings for least squares, or no noise level can be estimated.
+        When there are too few timings for least squares.
+    InputError
+        When neither repeats nor residuals tell the noise level.
     UnavailableError
         When the device is not there.
     """
     chosen = select_device(device)
     sd = residual_sd(series, settings) if series.noise_sd is None else series.noise_sd
+    if not np.isfinite(sd[series.mask]).any():
+        raise InputError(
+            "ASL series",
+            "noise level",
+            found=f"{series.acquisition.n_timings} timings without repeats",
+            expected="repeats, or more timings than parameters",
+            fix="use asl_fit_ls, or give all repeats",
+        )
     series = replace(series, noise_sd=sd)
     base = fit_least_squares(series, settings)
     inside = series.mask & np.isfinite(series.delta_m).all(axis=3) & (base.cbf_std > 0)

@@ -111,6 +111,18 @@ def test_delays_outside_of_the_training_range_are_named(brain, shipped):
     assert check_range(few, shipped)[0].startswith("1 timings: model small was trained for 4")
 
 
+def test_a_series_without_any_measure_of_noise_is_refused(brain, shipped):
+    timings = scan(brain).acquisition.timings[:2]
+    series = scan(brain)
+    two = replace(
+        series,
+        delta_m=series.delta_m[..., :2],
+        acquisition=replace(series.acquisition, timings=timings),
+    )
+    with pytest.raises(InputError, match="noise level: found 2 timings without repeats"):
+        predict(two, shipped, OFF)
+
+
 def test_batches_are_finite_and_repeat(tmp_path):
     config = load_config("small", TINY).data
     one, two = (draw_batch(config, np.random.default_rng(3)) for _ in range(2))
