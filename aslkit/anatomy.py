@@ -149,7 +149,7 @@ def draw_subject(rng: np.random.Generator) -> Subject:
         att_variation=(rng.uniform(0.05, 0.25), rng.uniform(0.02, 0.12)),
         vessel_abv=rng.uniform(0, 0.08),
         tissue_abv=rng.exponential(0.003),
-        bolus_lead=rng.uniform(0.0, 0.8),
+        bolus_lead=rng.uniform(0.0, 0.4),
         lesions=draw_lesions(rng),
         smooth={name: SmoothField(rng, length) for name, length in lengths.items()},
     )

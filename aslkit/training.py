@@ -7,7 +7,7 @@ import os
 import platform
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ CHECKPOINT = "checkpoint.safetensors"
 METRICS = "metrics.csv"
 METRICS_EVERY = 50  # steps
 LARGEST_GRADIENT = 1.0
+ORIGIN_FIELDS = ("name", "steps", "hours", "training", "initialised_from")
 Progress = Callable[[int, float], None]
 
 
@@ -40,6 +41,7 @@ class State:
     network: PhysicsResidualNet
     average: PhysicsResidualNet
     optimizer: torch.optim.AdamW
+    origin: Mapping[str, object] | None = None  # of the first weights, as in the model card
     step: int = 0
     seconds: float = 0.0
 
@@ -126,14 +128,17 @@ def _start(
         )
     torch.manual_seed(config.seed)
     network = PhysicsResidualNet(config.network.widths)
+    origin = None
     if init_from is not None:
-        network.load_state_dict(load_model(init_from).network.state_dict())
+        initial = load_model(init_from)
+        network.load_state_dict(initial.network.state_dict())
+        origin = {"sha256": initial.sha256} | {k: initial.card.get(k) for k in ORIGIN_FIELDS}
     network = network.to(device)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(
         network.parameters(), config.learning_rate, weight_decay=config.weight_decay
     )
-    state = State(network, deepcopy(network).requires_grad_(False), optimizer)
+    state = State(network, deepcopy(network).requires_grad_(False), optimizer, origin)
     if resume:
         _restore(state, config, out, device)
     (out / "config.yaml").write_text(dump_config(config))
@@ -186,6 +191,8 @@ def _restore(state: State, config: TrainingConfig, out: Path, device: str) -> No
     groups = state.optimizer.state_dict()["param_groups"]
     state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
     state.step, state.seconds = int(meta["step"]), float(meta["seconds"])
+    origin = load_model(str(out)).card.get("initialised_from")
+    state.origin = origin if isinstance(origin, dict) else None
 
 
 def _card(state: State, config: TrainingConfig) -> dict[str, object]:
@@ -205,6 +212,7 @@ def _card(state: State, config: TrainingConfig) -> dict[str, object]:
         "steps": state.step,
         "patches": state.step * config.data.groups * config.data.patches_per_group,
         "hours": round(state.seconds / 3600, 2),
+        "initialised_from": state.origin,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
     }
 

@@ -169,9 +169,10 @@ def test_a_new_run_may_start_from_a_model(tmp_path):
     train(config, tmp_path / "one")
     still = load_config("small", (*TINY, "steps=1", "seed=6", "learning_rate=1e-12"))
     train(still, tmp_path / "two", init_from=str(tmp_path / "one"))
-    one, two = (load_model(str(tmp_path / n)).network.state_dict() for n in ("one", "two"))
-    for name in one:
-        torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-6)
+    first, second = (load_model(str(tmp_path / n)) for n in ("one", "two"))
+    for name, value in first.network.state_dict().items():
+        torch.testing.assert_close(second.network.state_dict()[name], value, rtol=1e-3, atol=1e-6)
+    assert second.card["initialised_from"]["sha256"] == first.sha256
 
 
 def test_training_refuses_to_overwrite_or_to_resume_nothing(tmp_path):
