@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
@@ -14,6 +15,7 @@ from aslkit.anatomy import Tissue, draw_slice, draw_subject
 from aslkit.config import DataConfig
 from aslkit.encoding import encode, to_image
 from aslkit.fields import SmoothField
+from aslkit.images import MaskImage
 from aslkit.physics import arterial_curve, kinetic_model, tissue_curve
 from aslkit.projection import Solution, solve_arterial, solve_tissue, standard_errors
 from aslkit.protocols import draw_acquisition, draw_mismatch
@@ -26,6 +28,8 @@ STREAM_SEED = 9_104  # keeps training apart from the reserved subjects of phanto
 DISAGREEMENT_SHARE = 0.2  # of the scans whose arterial signal and fitted compartment disagree
 QUIET = 0.2  # of the noise: what the arterial priors may assume of a signal without noise
 SIGMA_SCATTER = 0.05  # relative error of a noise level that was estimated from repeats
+CORRELATED_SHARE = 0.6  # of the slices with noise blurred by reconstruction or physiology
+CORRELATION_PIXELS = (0.3, 0.8)  # sigma of that blur
 SMALLEST_BRAIN = 200  # pixels; slices with less are drawn again
 
 
@@ -113,7 +117,8 @@ def _encode_slice(
     model = kinetic_model(scan.acquisition, 1, np.float32)
     sd = relative_sd[inside][None] * np.float32(noise_sd(_log_uniform(rng, config.snr_range)))
     clean = _clean(kinetic_model(scan.source, 1, np.float32), tissue, scan.has_arterial)
-    signal = clean + rng.standard_normal(clean.shape, dtype=np.float32) * sd[:, None]
+    mask = inside.reshape(config.patch, config.patch)
+    signal = clean + _noise(rng, mask, clean.shape[1]) * sd[:, None]
     known_sd = _estimated_sd(rng, sd, model, signal, scan.is_arterial_fitted)
     fit = _fit(model, signal, known_sd, scan.is_arterial_fitted)
     errors = standard_errors(model, fit, known_sd)
@@ -129,8 +134,17 @@ def _encode_slice(
         "errors": np.concatenate(errors),
         "truth": truth,
     }
-    mask = inside.reshape(config.patch, config.patch)
     return {k: to_image(v.astype(np.float32), mask) for k, v in rows.items()}
+
+
+def _noise(rng: np.random.Generator, mask: MaskImage, n: int) -> Voxels:
+    """Unit noise of the voxels in the mask, (1, n, voxels); often correlated among neighbours."""
+    noise = rng.standard_normal((n, *mask.shape), dtype=np.float32)
+    if rng.random() < CORRELATED_SHARE:
+        sigma = rng.uniform(*CORRELATION_PIXELS)
+        noise = gaussian_filter(noise, (0, sigma, sigma))
+        noise /= noise.std()
+    return noise[None, :, mask]
 
 
 def _fit(model, signal: Voxels, sd: Voxels, has_arterial: bool) -> Solution:  # type: ignore[no-untyped-def]
