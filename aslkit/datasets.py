@@ -15,11 +15,12 @@ from aslkit.anatomy import Tissue, draw_slice, draw_subject
 from aslkit.config import DataConfig
 from aslkit.encoding import encode, to_image
 from aslkit.fields import SmoothField
+from aslkit.fitting import N_ARTERIAL
 from aslkit.images import MaskImage
-from aslkit.physics import arterial_curve, kinetic_model, tissue_curve
+from aslkit.physics import kinetic_model
 from aslkit.projection import Solution, solve_arterial, solve_tissue, standard_errors
 from aslkit.protocols import draw_acquisition, draw_mismatch
-from aslkit.simulation import noise_sd
+from aslkit.simulation import mixed_signal, noise_sd
 
 Batch = dict[str, Tensor]
 Voxels = NDArray[np.float32]
@@ -116,7 +117,8 @@ def _encode_slice(
     inside = tissue.mask
     model = kinetic_model(scan.acquisition, 1, np.float32)
     sd = relative_sd[inside][None] * np.float32(noise_sd(_log_uniform(rng, config.snr_range)))
-    clean = _clean(kinetic_model(scan.source, 1, np.float32), tissue, scan.has_arterial)
+    source = kinetic_model(scan.source, 1, np.float32)
+    clean = mixed_signal(source, tissue, lambda values: values[inside][None], scan.has_arterial)
     mask = inside.reshape(config.patch, config.patch)
     signal = clean + _noise(rng, mask, clean.shape[1]) * sd[:, None]
     known_sd = _estimated_sd(rng, sd, model, signal, scan.is_arterial_fitted)
@@ -151,20 +153,6 @@ def _fit(model, signal: Voxels, sd: Voxels, has_arterial: bool) -> Solution:  # 
     return solve_arterial(model, signal, sd) if has_arterial else solve_tissue(model, signal)
 
 
-def _clean(model, tissue: Tissue, has_signal: bool) -> Voxels:  # type: ignore[no-untyped-def]
-    """Noise-free signal of the voxels in the mask, (1, n, voxels)."""
-    inside = tissue.mask
-
-    def row(values: Voxels) -> Voxels:
-        return values[inside][None].astype(np.float32)
-
-    signal = row(tissue.gm * tissue.cbf_gm)[:, None] * tissue_curve(model, row(tissue.att_gm))
-    signal += row(tissue.wm * tissue.cbf_wm)[:, None] * tissue_curve(model, row(tissue.att_wm))
-    if has_signal:
-        signal += row(tissue.abv)[:, None] * arterial_curve(model, row(tissue.abat))
-    return np.asarray(signal, dtype=np.float32)
-
-
 def _estimated_sd(  # type: ignore[no-untyped-def]
     rng: np.random.Generator, sd: Voxels, model, signal: Voxels, is_arterial_fitted: bool
 ) -> Voxels:
@@ -172,7 +160,7 @@ def _estimated_sd(  # type: ignore[no-untyped-def]
     if rng.random() < 0.5:
         return np.asarray(sd * np.float32(np.exp(SIGMA_SCATTER * rng.standard_normal())))
     rss = _fit(model, signal, 0 * sd, is_arterial_fitted).rss
-    n_parameters = 3 if is_arterial_fitted else 2
+    n_parameters = 2 + (N_ARTERIAL if is_arterial_fitted else 0)
     return np.full_like(sd, np.sqrt(rss.mean() / (signal.shape[1] - n_parameters)))
 
 

@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from scipy.special import gammaincinv
 
 from aslkit.acquisition import Acquisition
-from aslkit.images import AslSeries, Flag, FloatImage, MaskImage, ParameterMaps
+from aslkit.images import (
+    AslSeries,
+    Flag,
+    FloatImage,
+    MaskImage,
+    ParameterMaps,
+    as_image,
+    as_slices,
+)
 from aslkit.physics import (
     KineticModel,
     delta_m,
@@ -25,6 +33,7 @@ from aslkit.physics import (
 )
 from aslkit.projection import (
     ATT_BOUNDS_S,
+    Solution,
     solve_arterial,
     solve_fixed,
     solve_tissue,
@@ -103,14 +112,10 @@ def fit_least_squares(series: AslSeries, settings: FitSettings = FitSettings()) 
 
     def fit(z: int, voxels: MaskImage, model: KineticModel, signal: Voxels) -> list[Voxels]:
         noise = sd[:, :, z][voxels][None].astype(np.float32)
+        solution = _solve(series, settings, z, voxels, model, signal, noise)
         if settings.fixed_att_s is not None:
-            solution = solve_fixed(model, signal, _known_att(settings, series, z)[voxels][None])
             errors = standard_error_of_cbf(model, solution, noise), np.zeros_like(noise)
-        elif has_arterial:
-            solution = solve_arterial(model, signal, noise, settings.att_bounds_s)
-            errors = standard_errors(model, solution, noise, settings.att_bounds_s)
         else:
-            solution = solve_tissue(model, signal, settings.att_bounds_s, settings.cbf_bounds)
             errors = standard_errors(model, solution, noise, settings.att_bounds_s)
         values = solution.cbf, solution.att, *errors, solution.abv, solution.abat
         return [v for v in values if v is not None]
@@ -132,11 +137,8 @@ def residual_sd(series: AslSeries, settings: FitSettings = FitSettings()) -> Flo
         return np.full(series.mask.shape, np.nan, dtype=np.float32)
 
     def fit(z: int, voxels: MaskImage, model: KineticModel, signal: Voxels) -> list[Voxels]:
-        if settings.fixed_att_s is not None:
-            return [solve_fixed(model, signal, _known_att(settings, series, z)[voxels][None]).rss]
-        if has_arterial:  # without its priors, which need the noise level
-            return [solve_arterial(model, signal, 0 * signal[:, 0], settings.att_bounds_s).rss]
-        return [solve_tissue(model, signal, settings.att_bounds_s, settings.cbf_bounds).rss]
+        no_noise = 0 * signal[:, 0]  # switches the arterial priors off, which would need its level
+        return [_solve(series, settings, z, voxels, model, signal, no_noise).rss]
 
     (rss,) = _by_slice(series, fit, 1)
     return pooled_sd(rss, series.mask, n_free)
@@ -189,8 +191,8 @@ def fitted_signal(maps: ParameterMaps, acquisition: Acquisition) -> FloatImage:
     n_slices = maps.cbf.shape[2]
     model = kinetic_model(acquisition, n_slices, np.float32)
     extra = () if maps.abv is None or maps.abat is None else (maps.abv, maps.abat)
-    rows = [_as_slices(image) for image in (maps.cbf, maps.att, *extra)]
-    return _as_image(delta_m(model, *rows), maps.cbf.shape)
+    rows = [as_slices(image) for image in (maps.cbf, maps.att, *extra)]
+    return as_image(delta_m(model, *rows), maps.cbf.shape)
 
 
 def cramer_rao_sd(
@@ -204,14 +206,14 @@ def cramer_rao_sd(
     model = kinetic_model(acquisition, n_slices)
     nothing = np.zeros((n_slices, acquisition.n_timings, 1))
     model, _ = whitened(model, nothing, acquisition.weights)
-    cbf, att = (_as_slices(image).astype(np.float64) for image in (truth.cbf, truth.att))
+    cbf, att = (as_slices(image).astype(np.float64) for image in (truth.cbf, truth.att))
     curve, slope = tissue_curve(model, att), cbf[:, None] * tissue_slope(model, att)
     a, b, c = ((p * q).sum(-2) for p, q in ((curve, curve), (curve, slope), (slope, slope)))
     determinant = a * c - b * b
     is_determined = determinant > 1e-6 * a * c
     safe = np.where(is_determined, determinant, 1.0)
     sds = (noise_sd * np.sqrt(np.where(is_determined, v / safe, np.inf)) for v in (c, a))
-    cbf_sd, att_sd = (_as_image(sd, truth.cbf.shape) for sd in sds)
+    cbf_sd, att_sd = (as_image(sd, truth.cbf.shape) for sd in sds)
     return cbf_sd, att_sd
 
 
@@ -224,15 +226,12 @@ def _by_slice(
     shape = series.delta_m.shape[:3]
     images = [np.zeros(shape, dtype=np.float32) for _ in range(n_images)]
     whole = kinetic_model(series.acquisition, shape[2], np.float32)
-    weights = series.acquisition.weights.astype(np.float32)
 
     def run(z: int) -> None:
-        data = series.delta_m[:, :, z]
-        voxels = np.asarray(np.isfinite(data).all(axis=-1))
+        voxels = np.asarray(np.isfinite(series.delta_m[:, :, z]).all(axis=-1))
         if not voxels.any():
             return
-        model = take_slices(whole, slice(z, z + 1))
-        model, signal = whitened(model, np.ascontiguousarray(data[voxels].T)[None], weights)
+        model, signal = slice_signal(series, whole, z, voxels)
         for image, values in zip(images, fit(z, voxels, model, signal), strict=True):
             image[:, :, z][voxels] = values[0]
 
@@ -241,19 +240,36 @@ def _by_slice(
     return images
 
 
+def slice_signal(
+    series: AslSeries, whole: KineticModel, z: int, voxels: MaskImage
+) -> tuple[KineticModel, Voxels]:
+    """Whitened model and signal (1, n, voxels) of some voxels (x, y) of a slice.
+
+    `whole` is the model of all slices.
+    """
+    signal = np.ascontiguousarray(series.delta_m[:, :, z][voxels].T)[None]
+    weights = series.acquisition.weights.astype(np.float32)
+    return whitened(take_slices(whole, slice(z, z + 1)), signal, weights)
+
+
+def _solve(
+    series: AslSeries,
+    settings: FitSettings,
+    z: int,
+    voxels: MaskImage,
+    model: KineticModel,
+    signal: Voxels,
+    noise: Voxels,
+) -> Solution:
+    """The solution that the settings ask for."""
+    if settings.fixed_att_s is not None:
+        return solve_fixed(model, signal, _known_att(settings, series, z)[voxels][None])
+    if settings.has_arterial(series.acquisition):
+        return solve_arterial(model, signal, noise, settings.att_bounds_s)
+    return solve_tissue(model, signal, settings.att_bounds_s, settings.cbf_bounds)
+
+
 def _known_att(settings: FitSettings, series: AslSeries, z: int) -> FloatImage:
     """The given ATT of one slice (x, y)."""
     given = np.broadcast_to(np.float32(settings.fixed_att_s), series.mask.shape)
     return np.asarray(given[:, :, z], dtype=np.float32)
-
-
-def _as_slices(image: FloatImage) -> Voxels:
-    """(x, y, z) -> (z, x*y)."""
-    return np.moveaxis(image, 2, 0).reshape(image.shape[2], -1)
-
-
-def _as_image(rows: Voxels, shape: tuple[int, ...]) -> FloatImage:
-    """(z, …, x*y) -> (x, y, z, …)."""
-    image = rows.reshape(*rows.shape[:-1], *shape[:2])
-    order = (image.ndim - 2, image.ndim - 1, *range(image.ndim - 2))
-    return np.ascontiguousarray(image.transpose(order), dtype=np.float32)

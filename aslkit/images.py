@@ -96,3 +96,15 @@ class ParameterMaps:
             image = getattr(self, name)
             if image is not None and image.shape != self.cbf.shape:
                 raise ValueError(f"{name} has shape {image.shape}, expected {self.cbf.shape}")
+
+
+def as_slices(image: FloatImage) -> NDArray[np.floating]:
+    """Image (x, y, z) -> rows (z, x*y), as the signal model takes them."""
+    return np.moveaxis(image, 2, 0).reshape(image.shape[2], -1)
+
+
+def as_image(rows: NDArray[np.floating], shape: tuple[int, ...]) -> FloatImage:
+    """Rows (z, …, x*y) -> image (x, y, z, …), float32."""
+    image = rows.reshape(*rows.shape[:-1], *shape[:2])
+    order = (image.ndim - 2, image.ndim - 1, *range(image.ndim - 2))
+    return np.ascontiguousarray(image.transpose(order), dtype=np.float32)

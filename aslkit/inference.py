@@ -4,21 +4,25 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from aslkit.encoding import CHANNELS, encode, to_image
 from aslkit.errors import InputError, UnavailableError
-from aslkit.fitting import FitSettings, fit_least_squares, quality_flags, residual_sd
+from aslkit.fitting import (
+    FitSettings,
+    fit_least_squares,
+    quality_flags,
+    residual_sd,
+    slice_signal,
+)
 from aslkit.images import AslSeries, FloatImage, MaskImage, ParameterMaps
 from aslkit.networks import PhysicsResidualNet
-from aslkit.physics import KineticModel, delta_m, kinetic_model, take_slices
-from aslkit.projection import Solution, arterial_given_tissue, whitened
+from aslkit.physics import delta_m, kinetic_model
+from aslkit.projection import Solution, arterial_given_tissue
 from aslkit.weights import Model
 
 SLICES_PER_BATCH = 8
-Voxels = NDArray[np.float32]
 
 
 def predict(
@@ -51,10 +55,9 @@ def predict(
             expected="repeats, or more timings than parameters",
             fix="use asl_fit_ls, or give all repeats",
         )
-    series = replace(series, noise_sd=sd)
-    base = fit_least_squares(series, settings)
+    base = fit_least_squares(replace(series, noise_sd=sd), settings)
     inside = series.mask & np.isfinite(series.delta_m).all(axis=3) & (base.cbf_std > 0)
-    outputs = _correct(model, _encoded(series, base, inside), chosen)
+    outputs = _correct(model, _encoded(series, sd, base, inside), chosen)
     corrected = {name: getattr(base, name).copy() for name in ("cbf", "att", "cbf_std", "att_std")}
     for i, name in enumerate(("cbf", "att")):
         se = getattr(base, f"{name}_std")[inside]
@@ -65,7 +68,7 @@ def predict(
     maps = replace(base, flags=flags, **corrected)
     if base.abv is None or base.abat is None:
         return maps
-    abv, abat = _arterial(maps, series, inside, (base.abv.copy(), base.abat.copy()))
+    abv, abat = _arterial(maps, series, sd, inside, (base.abv.copy(), base.abat.copy()))
     return replace(maps, abv=abv, abat=abat)
 
 
@@ -107,22 +110,24 @@ def select_device(name: str) -> torch.device:
     return device
 
 
-def _encoded(series: AslSeries, base: ParameterMaps, inside: MaskImage) -> FloatImage:
+def _encoded(
+    series: AslSeries, sd: FloatImage, base: ParameterMaps, inside: MaskImage
+) -> FloatImage:
     """Channels of every slice, (z, channels, x, y); 0 outside."""
     n_slices = inside.shape[2]
+    whole = kinetic_model(series.acquisition, n_slices, np.float32)
     channels = np.zeros((n_slices, len(CHANNELS), *inside.shape[:2]), dtype=np.float32)
     for z in np.flatnonzero(inside.any(axis=(0, 1))).tolist():
         voxels = inside[:, :, z]
-        model, signal, sd = _slice(series, z, voxels)
-
-        images = (base.cbf, base.att, base.cbf_std, base.att_std)
-        cbf, att, cbf_se, att_se = (image[:, :, z][voxels][None] for image in images)
+        kinetics, signal = slice_signal(series, whole, z, voxels)
+        images = (sd, base.cbf, base.att, base.cbf_std, base.att_std)
+        noise, cbf, att, cbf_se, att_se = (image[:, :, z][voxels][None] for image in images)
         arterial = [i[:, :, z][voxels][None] for i in (base.abv, base.abat) if i is not None]
-        residual = signal - delta_m(model, cbf, att, *arterial)
+        residual = signal - delta_m(kinetics, cbf, att, *arterial)
         abv, abat = arterial or (None, None)
         solution = Solution(cbf, att, abv, abat, (residual**2).sum(-2))
-        rows = encode(model, signal, solution, (cbf_se, att_se), sd)
-        channels[z] = to_image(np.concatenate([rows, np.ones_like(sd)]), voxels)
+        rows = encode(kinetics, signal, solution, (cbf_se, att_se), noise)
+        channels[z] = to_image(np.concatenate([rows, np.ones_like(noise)]), voxels)
     return channels
 
 
@@ -147,25 +152,17 @@ def _run_padded(network: PhysicsResidualNet, batch: Tensor) -> Tensor:
 def _arterial(
     maps: ParameterMaps,
     series: AslSeries,
+    sd: FloatImage,
     inside: MaskImage,
     images: tuple[FloatImage, FloatImage],
 ) -> tuple[FloatImage, FloatImage]:
     """aBV and aBAT that go with the maps' CBF and ATT, put into `images`."""
+    whole = kinetic_model(series.acquisition, inside.shape[2], np.float32)
     for z in np.flatnonzero(inside.any(axis=(0, 1))).tolist():
         voxels = inside[:, :, z]
-        model, signal, sd = _slice(series, z, voxels)
-        known = (image[:, :, z][voxels][None] for image in (maps.cbf, maps.att, maps.att_std))
-        found = arterial_given_tissue(model, signal, sd, *known)
+        kinetics, signal = slice_signal(series, whole, z, voxels)
+        known = (sd, maps.cbf, maps.att, maps.att_std)
+        found = arterial_given_tissue(kinetics, signal, *(i[:, :, z][voxels][None] for i in known))
         for image, values in zip(images, found, strict=True):
             image[:, :, z][voxels] = values[0]
     return images
-
-
-def _slice(series: AslSeries, z: int, voxels: MaskImage) -> tuple[KineticModel, Voxels, Voxels]:
-    """Whitened model and signal (1, n, voxels) of a slice, and its noise (1, voxels)."""
-    whole = kinetic_model(series.acquisition, series.mask.shape[2], np.float32)
-    signal = np.ascontiguousarray(series.delta_m[:, :, z][voxels].T)[None]
-    weights = series.acquisition.weights.astype(np.float32)
-    model, signal = whitened(take_slices(whole, slice(z, z + 1)), signal, weights)
-    assert series.noise_sd is not None
-    return model, signal, series.noise_sd[:, :, z][voxels][None]

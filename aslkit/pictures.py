@@ -26,7 +26,6 @@ MODEL_COLOURS = (ACCENT, "#2f855a", "#805ad5", "#b7791f")
 FIXED_COLOURS = {BOUND: INK, AVERAGE: INK, LS: "#6b7785", LS_ARTERIAL: "#2b6cb0"}
 TOP_PERCENTILE = 98.0  # of a map's values: the upper end of its colour scale
 N_COMPARED_SLICES = 3
-N_MOSAIC_SLICES = 8
 
 
 @dataclass(frozen=True)
@@ -44,17 +43,7 @@ PANELS = (
     Panel("att", "ATT [s]", "viridis", 0.5),
     Panel("cbf_std", "sd of CBF [ml/100 g/min]", "cividis", 2.0),
     Panel("att_std", "sd of ATT [s]", "cividis", 0.1),
-    Panel("abv", "arterial blood volume [%]", "magma", 0.5),
 )
-PERCENT = {"abv": 100.0}
-
-
-def map_figure(maps: ParameterMaps, mask: MaskImage, title: str) -> bytes:
-    """Mosaic of axial slices of every map of one result."""
-    panels = [p for p in PANELS if getattr(maps, p.name) is not None]
-    slices = _slices(mask, N_MOSAIC_SLICES)
-    images = [[_mosaic(_image(maps, p), mask, slices)] for p in panels]
-    return _image_table(images, panels, [""], title)
 
 
 def map_comparison(maps: Mapping[str, ParameterMaps], mask: MaskImage, title: str) -> bytes:
@@ -62,10 +51,9 @@ def map_comparison(maps: Mapping[str, ParameterMaps], mask: MaskImage, title: st
 
     All columns of a row share one colour scale. A map of zeros, as the sd of a truth, is left out.
     """
-    panels = PANELS[:4]
     slices = _slices(mask, N_COMPARED_SLICES)
-    images = [[_mosaic(_image(m, p), mask, slices) for m in maps.values()] for p in panels]
-    return _image_table(images, panels, list(maps), title)
+    images = [[_mosaic(_image(m, p), mask, slices) for m in maps.values()] for p in PANELS]
+    return _image_table(images, PANELS, list(maps), title)
 
 
 def bland_altman(
@@ -155,7 +143,7 @@ def lines_over_repeats(
 
 
 def _image(maps: ParameterMaps, panel: Panel) -> FloatImage:
-    return np.asarray(getattr(maps, panel.name) * PERCENT.get(panel.name, 1.0), dtype=np.float32)
+    return np.asarray(getattr(maps, panel.name), dtype=np.float32)
 
 
 def _slices(mask: MaskImage, n: int) -> NDArray[np.intp]:

@@ -1,14 +1,16 @@
 """Phantom and acquisition -> AslSeries with thermal noise of a stated SNR."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from aslkit.acquisition import Acquisition, Timing, protocol
-from aslkit.images import AslSeries, FloatImage, ParameterMaps
+from aslkit.anatomy import Tissue
+from aslkit.fields import Values
+from aslkit.images import AslSeries, FloatImage, ParameterMaps, as_image, as_slices
 from aslkit.phantoms import Phantom
-from aslkit.physics import arterial_curve, kinetic_model, tissue_curve
+from aslkit.physics import KineticModel, arterial_curve, kinetic_model, tissue_curve
 
 # ΔM/M0 of PCASL at CBF 60, ATT 1.5 s, PLD 2.0 s, label duration 1.8 s, α 0.85: the "signal" of SNR
 REFERENCE_SIGNAL = 0.00616
@@ -41,27 +43,32 @@ def noise_sd(snr: float) -> float:
     return REFERENCE_SIGNAL / snr
 
 
-def clean_signal(
-    phantom: Phantom, acquisition: Acquisition, has_arterial: bool = False
-) -> FloatImage:
-    """Noise-free ΔM/M0 (x, y, z, n): the sum of the signals of GM, WM and, if asked, arteries."""
-    shape = phantom.mask.shape
-    model = kinetic_model(acquisition, shape[2], np.float32)
+def mixed_signal(
+    model: KineticModel, tissue: Tissue, rows: Callable[[Values], Values], has_arterial: bool
+) -> Values:
+    """Noise-free ΔM/M0 (slices, n, voxels) of GM and WM together and, if asked, of arteries.
 
-    def rows(image: FloatImage) -> FloatImage:
-        return np.moveaxis(image, 2, 0).reshape(shape[2], -1).astype(np.float32)
-
+    `rows` turns an array of the tissue into (slices, voxels).
+    """
     signal = sum(
         (rows(fraction) * rows(cbf))[:, None] * tissue_curve(model, rows(att))
         for fraction, cbf, att in (
-            (phantom.gm, phantom.cbf_gm, phantom.att_gm),
-            (phantom.wm, phantom.cbf_wm, phantom.att_wm),
+            (tissue.gm, tissue.cbf_gm, tissue.att_gm),
+            (tissue.wm, tissue.cbf_wm, tissue.att_wm),
         )
     )
     if has_arterial:
-        signal = signal + rows(phantom.abv)[:, None] * arterial_curve(model, rows(phantom.abat))
-    images = np.asarray(signal).reshape(shape[2], -1, *shape[:2])
-    return np.ascontiguousarray(images.transpose(2, 3, 0, 1), dtype=np.float32)
+        signal = signal + rows(tissue.abv)[:, None] * arterial_curve(model, rows(tissue.abat))
+    return np.asarray(signal, dtype=np.float32)
+
+
+def clean_signal(
+    phantom: Phantom, acquisition: Acquisition, has_arterial: bool = False
+) -> FloatImage:
+    """Noise-free ΔM/M0 of a phantom, (x, y, z, n)."""
+    shape = phantom.mask.shape
+    model = kinetic_model(acquisition, shape[2], np.float32)
+    return as_image(mixed_signal(model, phantom, as_slices, has_arterial), shape)
 
 
 def simulate_series(

@@ -133,8 +133,7 @@ def _start(
         initial = load_model(init_from)
         network.load_state_dict(initial.network.state_dict())
         origin = {"sha256": initial.sha256} | {k: initial.card.get(k) for k in ORIGIN_FIELDS}
-    network = network.to(device)
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(
         network.parameters(), config.learning_rate, weight_decay=config.weight_decay
     )

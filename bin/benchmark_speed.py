@@ -6,12 +6,9 @@ errors in grey matter over that of an efficient estimator (0.8 x the Cramer-Rao 
 """
 
 import argparse
-import os
-import platform
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from scipy.optimize import least_squares
@@ -22,6 +19,7 @@ from aslkit.images import AslSeries
 from aslkit.metrics import EFFICIENT_ERROR
 from aslkit.phantoms import brain_phantom
 from aslkit.physics import KineticModel, delta_m, kinetic_model
+from aslkit.report import machine
 from aslkit.simulation import PROTOCOLS, noise_sd, simulate_series, truth_maps
 
 SNR = 30.0
@@ -41,7 +39,7 @@ def main() -> None:
     times = [timed(partial(fit_least_squares, series, settings)) for _ in range(N_RUNS)]
     rates = sorted(series.mask.size / t for t in times)
     loop = N_LOOP / timed(partial(scipy_loop, series))
-    print(f"machine: {cpu_name()}, {os.cpu_count()} cores; seed {seed}")
+    print(f"machine: {machine()}; seed {seed}")
     print(f"voxels: {series.mask.size}, timings: {acquisition.n_timings}, SNR {SNR:g}")
     print(f"aslkit: {rates[0]:.0f} - {rates[-1]:.0f} voxels/s, median {rates[N_RUNS // 2]:.0f}")
     print(f"scipy least_squares: {loop:.0f} voxels/s; ratio {rates[N_RUNS // 2] / loop:.0f}")
@@ -83,15 +81,6 @@ def residual(parameters: np.ndarray, model: KineticModel, signal: np.ndarray) ->
 def single_slice(acquisition: Acquisition) -> Acquisition:
     """The timings alone."""
     return Acquisition(acquisition.timings)
-
-
-def cpu_name() -> str:
-    """Name of the processor."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return next(
-        (s.split(":")[1].strip() for s in lines if s.startswith("model name")), platform.machine()
-    )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ import functools
 import logging
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TypeVar
 
 import click
@@ -39,6 +40,22 @@ def aslkit_command(
         return command
 
     return decorate
+
+
+def listing_option(
+    flag: str, entries: Callable[[], Mapping[str, Path]], help_text: str
+) -> Callable[[Decorated], Decorated]:
+    """An option that prints names and places, one a line, and stops."""
+
+    def show(context: click.Context, _: click.Parameter, is_wanted: bool) -> None:
+        if is_wanted and not context.resilient_parsing:
+            for name, place in entries().items():
+                click.echo(f"{name}\t{place}")
+            context.exit()
+
+    return click.option(
+        flag, is_flag=True, is_eager=True, expose_value=False, callback=show, help=help_text
+    )
 
 
 def say(text: str) -> None:

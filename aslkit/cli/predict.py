@@ -1,11 +1,12 @@
 """asl_predict: CBF and ATT maps of one scan by a trained network on top of least squares."""
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from aslkit.cli.common import aslkit_command, say
+from aslkit.cli.common import aslkit_command, listing_option, say
 from aslkit.cli.results import print_summary, write_results
 from aslkit.cli.scan_options import ScanArguments, read_runs, read_series, scan_options
 from aslkit.errors import InputError
@@ -20,27 +21,16 @@ EXAMPLES = """Examples:
   asl_predict --list-models"""
 
 
-def _list_models(context: click.Context, _: click.Parameter, is_wanted: bool) -> None:
-    if not is_wanted or context.resilient_parsing:
-        return
+def _models() -> "dict[str, Path]":
     from aslkit.weights import list_models
 
-    for name, folder in list_models().items():
-        click.echo(f"{name}\t{folder}")
-    context.exit()
+    return list_models()
 
 
 @aslkit_command(epilog=EXAMPLES)
 @scan_options
 @click.option("--model", "model_name", metavar="NAME|DIR", help="Trained model [the shipped one].")
-@click.option(
-    "--list-models",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_list_models,
-    help="Print the names of the models that are there; stop.",
-)
+@listing_option("--list-models", _models, "Print the names of the models that are there; stop.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N, mps.")
 def main(scan: ScanArguments, model_name: str | None, device: str) -> None:
     """CBF and arrival time of an ASL scan by a network that corrects least squares.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from aslkit.cli.common import aslkit_command, say
+from aslkit.cli.common import aslkit_command, listing_option, say
 from aslkit.cli.scan_options import POSITIVE
 from aslkit.errors import InputError
 
@@ -17,14 +17,10 @@ EXAMPLES = """Examples:
   asl_predict -i sub-01_asl.nii.gz -o cbf.nii.gz --model my_model"""
 
 
-def _list_configs(context: click.Context, _: click.Parameter, is_wanted: bool) -> None:
-    if not is_wanted or context.resilient_parsing:
-        return
+def _configs() -> "dict[str, Path]":
     from aslkit.config import list_configs
 
-    for name, path in list_configs().items():
-        click.echo(f"{name}\t{path}")
-    context.exit()
+    return list_configs()
 
 
 @aslkit_command(epilog=EXAMPLES)
@@ -35,14 +31,7 @@ def _list_configs(context: click.Context, _: click.Parameter, is_wanted: bool) -
 @click.option("--resume", is_flag=True, help="Continue from the checkpoint in --out.")
 @click.option("--init-from", metavar="NAME|DIR", help="Start from the weights of this model.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N, mps.")
-@click.option(
-    "--list-configs",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_list_configs,
-    help="Print the configurations that are there; stop.",
-)
+@listing_option("--list-configs", _configs, "Print the configurations that are there; stop.")
 def main(
     config: str,
     out: Path,
