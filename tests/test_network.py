@@ -3,11 +3,14 @@
 import json
 from dataclasses import replace
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
+from aslkit.cli.predict import main as asl_predict
+from aslkit.cli.sim import main as asl_sim
 from aslkit.cli.train import main as asl_train
 from aslkit.config import list_configs, load_config
 from aslkit.datasets import draw_batch
@@ -121,6 +124,36 @@ def test_a_series_without_any_measure_of_noise_is_refused(brain, shipped):
     )
     with pytest.raises(InputError, match="noise level: found 2 timings without repeats"):
         predict(two, shipped, OFF)
+
+
+def test_the_command_predicts_a_simulated_scan_from_file_to_files(tmp_path):
+    simulate = ["--out", str(tmp_path / "sim"), "--voxel-size", "6", "--snr", "20"]
+    assert CliRunner().invoke(asl_sim, simulate).exit_code == 0
+    perf = tmp_path / "sim" / "sub-01" / "perf"
+    runs = [str(perf / f"sub-01_acq-{a}_asl.nii.gz") for a in ("pcasl", "vsasl")]
+    out = tmp_path / "out" / "cbf.nii.gz"
+    inputs = ["-i", runs[0], "-i", runs[1], "-o", str(out), "--macrovascular", "off"]
+    done = CliRunner().invoke(asl_predict, [*inputs, "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    names = ("cbf", "att", "cbf-std", "att-std", "flags")
+    written = {f"{n}.{e}" for n in names for e in ("nii.gz", "json")}
+    assert {p.name for p in out.parent.iterdir()} == written
+    truth = tmp_path / "sim" / "derivatives" / "truth" / "sub-01" / "perf"
+    cbf, true = (nib.load(p).get_fdata() for p in (out, truth / "sub-01_cbf.nii.gz"))
+    assert np.abs(cbf - true)[true > 5].mean() < 1.5
+
+
+def test_models_and_configurations_are_listed():
+    for command, flag in ((asl_predict, "--list-models"), (asl_train, "--list-configs")):
+        done = CliRunner().invoke(command, [flag])
+        assert done.exit_code == 0 and done.output.startswith("small\t")
+
+
+def test_training_ends_in_the_time_it_is_given(tmp_path):
+    options = [part for change in (*TINY, "steps=100000") for part in ("--set", change)]
+    command = ["--config", "small", "--out", str(tmp_path / "run"), "--max-minutes", "0.03"]
+    assert CliRunner().invoke(asl_train, [*command, *options]).exit_code == 0
+    assert 0 < load_model(str(tmp_path / "run")).card["steps"] < 100000
 
 
 def test_batches_are_finite_and_repeat(tmp_path):

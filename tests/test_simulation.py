@@ -138,6 +138,23 @@ def test_every_kind_of_sidecar_is_read_back(tmp_path, protocol):
     assert series.acquisition == PROTOCOLS[protocol].acquisition(4)
 
 
+def test_a_protocol_of_ones_own_is_simulated_with_arteries(tmp_path):
+    own = ("--labeling", "casl", "--plds", "0.3,0.9,1.5", "--label-duration", 1.6)
+    coarse = ("--voxel-size", 8, "--snr", 1000)
+    for name, extra in (("plain", ()), ("arterial", ("--macrovascular",))):
+        done = run("--out", tmp_path / name, *own, *coarse, *extra)
+        assert done.exit_code == 0, done.output
+    plain, arterial = (
+        series_from_runs([read_run(tmp_path / n / "sub-01" / "perf" / "sub-01_asl.nii.gz")])
+        for n in ("plain", "arterial")
+    )
+    assert [t.pld_s for t in plain.acquisition.timings] == [0.3, 0.9, 1.5]
+    assert {(t.labeling, t.label_duration_s) for t in plain.acquisition.timings} == {("casl", 1.6)}
+    assert plain.voxel_size_mm == (8, 8, 8)
+    early = (arterial.delta_m - plain.delta_m)[plain.mask][:, 0]
+    assert np.nanmax(early) > 0.005
+
+
 def test_the_same_seed_gives_the_same_bytes(tmp_path):
     for name in ("a", "b"):
         assert run("--out", tmp_path / name, "--anatomy", "disc", "--seed", 3).exit_code == 0
