@@ -12,13 +12,16 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from aslkit.acquisition import Acquisition
 from aslkit.anatomy import Tissue, draw_slice, draw_subject
+from aslkit.arterial import solve_arterial
+from aslkit.cells import tabulate
 from aslkit.config import DataConfig
 from aslkit.encoding import encode, to_image
 from aslkit.fields import SmoothField
 from aslkit.fitting import N_ARTERIAL
 from aslkit.images import MaskImage
+from aslkit.information import information, standard_errors
 from aslkit.physics import kinetic_model
-from aslkit.projection import Solution, solve_arterial, solve_tissue, standard_errors
+from aslkit.projection import ATT_BOUNDS_S, Solution, solve_tissue
 from aslkit.protocols import draw_acquisition, draw_mismatch
 from aslkit.simulation import mixed_signal, noise_sd
 
@@ -123,7 +126,7 @@ def _encode_slice(
     signal = clean + _noise(rng, mask, clean.shape[1]) * sd[:, None]
     known_sd = _estimated_sd(rng, sd, model, signal, scan.is_arterial_fitted)
     fit = _fit(model, signal, known_sd, scan.is_arterial_fitted)
-    errors = standard_errors(model, fit, known_sd)
+    errors = standard_errors(information(model), fit, known_sd)
     truth = np.stack([tissue.cbf[inside], tissue.att[inside]])
     if scan.source != scan.acquisition:
         best = _fit(model, clean, QUIET * known_sd, scan.is_arterial_fitted)
@@ -150,7 +153,9 @@ def _noise(rng: np.random.Generator, mask: MaskImage, n: int) -> Voxels:
 
 
 def _fit(model, signal: Voxels, sd: Voxels, has_arterial: bool) -> Solution:  # type: ignore[no-untyped-def]
-    return solve_arterial(model, signal, sd) if has_arterial else solve_tissue(model, signal)
+    if has_arterial:
+        return solve_arterial(model, signal, sd)
+    return solve_tissue(tabulate(model, ATT_BOUNDS_S), signal)
 
 
 def _estimated_sd(  # type: ignore[no-untyped-def]

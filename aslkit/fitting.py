@@ -1,12 +1,10 @@
 """AslSeries -> ParameterMaps by voxel-wise least squares, exact, on all cores.
 
-The search itself is `aslkit.projection`; here are the images around it: slices in parallel,
-noise level, standard errors, flags, and the signal that fitted maps predict.
+The search itself is `aslkit.projection` (with arteries `aslkit.arterial`); here are the images
+around it: chunks of voxels in parallel, noise level, standard errors, flags, and the signal that
+fitted maps predict.
 """
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +12,9 @@ from numpy.typing import NDArray
 from scipy.special import gammaincinv
 
 from aslkit.acquisition import Acquisition
+from aslkit.arterial import solve_arterial
+from aslkit.cells import Cells, tabulate
+from aslkit.chunks import Places, Rows, by_chunk
 from aslkit.images import (
     AslSeries,
     Flag,
@@ -23,6 +24,12 @@ from aslkit.images import (
     as_image,
     as_slices,
 )
+from aslkit.information import (
+    Information,
+    information,
+    standard_error_of_cbf,
+    standard_errors,
+)
 from aslkit.physics import (
     KineticModel,
     delta_m,
@@ -31,21 +38,11 @@ from aslkit.physics import (
     tissue_curve,
     tissue_slope,
 )
-from aslkit.projection import (
-    ATT_BOUNDS_S,
-    Solution,
-    solve_arterial,
-    solve_fixed,
-    solve_tissue,
-    standard_error_of_cbf,
-    standard_errors,
-    whitened,
-)
+from aslkit.projection import ATT_BOUNDS_S, Solution, solve_fixed, solve_tissue, whitened
 
 MACROVASCULAR = ("auto", "on", "off")
 N_ARTERIAL = 1  # what aBV >= 0 and aBAT together take from the residuals' degrees of freedom
 POOLING_VOXELS = 500.0  # weight of the whole brain in the residual variance of one slice
-Voxels = NDArray[np.floating]
 
 AT_BOUND_S = 0.002
 UNDETERMINED = np.sqrt(0.5)  # ATT's error over that of the search range alone
@@ -93,6 +90,12 @@ class FitSettings:
             return self._can_be_arterial and acquisition.has_arterial_signal
         return self.macrovascular == "on"
 
+    def n_free(self, acquisition: Acquisition) -> int:
+        """Degrees of freedom that the fit leaves to the residuals."""
+        n_tissue = 2 if self.fixed_att_s is None else 1
+        n_arterial = N_ARTERIAL if self.has_arterial(acquisition) else 0
+        return acquisition.n_timings - n_tissue - n_arterial
+
 
 def fit_least_squares(series: AslSeries, settings: FitSettings = FitSettings()) -> ParameterMaps:  # noqa: B008
     """Least-squares CBF and ATT of every voxel with standard errors and flags.
@@ -107,20 +110,13 @@ def fit_least_squares(series: AslSeries, settings: FitSettings = FitSettings()) 
     """
     if series.acquisition.n_timings < 2 and settings.fixed_att_s is None:
         raise ValueError("one timing determines CBF alone: give fixed_att_s")
-    sd = residual_sd(series, settings) if series.noise_sd is None else series.noise_sd
-    has_arterial = settings.has_arterial(series.acquisition)
-
-    def fit(z: int, voxels: MaskImage, model: KineticModel, signal: Voxels) -> list[Voxels]:
-        noise = sd[:, :, z][voxels][None].astype(np.float32)
-        solution = _solve(series, settings, z, voxels, model, signal, noise)
-        if settings.fixed_att_s is not None:
-            errors = standard_error_of_cbf(model, solution, noise), np.zeros_like(noise)
-        else:
-            errors = standard_errors(model, solution, noise, settings.att_bounds_s)
-        values = solution.cbf, solution.att, *errors, solution.abv, solution.abat
-        return [v for v in values if v is not None]
-
-    cbf, att, cbf_std, att_std, *arterial = _by_slice(series, fit, 6 if has_arterial else 4)
+    sd = series.noise_sd
+    if sd is None and settings.has_arterial(series.acquisition):
+        sd = residual_sd(series, settings)
+    cbf, att, rss, *arterial = _solve_all(series, settings, sd)
+    if sd is None:
+        sd = pooled_sd(rss, series.mask, settings.n_free(series.acquisition))
+    cbf_std, att_std = _errors_of_all(series, settings, sd, [cbf, att, *arterial])
     flags = quality_flags(cbf, att, cbf_std, att_std, series.mask, settings)
     return ParameterMaps(cbf, att, cbf_std, att_std, flags, *arterial)
 
@@ -130,26 +126,19 @@ def residual_sd(series: AslSeries, settings: FitSettings = FitSettings()) -> Flo
 
     NaN when the fit leaves no degree of freedom.
     """
-    has_arterial = settings.has_arterial(series.acquisition)
-    n_tissue = 2 if settings.fixed_att_s is None else 1
-    n_free = series.acquisition.n_timings - n_tissue - (N_ARTERIAL if has_arterial else 0)
-    if n_free < 1:
-        return np.full(series.mask.shape, np.nan, dtype=np.float32)
-
-    def fit(z: int, voxels: MaskImage, model: KineticModel, signal: Voxels) -> list[Voxels]:
-        no_noise = 0 * signal[:, 0]  # switches the arterial priors off, which would need its level
-        return [_solve(series, settings, z, voxels, model, signal, no_noise).rss]
-
-    (rss,) = _by_slice(series, fit, 1)
-    return pooled_sd(rss, series.mask, n_free)
+    no_noise = np.zeros(series.mask.shape, dtype=np.float32)  # switches the arterial priors off
+    _, _, rss, *_ = _solve_all(series, settings, no_noise)
+    return pooled_sd(rss, series.mask, settings.n_free(series.acquisition))
 
 
 def pooled_sd(rss: FloatImage, mask: MaskImage, n_free: int) -> FloatImage:
     """Noise sd of every slice from the median residual, drawn towards the whole brain's.
 
     The median, over that of chi squared with `n_free` degrees of freedom, leaves out the few
-    voxels where the model does not hold.
+    voxels where the model does not hold. NaN without a degree of freedom.
     """
+    if n_free < 1:
+        return np.full(rss.shape, np.nan, dtype=np.float32)
     inside = np.where(mask & np.isfinite(rss), rss, np.nan).reshape(-1, mask.shape[2])
     counts = np.isfinite(inside).sum(axis=0)
     if not counts.any():
@@ -217,32 +206,9 @@ def cramer_rao_sd(
     return cbf_sd, att_sd
 
 
-def _by_slice(
-    series: AslSeries,
-    fit: Callable[[int, MaskImage, KineticModel, Voxels], list[Voxels]],
-    n_images: int,
-) -> list[FloatImage]:
-    """Apply `fit` to the finite voxels of every slice, in parallel; 0 elsewhere."""
-    shape = series.delta_m.shape[:3]
-    images = [np.zeros(shape, dtype=np.float32) for _ in range(n_images)]
-    whole = kinetic_model(series.acquisition, shape[2], np.float32)
-
-    def run(z: int) -> None:
-        voxels = np.asarray(np.isfinite(series.delta_m[:, :, z]).all(axis=-1))
-        if not voxels.any():
-            return
-        model, signal = slice_signal(series, whole, z, voxels)
-        for image, values in zip(images, fit(z, voxels, model, signal), strict=True):
-            image[:, :, z][voxels] = values[0]
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(run, range(shape[2])))
-    return images
-
-
 def slice_signal(
     series: AslSeries, whole: KineticModel, z: int, voxels: MaskImage
-) -> tuple[KineticModel, Voxels]:
+) -> tuple[KineticModel, Rows]:
     """Whitened model and signal (1, n, voxels) of some voxels (x, y) of a slice.
 
     `whole` is the model of all slices.
@@ -252,24 +218,53 @@ def slice_signal(
     return whitened(take_slices(whole, slice(z, z + 1)), signal, weights)
 
 
-def _solve(
-    series: AslSeries,
-    settings: FitSettings,
-    z: int,
-    voxels: MaskImage,
-    model: KineticModel,
-    signal: Voxels,
-    noise: Voxels,
-) -> Solution:
-    """The solution that the settings ask for."""
-    if settings.fixed_att_s is not None:
-        return solve_fixed(model, signal, _known_att(settings, series, z)[voxels][None])
-    if settings.has_arterial(series.acquisition):
-        return solve_arterial(model, signal, noise, settings.att_bounds_s)
-    return solve_tissue(model, signal, settings.att_bounds_s, settings.cbf_bounds)
+def _solve_all(
+    series: AslSeries, settings: FitSettings, sd: FloatImage | None
+) -> list[FloatImage]:
+    """CBF, ATT, residual sum of squares and, where fitted, aBV and aBAT; only they need `sd`."""
+    has_arterial = settings.has_arterial(series.acquisition)
+
+    def tables(model: KineticModel) -> KineticModel | Cells:
+        is_plain = settings.fixed_att_s is None and not has_arterial
+        return tabulate(model, settings.att_bounds_s) if is_plain else model
+
+    def fit(model: KineticModel | Cells, places: Places, signal: Rows) -> list[Rows]:
+        if isinstance(model, Cells):
+            found = solve_tissue(model, signal, settings.cbf_bounds)
+        elif has_arterial:
+            found = solve_arterial(model, signal, _rows(sd, places), settings.att_bounds_s)
+        else:
+            known = np.broadcast_to(np.float32(settings.fixed_att_s), series.mask.shape)
+            found = solve_fixed(model, signal, _rows(known, places))
+        values = found.cbf, found.att, found.rss, found.abv, found.abat
+        return [v for v in values if v is not None]
+
+    return by_chunk(series, tables, fit, 5 if has_arterial else 3)
 
 
-def _known_att(settings: FitSettings, series: AslSeries, z: int) -> FloatImage:
-    """The given ATT of one slice (x, y)."""
-    given = np.broadcast_to(np.float32(settings.fixed_att_s), series.mask.shape)
-    return np.asarray(given[:, :, z], dtype=np.float32)
+def _errors_of_all(
+    series: AslSeries, settings: FitSettings, sd: FloatImage, maps: list[FloatImage]
+) -> list[FloatImage]:
+    """Standard errors of CBF and ATT at the fitted maps (CBF, ATT and, where on, aBV, aBAT)."""
+
+    def tables(model: KineticModel) -> KineticModel | Information:
+        is_free = settings.fixed_att_s is None
+        return information(model, settings.att_bounds_s) if is_free else model
+
+    def errors(table: KineticModel | Information, places: Places, _: Rows) -> list[Rows]:
+        noise = _rows(sd, places)
+        cbf, att, *arterial = (_rows(m, places) for m in maps)
+        abv, abat = arterial or (None, None)
+        solution = Solution(cbf, att, abv, abat, 0 * cbf)
+        if isinstance(table, Information):
+            return list(standard_errors(table, solution, noise))
+        return [standard_error_of_cbf(table, solution, noise), 0 * noise]
+
+    return by_chunk(series, tables, errors, 2)
+
+
+def _rows(image: FloatImage | None, places: Places) -> Rows:
+    """Values of an image at places in it when flattened, (1, voxels)."""
+    if image is None:
+        raise ValueError("the arterial compartment needs the noise level")
+    return image.reshape(-1)[places][None].astype(np.float32)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from aslkit.arterial import arterial_given_tissue
 from aslkit.encoding import CHANNELS, encode, to_image
 from aslkit.errors import InputError, UnavailableError
 from aslkit.fitting import (
@@ -19,7 +20,7 @@ from aslkit.fitting import (
 from aslkit.images import AslSeries, FloatImage, MaskImage, ParameterMaps
 from aslkit.networks import PhysicsResidualNet
 from aslkit.physics import delta_m, kinetic_model
-from aslkit.projection import Solution, arterial_given_tissue
+from aslkit.projection import Solution
 from aslkit.weights import Model
 
 SLICES_PER_BATCH = 8

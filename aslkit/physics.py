@@ -115,6 +115,16 @@ def tissue_slope(model: KineticModel, att):  # type: ignore[no-untyped-def]
     return _concatenate(_SLOPES[b.labeling](model, b, att[..., None, :]) for b in model.blocks)
 
 
+def kinks(model: KineticModel):  # type: ignore[no-untyped-def]
+    """Arrival times at which the slope of a tissue curve jumps [s], (slices, 2 n)."""
+    ends = [
+        b.plds - b.label_durations if b.labeling == "pasl" else b.plds + b.label_durations
+        for b in model.blocks
+    ]
+    times = [*(b.plds for b in model.blocks), *ends]
+    return namespace(times[0]).concatenate(times, axis=-2)[..., 0]
+
+
 def arterial_curve(model: KineticModel, abat):  # type: ignore[no-untyped-def]
     """ΔM/M0 per unit arterial blood volume, (..., voxels) -> (..., n, voxels).
 

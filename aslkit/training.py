@@ -235,7 +235,8 @@ def _draw_losses(out: Path) -> None:
 
     if not (out / METRICS).is_file():
         return
-    rows = list(csv.DictReader((out / METRICS).open()))
+    with (out / METRICS).open(newline="") as file:
+        rows = list(csv.DictReader(file))
     figure, axes = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
     axes.plot([int(r["step"]) for r in rows], [float(r["loss"]) for r in rows], linewidth=1)
     axes.set(xlabel="step", ylabel="loss (LS standard errors)")

@@ -8,6 +8,8 @@ import torch
 from scipy.optimize import least_squares
 
 from aslkit.acquisition import Acquisition, protocol
+from aslkit.arterial import arterial_given_tissue, solve_arterial
+from aslkit.cells import tabulate
 from aslkit.fitting import (
     FitSettings,
     cramer_rao_sd,
@@ -17,7 +19,7 @@ from aslkit.fitting import (
 )
 from aslkit.images import AslSeries, Flag, ParameterMaps
 from aslkit.physics import delta_m, kinetic_model
-from aslkit.projection import arterial_given_tissue, solve_arterial, solve_tissue
+from aslkit.projection import ATT_BOUNDS_S, solve_tissue
 from aslkit.simulation import PROTOCOLS, noise_sd
 
 OFF = FitSettings(macrovascular="off")
@@ -162,8 +164,9 @@ def test_torch_and_numpy_agree():
         ),
     )
     sd = np.full((1, 81), noise_sd(5))
+    both = (model, signal), (as_torch, torch.tensor(signal))
     for ours, theirs in (
-        (solve_tissue(model, signal), solve_tissue(as_torch, torch.tensor(signal))),
+        tuple(solve_tissue(tabulate(m, ATT_BOUNDS_S), s) for m, s in both),
         (
             solve_arterial(model, signal, sd),
             solve_arterial(as_torch, torch.tensor(signal), torch.tensor(sd)),

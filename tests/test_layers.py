@@ -20,7 +20,10 @@ LAYERS = """
     sidecars
     bids_layout runs
     physics noise metrics tiling
-    scoring preprocess projection calibration delays
+    cells scoring preprocess calibration delays
+    projection
+    arterial chunks
+    information
     gates fields
     lesions
     anatomy
