@@ -5,7 +5,7 @@
     rising / falling                 its slope just inside the lower / upper edge of each cell
 
 Between kinks a curve is an exponential, so a cubic through values and slopes at both edges
-(Hermite) is exact to about 1e-7 of it: any product with the data is interpolated instead of
+(Hermite) is exact to about 1e-6 of it: any product with the data is interpolated instead of
 computed again. numpy and torch run through the same code.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from aslkit.physics import KineticModel, kinks, namespace, tissue_curve, tissue_slope
 
 COARSE_S = 0.1  # widest cell
-TURN = 0.03  # radians that a unit curve may turn in a cell: keeps the cubic's error below 1e-6
+TURN = 0.03  # radians that a unit curve may turn in a cell: keeps the error of the cubic near 1e-6
 MOST_PIECES = 16
 INSIDE_S = 1e-5  # how far inside a cell the slopes at its edges are taken
 EDGE_DECIMALS = 6  # edges are rounded to so many decimals of a second

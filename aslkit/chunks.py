@@ -1,7 +1,8 @@
 """AslSeries -> images, a function of the signal applied to chunks of voxels on all cores.
 
 Slices that are read out at the same time after labeling share one model, and with it the tables
-that depend on the model alone; chunks are so small that these stay in the processor's cache.
+that depend on the model alone; chunks are large enough for numpy's overhead to be small beside
+the work, and small enough for memory not to grow with the image.
 """
 
 import os
@@ -17,7 +18,7 @@ from aslkit.images import AslSeries, FloatImage
 from aslkit.physics import KineticModel, kinetic_model, take_slices
 from aslkit.projection import whitened
 
-CHUNK_VOXELS = 1024
+CHUNK_VOXELS = 8192
 
 Places = NDArray[np.intp]
 Rows = NDArray[np.floating]

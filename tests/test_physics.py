@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from oracles import convolved
 
 from aslkit.acquisition import Acquisition, Timing, protocol
 from aslkit.physics import (
@@ -37,17 +38,6 @@ def test_signal_equals_the_published_anchors(labeling, t1_blood, att, expected):
     model = kinetic_model(Acquisition(protocol(labeling, PLDS, 1.8), t1_blood_s=t1_blood))
     signal = delta_m(model, np.array([[60.0]]), np.array([[att]]))[0, :, 0]
     np.testing.assert_allclose(1000 * signal, expected, atol=0.006)
-
-
-def convolved(labeling, t, tau, att, kinetic, n=200_000):
-    """Delivery convolved with decay after arrival, by the midpoint rule on the bolus."""
-    t1_blood, t1 = 1.65, 1.65 if kinetic == "single" else 1.3
-    arrived = min(max(t - att, 0), tau)
-    s = att + (np.arange(n) + 0.5) * arrived / n
-    travel = att if labeling == "pcasl" else s
-    kernel = np.exp(-travel / t1_blood - (t - s) / t1)
-    alpha = 0.85 if labeling == "pcasl" else 0.98
-    return 2 * alpha / 0.9 / 6000 * kernel.sum() * arrived / n
 
 
 @pytest.mark.parametrize("kinetic", ["single", "tissue"])
