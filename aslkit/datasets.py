@@ -1,7 +1,7 @@
 """Seed and step -> one batch of simulated, fitted and encoded slices; the stream never repeats."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -34,6 +34,14 @@ QUIET = 0.2  # of the noise: what the arterial priors may assume of a signal wit
 SIGMA_SCATTER = 0.05  # relative error of a noise level that was estimated from repeats
 CORRELATED_SHARE = 0.6  # of the slices with noise blurred by reconstruction or physiology
 CORRELATION_PIXELS = (0.3, 0.8)  # sigma of that blur
+WIDE_SHARE = 0.2  # at most, of the variance of such noise that whole regions have in common
+WIDE_PIXELS = (2.0, 16.0)  # sigma of those regions
+UNEVEN_SD = 0.3  # at most, relative scatter of the noise level that no estimate of it follows
+UNEVEN_PIXELS = 1.0  # sigma of its blur
+DISPERSION_S = 0.4  # at most, spread of the arrival times inside a voxel that a model ignores
+ARRIVALS = (-0.78, -0.45, 0.06, 1.17)  # quartiles' means of an exponential spread, centred
+GAIN_ERROR = 0.08  # at most, relative error of each delay's signal (background suppression, M0)
+EARLIEST_ATT_S = 0.05
 SMALLEST_BRAIN = 200  # pixels; slices with less are drawn again
 
 
@@ -120,8 +128,7 @@ def _encode_slice(
     inside = tissue.mask
     model = kinetic_model(scan.acquisition, 1, np.float32)
     sd = relative_sd[inside][None] * np.float32(noise_sd(_log_uniform(rng, config.snr_range)))
-    source = kinetic_model(scan.source, 1, np.float32)
-    clean = mixed_signal(source, tissue, lambda values: values[inside][None], scan.has_arterial)
+    clean = _clean_signal(rng, scan, tissue)
     mask = inside.reshape(config.patch, config.patch)
     signal = clean + _noise(rng, mask, clean.shape[1]) * sd[:, None]
     known_sd = _estimated_sd(rng, sd, model, signal, scan.is_arterial_fitted)
@@ -142,14 +149,50 @@ def _encode_slice(
     return {k: to_image(v.astype(np.float32), mask) for k, v in rows.items()}
 
 
+def _clean_signal(rng: np.random.Generator, scan: _Scan, tissue: Tissue) -> Voxels:
+    """Signal without noise (1, n, voxels); where constants are wrong, more of the model is."""
+    source = kinetic_model(scan.source, 1, np.float32)
+    parts = [tissue]
+    if scan.source != scan.acquisition:
+        spread = rng.uniform(0, DISPERSION_S)
+        parts = [_arriving(tissue, np.float32(spread * a)) for a in ARRIVALS]
+    clean = sum(
+        mixed_signal(source, p, lambda values: values[tissue.mask][None], scan.has_arterial)
+        for p in parts
+    )
+    if scan.source != scan.acquisition:
+        gains = rng.uniform(0, GAIN_ERROR) * rng.standard_normal((1, scan.source.n_timings, 1))
+        clean = clean * np.exp(gains)
+    return np.asarray(clean / len(parts), dtype=np.float32)
+
+
+def _arriving(tissue: Tissue, later_s: np.float32) -> Tissue:
+    """The tissue with all arrival times shifted."""
+    times = ("att_gm", "att_wm", "abat")
+    moved = {t: np.clip(getattr(tissue, t) + later_s, EARLIEST_ATT_S, None) for t in times}
+    return replace(tissue, **moved)
+
+
 def _noise(rng: np.random.Generator, mask: MaskImage, n: int) -> Voxels:
-    """Unit noise of the voxels in the mask, (1, n, voxels); often correlated among neighbours."""
+    """Noise of the voxels in the mask, (1, n, voxels), of unit variance on average.
+
+    Often correlated among neighbours and across regions, and uneven, as in vivo.
+    """
     noise = rng.standard_normal((n, *mask.shape), dtype=np.float32)
     if rng.random() < CORRELATED_SHARE:
-        sigma = rng.uniform(*CORRELATION_PIXELS)
-        noise = gaussian_filter(noise, (0, sigma, sigma))
-        noise /= noise.std()
-    return noise[None, :, mask]
+        near, wide = rng.uniform(*CORRELATION_PIXELS), rng.uniform(*WIDE_PIXELS)
+        share, spread = rng.uniform(0, WIDE_SHARE), rng.uniform(0, UNEVEN_SD)
+        noise = np.sqrt(1 - share) * _blurred(noise, near)
+        regions = _blurred(rng.standard_normal((n, *mask.shape), dtype=np.float32), wide)
+        level = spread * _blurred(rng.standard_normal((1, *mask.shape)), UNEVEN_PIXELS)
+        noise = (noise + np.sqrt(share) * regions) * np.exp(level - spread**2)
+    return np.asarray(noise[None, :, mask], dtype=np.float32)
+
+
+def _blurred(noise: Voxels, sigma: float) -> Voxels:
+    """Gaussian blur in-plane, rescaled to unit variance."""
+    blurred = gaussian_filter(noise, (0, sigma, sigma), mode="wrap")
+    return np.asarray(blurred / blurred.std())
 
 
 def _fit(model, signal: Voxels, sd: Voxels, has_arterial: bool) -> Solution:  # type: ignore[no-untyped-def]
