@@ -20,12 +20,14 @@ LAYERS = """
     sidecars
     bids_layout runs
     physics noise metrics tiling
-    scoring preprocess projection calibration delays
+    scoring preprocess projection calibration delays tissue
     gates fields
     lesions
     anatomy
-    bids derivatives encoding fitting phantoms
-    simulation
+    bids encoding fitting phantoms
+    diagnostics simulation
+    quality
+    derivatives
     protocols scanner
     networks losses
     datasets weights
