@@ -52,11 +52,7 @@ def write_results(
     Returns the files written, sidecars aside.
     """
     from aslkit.derivatives import describe, write_maps
-    from aslkit.diagnostics import (
-        degrees_of_freedom,
-        diagnostic_maps,
-        missing_diagnostics,
-    )
+    from aslkit.diagnostics import degrees_of_freedom, diagnostic_maps, missing_diagnostics
     from aslkit.fitting import fitted_signal
 
     if scan.out is None:
