@@ -184,7 +184,9 @@ def _noise(rng: np.random.Generator, mask: MaskImage, n: int) -> Voxels:
         share, spread = rng.uniform(0, WIDE_SHARE), rng.uniform(0, UNEVEN_SD)
         noise = np.sqrt(1 - share) * _blurred(noise, near)
         regions = _blurred(rng.standard_normal((n, *mask.shape), dtype=np.float32), wide)
-        level = spread * _blurred(rng.standard_normal((1, *mask.shape)), UNEVEN_PIXELS)
+        level = spread * _blurred(
+            rng.standard_normal((1, *mask.shape), dtype=np.float32), UNEVEN_PIXELS
+        )
         noise = (noise + np.sqrt(share) * regions) * np.exp(level - spread**2)
     return np.asarray(noise[None, :, mask], dtype=np.float32)
 

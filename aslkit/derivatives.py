@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from aslkit.errors import InputError
 from aslkit.images import AslSeries, Flag, FloatImage, ParameterMaps
 from aslkit.nifti import EXTENSIONS, stem, write_image
+from aslkit.quality import FIGURES, Figures
 from aslkit.runs import AslRun
 
+ENDS = ("low", "high")
 CBF_TOKEN = re.compile(r"(?<![A-Za-z0-9])cbf(?![A-Za-z0-9])")
 
 
@@ -30,6 +32,7 @@ class MapKind:
 
     units: str
     description: str
+    volumes: tuple[str, ...] = ()
 
 
 def write_maps(
@@ -37,9 +40,10 @@ def write_maps(
     out: Path,
     header: nib.Nifti1Header,
     sidecar: Mapping[str, object],
-    fitted: FloatImage | None = None,
+    figures: Figures,
+    extra: Mapping[str, FloatImage],
 ) -> list[Path]:
-    """Write every map and its JSON sidecar; nothing is left behind when one fails.
+    """Write maps and quality table with JSON sidecars; nothing is left behind when one fails.
 
     Parameters
     ----------
@@ -51,13 +55,15 @@ def write_maps(
         Of the ASL image, for affine, affine codes and units.
     sidecar : mapping
         Fields that all maps share.
-    fitted : array (x, y, z, n), optional
-        The model's ΔM/M0.
+    figures : Figures
+        Quality figures, for the table and the sidecar of the CBF map.
+    extra : mapping of arrays (x, y, z, …)
+        More maps, by kind.
 
     Returns
     -------
     list of Path
-        The images, the CBF map first.
+        The images, the CBF map first, and the table.
 
     Raises
     ------
@@ -72,7 +78,7 @@ def write_maps(
         "att-std": maps.att_std,
         "flags": maps.flags,
         "abv": maps.abv,
-        "fit": fitted,
+        **extra,
     }
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -83,8 +89,11 @@ def write_maps(
                     target = sibling(out, kind)
                     stored = np.uint8 if kind == "flags" else np.float32
                     write_image(Path(folder) / target.name, voxels.astype(stored), header)
-                    _write_sidecar(Path(folder) / f"{stem(target)}.json", kind, sidecar)
+                    shared = {**sidecar, "QualityFigures": figures} if kind == "cbf" else sidecar
+                    _write_sidecar(Path(folder) / f"{stem(target)}.json", kind, shared)
                     targets.append(target)
+            table = stem(sibling(out, "quality"))
+            _write_table(Path(folder) / table, figures)
             for path in sorted(Path(folder).iterdir()):
                 os.replace(path, out.parent / path.name)
     except OSError as error:
@@ -95,7 +104,7 @@ def write_maps(
             expected="a writable folder with room for the maps",
             fix="give another -o",
         ) from error
-    return targets
+    return [*targets, out.with_name(f"{table}.tsv")]
 
 
 def check_output(out: Path) -> None:
@@ -131,8 +140,11 @@ def version() -> str:
         return "not installed"
 
 
-def describe(runs: Sequence[AslRun], series: AslSeries) -> dict[str, object]:
-    """Everything of the input and the model that the maps depend on, as sidecar fields."""
+def describe(runs: Sequence[AslRun], series: AslSeries, notes: Sequence[str]) -> dict[str, object]:
+    """Everything of the input and the model that the maps depend on, as sidecar fields.
+
+    `notes` are put after those of the runs.
+    """
     acquisition, timings = series.acquisition, series.acquisition.timings
     return {
         "SkullStripped": False,
@@ -156,7 +168,7 @@ def describe(runs: Sequence[AslRun], series: AslSeries) -> dict[str, object]:
         "PartitionCoefficient": acquisition.partition_ml_per_g,
         "NoiseOrigin": "residuals" if series.noise_sd is None else "repeats",
         "Overrides": runs[0].overrides.changed,
-        "Notes": list(dict.fromkeys(note for run in runs for note in run.notes)),
+        "Notes": [*dict.fromkeys(note for run in runs for note in run.notes), *notes],
     }
 
 
@@ -181,10 +193,26 @@ def _write_sidecar(path: Path, kind: str, shared: Mapping[str, object]) -> None:
     }
     if kind == "flags":
         fields["Levels"] = {str(int(flag)): flag.name for flag in Flag}
-    path.write_text(
-        json.dumps({**fields, **shared}, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
-        encoding="utf-8",
-    )
+    if _KINDS[kind].volumes:
+        fields["Volumes"] = list(_KINDS[kind].volumes)
+    _write_json(path, {**fields, **shared})
+
+
+def _write_table(path: Path, figures: Figures) -> None:
+    """The figures as a table of one row, path.tsv, and the meaning of its columns, path.json."""
+    values = ["n/a" if v is None else f"{v:.6g}" for v in figures.values()]
+    rows = ("\t".join(figures), "\t".join(values))
+    path.with_name(f"{path.name}.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    columns = {
+        name: {"Units": FIGURES[name].units, "Description": FIGURES[name].description}
+        for name in figures
+    }
+    _write_json(path.with_name(f"{path.name}.json"), columns)
+
+
+def _write_json(path: Path, fields: Mapping[str, object]) -> None:
+    text = json.dumps(fields, indent=2, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 _KINDS = {
@@ -195,4 +223,11 @@ _KINDS = {
     "flags": MapKind("arbitrary", "Quality of every voxel's estimate"),
     "abv": MapKind("1", "Arterial blood volume, a fraction"),
     "fit": MapKind("1", "Fitted control - label difference, a fraction of M0"),
+    "chi2": MapKind("1", "Reduced chi2: squared residuals over noise and degrees of freedom"),
+    "adequacy": MapKind("1", "Probability of a chi2 at least as large, were the model true"),
+    "cbf-ci95": MapKind("mL/100 g/min", "95 % interval of the cerebral blood flow", ENDS),
+    "att-ci95": MapKind("s", "95 % interval of the arterial transit time, cut at ATTBounds", ENDS),
+    "pld": MapKind(
+        "s", "Post-labeling delay with slice timing; a volume per entry of PostLabelingDelay"
+    ),
 }

@@ -20,15 +20,17 @@ LAYERS = """
     sidecars
     bids_layout runs
     physics noise metrics tiling
-    cells scoring preprocess calibration delays
+    cells scoring preprocess calibration delays tissue
     projection
     arterial chunks
     information
     gates fields
     lesions
     anatomy
-    bids derivatives encoding fitting phantoms
-    simulation
+    bids encoding fitting phantoms
+    diagnostics simulation
+    quality
+    derivatives
     protocols scanner
     networks losses
     datasets weights

@@ -133,11 +133,11 @@ def test_the_command_predicts_a_simulated_scan_from_file_to_files(tmp_path):
     runs = [str(perf / f"sub-01_acq-{a}_asl.nii.gz") for a in ("pcasl", "vsasl")]
     out = tmp_path / "out" / "cbf.nii.gz"
     inputs = ["-i", runs[0], "-i", runs[1], "-o", str(out), "--macrovascular", "off"]
-    done = CliRunner().invoke(asl_predict, [*inputs, "--device", "cpu"])
+    done = CliRunner().invoke(asl_predict, [*inputs, "--device", "cpu", "--diagnostics"])
     assert done.exit_code == 0, done.output
-    names = ("cbf", "att", "cbf-std", "att-std", "flags")
+    names = ("cbf", "att", "cbf-std", "att-std", "flags", "chi2", "cbf-ci95", "att-ci95", "pld")
     written = {f"{n}.{e}" for n in names for e in ("nii.gz", "json")}
-    assert {p.name for p in out.parent.iterdir()} == written
+    assert {p.name for p in out.parent.iterdir()} == written | {"quality.tsv", "quality.json"}
     truth = tmp_path / "sim" / "derivatives" / "truth" / "sub-01" / "perf"
     cbf, true = (nib.load(p).get_fdata() for p in (out, truth / "sub-01_cbf.nii.gz"))
     assert np.abs(cbf - true)[true > 5].mean() < 1.5

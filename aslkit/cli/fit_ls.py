@@ -14,6 +14,7 @@ from aslkit.cli.scan_options import (
     ScanArguments,
     read_runs,
     read_series,
+    read_tissue,
     scan_options,
 )
 from aslkit.errors import InputError
@@ -55,8 +56,8 @@ def main(
 ) -> None:
     """CBF and arrival time of an ASL scan by exact voxel-wise least squares.
 
-    Writes CBF [ml/100 g/min], ATT [s], their standard errors and flags, each with a JSON sidecar
-    of everything used.
+    Writes CBF [ml/100 g/min], ATT [s], their standard errors, flags, and a table of quality
+    figures, each with a JSON sidecar.
     """
     started = time.perf_counter()
     if scan.macrovascular == "on" and (att or cbf_bounds):
@@ -65,8 +66,10 @@ def main(
     if scan.dry_run:
         return
     from aslkit.fitting import FitSettings, fit_least_squares
+    from aslkit.quality import quality_figures
 
     series = read_series(scan, runs, sigma_mm or 0.0)
+    tissue = read_tissue(scan, runs, series.mask)
     try:
         settings = FitSettings(att_bounds, cbf_bounds, scan.macrovascular, _att(att, series, runs))
     except ValueError as error:
@@ -74,8 +77,10 @@ def main(
     has_arterial = settings.has_arterial(series.acquisition)
     say(f"arterial compartment: {'on' if has_arterial else 'off'} ({scan.macrovascular})")
     maps = fit_least_squares(series, settings)
-    files = write_results(scan, runs, series, maps, _describe(settings, series, sigma_mm, att))
-    print_summary(series, maps, files, time.perf_counter() - started)
+    figures = quality_figures(series, maps, settings, tissue)
+    estimator = _describe(settings, series, sigma_mm, att)
+    files = write_results(scan, runs, series, maps, settings, estimator, figures)
+    print_summary(series, maps, figures, files, time.perf_counter() - started)
 
 
 def _att(

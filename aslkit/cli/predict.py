@@ -8,7 +8,13 @@ import click
 
 from aslkit.cli.common import aslkit_command, listing_option, say
 from aslkit.cli.results import print_summary, write_results
-from aslkit.cli.scan_options import ScanArguments, read_runs, read_series, scan_options
+from aslkit.cli.scan_options import (
+    ScanArguments,
+    read_runs,
+    read_series,
+    read_tissue,
+    scan_options,
+)
 from aslkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,8 +41,8 @@ def _models() -> "dict[str, Path]":
 def main(scan: ScanArguments, model_name: str | None, device: str) -> None:
     """CBF and arrival time of an ASL scan by a network that corrects least squares.
 
-    Writes CBF [ml/100 g/min], ATT [s], their standard deviations and flags, each with a JSON
-    sidecar of everything used.
+    Writes CBF [ml/100 g/min], ATT [s], their standard deviations, flags, and a table of quality
+    figures, each with a JSON sidecar.
     """
     started = time.perf_counter()
     runs = read_runs(scan)
@@ -47,8 +53,10 @@ def main(scan: ScanArguments, model_name: str | None, device: str) -> None:
     model = load_model(model_name or DEFAULT_MODEL)
     from aslkit.fitting import FitSettings
     from aslkit.inference import check_range, predict
+    from aslkit.quality import quality_figures
 
     series = read_series(scan, runs)
+    tissue = read_tissue(scan, runs, series.mask)
     _refuse_single_delay(scan, series)
     settings = FitSettings(macrovascular=scan.macrovascular)
     has_arterial = settings.has_arterial(series.acquisition)
@@ -62,10 +70,12 @@ def main(scan: ScanArguments, model_name: str | None, device: str) -> None:
         "Model": model.name,
         "ModelSha256": model.sha256,
         "ArterialCompartment": has_arterial,
+        "ATTBounds": list(settings.att_bounds_s),
         "Warnings": warnings,
     }
-    files = write_results(scan, runs, series, maps, estimator)
-    print_summary(series, maps, files, time.perf_counter() - started)
+    figures = quality_figures(series, maps, settings, tissue)
+    files = write_results(scan, runs, series, maps, settings, estimator, figures)
+    print_summary(series, maps, figures, files, time.perf_counter() - started)
 
 
 def _refuse_single_delay(scan: ScanArguments, series: "AslSeries") -> None:

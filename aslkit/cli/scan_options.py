@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from aslkit.images import AslSeries, MaskImage
     from aslkit.overrides import Overrides
     from aslkit.runs import AslRun
+    from aslkit.tissue import TissueMaps
 
 Result = TypeVar("Result")
 
@@ -75,7 +76,10 @@ class ScanArguments:
     slice_dt_s: float | None
     partition_ml_per_g: float | None
     macrovascular: str
+    gm: Path | None
+    wm: Path | None
     fitted: bool
+    diagnostics: bool
     dry_run: bool
 
     def overrides(self) -> "Overrides":
@@ -111,6 +115,8 @@ def read_runs(scan: ScanArguments) -> "list[AslRun]":
         raise click.UsageError("give the ASL image: -i FILE")
     if scan.out is None and not scan.dry_run:
         raise click.UsageError("give the CBF map to write: -o FILE")
+    if (scan.gm is None) != (scan.wm is None):
+        raise click.UsageError("give both tissue maps: --gm FILE --wm FILE")
     if scan.out is not None:
         check_output(scan.out)
     overrides = scan.overrides()
@@ -134,6 +140,17 @@ def read_series(
     series = series_from_runs(runs, mask, smoothing_sigma_mm)
     _check_macrovascular(scan, series)
     return series
+
+
+def read_tissue(
+    scan: ScanArguments, runs: "list[AslRun]", mask: "MaskImage"
+) -> "TissueMaps | None":
+    """The user's tissue maps, if there are any."""
+    from aslkit import tissue
+
+    if scan.gm is None or scan.wm is None:
+        return None
+    return tissue.read_tissue(scan.gm, scan.wm, mask, runs[0].affine)
 
 
 def _check_macrovascular(scan: ScanArguments, series: "AslSeries") -> None:
@@ -236,6 +253,15 @@ _OPTIONS = (
         show_default=True,
         help="Arterial compartment.",
     ),
+    click.option(
+        "--gm", type=_FILE, metavar="FILE", help="Grey matter probability, for quality figures."
+    ),
+    click.option("--wm", type=_FILE, metavar="FILE", help="White matter probability, likewise."),
     click.option("--fitted", is_flag=True, help="Also write the model's signal, fit.nii.gz."),
+    click.option(
+        "--diagnostics",
+        is_flag=True,
+        help="Also write chi2, model adequacy, 95 % intervals and the delay of every voxel.",
+    ),
     click.option("--dry-run", is_flag=True, help="Print what was understood of the input; stop."),
 )
