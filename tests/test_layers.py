@@ -14,13 +14,14 @@ PACKAGE = Path(aslkit.__file__).parent
 # A module imports only from lines above its own.
 LAYERS = """
     errors
-    acquisition config resources
+    acquisition config resources textfiles
     images overrides
     nifti
     sidecars
-    bids_layout runs
+    bids_layout m0scans runs
     physics noise metrics tiling
-    scoring preprocess projection calibration delays
+    scoring preprocess projection calibration contexts delays efficiency
+    timing_table
     gates fields
     lesions
     anatomy

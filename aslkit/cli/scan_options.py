@@ -115,6 +115,8 @@ def read_runs(scan: ScanArguments) -> "list[AslRun]":
         check_output(scan.out)
     overrides = scan.overrides()
     runs = [read_run(path, overrides) for path in scan.inputs]
+    if scan.out is not None:
+        check_output(scan.out, [source for run in runs for source in run.sources])
     say(timing_table(runs))
     if overrides.changed:
         say("overrides: " + ", ".join(f"{k} = {v}" for k, v in overrides.changed.items()))
