@@ -143,6 +143,15 @@ def read_slice_offsets(
     """Delay of each slice after the first acquired one [s], in array order."""
     sidecar, n_slices = image.sidecar, image.volumes.shape[2]
     if overrides.slice_dt_s is not None:
+        span_s = overrides.slice_dt_s * (n_slices - 1)
+        if span_s > LONGEST_DELAY_S:
+            raise InputError(
+                "--slice-dt",
+                "",
+                found=f"{span_s:g} s for {n_slices} slices",
+                expected=f"at most {LONGEST_DELAY_S:g} s",
+                fix=f"give --slice-dt {overrides.slice_dt_s / 1000:g} if it was milliseconds",
+            )
         return tuple(overrides.slice_dt_s * i for i in range(n_slices)), ()
     readout, times = sidecar.text("MRAcquisitionType"), sidecar.numbers("SliceTiming")
     if readout not in (None, *READOUTS):

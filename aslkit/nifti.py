@@ -3,10 +3,13 @@
 import math
 import os
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from nibabel import imageglobals
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
@@ -17,6 +20,7 @@ from aslkit.images import FloatImage, MaskImage
 EXTENSIONS = (".nii.gz", ".nii")
 SAME_AFFINE_MM = 1e-3  # affines that differ by less describe the same grid
 
+REPAIRED_LEVEL = 30  # nibabel's level of faults that change how a header is understood
 GZIP_LIMIT = 1100  # deflate shrinks at most 1032-fold
 VOXEL_MM = (0.05, 100.0)  # edges of a voxel
 SINGULAR = 1e-3  # volume of a unit cell whose axes lie in one plane
@@ -61,7 +65,8 @@ def read_volumes(path: Path) -> tuple[FloatImage, nib.Nifti1Header]:
     if not path.name.endswith(EXTENSIONS):
         _refuse(path, found=f"a {path.suffix or 'nameless'} file", expected=".nii or .nii.gz")
     try:
-        image = nib.load(path)
+        with _strict_headers():
+            image = nib.load(path)
         if not isinstance(image, nib.Nifti1Image):
             raise ImageFileError(f"{type(image).__name__} is no NIfTI")
         _check_header(path, image.header)
@@ -77,6 +82,17 @@ def read_volumes(path: Path) -> tuple[FloatImage, nib.Nifti1Header]:
             fix="copy or convert it again",
         ) from error
     return _as_4d(path, voxels), image.header
+
+
+@contextmanager
+def _strict_headers() -> Iterator[None]:
+    """Makes nibabel raise where it would repair a header, with a line on stderr."""
+    imageglobals.logger.disabled = True
+    try:
+        with imageglobals.ErrorLevel(REPAIRED_LEVEL):
+            yield
+    finally:
+        imageglobals.logger.disabled = False
 
 
 def _check_header(path: Path, header: nib.Nifti1Header) -> None:

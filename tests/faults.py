@@ -312,6 +312,7 @@ FAULTS = {
     "BolusCutOffTechnique is unknown": scan(
         **PASL, BolusCutOffDelayTime=0.8, BolusCutOffTechnique="Q3TIPS"
     ),
+    "--slice-dt is in milliseconds": options("--slice-dt", "45"),
     "--plds are in milliseconds": options("--plds", "500,1000,1800"),
     "--plds are of a wrong number": options("--plds", "0.5,1,1.5,2"),
     # labeling
