@@ -5,23 +5,21 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
-from numpy.typing import NDArray
-from scipy import ndimage
 
 from aslkit.errors import InputError
 from aslkit.images import FloatImage
 from aslkit.m0scans import find_m0scans, m0_candidates
-from aslkit.nifti import by, is_same_grid, read_volumes
+from aslkit.nifti import read_volumes
 from aslkit.overrides import Overrides
+from aslkit.resampling import on_grid_of
 from aslkit.runs import PERFUSION_CONTEXTS, Calibration, RawImage
 from aslkit.sidecars import Sidecar, absolute, dataset_root, read_sidecar
 
 RELAXED_TR_S = 5.0  # M0 of a longer TR needs no correction (Alsop 2015, doi:10.1002/mrm.25197)
+SHORTEST_TR_S = 0.1
 LONGEST_TR_S = 60.0  # a longer TR is milliseconds written for seconds
-COVERAGE = 0.95  # part of the ASL voxels that an M0 on another grid has to cover
-EDGE_VOXELS = 1e-3  # rounding of affines at the edge of the field of view
+GAINS = (1e-7, 1e3)  # mean ASL signal over M0: control images about 1, differences about 0.005
 M0_TYPES = ("Separate", "Included", "Estimate", "Absent")
 READOUT = {
     "EchoTime": (" s", "T2* decay does not cancel (--m0-scale X)"),
@@ -37,6 +35,12 @@ def read_calibration(image: RawImage, overrides: Overrides) -> Calibration:
     InputError
         When there is none, it contradicts M0Type, or it lies on a grid that does not fit.
     """
+    calibration = _found(image, overrides)
+    _check_gain(image, calibration)
+    return calibration
+
+
+def _found(image: RawImage, overrides: Overrides) -> Calibration:
     if overrides.m0 is not None:
         return _given(image, overrides.m0, overrides)
     m0_type = _m0_type(image)
@@ -64,6 +68,23 @@ def _of_type(image: RawImage, m0_type: str, overrides: Overrides) -> Calibration
     if m0_type == "Estimate":
         return _from_estimate(sidecar, overrides)
     return _from_controls(image, overrides)
+
+
+def _check_gain(image: RawImage, calibration: Calibration) -> None:
+    """Refuse an M0 whose unit is not that of the ASL images."""
+    m0 = np.asarray(calibration.equilibrium, dtype=np.float64)
+    volumes = image.volumes[..., image.indices(*PERFUSION_CONTEXTS)]
+    strength = np.nanmean(np.abs(volumes), dtype=np.float64)
+    gain = strength / m0[np.isfinite(m0) & (m0 > 0)].mean()
+    lowest, highest = GAINS
+    if not lowest <= gain <= highest:
+        raise InputError(
+            calibration.origin,
+            "M0",
+            found=f"ASL images of {gain:.2g} times its signal",
+            expected=f"a ratio of {lowest:g} to {highest:g}",
+            fix="give the M0 of this series, or its gain with --m0-scale",
+        )
 
 
 def _m0_type(image: RawImage) -> str:
@@ -146,7 +167,7 @@ def _from_volumes(
 def _from_file(image: RawImage, path: Path, overrides: Overrides) -> Calibration:
     volumes, header = read_volumes(path)
     sidecar = read_sidecar(path)
-    mean = _on_grid(_mean(volumes, path), header, image, path)
+    mean = on_grid_of(image, _mean(volumes, path), header, path)
     indices = list(range(volumes.shape[3]))
     tr_s, notes = repetition_time(sidecar, len(indices), indices)
     m0_readout = {f: _values(sidecar, f, len(indices), indices) for f in READOUT}
@@ -200,12 +221,14 @@ def repetition_time(
         if values is None:
             continue
         used = np.unique(values[indices])
-        if not (used >= 0).all() or used.max() > LONGEST_TR_S:
+        wrong = used[(used != 0) & ((used < SHORTEST_TR_S) | (used > LONGEST_TR_S))]
+        if wrong.size:
+            is_long = wrong[-1] > LONGEST_TR_S
             raise sidecar.refuse(
                 field,
-                found=f"{used.max():g}" if used.min() >= 0 else f"{used.min():g}",
-                expected=f"seconds, 0 to {LONGEST_TR_S:g}",
-                fix=f'write "{field}": {used.max() / 1000:g}' if used.min() >= 0 else "correct it",
+                found=f"{wrong[-1]:g}",
+                expected=f"seconds, {SHORTEST_TR_S:g} to {LONGEST_TR_S:g}, or 0 where unknown",
+                fix=f'write "{field}": {wrong[-1] / 1000:g}' if is_long else "correct it",
             )
         if used.size > 1:
             raise sidecar.refuse(
@@ -249,35 +272,3 @@ def _mean(volumes: FloatImage, path: Path) -> FloatImage:
             fix="check which volume is the m0scan, or give --m0 FILE",
         )
     return mean
-
-
-def _on_grid(m0: FloatImage, header: nib.Nifti1Header, image: RawImage, path: Path) -> FloatImage:
-    """M0 on the grid of the ASL image, linearly interpolated where the grids differ."""
-    shape, affine = image.volumes.shape[:3], image.header.get_best_affine()
-    has_equal_affine = is_same_grid(header.get_best_affine(), affine)
-    if has_equal_affine and m0.shape == shape:
-        return m0
-    is_placed = all(int(h["qform_code"]) or int(h["sform_code"]) for h in (header, image.header))
-    if is_placed and not has_equal_affine:
-        resampled = _resample(m0, np.linalg.solve(header.get_best_affine(), affine), shape)
-        if np.isfinite(resampled).mean() >= COVERAGE * np.isfinite(m0).mean():
-            return resampled
-    raise InputError(
-        path,
-        "image grid",
-        found=f"{by(m0.shape)} voxels that do not cover the ASL series",
-        expected=f"the grid of {image.path.name}, {by(shape)} voxels",
-        fix="resample the M0 image to the ASL series, or give another --m0 FILE",
-    )
-
-
-def _resample(
-    voxels: FloatImage, to_source: NDArray[np.float64], shape: tuple[int, ...]
-) -> FloatImage:
-    """Voxels at the places of another grid; NaN outside the field of view."""
-    grid = np.indices(shape).reshape(3, -1)
-    places = to_source[:3, :3] @ grid + to_source[:3, 3:]
-    middle = (np.array(voxels.shape)[:, None] - 1) / 2
-    is_inside = (np.abs(places - middle) <= middle + 0.5 + EDGE_VOXELS).all(axis=0)
-    values = ndimage.map_coordinates(voxels, places, order=1, mode="nearest")
-    return np.where(is_inside, values, np.nan).reshape(shape).astype(np.float32)

@@ -5,6 +5,7 @@ from aslkit.overrides import Overrides
 from aslkit.runs import Efficiency
 from aslkit.sidecars import Sidecar
 
+LOWEST_EFFICIENCY = 0.01
 MOST_PULSES = 10  # of any published scheme
 
 
@@ -23,9 +24,11 @@ def read_efficiency(
     if overrides.alpha is not None:
         alpha, origin = overrides.alpha, "--alpha"
     elif measured is not None:
-        if not 0 < measured <= 1:
+        if not LOWEST_EFFICIENCY <= measured <= 1:
             raise sidecar.refuse(
-                "LabelingEfficiency", expected="a fraction, 0 to 1", fix="write it as a fraction"
+                "LabelingEfficiency",
+                expected=f"a fraction, {LOWEST_EFFICIENCY:g} to 1",
+                fix="write it as a fraction",
             )
         alpha, origin = measured, "LabelingEfficiency"
     n_pulses, notes = _n_pulses(sidecar, overrides)

@@ -21,6 +21,7 @@ EXTENSIONS = (".nii.gz", ".nii")
 SAME_AFFINE_MM = 1e-3  # affines that differ by less describe the same grid
 
 REPAIRED_LEVEL = 30  # nibabel's level of faults that change how a header is understood
+LARGEST_VOXEL = 1e12  # of any scanner; the bytes of a larger one are damaged
 GZIP_LIMIT = 1100  # deflate shrinks at most 1032-fold
 VOXEL_MM = (0.05, 100.0)  # edges of a voxel
 SINGULAR = 1e-3  # volume of a unit cell whose axes lie in one plane
@@ -81,6 +82,16 @@ def read_volumes(path: Path) -> tuple[FloatImage, nib.Nifti1Header]:
             expected="a complete NIfTI file",
             fix="copy or convert it again",
         ) from error
+    voxels[np.isinf(voxels)] = np.nan  # as unusable as what is not a number
+    extremes = (np.nanmin(voxels), np.nanmax(voxels)) if np.isfinite(voxels).any() else (0, 0)
+    if max(-extremes[0], extremes[1]) > LARGEST_VOXEL:
+        _refuse(
+            path,
+            "voxels",
+            found=f"values of {extremes[0]:.3g} to {extremes[1]:.3g}",
+            expected=f"scanner units, at most {LARGEST_VOXEL:g}",
+            fix="copy or convert it again",
+        )
     return _as_4d(path, voxels), image.header
 
 

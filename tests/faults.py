@@ -258,6 +258,7 @@ FAULTS = {
     "the affine is in metres": affine(np.diag([0.0035, 0.0035, 0.005, 1])),
     "a volume has no numbers": voxels(part(np.nan, 4)),
     "a volume is all zeros": voxels(part(0, 4)),
+    "a voxel has no scanner's value": voxels(part(1e30, 4)),
     "no volume has numbers": voxels(lambda v: np.full_like(v, np.nan)),
     # volume types
     "the aslcontext file is empty": file(TSV, ""),
@@ -364,6 +365,7 @@ FAULTS = {
     "the TR of the M0 volumes differs": m0(
         np.stack([volumes()[..., 0]] * 2, axis=3), RepetitionTimePreparation=[4.0, 8.0]
     ),
+    "M0 is in another unit": m0(np.full(SHAPE, 1e-3, np.float32)),
     "--m0 is 0": options("--m0", "0"),
     "--m0 is not a number": options("--m0", "nan"),
     "--m0 names no file": options("--m0", "nowhere.nii.gz"),

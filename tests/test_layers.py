@@ -19,7 +19,7 @@ LAYERS = """
     nifti
     sidecars
     bids_layout m0scans runs
-    physics noise metrics tiling
+    physics noise metrics tiling resampling
     scoring preprocess projection calibration contexts delays efficiency
     timing_table
     gates fields

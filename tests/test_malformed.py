@@ -53,6 +53,12 @@ def test_a_name_that_is_too_long(tmp_path):
     [
         ["--att-bounds", "2,1"],
         ["--att-bounds", "1"],
+        ["--att-bounds", "100,4000"],
+        ["--t1b", "1650"],
+        ["--m0-tr", "1e-9"],
+        ["--lambda", "90"],
+        ["--bolus-duration", "inf"],
+        ["--smooth", "1e9"],
         ["--plds", "a,b"],
         ["--plds", "nan"],
         ["--alpha", "1.5"],
