@@ -14,7 +14,7 @@ from aslkit.errors import InputError
 from aslkit.nifti import read_volumes
 from aslkit.overrides import AS_STORED, Overrides
 from aslkit.runs import PERFUSION_CONTEXTS, AslRun, RawImage, timing_groups, unpaired_volumes
-from aslkit.sidecars import Sidecar, entities, read_sidecar
+from aslkit.sidecars import Sidecar, entities, is_magnitude, read_sidecar
 from aslkit.timing_table import timing_table
 
 __all__ = ["Overrides", "read_run", "timing_table"]
@@ -94,7 +94,7 @@ def _read_image(path: Path, overrides: Overrides) -> tuple[RawImage, tuple[Path,
 def _refuse_unsupported(image: RawImage) -> None:
     """Refuse series that need decoding, combination or another signal model first."""
     sidecar, names = image.sidecar, entities(image.path)[0]
-    if names.get("part", "mag") != "mag":
+    if not is_magnitude(image.path):
         raise InputError(
             image.path,
             "part",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from aslkit.errors import InputError
 from aslkit.nifti import EXTENSIONS
-from aslkit.sidecars import entities
+from aslkit.sidecars import is_magnitude
 
 JOINT = re.compile(r"_acq-(pcasl|vsasl)(?=_)")  # see bids-asl: one run each, otherwise equal names
 
@@ -22,7 +22,7 @@ def find_acquisitions(bids_dir: Path) -> list[tuple[Path, ...]]:
         path
         for extension in EXTENSIONS
         for path in bids_dir.glob(f"sub-*/**/perf/*_asl{extension}")
-        if entities(path)[0].get("part", "mag") == "mag"
+        if is_magnitude(path)
     ]
     groups: dict[Path, list[Path]] = {}
     for path in sorted(images):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aslkit.nifti import EXTENSIONS, stem
-from aslkit.sidecars import absolute, dataset_root, entities, read_sidecar
+from aslkit.sidecars import absolute, dataset_root, entities, is_magnitude, read_sidecar
 
 
 def find_m0scans(image: Path) -> list[Path]:
@@ -19,11 +19,12 @@ def find_m0scans(image: Path) -> list[Path]:
 
 
 def m0_candidates(image: Path) -> list[Path]:
-    """All m0scan images in perf/ folders of the subject, or beside the image."""
+    """All magnitude m0scan images in perf/ folders of the subject, or beside the image."""
     folder = absolute(image).parent
     subject = next((p for p in folder.parents if p.name.startswith("sub-")), None)
     folders = sorted(subject.glob("**/perf")) if subject else [folder]
-    return [p for f in folders for e in EXTENSIONS for p in sorted(f.glob(f"*_m0scan{e}"))]
+    paths = [p for f in folders for e in EXTENSIONS for p in sorted(f.glob(f"*_m0scan{e}"))]
+    return [p for p in paths if is_magnitude(p)]
 
 
 def _closest_by_entities(paths: Sequence[Path], image: Path) -> list[Path]:

@@ -109,6 +109,11 @@ def entities(path: Path) -> tuple[dict[str, str], str]:
     return {key: value for key, _, value in pairs}, suffix
 
 
+def is_magnitude(path: Path) -> bool:
+    """Whether a file name is that of a magnitude image, not of its phase or another part."""
+    return entities(path)[0].get("part", "mag") == "mag"
+
+
 def absolute(path: Path) -> Path:
     """Absolute path with symbolic links kept: data stores keep the voxels behind links."""
     return Path(os.path.abspath(path))

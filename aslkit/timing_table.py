@@ -15,27 +15,30 @@ def timing_table(runs: Sequence[AslRun]) -> str:
     """What was understood of the runs, one paragraph each, warnings last."""
     together = joined_acquisition(runs)
     plds = [t.pld_s for t in together.timings if t.labeling != "vsasl"]
-    early = f"{len(plds)} delays from {min(plds, default=0):g} s"
+    early = f"{len(plds)} delay{'s' * (len(plds) > 1)} from {min(plds, default=0):g} s"
     reason = "vascular crushing" if together.has_crusher and plds else early if plds else "VSASL"
     state = "on" if together.has_arterial_signal else "off"
-    arterial = f"arterial    compartment {state} with --macrovascular auto ({reason})"
-    return "\n\n".join(_run_table(run, arterial) for run in runs)
+    has_repeats = any(len(pairs) > 1 for run in runs for pairs in timing_groups(run).values())
+    noise = (
+        "the scatter of the repeats" if has_repeats else "the residuals of the fit (no repeats)"
+    )
+    shared = [
+        f"  noise       from {noise}",
+        f"  arterial    compartment {state} with --macrovascular auto ({reason})",
+    ]
+    return "\n\n".join(_run_table(run, shared) for run in runs)
 
 
-def _run_table(run: AslRun, arterial: str) -> str:
+def _run_table(run: AslRun, shared: Sequence[str]) -> str:
     groups = timing_groups(run)
-    n_slices = run.volumes.shape[2]
-    offsets = np.broadcast_to(run.slice_offsets_s, n_slices)
-    most = max(len(pairs) for pairs in groups.values())
-    noise = "the scatter of the repeats" if most > 1 else "the residuals of the fit (no repeats)"
+    offsets = np.broadcast_to(run.slice_offsets_s, run.volumes.shape[2])
     lines = [
         f"{run.source}",
         f"  volumes     {_volumes(run)}",
         f"  labeling    {run.labeling.upper()}, efficiency {_efficiency(run.efficiency)}",
         f"  readout     {_readout(offsets)}" + (", vascular crushing" if run.has_crusher else ""),
         f"  M0          {_calibration(run.calibration)}",
-        f"  noise       from {noise}",
-        f"  {arterial}",
+        *shared,
         HEADER,
     ]
     for number, (timing, pairs) in enumerate(

@@ -64,6 +64,13 @@ def test_of_two_linked_m0_images_the_one_of_the_same_run_counts(tmp_path):
     assert np.allclose(read_run(image).calibration.m0[head()], M0, atol=1)
 
 
+def test_the_phase_of_an_m0_image_is_not_taken_for_another_m0(tmp_path):
+    image = write_session(tmp_path, f"ses-2/perf/{ENTITIES}_asl.nii")
+    fields = {"IntendedFor": f"ses-2/perf/{ENTITIES}_asl.nii"}
+    write_m0(image, np.ones(SHAPE, np.float32), fields, name=f"{ENTITIES}_part-phase_m0scan")
+    assert np.allclose(read_run(image).calibration.m0[head()], M0, atol=1)
+
+
 def test_the_runs_of_a_joint_acquisition_are_found_together_and_phase_images_left_out(tmp_path):
     for name in ("sub-01_acq-pcasl_run-1", "sub-01_acq-vsasl_run-1", "sub-01_part-phase"):
         write_scan(tmp_path, name=name)
@@ -220,6 +227,16 @@ def test_the_timing_table_shows_what_was_understood(tmp_path):
         "      2         1.8         1                 1.1 to 1       2   5-4 11-10",
         "      3         1.8       1.8               1.9 to 1.8       2   7-6 13-12",
     ]
+
+
+def test_one_run_with_repeats_gives_the_noise_of_a_joint_acquisition(tmp_path):
+    repeated = write_scan(tmp_path, name="sub-01_acq-pcasl")
+    contexts = [c if i < 7 else "n/a" for i, c in enumerate(CONTEXTS)]
+    fields = {"ArterialSpinLabelingType": "VSASL"}
+    single = write_scan(tmp_path, fields, contexts, name="sub-01_acq-vsasl")
+    table = timing_table([read_run(repeated), read_run(single)])
+    assert table.count("noise       from the scatter of the repeats") == 2
+    assert "residuals" in timing_table([read_run(single)])
 
 
 def test_difference_volumes_are_listed_as_such(tmp_path):
