@@ -75,7 +75,8 @@ def _check_gain(image: RawImage, calibration: Calibration) -> None:
     m0 = np.asarray(calibration.equilibrium, dtype=np.float64)
     volumes = image.volumes[..., image.indices(*PERFUSION_CONTEXTS)]
     strength = np.nanmean(np.abs(volumes), dtype=np.float64)
-    gain = strength / m0[np.isfinite(m0) & (m0 > 0)].mean()
+    usable = m0[np.isfinite(m0) & (m0 > 0)]
+    gain = strength / usable.mean() if usable.size else math.inf
     lowest, highest = GAINS
     if not lowest <= gain <= highest:
         raise InputError(

@@ -143,11 +143,13 @@ def read_on_grid(path: Path, shape: tuple[int, ...], affine: NDArray[np.float64]
         When it is on another grid.
     """
     voxels, header = read_volumes(path)
-    if voxels.shape != (*shape, 1) or not is_same_grid(header.get_best_affine(), affine):
+    has_shape = voxels.shape == (*shape, 1)
+    if not has_shape or not is_same_grid(header.get_best_affine(), affine):
         _refuse(
             path,
-            found=f"{by(voxels.shape)} voxels and its affine",
-            expected=f"those of the ASL series, {by((*shape, 1))}",
+            "image grid",
+            found="another affine" if has_shape else f"{by(header.get_data_shape())} voxels",
+            expected=f"the grid of the ASL series, {by(shape)} voxels",
             fix="resample the image to the ASL series",
         )
     return voxels[..., 0]

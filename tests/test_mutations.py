@@ -40,7 +40,16 @@ VALUES = st.one_of(
     st.dictionaries(st.text(max_size=3), NUMBERS, max_size=2),
 )
 VOXEL_VALUES = [np.nan, np.inf, -np.inf, 0.0, -1000.0, 1e38, -1e38, 1e-38]
-OPTIONS = ("--plds", "--label-duration", "--slice-dt", "--m0", "--m0-tr", "--alpha", "--n-bs")
+OPTIONS = (
+    "--plds",
+    "--label-duration",
+    "--slice-dt",
+    "--m0",
+    "--m0-scale",
+    "--m0-tr",
+    "--alpha",
+    "--n-bs",
+)
 OPTIONS = (*OPTIONS, "--t1b", "--lambda", "--att", "--att-bounds", "--cbf-bounds", "--smooth")
 
 

@@ -173,7 +173,12 @@ _OPTIONS = (
     ),
     click.option("-m", "--mask", type=_FILE, metavar="FILE", help="Brain mask [from M0]."),
     click.option("--m0", metavar="FILE|NUMBER", help="M0 image or value."),
-    click.option("--m0-scale", type=POSITIVE, metavar="X", help="Factor on M0 [1]."),
+    click.option(
+        "--m0-scale",
+        type=click.FloatRange(0, 1_000_000, min_open=True),
+        metavar="X",
+        help="Factor on M0 [1].",
+    ),
     click.option(
         "--m0-tr",
         "m0_tr_s",
