@@ -1,30 +1,26 @@
 """An ASL file with its BIDS sidecars -> an `AslRun`, interpreted and checked."""
 
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from aslkit.acquisition import EFFICIENCY, LABELINGS
+from aslkit.acquisition import LABELINGS
 from aslkit.calibration import read_calibration
+from aslkit.contexts import read_volume_types
 from aslkit.delays import read_label_durations, read_plds, read_slice_offsets
+from aslkit.efficiency import read_efficiency
 from aslkit.errors import InputError
-from aslkit.nifti import read_volumes, stem
-from aslkit.overrides import AS_STORED, ORDERS, Overrides
-from aslkit.runs import (
-    PERFUSION_CONTEXTS,
-    AslRun,
-    Efficiency,
-    RawImage,
-    timing_groups,
-    timings,
-    unpaired_volumes,
-)
-from aslkit.sidecars import Sidecar, find_context, read_context, read_sidecar
+from aslkit.nifti import read_volumes
+from aslkit.overrides import AS_STORED, Overrides
+from aslkit.runs import PERFUSION_CONTEXTS, AslRun, RawImage, timing_groups, unpaired_volumes
+from aslkit.sidecars import Sidecar, entities, is_magnitude, read_sidecar
+from aslkit.timing_table import timing_table
 
 __all__ = ["Overrides", "read_run", "timing_table"]
 
 FIELD_STRENGTH_T = (2.5, 3.5)  # where the default relaxation times hold
+SHORTEST_SINGLE_LABEL_S = 1.0  # shorter ones are blocks of a time-encoded label
 
 
 def read_run(path: Path, overrides: Overrides = AS_STORED) -> AslRun:
@@ -45,17 +41,18 @@ def read_run(path: Path, overrides: Overrides = AS_STORED) -> AslRun:
     image, context_file = _read_image(path, overrides)
     _refuse_unsupported(image)
     labeling = _labeling(image.sidecar, overrides)
-    efficiency, efficiency_notes = _efficiency(image.sidecar, labeling, overrides)
+    efficiency, efficiency_notes = read_efficiency(image.sidecar, labeling, overrides)
     slice_offsets_s, slice_notes = read_slice_offsets(image, overrides)
     calibration = read_calibration(image, overrides)
     pairs_per_deltam, pair_notes = _pairs_per_deltam(image)
+    label_durations_s, label_notes = read_label_durations(image, labeling, overrides)
     run = AslRun(
         source=path,
         volumes=image.volumes,
         header=image.header,
         contexts=image.contexts,
         plds_s=read_plds(image, overrides),
-        label_durations_s=read_label_durations(image, labeling, overrides),
+        label_durations_s=label_durations_s,
         labeling=labeling,
         efficiency=efficiency,
         calibration=calibration,
@@ -65,6 +62,7 @@ def read_run(path: Path, overrides: Overrides = AS_STORED) -> AslRun:
         overrides=overrides,
         sources=(path, *image.sidecar.files, *context_file, *calibration.sources),
         notes=(
+            *label_notes,
             *efficiency_notes,
             *slice_notes,
             *_field_strength_note(image.sidecar, overrides),
@@ -72,104 +70,65 @@ def read_run(path: Path, overrides: Overrides = AS_STORED) -> AslRun:
             *pair_notes,
         ),
     )
-    timing_groups(run)  # refuses timings that leave a control without its label
-    return run
+    return replace(run, notes=(*_timing_notes(run), *run.notes))
 
 
 def _read_image(path: Path, overrides: Overrides) -> tuple[RawImage, tuple[Path, ...]]:
     volumes, header = read_volumes(path)
-    contexts, files = _contexts(path, volumes.shape[3], overrides)
+    contexts, files = read_volume_types(path, volumes.shape[3], overrides)
     image = RawImage(path, volumes, header, read_sidecar(path), contexts)
-    if not image.indices(*PERFUSION_CONTEXTS):
-        raise InputError(
-            files[0] if files else "--order",
-            "volume_type",
-            found=f"only {', '.join(sorted(set(contexts)))}",
-            expected="control and label, or deltam, volumes",
-            fix="correct the volume types",
-        )
     for i in image.indices(*PERFUSION_CONTEXTS, "m0scan"):
-        if not np.isfinite(volumes[..., i]).any():
+        is_finite = np.isfinite(volumes[..., i])
+        is_raw = contexts[i] in ("control", "label")
+        if not is_finite.any() or (is_raw and not volumes[..., i][is_finite].any()):
             raise InputError(
                 path,
                 f"volume {i + 1} of {volumes.shape[3]} ({contexts[i]})",
-                found="no finite voxel",
-                expected="numbers",
+                found="zeros only" if is_finite.any() else "no finite voxel",
+                expected="an image",
                 fix="reconstruct it again, or mark it n/a in the aslcontext file",
             )
     return image, files
 
 
-def _contexts(
-    path: Path, n_volumes: int, overrides: Overrides
-) -> tuple[tuple[str, ...], tuple[Path, ...]]:
-    """Volume type of every volume, and the file that says so."""
-    file = find_context(path)
-    if file is None and overrides.order is None:
-        name = stem(path).removesuffix("asl").removesuffix("_")
-        raise InputError(
-            path.with_name(f"{name}_aslcontext.tsv"),
-            "",
-            found="no such file",
-            expected="the type of every volume, one a line",
-            fix="add it, or give --order ct, tc or diff",
-        )
-    stated = read_context(file) if file else (PERFUSION_CONTEXTS[0],) * n_volumes
-    if len(stated) != n_volumes:
-        raise InputError(
-            file,
-            "volume_type",
-            found=f"{len(stated)} volumes",
-            expected=f"{n_volumes}, the number of volumes of {path.name}",
-            fix="write one line per volume, m0scan volumes included",
-        )
-    files = () if file is None else (file,)
-    return (_reordered(stated, overrides.order) if overrides.order else stated), files
-
-
-def _reordered(contexts: Sequence[str], order: str) -> tuple[str, ...]:
-    """The perfusion volumes relabelled in the order that the user states."""
-    cycle = ORDERS[order]
-    positions = [i for i, c in enumerate(contexts) if c in PERFUSION_CONTEXTS]
-    if len(positions) % len(cycle):
-        raise InputError(
-            "--order",
-            "",
-            found=f"{order} for {len(positions)} perfusion volumes",
-            expected="an even number of volumes",
-            fix="mark m0scan volumes in an aslcontext file, or give --order diff",
-        )
-    new = dict(zip(positions, cycle * (len(positions) // len(cycle)), strict=True))
-    return tuple(new.get(i, c) for i, c in enumerate(contexts))
-
-
 def _refuse_unsupported(image: RawImage) -> None:
-    sidecar = image.sidecar
+    """Refuse series that need decoding, combination or another signal model first."""
+    sidecar, names = image.sidecar, entities(image.path)[0]
+    if not is_magnitude(image.path):
+        raise InputError(
+            image.path,
+            "part",
+            found=names["part"],
+            expected="mag: magnitude images",
+            fix="give the magnitude image",
+        )
+    echo_times = sidecar.per_volume("EchoTime", len(image.contexts))
+    used = image.indices(*PERFUSION_CONTEXTS)
+    if "echo" in names or (echo_times is not None and np.ptp(echo_times[used]) > 0):
+        raise InputError(
+            image.path,
+            "echo",
+            found=f"echo {names['echo']} of several" if "echo" in names else "several EchoTimes",
+            expected="one echo",
+            fix="combine the echoes first, or give a copy of one under a name without echo-",
+        )
     if sidecar.is_true("LookLocker"):
         raise sidecar.refuse(
             "LookLocker",
             expected="false: Look-Locker readouts need another signal model",
             fix="use a tool for Look-Locker ASL; aslkit reads one excitation per volume",
         )
-    encoded = [f for f, v in sidecar.values.items() if _is_hadamard(f) and v]
+    encoded = [f for f, v in sidecar.values.items() if _is_time_encoded(f) and v]
     if encoded and not image.indices("deltam"):
         raise sidecar.refuse(
             encoded[0],
             expected="decoded deltam volumes",
             fix="decode the Hadamard (time-encoded) series first and mark the volumes deltam",
         )
-    if image.indices("deltam") and image.indices("control", "label"):
-        raise InputError(
-            image.path,
-            "volume types",
-            found="deltam volumes besides control or label volumes",
-            expected="one of both",
-            fix="mark one kind n/a in the aslcontext file",
-        )
 
 
-def _is_hadamard(field: str) -> bool:
-    return "hadamard" in field.lower() or field.startswith("TimeEncodedMatrix")
+def _is_time_encoded(field: str) -> bool:
+    return "hadamard" in field.lower() or field.startswith("TimeEncoded")
 
 
 def _labeling(sidecar: Sidecar, overrides: Overrides) -> str:
@@ -185,52 +144,18 @@ def _labeling(sidecar: Sidecar, overrides: Overrides) -> str:
     return stated.lower()
 
 
-def _efficiency(
-    sidecar: Sidecar, labeling: str, overrides: Overrides
-) -> tuple[Efficiency, tuple[str, ...]]:
-    alpha, origin = EFFICIENCY[labeling], f"default of {labeling.upper()}"
-    measured = sidecar.number("LabelingEfficiency")
-    if overrides.alpha is not None:
-        alpha, origin = overrides.alpha, "--alpha"
-    elif measured is not None:
-        if not 0 < measured <= 1:
-            raise sidecar.refuse(
-                "LabelingEfficiency", expected="a fraction, 0 to 1", fix="write it as a fraction"
-            )
-        alpha, origin = measured, "LabelingEfficiency"
-    n_pulses, notes = _n_pulses(sidecar, overrides)
-    return Efficiency(alpha, origin, n_pulses, overrides.alpha_bs), notes
-
-
-def _n_pulses(sidecar: Sidecar, overrides: Overrides) -> tuple[int, tuple[str, ...]]:
-    """Background-suppression pulses that act on the label."""
-    if overrides.n_bs is not None:
-        return overrides.n_bs, ()
-    is_suppressed = sidecar.is_true("BackgroundSuppression")
-    number = sidecar.number("BackgroundSuppressionNumberPulses")
-    if is_suppressed is False:
-        return 0, ()
-    if number is None:
-        state = "on" if is_suppressed else "not stated"
-        return 0, (
-            f"background suppression is {state} and its number of pulses unknown: "
-            "no loss of label is assumed (--n-bs N)",
-        )
-    if number < 0 or number != int(number):
-        raise sidecar.refuse(
-            "BackgroundSuppressionNumberPulses", expected="a whole number", fix="give --n-bs N"
-        )
-    return int(number), ()
-
-
 def _pairs_per_deltam(image: RawImage) -> tuple[int, tuple[str, ...]]:
     """Pairs that the scanner averaged into one deltam volume, checked against the sidecar."""
     stated = image.sidecar.number("TotalAcquiredPairs")
+    if stated is not None and (stated < 1 or stated % 1):
+        raise image.sidecar.refuse(
+            "TotalAcquiredPairs", expected="a whole number, 1 or more", fix="correct or remove it"
+        )
     n_deltam = len(image.indices("deltam"))
     n_pairs = n_deltam or len(image.indices("control", "label")) // 2
     if stated is None or stated == n_pairs:
         return 1, ()
-    if n_deltam and stated > 0 and stated % n_deltam == 0:
+    if n_deltam and stated % n_deltam == 0:
         return int(stated) // n_deltam, ()
     return 1, (f"TotalAcquiredPairs is {stated:g}, but the file holds {n_pairs} pairs",)
 
@@ -244,37 +169,25 @@ def _field_strength_note(sidecar: Sidecar, overrides: Overrides) -> tuple[str, .
     return (f"the default T1 of blood is for 3 T, the scanner has {tesla:g} T: give --t1b",)
 
 
-def timing_table(runs: Sequence[AslRun]) -> str:
-    """What was understood of the runs, for the user to check before anything is fitted."""
-    return "\n\n".join(_run_table(run) for run in runs)
-
-
-def _run_table(run: AslRun) -> str:
-    offsets = run.slice_offsets_s
-    readout = f"2D, {len(offsets)} slices over {max(offsets):g} s" if max(offsets) else "3D"
-    efficiency, m0 = run.efficiency, run.calibration
-    lines = [
-        f"{run.source}",
-        f"  labeling    {run.labeling.upper()}, efficiency {efficiency.total:.3f} = "
-        f"{efficiency.alpha:g} ({efficiency.origin}) x "
-        f"{efficiency.per_pulse:g}^{efficiency.n_pulses} (background suppression)",
-        f"  readout     {readout}" + (", vascular crushing" if run.has_crusher else ""),
-        f"  M0          {m0.origin}, scale {m0.scale:g}, TR {_seconds(m0.repetition_time_s)}, "
-        f"recovery {m0.recovery:.3f}",
-        "  volume   label duration [s]   PLD [s]   effective PLD [s]   pairs",
-    ]
-    for number, timing in enumerate(timings(run), start=1):
-        first, last = timing.pld_s, timing.pld_s + max(offsets)
-        effective = f"{first:g}" if first == last else f"{first:g} - {last:g}"
-        lines.append(
-            f"  {number:6d}   {timing.label_duration_s:18g}   {timing.pld_s:7g}"
-            f"   {effective:>17s}   {timing.n_averages:5d}"
-        )
+def _timing_notes(run: AslRun) -> tuple[str, ...]:
+    """What looks odd about the timing groups; refuses a control without its label."""
+    groups = timing_groups(run)
+    notes = []
     unpaired = unpaired_volumes(run)
-    left_out = [f"volumes without a partner are left out: {[i + 1 for i in unpaired]}"]
-    lines += [f"  note: {note}" for note in (*run.notes, *(left_out if unpaired else []))]
-    return "\n".join(lines)
-
-
-def _seconds(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:g} s"
+    if unpaired:
+        numbers = ", ".join(str(i + 1) for i in unpaired)
+        notes.append(f"volumes without a partner of equal timing are left out: {numbers}")
+    durations, plds = {key[0] for key in groups}, [key[1] for key in groups]
+    longest = max(durations)
+    if run.labeling == "pasl" and min(plds) < longest < float("inf"):
+        notes.append(
+            f"the inversion time of {min(plds):g} s is shorter than the bolus of {longest:g} s: "
+            "PostLabelingDelay of PASL counts from the inversion (TI)"
+        )
+    is_one_label = len(durations) == 1 and SHORTEST_SINGLE_LABEL_S <= longest < min(plds)
+    if run.labeling in ("pcasl", "casl") and is_one_label and len(plds) > 2:
+        notes.append(
+            f"every PLD ({min(plds):g} to {max(plds):g} s) exceeds the label duration of "
+            f"{longest:g} s: are they inflow times (label duration included)?"
+        )
+    return tuple(notes)

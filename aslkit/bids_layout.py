@@ -5,12 +5,13 @@ from pathlib import Path
 
 from aslkit.errors import InputError
 from aslkit.nifti import EXTENSIONS
+from aslkit.sidecars import is_magnitude
 
 JOINT = re.compile(r"_acq-(pcasl|vsasl)(?=_)")  # see bids-asl: one run each, otherwise equal names
 
 
 def find_acquisitions(bids_dir: Path) -> list[tuple[Path, ...]]:
-    """All *_asl images of a data set, sorted; acq-pcasl and acq-vsasl of one scan are one tuple.
+    """The magnitude *_asl images of a data set, sorted; those of a joint acquisition together.
 
     Raises
     ------
@@ -21,6 +22,7 @@ def find_acquisitions(bids_dir: Path) -> list[tuple[Path, ...]]:
         path
         for extension in EXTENSIONS
         for path in bids_dir.glob(f"sub-*/**/perf/*_asl{extension}")
+        if is_magnitude(path)
     ]
     groups: dict[Path, list[Path]] = {}
     for path in sorted(images):

@@ -1,33 +1,30 @@
 """The M0 that belongs to an ASL series, wherever it is -> a `Calibration` on the series' grid."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
-from numpy.typing import NDArray
-from scipy import ndimage
 
 from aslkit.errors import InputError
 from aslkit.images import FloatImage
-from aslkit.nifti import by, is_same_grid, read_volumes
+from aslkit.m0scans import find_m0scans, m0_candidates
+from aslkit.nifti import read_volumes
 from aslkit.overrides import Overrides
-from aslkit.runs import Calibration, RawImage
-from aslkit.sidecars import (
-    Sidecar,
-    absolute,
-    dataset_root,
-    find_m0scans,
-    m0_candidates,
-    read_sidecar,
-)
+from aslkit.resampling import on_grid_of
+from aslkit.runs import PERFUSION_CONTEXTS, Calibration, RawImage
+from aslkit.sidecars import Sidecar, absolute, dataset_root, read_sidecar
 
 RELAXED_TR_S = 5.0  # M0 of a longer TR needs no correction (Alsop 2015, doi:10.1002/mrm.25197)
+SHORTEST_TR_S = 0.1
 LONGEST_TR_S = 60.0  # a longer TR is milliseconds written for seconds
-COVERAGE = 0.95  # part of the ASL voxels that an M0 on another grid has to cover
-EDGE_VOXELS = 1e-3  # rounding of affines at the edge of the field of view
+GAINS = (1e-7, 1e3)  # mean ASL signal over M0: control images about 1, differences about 0.005
 M0_TYPES = ("Separate", "Included", "Estimate", "Absent")
+READOUT = {
+    "EchoTime": (" s", "T2* decay does not cancel (--m0-scale X)"),
+    "FlipAngle": ("°", "M0 and ASL differ in gain (--m0-scale X)"),
+}
 
 
 def read_calibration(image: RawImage, overrides: Overrides) -> Calibration:
@@ -38,10 +35,26 @@ def read_calibration(image: RawImage, overrides: Overrides) -> Calibration:
     InputError
         When there is none, it contradicts M0Type, or it lies on a grid that does not fit.
     """
+    calibration = _found(image, overrides)
+    _check_gain(image, calibration)
+    return calibration
+
+
+def _found(image: RawImage, overrides: Overrides) -> Calibration:
     if overrides.m0 is not None:
         return _given(image, overrides.m0, overrides)
-    sidecar, included = image.sidecar, image.indices("m0scan")
     m0_type = _m0_type(image)
+    calibration = _of_type(image, m0_type, overrides)
+    notes = []
+    if image.sidecar.values.get("M0Type") is None:
+        notes.append(f"M0Type is not stated: read as {m0_type}")
+    if m0_type != "Included" and image.indices("m0scan"):
+        notes.append(f"M0Type is {m0_type}: the m0scan volumes of the series are not used")
+    return replace(calibration, notes=(*notes, *calibration.notes))
+
+
+def _of_type(image: RawImage, m0_type: str, overrides: Overrides) -> Calibration:
+    sidecar, included = image.sidecar, image.indices("m0scan")
     if m0_type == "Included":
         if not included:
             raise sidecar.refuse(
@@ -49,12 +62,30 @@ def read_calibration(image: RawImage, overrides: Overrides) -> Calibration:
                 expected="an m0scan line in the aslcontext file",
                 fix="mark the M0 volume as m0scan in the aslcontext file, or give --m0 FILE",
             )
-        return _from_volumes(image, included, f"{image.path} (m0scan volumes)", overrides)
+        return _from_volumes(image, included, f"m0scan volumes of {image.path.name}", overrides)
     if m0_type == "Separate":
         return _from_file(image, _linked_m0(image), overrides)
     if m0_type == "Estimate":
         return _from_estimate(sidecar, overrides)
     return _from_controls(image, overrides)
+
+
+def _check_gain(image: RawImage, calibration: Calibration) -> None:
+    """Refuse an M0 whose unit is not that of the ASL images."""
+    m0 = np.asarray(calibration.equilibrium, dtype=np.float64)
+    volumes = image.volumes[..., image.indices(*PERFUSION_CONTEXTS)]
+    strength = np.nanmean(np.abs(volumes), dtype=np.float64)
+    usable = m0[np.isfinite(m0) & (m0 > 0)]
+    gain = strength / usable.mean() if usable.size else math.inf
+    lowest, highest = GAINS
+    if not lowest <= gain <= highest:
+        raise InputError(
+            calibration.origin,
+            "M0",
+            found=f"ASL images of {gain:.2g} times its signal",
+            expected=f"a ratio of {lowest:g} to {highest:g}",
+            fix="give the M0 of this series, or its gain with --m0-scale",
+        )
 
 
 def _m0_type(image: RawImage) -> str:
@@ -127,17 +158,21 @@ def _from_volumes(
     image: RawImage, indices: list[int], origin: str, overrides: Overrides
 ) -> Calibration:
     mean = _mean(image.volumes[..., indices], image.path)
-    tr_s, notes = repetition_time(image.sidecar, image.volumes.shape[3], indices)
+    n = image.volumes.shape[3]
+    tr_s, notes = repetition_time(image.sidecar, n, indices)
+    m0_readout = {f: _values(image.sidecar, f, n, indices) for f in READOUT}
+    notes = (*notes, *_readout_notes(image, m0_readout))
     return _calibration(mean, origin, tr_s, notes, (), overrides)
 
 
 def _from_file(image: RawImage, path: Path, overrides: Overrides) -> Calibration:
     volumes, header = read_volumes(path)
     sidecar = read_sidecar(path)
-    mean = _on_grid(_mean(volumes, path), header, image, path)
-    n = volumes.shape[3]
-    tr_s, notes = repetition_time(sidecar, n, list(range(n)))
-    notes = (*notes, *_echo_time_note(sidecar, image.sidecar))
+    mean = on_grid_of(image, _mean(volumes, path), header, path)
+    indices = list(range(volumes.shape[3]))
+    tr_s, notes = repetition_time(sidecar, len(indices), indices)
+    m0_readout = {f: _values(sidecar, f, len(indices), indices) for f in READOUT}
+    notes = (*notes, *_readout_notes(image, m0_readout))
     return _calibration(mean, str(path), tr_s, notes, (path, *sidecar.files), overrides)
 
 
@@ -151,7 +186,7 @@ def _from_controls(image: RawImage, overrides: Overrides) -> Calibration:
             expected="an M0 image or value",
             fix="give --m0 FILE or --m0 NUMBER",
         )
-    calibration = _from_volumes(image, controls, f"{image.path} (mean control)", overrides)
+    calibration = _from_volumes(image, controls, f"mean control of {image.path.name}", overrides)
     note = "M0Type is Absent: the mean control image serves as M0"
     return replace(calibration, notes=(note, *calibration.notes))
 
@@ -169,11 +204,6 @@ def _calibration(
     recovery = 1.0
     if tr_s is not None and tr_s < RELAXED_TR_S and overrides.correct_m0_tr:
         recovery = 1 - math.exp(-tr_s / overrides.t1_tissue_s)
-        notes = (
-            *notes,
-            f"M0 was acquired with a TR of {tr_s:g} s and is divided by {recovery:.3f} "
-            "(--no-m0-tr-correction leaves it as it is)",
-        )
     return Calibration(m0, origin, overrides.m0_scale, tr_s, recovery, sources, notes)
 
 
@@ -192,12 +222,14 @@ def repetition_time(
         if values is None:
             continue
         used = np.unique(values[indices])
-        if not (used >= 0).all() or used.max() > LONGEST_TR_S:
+        wrong = used[(used != 0) & ((used < SHORTEST_TR_S) | (used > LONGEST_TR_S))]
+        if wrong.size:
+            is_long = wrong[-1] > LONGEST_TR_S
             raise sidecar.refuse(
                 field,
-                found=f"{used.max():g}" if used.min() >= 0 else f"{used.min():g}",
-                expected=f"seconds, 0 to {LONGEST_TR_S:g}",
-                fix=f'write "{field}": {used.max() / 1000:g}' if used.min() >= 0 else "correct it",
+                found=f"{wrong[-1]:g}",
+                expected=f"seconds, {SHORTEST_TR_S:g} to {LONGEST_TR_S:g}, or 0 where unknown",
+                fix=f'write "{field}": {wrong[-1] / 1000:g}' if is_long else "correct it",
             )
         if used.size > 1:
             raise sidecar.refuse(
@@ -213,11 +245,21 @@ def repetition_time(
     return None, (f"{sidecar.path.name}: the TR of M0 is unknown, so M0 is not corrected for it",)
 
 
-def _echo_time_note(m0: Sidecar, asl: Sidecar) -> tuple[str, ...]:
-    times = m0.values.get("EchoTime"), asl.values.get("EchoTime")
-    if None in times or times[0] == times[1]:
-        return ()
-    return (f"M0 has EchoTime {times[0]} and ASL {times[1]} s: T2* decay does not cancel",)
+def _values(sidecar: Sidecar, field: str, n_volumes: int, indices: list[int]) -> list[float]:
+    """The different values of a field among some volumes; none where it is absent."""
+    values = sidecar.per_volume(field, n_volumes)
+    return [] if values is None else [float(v) for v in np.unique(values[indices])]
+
+
+def _readout_notes(image: RawImage, m0: Mapping[str, list[float]]) -> tuple[str, ...]:
+    """Differences between the readouts of M0 and ASL, after which their signals compare badly."""
+    perfusion = image.indices(*PERFUSION_CONTEXTS)
+    asl = {f: _values(image.sidecar, f, len(image.contexts), perfusion) for f in READOUT}
+    return tuple(
+        f"{field} of M0 is {m0[field][0]:g}{unit} and of ASL {asl[field][0]:g}{unit}: {effect}"
+        for field, (unit, effect) in READOUT.items()
+        if m0[field] and asl[field] and m0[field] != asl[field]
+    )
 
 
 def _mean(volumes: FloatImage, path: Path) -> FloatImage:
@@ -231,35 +273,3 @@ def _mean(volumes: FloatImage, path: Path) -> FloatImage:
             fix="check which volume is the m0scan, or give --m0 FILE",
         )
     return mean
-
-
-def _on_grid(m0: FloatImage, header: nib.Nifti1Header, image: RawImage, path: Path) -> FloatImage:
-    """M0 on the grid of the ASL image, linearly interpolated where the grids differ."""
-    shape, affine = image.volumes.shape[:3], image.header.get_best_affine()
-    has_equal_affine = is_same_grid(header.get_best_affine(), affine)
-    if has_equal_affine and m0.shape == shape:
-        return m0
-    is_placed = all(int(h["qform_code"]) or int(h["sform_code"]) for h in (header, image.header))
-    if is_placed and not has_equal_affine:
-        resampled = _resample(m0, np.linalg.solve(header.get_best_affine(), affine), shape)
-        if np.isfinite(resampled).mean() >= COVERAGE * np.isfinite(m0).mean():
-            return resampled
-    raise InputError(
-        path,
-        "image grid",
-        found=f"{by(m0.shape)} voxels that do not cover the ASL series",
-        expected=f"the grid of {image.path.name}, {by(shape)} voxels",
-        fix="resample the M0 image to the ASL series, or give another --m0 FILE",
-    )
-
-
-def _resample(
-    voxels: FloatImage, to_source: NDArray[np.float64], shape: tuple[int, ...]
-) -> FloatImage:
-    """Voxels at the places of another grid; NaN outside the field of view."""
-    grid = np.indices(shape).reshape(3, -1)
-    places = to_source[:3, :3] @ grid + to_source[:3, 3:]
-    middle = (np.array(voxels.shape)[:, None] - 1) / 2
-    is_inside = (np.abs(places - middle) <= middle + 0.5 + EDGE_VOXELS).all(axis=0)
-    values = ndimage.map_coordinates(voxels, places, order=1, mode="nearest")
-    return np.where(is_inside, values, np.nan).reshape(shape).astype(np.float32)

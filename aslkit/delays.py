@@ -11,6 +11,8 @@ from aslkit.overrides import Overrides
 from aslkit.runs import PERFUSION_CONTEXTS, RawImage
 from aslkit.sidecars import Sidecar
 
+CUT_OFF_TECHNIQUES = ("QUIPSS", "QUIPSSII", "Q2TIPS")
+READOUTS = ("2D", "3D", "1D")
 SHORTEST_LABEL_S = 0.001  # a label duration of 0 is a missing value
 
 
@@ -29,8 +31,10 @@ def read_plds(image: RawImage, overrides: Overrides) -> NDArray[np.float64]:
 
 def read_label_durations(
     image: RawImage, labeling: str, overrides: Overrides
-) -> NDArray[np.float64]:
-    """Label duration of every volume [s], (v,): 0 for VSASL, the bolus duration for PASL.
+) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Label duration of every volume [s], (v,), and what was assumed.
+
+    It is 0 for VSASL and the bolus duration for PASL.
 
     Raises
     ------
@@ -39,32 +43,45 @@ def read_label_durations(
     """
     n = image.volumes.shape[3]
     if labeling == "vsasl":
-        return np.zeros(n)
+        return np.zeros(n), ()
     if labeling == "pasl":
-        return np.full(n, _bolus_duration(image.sidecar, overrides))
-    if overrides.label_durations_s is not None:
-        return _stated(overrides.label_durations_s, image, "--label-duration", SHORTEST_LABEL_S)
-    return _delays(image, "LabelingDuration", "--label-duration", SHORTEST_LABEL_S)
+        duration_s, notes = _bolus_duration(image.sidecar, overrides)
+        return np.full(n, duration_s), notes
+    stated, option = overrides.label_durations_s, "--label-duration"
+    if stated is not None:
+        return _stated(stated, image, option, SHORTEST_LABEL_S), ()
+    return _delays(image, "LabelingDuration", option, SHORTEST_LABEL_S), ()
 
 
-def _bolus_duration(sidecar: Sidecar, overrides: Overrides) -> float:
-    """TI1 of PASL [s]; infinite where nothing cuts the bolus off."""
+def _bolus_duration(sidecar: Sidecar, overrides: Overrides) -> tuple[float, tuple[str, ...]]:
+    """TI1 of PASL [s], infinite where nothing cuts the bolus off, and what was assumed."""
     if overrides.bolus_duration_s is not None:
-        return overrides.bolus_duration_s
+        return overrides.bolus_duration_s, ()
+    technique = sidecar.text("BolusCutOffTechnique")
+    if technique not in (None, *CUT_OFF_TECHNIQUES):
+        raise sidecar.refuse(
+            "BolusCutOffTechnique",
+            expected=f"one of {', '.join(CUT_OFF_TECHNIQUES)}",
+            fix="write one of these, or give --bolus-duration S",
+        )
     has_cut_off = sidecar.is_true("BolusCutOffFlag")
     times = sidecar.numbers("BolusCutOffDelayTime")
     if has_cut_off is False or (has_cut_off is None and times is None):
-        return float("inf")
-    if times is None or not 0 < times[0] <= LONGEST_DELAY_S:
+        return float("inf"), ("nothing cuts the bolus off: taken as long (--bolus-duration S)",)
+    if times is None or not 0 < times[0] <= times[-1] <= LONGEST_DELAY_S:
         in_ms = times is not None and times[0] > LONGEST_DELAY_S
         raise sidecar.refuse(
             "BolusCutOffDelayTime",
-            expected=f"the bolus duration in seconds, above 0 and at most {LONGEST_DELAY_S:g}",
+            expected=f"seconds, above 0 to {LONGEST_DELAY_S:g}: one, or first to last pulse",
             fix=f'write "BolusCutOffDelayTime": {times[0] / 1000:g}'
             if in_ms and times is not None
             else "write it, or give --bolus-duration S",
         )
-    return float(times[0])
+    if technique == "QUIPSS":
+        return float(times[0]), (
+            "BolusCutOffTechnique QUIPSS saturates the slab, not the bolus: read as QUIPSSII",
+        )
+    return float(times[0]), ()
 
 
 def _delays(image: RawImage, field: str, option: str, lowest: float) -> NDArray[np.float64]:
@@ -87,13 +104,12 @@ def _range_fault(used: NDArray[np.float64], lowest: float, write: str) -> dict[s
     """What is wrong with delays that are negative, or in milliseconds."""
     is_long = used.max() > LONGEST_DELAY_S
     seconds = ", ".join(f"{v / 1000:g}" for v in np.unique(used)[:8])
-    single = np.unique(used).size == 1
+    is_list = np.unique(used).size > 1 and not write.startswith("give")
+    line = f"[{seconds}, …]" if is_list else seconds
     return {
         "found": f"{used.max() if is_long else used.min():g}",
         "expected": f"seconds, {lowest:g} to {LONGEST_DELAY_S:g}",
-        "fix": f"{write}{seconds if single else f'[{seconds}, …]'} (seconds, not milliseconds)"
-        if is_long
-        else "correct the value",
+        "fix": f"{write}{line} (seconds, not milliseconds)" if is_long else "correct the value",
     }
 
 
@@ -127,10 +143,24 @@ def read_slice_offsets(
     """Delay of each slice after the first acquired one [s], in array order."""
     sidecar, n_slices = image.sidecar, image.volumes.shape[2]
     if overrides.slice_dt_s is not None:
+        span_s = overrides.slice_dt_s * (n_slices - 1)
+        if span_s > LONGEST_DELAY_S:
+            raise InputError(
+                "--slice-dt",
+                "",
+                found=f"{span_s:g} s for {n_slices} slices",
+                expected=f"at most {LONGEST_DELAY_S:g} s",
+                fix=f"give --slice-dt {overrides.slice_dt_s / 1000:g} if it was milliseconds",
+            )
         return tuple(overrides.slice_dt_s * i for i in range(n_slices)), ()
     readout, times = sidecar.text("MRAcquisitionType"), sidecar.numbers("SliceTiming")
+    if readout not in (None, *READOUTS):
+        raise sidecar.refuse(
+            "MRAcquisitionType", expected="2D or 3D", fix='write "MRAcquisitionType": "2D" or "3D"'
+        )
     if readout == "3D":
-        return (0.0,), ()
+        is_ignored = times is not None and np.ptp(times) > 0
+        return (0.0,), ("SliceTiming is ignored: the readout is 3D",) if is_ignored else ()
     if times is None:
         return (0.0,), (
             f"{'2D readout' if readout == '2D' else 'MRAcquisitionType is not stated,'} "
@@ -145,7 +175,17 @@ def read_slice_offsets(
         )
     if times.min() < 0 or times.max() > LONGEST_DELAY_S:
         raise sidecar.refuse("SliceTiming", **_range_fault(times, 0.0, 'write "SliceTiming": '))
-    return _in_array_order(sidecar, times - times.min()), ()
+    return _in_array_order(sidecar, times - times.min()), _multiband_note(sidecar, times)
+
+
+def _multiband_note(sidecar: Sidecar, times: NDArray[np.float64]) -> tuple[str, ...]:
+    factor, n_excitations = sidecar.number("MultibandAccelerationFactor"), np.unique(times).size
+    if factor is None or n_excitations * factor == times.size:
+        return ()
+    return (
+        f"MultibandAccelerationFactor is {factor:g}, but SliceTiming has {n_excitations} "
+        f"different times for {times.size} slices",
+    )
 
 
 def _in_array_order(sidecar: Sidecar, times: NDArray[np.float64]) -> tuple[float, ...]:

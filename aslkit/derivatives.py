@@ -107,8 +107,8 @@ def write_maps(
     return [*targets, out.with_name(f"{table}.tsv")]
 
 
-def check_output(out: Path) -> None:
-    """Refuse an output name that is no NIfTI file."""
+def check_output(out: Path, sources: Sequence[Path] = ()) -> None:
+    """Refuse an output name that is no NIfTI file, or whose maps would replace a source."""
     if not out.name.endswith(EXTENSIONS) or out.is_dir():
         raise InputError(
             out,
@@ -117,6 +117,20 @@ def check_output(out: Path) -> None:
             expected="a file name that ends in .nii.gz or .nii",
             fix="give -o cbf.nii.gz",
         )
+    written = {_without_extension(sibling(out, kind)) for kind in _KINDS}
+    for source in sources:
+        if _without_extension(source) in written:
+            raise InputError(
+                out,
+                "",
+                found=f"a name that would replace {source}",
+                expected="a place of its own for the maps",
+                fix="give another -o",
+            )
+
+
+def _without_extension(path: Path) -> Path:
+    return Path(os.path.realpath(path.parent)) / stem(path)
 
 
 def sibling(out: Path, kind: str) -> Path:

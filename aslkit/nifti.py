@@ -1,10 +1,15 @@
 """NIfTI files <-> float32 arrays: the one place that meets nibabel's errors and conventions."""
 
+import math
+import os
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from nibabel import imageglobals
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
@@ -14,6 +19,12 @@ from aslkit.images import FloatImage, MaskImage
 
 EXTENSIONS = (".nii.gz", ".nii")
 SAME_AFFINE_MM = 1e-3  # affines that differ by less describe the same grid
+
+REPAIRED_LEVEL = 30  # nibabel's level of faults that change how a header is understood
+LARGEST_VOXEL = 1e12  # of any scanner; the bytes of a larger one are damaged
+GZIP_LIMIT = 1100  # deflate shrinks at most 1032-fold
+VOXEL_MM = (0.05, 100.0)  # edges of a voxel
+SINGULAR = 1e-3  # volume of a unit cell whose axes lie in one plane
 
 _UNREADABLE = (
     OSError,
@@ -25,6 +36,12 @@ _UNREADABLE = (
     ImageFileError,
     HeaderDataError,
 )
+_UNREADABLE_AS = {
+    OSError: "it ends early",
+    EOFError: "it ends early",
+    ImageFileError: "no NIfTI header",
+    HeaderDataError: "wrong NIfTI header",
+}
 
 
 def stem(path: Path) -> str:
@@ -43,24 +60,78 @@ def read_volumes(path: Path) -> tuple[FloatImage, nib.Nifti1Header]:
     InputError
         When the file is missing, damaged, or not a 3D or 4D image of real numbers.
     """
-    if not path.is_file():
-        _refuse(path, found="no such file", expected="a NIfTI file", fix="correct the path")
+    if not os.path.isfile(path):  # unlike Path.is_file, also for a name that is too long
+        found = "a folder" if os.path.isdir(path) else "no such file"
+        _refuse(path, found=found, expected="a NIfTI file", fix="correct the path")
     if not path.name.endswith(EXTENSIONS):
         _refuse(path, found=f"a {path.suffix or 'nameless'} file", expected=".nii or .nii.gz")
     try:
-        image = nib.load(path)
+        with _strict_headers():
+            image = nib.load(path)
         if not isinstance(image, nib.Nifti1Image):
             raise ImageFileError(f"{type(image).__name__} is no NIfTI")
-        if np.dtype(image.get_data_dtype()).kind not in "iuf":
-            _refuse(path, found=f"{image.get_data_dtype()} voxels", expected="real numbers")
-        voxels = image.get_fdata(dtype=np.float32, caching="unchanged")
+        _check_header(path, image.header)
+        with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 is infinite
+            voxels = image.get_fdata(dtype=np.float32, caching="unchanged")
     except _UNREADABLE as error:
-        reason = str(error).splitlines()[0] if str(error) else "truncated"
-        found = f"a file that cannot be read ({reason})"
+        found = getattr(error, "strerror", None) or _UNREADABLE_AS.get(type(error), "damaged")
         raise InputError(
-            path, "", found=found, expected="a complete NIfTI file", fix="copy or convert it again"
+            path,
+            "",
+            found=f"a file that cannot be read ({found})",
+            expected="a complete NIfTI file",
+            fix="copy or convert it again",
         ) from error
+    voxels[np.isinf(voxels)] = np.nan  # as unusable as what is not a number
+    extremes = (np.nanmin(voxels), np.nanmax(voxels)) if np.isfinite(voxels).any() else (0, 0)
+    if max(-extremes[0], extremes[1]) > LARGEST_VOXEL:
+        _refuse(
+            path,
+            "voxels",
+            found=f"values of {extremes[0]:.3g} to {extremes[1]:.3g}",
+            expected=f"scanner units, at most {LARGEST_VOXEL:g}",
+            fix="copy or convert it again",
+        )
     return _as_4d(path, voxels), image.header
+
+
+@contextmanager
+def _strict_headers() -> Iterator[None]:
+    """Makes nibabel raise where it would repair a header, with a line on stderr."""
+    imageglobals.logger.disabled = True
+    try:
+        with imageglobals.ErrorLevel(REPAIRED_LEVEL):
+            yield
+    finally:
+        imageglobals.logger.disabled = False
+
+
+def _check_header(path: Path, header: nib.Nifti1Header) -> None:
+    """Refuse a header that cannot describe a scan, before its voxels are allocated."""
+    dtype, shape = header.get_data_dtype(), header.get_data_shape()
+    if np.dtype(dtype).kind not in "iuf":
+        _refuse(path, found=f"{dtype} voxels", expected="real numbers")
+    n_bytes = math.prod(int(n) for n in shape) * dtype.itemsize
+    room = path.stat().st_size * (GZIP_LIMIT if path.name.endswith(".gz") else 1)
+    if min(shape, default=0) < 1 or n_bytes > room:
+        _refuse(
+            path,
+            found=f"a header for {by(shape)} voxels in a file of {path.stat().st_size} bytes",
+            expected="a complete NIfTI file",
+            fix="copy or convert it again",
+        )
+    affine = header.get_best_affine()
+    size = np.linalg.norm(affine[:3, :3], axis=0)
+    shortest, longest = VOXEL_MM
+    has_size = np.isfinite(affine).all() and size.min() >= shortest and size.max() <= longest
+    if not (has_size and abs(np.linalg.det(affine[:3, :3] / size)) > SINGULAR):
+        _refuse(
+            path,
+            "affine",
+            found=f"voxels of {' x '.join(f'{s:.3g}' for s in size)} mm, or axes in one plane",
+            expected=f"three axes, {shortest:g} to {longest:g} mm",
+            fix="correct the affine (sform, qform), or convert the scan again",
+        )
 
 
 def read_on_grid(path: Path, shape: tuple[int, ...], affine: NDArray[np.float64]) -> FloatImage:
@@ -72,11 +143,13 @@ def read_on_grid(path: Path, shape: tuple[int, ...], affine: NDArray[np.float64]
         When it is on another grid.
     """
     voxels, header = read_volumes(path)
-    if voxels.shape != (*shape, 1) or not is_same_grid(header.get_best_affine(), affine):
+    has_shape = voxels.shape == (*shape, 1)
+    if not has_shape or not is_same_grid(header.get_best_affine(), affine):
         _refuse(
             path,
-            found=f"{by(voxels.shape)} voxels, or another affine",
-            expected=f"the grid of the ASL series, {by((*shape, 1))}",
+            "image grid",
+            found="another affine" if has_shape else f"{by(header.get_data_shape())} voxels",
+            expected=f"the grid of the ASL series, {by(shape)} voxels",
             fix="resample the image to the ASL series",
         )
     return voxels[..., 0]
@@ -130,5 +203,7 @@ def _as_4d(path: Path, voxels: FloatImage) -> FloatImage:
     return voxels[..., None] if voxels.ndim == 3 else voxels
 
 
-def _refuse(path: Path, *, found: str, expected: str, fix: str = "convert it to NIfTI") -> None:
-    raise InputError(path, "", found=found, expected=expected, fix=fix)
+def _refuse(
+    path: Path, field: str = "", *, found: str, expected: str, fix: str = "convert it to NIfTI"
+) -> None:
+    raise InputError(path, field, found=found, expected=expected, fix=fix)

@@ -1,9 +1,9 @@
-"""BIDS files beside and above an image -> its metadata, volume types and M0 image."""
+"""JSON files beside and above an image -> its metadata, by the BIDS inheritance principle."""
 
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aslkit.errors import InputError
-from aslkit.nifti import EXTENSIONS, stem
+from aslkit.nifti import stem
+from aslkit.textfiles import read_json
+
+LARGEST_INTEGER = 1e15  # beyond it no field of BIDS makes sense, and floats lose units
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,10 @@ class Sidecar:
 
     def refuse(self, field: str, *, expected: str, fix: str, found: object = None) -> InputError:
         """The error that names the file in which `field` stands (or should stand)."""
-        missing = "nothing" if self.origins else "no such file"
-        value = self.values.get(field, missing) if found is None else found
+        if found is None:
+            found = _shown(self.values.get(field)) if self.origins else "no such file"
         return InputError(
-            self.origins.get(field, self.path), field, found=value, expected=expected, fix=fix
+            self.origins.get(field, self.path), field, found=found, expected=expected, fix=fix
         )
 
     def text(self, field: str) -> str | None:
@@ -67,7 +70,7 @@ class Sidecar:
         if value is None or _is_number(value):
             return None if value is None else float(value)  # type: ignore[arg-type]
         raise self.refuse(
-            field, expected="a number", fix=f"write the number without quotes: {field}"
+            field, expected="a number", fix=f'write "{field}": and one number, without quotes'
         )
 
     def numbers(self, field: str) -> NDArray[np.float64] | None:
@@ -79,9 +82,8 @@ class Sidecar:
         if not items or not all(_is_number(item) for item in items):
             raise self.refuse(
                 field,
-                found=_abridged(value),
                 expected="a number or a list of numbers",
-                fix="write numbers without quotes, one per volume",
+                fix="write the numbers without quotes",
             )
         return np.array(items, dtype=np.float64)
 
@@ -107,6 +109,11 @@ def entities(path: Path) -> tuple[dict[str, str], str]:
     return {key: value for key, _, value in pairs}, suffix
 
 
+def is_magnitude(path: Path) -> bool:
+    """Whether a file name is that of a magnitude image, not of its phase or another part."""
+    return entities(path)[0].get("part", "mag") == "mag"
+
+
 def absolute(path: Path) -> Path:
     """Absolute path with symbolic links kept: data stores keep the voxels behind links."""
     return Path(os.path.abspath(path))
@@ -127,93 +134,14 @@ def read_sidecar(image: Path) -> Sidecar:
     values: dict[str, object] = {}
     origins: dict[str, Path] = {}
     path = image.with_name(f"{stem(image)}.json")
-    for path in _inherited(image, entities(image)[1], ".json"):  # noqa: B007
-        content = _read_json(path)
+    for path in inherited(image, entities(image)[1], ".json"):  # noqa: B007
+        content = read_json(path)
         values.update(content)
         origins.update(dict.fromkeys(content, path))
     return Sidecar(path, values, origins)
 
 
-def find_context(image: Path) -> Path | None:
-    """The nearest *_aslcontext.tsv that applies to an ASL image."""
-    beside = image.with_name(f"{stem(image)}_aslcontext.tsv")
-    files = [*_inherited(image, "aslcontext", ".tsv"), *([beside] if beside.is_file() else [])]
-    return files[-1] if files else None
-
-
-def read_context(path: Path) -> tuple[str, ...]:
-    """The column `volume_type` of an aslcontext file, blank lines left out.
-
-    Raises
-    ------
-    InputError
-        When the column is missing or a value is no BIDS volume type.
-    """
-    lines = [line.split("\t") for line in _read_text(path).splitlines() if line.strip()]
-    header = [name.strip() for name in lines[0]] if lines else []
-    if "volume_type" not in header:
-        raise InputError(
-            path,
-            "first line",
-            found=" ".join(header) or "an empty file",
-            expected="the column name volume_type",
-            fix="start the file with a line volume_type",
-        )
-    column = header.index("volume_type")
-    values = tuple(line[column].strip() if column < len(line) else "" for line in lines[1:])
-    for number, value in enumerate(values, start=1):
-        if value not in VOLUME_TYPES:
-            raise InputError(
-                path,
-                f"volume_type of volume {number}",
-                found=repr(value),
-                expected=f"one of {', '.join(VOLUME_TYPES)}",
-                fix="use the BIDS volume types, in lower case",
-            )
-    return values
-
-
-def find_m0scans(image: Path) -> list[Path]:
-    """The perf/*_m0scan images whose IntendedFor names an ASL image (never those in fmap/)."""
-    root, own = dataset_root(image), absolute(image)
-    wanted = stem(own)
-    found = []
-    for path in m0_candidates(image):
-        sidecar = read_sidecar(path)
-        targets = sidecar.values.get("IntendedFor")
-        targets = targets if isinstance(targets, list) else [targets]
-        resolved = (_resolve_intended(str(t), path, root) for t in targets if t)
-        if any(t.parent == own.parent and stem(t) == wanted for t in resolved):
-            found.append(path)
-    return _closest_by_entities(found, image)
-
-
-def m0_candidates(image: Path) -> list[Path]:
-    """All m0scan images in perf/ folders of the subject, or beside the image."""
-    folder = absolute(image).parent
-    subject = next((p for p in folder.parents if p.name.startswith("sub-")), None)
-    folders = sorted(subject.glob("**/perf")) if subject else [folder]
-    return [p for f in folders for e in EXTENSIONS for p in sorted(f.glob(f"*_m0scan{e}"))]
-
-
-def _closest_by_entities(paths: Sequence[Path], image: Path) -> list[Path]:
-    """Of several M0 images, those that share the most entities with the ASL image."""
-    own = entities(image)[0].items()
-    shared = [len(own & entities(p)[0].items()) for p in paths]
-    return [p for p, n in zip(paths, shared, strict=True) if n == max(shared)]
-
-
-def _resolve_intended(target: str, m0scan: Path, root: Path) -> Path:
-    """Absolute path of an IntendedFor entry: a bids: URI, or relative to the subject's folder."""
-    if target.startswith("bids:"):
-        return absolute(root / target.split(":", 2)[-1])
-    subject = next((p for p in m0scan.parents if p.name.startswith("sub-")), m0scan.parent)
-    relative = target.removeprefix(f"{subject.name}/")
-    beside = absolute(m0scan.parent / target)
-    return beside if beside.is_file() else absolute(subject / relative)
-
-
-def _inherited(image: Path, suffix: str, extension: str) -> Iterator[Path]:
+def inherited(image: Path, suffix: str, extension: str) -> Iterator[Path]:
     """Files that apply to an image by the BIDS inheritance principle, the most general first."""
     own = entities(image)[0].items()
     root, folder = dataset_root(image), absolute(image).parent
@@ -227,57 +155,13 @@ def _inherited(image: Path, suffix: str, extension: str) -> Iterator[Path]:
         yield from (path for _, path in sorted(applicable))
 
 
-def _read_json(path: Path) -> dict[str, object]:
-    try:
-        content = json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
-        raise InputError(
-            path,
-            f"line {error.lineno}",
-            found=f"invalid JSON ({error.msg})",
-            expected="a JSON object",
-            fix="correct the line; a missing or surplus comma is the usual cause",
-        ) from error
-    except RecursionError as error:
-        raise InputError(
-            path,
-            "",
-            found="JSON nested too deeply",
-            expected="a flat JSON object",
-            fix="rewrite it",
-        ) from error
-    if not isinstance(content, dict):
-        raise InputError(
-            path,
-            "",
-            found=f"a JSON {type(content).__name__}",
-            expected='a JSON object, {"Field": value, …}',
-            fix="write the fields inside braces",
-        )
-    return content
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            path,
-            "",
-            found=f"a file that cannot be read ({error})",
-            expected="UTF-8 text",
-            fix="save it as UTF-8 and check its permissions",
-        ) from error
-
-
 def _is_number(value: object) -> bool:
-    is_numeric = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_numeric and math.isfinite(value)  # type: ignore[arg-type]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) < LARGEST_INTEGER
+    return isinstance(value, float) and math.isfinite(value)
 
 
-def _abridged(value: object) -> str:
-    text = str(value)
+def _shown(value: object) -> str:
+    """A JSON value as it stands in the file, abridged."""
+    text = "nothing" if value is None else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-VOLUME_TYPES = ("control", "label", "deltam", "m0scan", "cbf", "noRF", "n/a")

@@ -114,8 +114,8 @@ def test_m0_options_scale_the_cbf(scan, tmp_path):
 
 def test_a_dry_run_prints_the_timing_table_and_writes_nothing(scan, tmp_path):
     output = fit("-i", scan, "-o", tmp_path / "cbf.nii.gz", "--dry-run")
-    assert "PCASL, efficiency 0.850" in output
-    assert "1.8 - 1.9" in output  # effective PLD of the first and last slice
+    assert "PCASL, efficiency 0.85 (default of PCASL)" in output
+    assert "1.8 to 1.9" in output  # effective PLD of the first and last slice
     assert not (tmp_path / "cbf.nii.gz").exists()
 
 

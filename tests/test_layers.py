@@ -14,14 +14,14 @@ PACKAGE = Path(aslkit.__file__).parent
 # A module imports only from lines above its own.
 LAYERS = """
     errors
-    acquisition config resources
+    acquisition config resources textfiles
     images overrides
     nifti
     sidecars
-    bids_layout runs
-    physics noise metrics tiling
-    cells scoring preprocess calibration delays tissue
-    projection
+    bids_layout m0scans runs
+    physics noise metrics tiling resampling
+    cells scoring preprocess calibration contexts delays efficiency tissue
+    timing_table projection
     arterial chunks
     information
     gates fields

@@ -276,8 +276,8 @@ def probabilities():
         (lambda gm: np.where(gm > 0, gm, np.nan), AFFINE, "found values from nan to nan"),
         (lambda gm: 0.5 * gm, AFFINE, "found no brain voxel above 0.7"),
         (lambda gm: 1.0 * head(), AFFINE, r"sum with gm.nii: found up to 2 in the brain"),
-        (lambda gm: gm[:-1], AFFINE, r"expected the grid of the ASL series, 14 x 14 x 3 x 1"),
-        (lambda gm: gm, np.eye(4), "or another affine"),
+        (lambda gm: gm[:-1], AFFINE, r"expected the grid of the ASL series, 14 x 14 x 3 voxels"),
+        (lambda gm: gm, np.eye(4), "found another affine"),
     ],
 )
 def test_tissue_maps_that_are_none_are_refused(tmp_path, change, affine, message):

@@ -9,7 +9,6 @@ import click
 from aslkit.cli.common import aslkit_command, say
 from aslkit.cli.results import print_summary, write_results
 from aslkit.cli.scan_options import (
-    POSITIVE,
     NumberList,
     ScanArguments,
     read_runs,
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from aslkit.runs import AslRun
 
 SINGLE_DELAY_ATT_S = 1.3  # grey matter of healthy adults, where a single delay cannot tell
+LONGEST_ATT_S = 20.0
 ATT_BOUNDS_S = (0.1, 4.0)
 
 EXAMPLES = """Examples:
@@ -37,7 +37,12 @@ EXAMPLES = """Examples:
 
 @aslkit_command(epilog=EXAMPLES)
 @scan_options
-@click.option("--smooth", "sigma_mm", type=POSITIVE, help="In-plane smoothing, sigma [mm].")
+@click.option(
+    "--smooth",
+    "sigma_mm",
+    type=click.FloatRange(0, 50, min_open=True),
+    help="In-plane smoothing, sigma [mm].",
+)
 @click.option("--att", metavar="FILE|S", help="Known ATT: fit CBF alone.")
 @click.option("--cbf-bounds", type=NumberList(2), metavar="A,B", help="Bounds of CBF [none].")
 @click.option(
@@ -62,6 +67,8 @@ def main(
     started = time.perf_counter()
     if scan.macrovascular == "on" and (att or cbf_bounds):
         raise click.UsageError("--macrovascular on excludes --att and --cbf-bounds")
+    if att_bounds[1] > LONGEST_ATT_S:
+        raise click.UsageError(f"--att-bounds are seconds, at most {LONGEST_ATT_S:g}")
     runs = read_runs(scan)
     if scan.dry_run:
         return
@@ -98,9 +105,13 @@ def _att(
         seconds = float(given)
     except ValueError:
         return read_on_grid(Path(given), series.mask.shape, runs[0].affine)
-    if not 0 < seconds < float("inf"):
+    if not 0 < seconds <= LONGEST_ATT_S:
         raise InputError(
-            "--att", "", found=given, expected="positive seconds", fix="give --att 1.3"
+            "--att",
+            "",
+            found=given,
+            expected=f"seconds, above 0 to {LONGEST_ATT_S:g}",
+            fix="give --att 1.3",
         )
     return seconds
 

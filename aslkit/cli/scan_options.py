@@ -48,7 +48,8 @@ class NumberList(click.ParamType):  # type: ignore[type-arg]
 
 ARTERIAL_PARAMETERS = 4
 POSITIVE = click.FloatRange(min=0, min_open=True)
-FRACTION = click.FloatRange(min=0, min_open=True, max=1)
+T1_RANGE = click.FloatRange(0.1, 10)
+FRACTION = click.FloatRange(0.01, 1)
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,8 @@ def read_runs(scan: ScanArguments) -> "list[AslRun]":
         check_output(scan.out)
     overrides = scan.overrides()
     runs = [read_run(path, overrides) for path in scan.inputs]
+    if scan.out is not None:
+        check_output(scan.out, [source for run in runs for source in run.sources])
     say(timing_table(runs))
     if overrides.changed:
         say("overrides: " + ", ".join(f"{k} = {v}" for k, v in overrides.changed.items()))
@@ -187,8 +190,19 @@ _OPTIONS = (
     ),
     click.option("-m", "--mask", type=_FILE, metavar="FILE", help="Brain mask [from M0]."),
     click.option("--m0", metavar="FILE|NUMBER", help="M0 image or value."),
-    click.option("--m0-scale", type=POSITIVE, metavar="X", help="Factor on M0 [1]."),
-    click.option("--m0-tr", "m0_tr_s", type=POSITIVE, metavar="S", help="TR of the M0 image."),
+    click.option(
+        "--m0-scale",
+        type=click.FloatRange(0, 1_000_000, min_open=True),
+        metavar="X",
+        help="Factor on M0 [1].",
+    ),
+    click.option(
+        "--m0-tr",
+        "m0_tr_s",
+        type=click.FloatRange(0.1, 60),
+        metavar="S",
+        help="TR of the M0 image.",
+    ),
     click.option(
         "--no-m0-tr-correction",
         "correct_m0_tr",
@@ -218,15 +232,19 @@ _OPTIONS = (
         help="Control first, label (tag) first, or differences.",
     ),
     click.option(
-        "--bolus-duration", "bolus_duration_s", type=POSITIVE, metavar="S", help="TI1 of PASL."
+        "--bolus-duration",
+        "bolus_duration_s",
+        type=click.FloatRange(0, 20, min_open=True),
+        metavar="S",
+        help="TI1 of PASL.",
     ),
     click.option("--alpha", type=FRACTION, metavar="X", help="Labeling efficiency."),
     click.option(
         "--alpha-bs", type=FRACTION, metavar="X", help="Label left by one suppression pulse."
     ),
-    click.option("--n-bs", type=click.IntRange(min=0), metavar="N", help="Suppression pulses."),
-    click.option("--t1b", "t1_blood_s", type=POSITIVE, metavar="S", help="T1 of blood [1.65]."),
-    click.option("--t1t", "t1_tissue_s", type=POSITIVE, metavar="S", help="T1 of tissue [1.3]."),
+    click.option("--n-bs", type=click.IntRange(0, 10), metavar="N", help="Suppression pulses."),
+    click.option("--t1b", "t1_blood_s", type=T1_RANGE, metavar="S", help="T1 of blood [1.65]."),
+    click.option("--t1t", "t1_tissue_s", type=T1_RANGE, metavar="S", help="T1 of tissue [1.3]."),
     click.option(
         "--kinetic",
         type=click.Choice(["single", "tissue"]),
@@ -242,7 +260,7 @@ _OPTIONS = (
     click.option(
         "--lambda",
         "partition_ml_per_g",
-        type=POSITIVE,
+        type=click.FloatRange(0.1, 2),
         metavar="X",
         help="Partition coefficient [0.9 ml/g].",
     ),

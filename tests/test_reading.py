@@ -1,0 +1,248 @@
+"""The corners of BIDS that real data sets use, and the warnings about what looks odd."""
+
+import json
+
+import numpy as np
+import pytest
+from faults import NO_M0, PASL
+from scans import CONTEXTS, M0, PLDS_S, SHAPE, SIDECAR, head, save, volumes, write_m0, write_scan
+
+from aslkit.bids import Overrides, read_run, timing_table
+from aslkit.bids_layout import find_acquisitions
+from aslkit.errors import InputError
+from aslkit.fitting import fit_least_squares
+from aslkit.images import Flag
+from aslkit.preprocess import series_from_runs
+from aslkit.runs import timing_groups, timings
+
+PLDS = SIDECAR["PostLabelingDelay"]
+ENTITIES = "sub-01_ses-2_acq-x_rec-y_dir-AP_run-03"
+
+
+def warnings(image, overrides=None):
+    """The warnings of the timing table."""
+    table = timing_table([read_run(image, overrides or Overrides())])
+    return [line.removeprefix("  warning: ") for line in table.splitlines() if "warning" in line]
+
+
+def write_session(folder, intended_for):
+    """A scan with every entity in a session, and an m0scan that names it."""
+    perf = folder / "sub-01" / "ses-2" / "perf"
+    (folder / "dataset_description.json").write_text("{}")
+    image = save(perf / f"{ENTITIES}_asl.nii", volumes()[..., 1:])
+    image.with_name(f"{ENTITIES}_aslcontext.tsv").write_text(
+        "\n".join(["volume_type", *CONTEXTS[1:]])
+    )
+    (folder / "asl.json").write_text(json.dumps({**SIDECAR, **NO_M0}))
+    write_m0(image, volumes()[..., 0], {"IntendedFor": intended_for}, name=f"{ENTITIES}_m0scan")
+    return image
+
+
+def test_a_valid_scan_has_no_warnings(tmp_path):
+    assert warnings(write_scan(tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    "intended_for",
+    [
+        f"ses-2/perf/{ENTITIES}_asl.nii",
+        f"bids::sub-01/ses-2/perf/{ENTITIES}_asl.nii",
+        ["bids::sub-01/ses-2/perf/other_asl.nii", f"ses-2/perf/{ENTITIES}_asl.nii"],
+    ],
+)
+def test_sessions_runs_and_all_entities_are_read_with_their_m0(tmp_path, intended_for):
+    image = write_session(tmp_path, intended_for)
+    assert find_acquisitions(tmp_path) == [(image,)]
+    assert np.allclose(read_run(image).calibration.m0[head()], M0, atol=1)
+
+
+def test_of_two_linked_m0_images_the_one_of_the_same_run_counts(tmp_path):
+    image = write_session(tmp_path, f"ses-2/perf/{ENTITIES}_asl.nii")
+    other = ENTITIES.replace("run-03", "run-04")
+    fields = {"IntendedFor": f"ses-2/perf/{ENTITIES}_asl.nii"}
+    write_m0(image, np.ones(SHAPE, np.float32), fields, name=f"{other}_m0scan")
+    assert np.allclose(read_run(image).calibration.m0[head()], M0, atol=1)
+
+
+def test_the_phase_of_an_m0_image_is_not_taken_for_another_m0(tmp_path):
+    image = write_session(tmp_path, f"ses-2/perf/{ENTITIES}_asl.nii")
+    fields = {"IntendedFor": f"ses-2/perf/{ENTITIES}_asl.nii"}
+    write_m0(image, np.ones(SHAPE, np.float32), fields, name=f"{ENTITIES}_part-phase_m0scan")
+    assert np.allclose(read_run(image).calibration.m0[head()], M0, atol=1)
+
+
+def test_the_runs_of_a_joint_acquisition_are_found_together_and_phase_images_left_out(tmp_path):
+    for name in ("sub-01_acq-pcasl_run-1", "sub-01_acq-vsasl_run-1", "sub-01_part-phase"):
+        write_scan(tmp_path, name=name)
+    (found,) = find_acquisitions(tmp_path)
+    assert [path.name for path in found] == [
+        "sub-01_acq-pcasl_run-1_asl.nii.gz",
+        "sub-01_acq-vsasl_run-1_asl.nii.gz",
+    ]
+
+
+def test_a_nifti_without_sidecars_is_read_with_what_the_user_states(tmp_path):
+    image = save(tmp_path / "data.nii", volumes()[..., 1:])
+    stated = {"plds_s": PLDS_S, "label_durations_s": (1.8,), "order": "tc", "labeling": "pcasl"}
+    run = read_run(image, Overrides(**stated, m0="1000", slice_dt_s=0.05))
+    assert [(t.label_duration_s, t.pld_s, t.n_averages) for t in timings(run)] == [
+        (1.8, pld, 2) for pld in PLDS_S
+    ]
+    assert run.contexts == CONTEXTS[1:]
+
+
+def test_repeats_in_any_order_and_of_uneven_number_are_grouped(tmp_path):
+    order = [6, 5, 1, 2, 3, 4, 11, 12]  # volumes of the scan: 1.8, 0.5, 1.0 and 1.8 s
+    contexts = [CONTEXTS[i] for i in order]
+    fields = {**NO_M0, "M0Type": "Estimate", "M0Estimate": M0}
+    fields["PostLabelingDelay"] = [PLDS[i] for i in order]
+    run = read_run(write_scan(tmp_path, fields, contexts, volumes()[..., order]))
+    found = {key[1]: [pair.indices for pair in pairs] for key, pairs in timing_groups(run).items()}
+    assert found == {0.5: [(3, 2)], 1.0: [(5, 4)], 1.8: [(0, 1), (7, 6)]}
+    assert (series_from_runs([run]).delta_m[head()] > 0).all()
+
+
+def test_volumes_without_radiofrequency_or_meaning_are_left_out(tmp_path):
+    contexts = ["m0scan", "noRF", "n/a", *CONTEXTS[3:]]
+    plds = [0.0, 0.0, 0.0, *PLDS[3:]]
+    run = read_run(write_scan(tmp_path, {"PostLabelingDelay": plds}, contexts))
+    assert [(t.pld_s, t.n_averages) for t in timings(run)] == [(0.5, 1), (1.0, 2), (1.8, 2)]
+
+
+def test_a_volume_without_partner_is_left_out_with_a_warning(tmp_path):
+    contexts = [*CONTEXTS[:-1], "n/a"]
+    image = write_scan(tmp_path, contexts=contexts)
+    assert warnings(image) == ["volumes without a partner of equal timing are left out: 12"]
+
+
+def test_the_m0scan_volumes_of_a_series_are_averaged(tmp_path):
+    doubled = np.concatenate([3 * volumes()[..., :1], volumes()], axis=3)
+    fields = {"PostLabelingDelay": [0.0, *PLDS]}
+    image = write_scan(tmp_path, fields, ["m0scan", *CONTEXTS], doubled)
+    assert np.allclose(read_run(image).calibration.m0[head()], 2 * M0, atol=1)
+
+
+@pytest.mark.parametrize("text", ["\ufeff{}", "{{}}\r\n"])
+def test_marks_of_windows_editors_are_read_over(tmp_path, text):
+    image = write_scan(tmp_path)
+    sidecar = image.with_name("sub-01_asl.json")
+    sidecar.write_text(
+        text.replace("{}", sidecar.read_text()).replace("{{", "{").replace("}}", "}")
+    )
+    table = image.with_name("sub-01_aslcontext.tsv")
+    rows = ["note\tvolume_type", *(f"a\t{c}" for c in CONTEXTS), "", ""]
+    table.write_text("\r\n".join(rows), newline="")
+    assert read_run(image).contexts == CONTEXTS
+
+
+def test_voxels_that_are_no_number_or_infinite_are_flagged(tmp_path):
+    voxels = volumes()
+    voxels[7, 7, 1, 3], voxels[6, 6, 1, 4] = np.nan, np.inf
+    series = series_from_runs([read_run(write_scan(tmp_path, voxels=voxels))])
+    flags = fit_least_squares(series).flags
+    assert (flags[7, 7, 1], flags[6, 6, 1]) == (Flag.NOT_FINITE, Flag.NOT_FINITE)
+    assert flags[7, 6, 1] == Flag.OK
+
+
+@pytest.mark.parametrize(
+    ("fields", "warning"),
+    [
+        ({"M0Type": None}, "M0Type is not stated: read as Included"),
+        (
+            {"M0Type": "Estimate", "M0Estimate": 900},
+            "the m0scan volumes of the series are not used",
+        ),
+        ({"FlipAngle": [90.0, *[40.0] * 12]}, "FlipAngle of M0 is 90° and of ASL 40°"),
+        ({"EchoTime": [0.012, *[0.014] * 12]}, "EchoTime of M0 is 0.012 s and of ASL 0.014 s"),
+        ({"MultibandAccelerationFactor": 2}, "SliceTiming has 3 different times for 3 slices"),
+        ({"MRAcquisitionType": "3D"}, "SliceTiming is ignored: the readout is 3D"),
+        ({"MRAcquisitionType": None, "SliceTiming": None}, "MRAcquisitionType is not stated"),
+        ({"PostLabelingDelay": [p + 2 for p in PLDS]}, "are they inflow times"),
+        ({"MagneticFieldStrength": 7}, "the default T1 of blood is for 3 T"),
+        ({**PASL, "BolusCutOffDelayTime": 0.8}, "0.5 s is shorter than the bolus of 0.8 s"),
+        ({**PASL, "BolusCutOffFlag": False}, "nothing cuts the bolus off"),
+        (
+            {**PASL, "BolusCutOffDelayTime": 0.4, "BolusCutOffTechnique": "QUIPSS"},
+            "read as QUIPSSII",
+        ),
+    ],
+)
+def test_what_looks_odd_is_a_warning(tmp_path, fields, warning):
+    (found,) = warnings(write_scan(tmp_path, fields))
+    assert warning in found
+
+
+def test_slices_excited_together_share_their_delay(tmp_path):
+    fields = {"SliceTiming": [0.0, 0.05, 0.0], "MultibandAccelerationFactor": 1.5}
+    image = write_scan(tmp_path, fields)
+    assert read_run(image).slice_offsets_s == pytest.approx((0, 0.05, 0))
+    assert "mixed order, 2 excitations" in timing_table([read_run(image)])
+
+
+def test_a_separate_m0_of_another_echo_time_is_a_warning(tmp_path):
+    image = write_scan(tmp_path, {**NO_M0, "EchoTime": 0.014}, CONTEXTS[1:], volumes()[..., 1:])
+    write_m0(image, volumes()[..., 0], {"EchoTime": 0.03})
+    (found,) = warnings(image)
+    assert "EchoTime of M0 is 0.03 s and of ASL 0.014 s" in found
+
+
+@pytest.mark.parametrize(
+    ("fields", "contexts", "refused"),
+    [
+        ({}, None, "aslcontext.tsv: found no such file"),
+        (NO_M0, CONTEXTS[1:], "M0Type: found Separate and no m0scan image"),
+        ({"M0Type": "Absent"}, CONTEXTS, "M0Type: found Absent, although"),
+        ({"PostLabelingDelay": [1000 * p for p in PLDS]}, CONTEXTS, "not milliseconds"),
+        ({"RepetitionTimePreparation": 0}, CONTEXTS, None),
+        ({"SliceTiming": [0.0, 0.1]}, CONTEXTS, "SliceTiming: found 2 entries, expected 3"),
+        ({"TotalAcquiredPairs": 7}, CONTEXTS, None),
+    ],
+)
+def test_what_the_bids_validator_overlooks_is_found(tmp_path, fields, contexts, refused):
+    voxels = volumes()[..., -len(contexts or CONTEXTS) :]
+    image = write_scan(tmp_path, fields, contexts, voxels)
+    if refused is None:
+        assert len(warnings(image)) == 1
+        return
+    with pytest.raises(InputError, match=refused):
+        read_run(image)
+
+
+def test_the_timing_table_shows_what_was_understood(tmp_path):
+    suppressed = {"BackgroundSuppression": True, "BackgroundSuppressionNumberPulses": 2}
+    fields = {**suppressed, "RepetitionTimePreparation": 4.0, "SliceEncodingDirection": "k-"}
+    image = write_scan(tmp_path, fields)
+    assert timing_table([read_run(image, Overrides(m0_scale=2.0))]).splitlines() == [
+        str(image),
+        "  volumes     13: 1 m0scan, 6 label, 6 control; the signal is control - label",
+        "  labeling    PCASL, efficiency 0.767 = 0.85 (default of PCASL) x 0.95^2 "
+        "(2 background-suppression pulses)",
+        "  readout     2D, 3 slices over 0.1 s, descending order",
+        "  M0          m0scan volumes of sub-01_asl.nii.gz, scale 2, TR 4 s, divided by its "
+        "recovery 0.954 (--no-m0-tr-correction: not)",
+        "  noise       from the scatter of the repeats",
+        "  arterial    compartment off with --macrovascular auto (3 delays from 0.5 s)",
+        "  group   label [s]   PLD [s]   in slice 1 to last [s]   pairs   volumes",
+        "      1         1.8       0.5               0.6 to 0.5       2   3-2 9-8",
+        "      2         1.8         1                 1.1 to 1       2   5-4 11-10",
+        "      3         1.8       1.8               1.9 to 1.8       2   7-6 13-12",
+    ]
+
+
+def test_one_run_with_repeats_gives_the_noise_of_a_joint_acquisition(tmp_path):
+    repeated = write_scan(tmp_path, name="sub-01_acq-pcasl")
+    contexts = [c if i < 7 else "n/a" for i, c in enumerate(CONTEXTS)]
+    fields = {"ArterialSpinLabelingType": "VSASL"}
+    single = write_scan(tmp_path, fields, contexts, name="sub-01_acq-vsasl")
+    table = timing_table([read_run(repeated), read_run(single)])
+    assert table.count("noise       from the scatter of the repeats") == 2
+    assert "residuals" in timing_table([read_run(single)])
+
+
+def test_difference_volumes_are_listed_as_such(tmp_path):
+    fields = {"PostLabelingDelay": 1.8, "M0Type": "Estimate", "M0Estimate": M0}
+    image = write_scan(tmp_path, fields, ["deltam"], np.ones(SHAPE, np.float32))
+    table = timing_table([read_run(image)])
+    assert "1: 1 deltam; the signal is differences" in table
+    assert "residuals of the fit (no repeats)" in table
+    assert table.splitlines()[-1].split() == ["1", "1.8", "1.8", "1.8", "to", "1.9", "1", "1"]
