@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 
 import nibabel as nib
 import numpy as np
@@ -38,6 +39,7 @@ def write_maps(
     header: nib.Nifti1Header,
     sidecar: Mapping[str, object],
     fitted: FloatImage | None = None,
+    extras: Mapping[str, bytes] = MappingProxyType({}),
 ) -> list[Path]:
     """Write every map and its JSON sidecar; nothing is left behind when one fails.
 
@@ -53,11 +55,13 @@ def write_maps(
         Fields that all maps share.
     fitted : array (x, y, z, n), optional
         The model's ΔM/M0.
+    extras : mapping
+        Other files beside the maps, such as outliers.tsv: name to content.
 
     Returns
     -------
     list of Path
-        The images, the CBF map first.
+        The images, the CBF map first, and the other files.
 
     Raises
     ------
@@ -85,6 +89,11 @@ def write_maps(
                     write_image(Path(folder) / target.name, voxels.astype(stored), header)
                     _write_sidecar(Path(folder) / f"{stem(target)}.json", kind, sidecar)
                     targets.append(target)
+            for name, content in extras.items():
+                kind, end = name.split(".")
+                target = sibling(out, kind).with_name(f"{stem(sibling(out, kind))}.{end}")
+                (Path(folder) / target.name).write_bytes(content)
+                targets.append(target)
             for path in sorted(Path(folder).iterdir()):
                 os.replace(path, out.parent / path.name)
     except OSError as error:

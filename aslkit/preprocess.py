@@ -12,7 +12,7 @@ from aslkit.errors import InputError
 from aslkit.images import AslSeries, FloatImage, MaskImage
 from aslkit.nifti import is_same_grid
 from aslkit.noise import noise_from_repeats, smooth_within
-from aslkit.runs import AslRun, Pair, timing_groups, timings
+from aslkit.runs import AslRun, difference, timing_groups, timings
 
 LOWEST_M0 = 0.05  # of the mean M0 in the brain: below it lies air, and ΔM/M0 means nothing
 MASK_SIGMA_MM = 2.0  # smoothing before the threshold
@@ -46,8 +46,8 @@ def series_from_runs(
     """
     _check_joinable(runs)
     first = runs[0]
-    size = tuple(float(s) for s in np.linalg.norm(first.affine[:3, :3], axis=0))
-    brain = brain_mask(anatomical_image(first), size) if mask is None else mask
+    size = first.voxel_size_mm
+    brain = brain_of(first) if mask is None else mask
     groups = [g for run in runs for g in _calibrated_repeats(run, brain)]
     if smoothing_sigma_mm:
         groups = [_smoothed(g, smoothing_sigma_mm, size) for g in groups]
@@ -107,6 +107,11 @@ def anatomical_image(run: AslRun) -> FloatImage:
     return np.abs(run.volumes[..., deltams].mean(axis=3))
 
 
+def brain_of(run: AslRun) -> MaskImage:
+    """The brain mask of a run."""
+    return brain_mask(anatomical_image(run), run.voxel_size_mm)
+
+
 def brain_mask(image: FloatImage, voxel_size_mm: Sequence[float]) -> MaskImage:
     """Brain of a head image: Otsu's threshold, opened, largest component, holes filled."""
     size = np.asarray(voxel_size_mm)
@@ -145,14 +150,9 @@ def _calibrated_repeats(run: AslRun, brain: MaskImage) -> list[FloatImage]:
     """ΔM/M0 of every repeat, one array (x, y, z, repeats) per timing."""
     m0 = _equilibrium(run, brain)[..., None]
     return [
-        np.stack([_difference(run, pair) for pair in pairs], axis=3) / m0
+        np.stack([difference(run, pair) for pair in pairs], axis=3) / m0
         for pairs in timing_groups(run).values()
     ]
-
-
-def _difference(run: AslRun, pair: Pair) -> FloatImage:
-    plus = run.volumes[..., pair.plus]
-    return plus if pair.minus is None else plus - run.volumes[..., pair.minus]
 
 
 def _equilibrium(run: AslRun, brain: MaskImage) -> FloatImage:

@@ -20,7 +20,7 @@ LAYERS = """
     sidecars
     bids_layout runs
     physics noise metrics tiling
-    scoring preprocess projection calibration delays
+    scoring outliers preprocess projection calibration delays
     gates fields
     lesions
     anatomy
@@ -36,6 +36,7 @@ LAYERS = """
     invivo_report phantom_report
     cli.common
     cli.scan_options
+    cli.preparation
     cli.results
     cli.fit_ls cli.predict cli.sim cli.train cli.validate
 """

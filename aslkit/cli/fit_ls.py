@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import click
 
 from aslkit.cli.common import aslkit_command, say
+from aslkit.cli.preparation import prepare
 from aslkit.cli.results import print_summary, write_results
 from aslkit.cli.scan_options import (
     POSITIVE,
     NumberList,
     ScanArguments,
     read_runs,
-    read_series,
     scan_options,
 )
 from aslkit.errors import InputError
@@ -66,7 +66,8 @@ def main(
         return
     from aslkit.fitting import FitSettings, fit_least_squares
 
-    series = read_series(scan, runs, sigma_mm or 0.0)
+    prepared = prepare(scan, runs, sigma_mm or 0.0)
+    series = prepared.series
     try:
         settings = FitSettings(att_bounds, cbf_bounds, scan.macrovascular, _att(att, series, runs))
     except ValueError as error:
@@ -74,7 +75,7 @@ def main(
     has_arterial = settings.has_arterial(series.acquisition)
     say(f"arterial compartment: {'on' if has_arterial else 'off'} ({scan.macrovascular})")
     maps = fit_least_squares(series, settings)
-    files = write_results(scan, runs, series, maps, _describe(settings, series, sigma_mm, att))
+    files = write_results(scan, prepared, maps, _describe(settings, series, sigma_mm, att))
     print_summary(series, maps, files, time.perf_counter() - started)
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from aslkit.cli.common import aslkit_command, listing_option, say
+from aslkit.cli.preparation import prepare
 from aslkit.cli.results import print_summary, write_results
-from aslkit.cli.scan_options import ScanArguments, read_runs, read_series, scan_options
+from aslkit.cli.scan_options import ScanArguments, read_runs, scan_options
 from aslkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ def main(scan: ScanArguments, model_name: str | None, device: str) -> None:
     from aslkit.fitting import FitSettings
     from aslkit.inference import check_range, predict
 
-    series = read_series(scan, runs)
+    prepared = prepare(scan, runs)
+    series = prepared.series
     _refuse_single_delay(scan, series)
     settings = FitSettings(macrovascular=scan.macrovascular)
     has_arterial = settings.has_arterial(series.acquisition)
@@ -64,7 +66,7 @@ def main(scan: ScanArguments, model_name: str | None, device: str) -> None:
         "ArterialCompartment": has_arterial,
         "Warnings": warnings,
     }
-    files = write_results(scan, runs, series, maps, estimator)
+    files = write_results(scan, prepared, maps, estimator)
     print_summary(series, maps, files, time.perf_counter() - started)
 
 

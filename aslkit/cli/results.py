@@ -5,32 +5,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aslkit.cli.common import say
+from aslkit.cli.preparation import Prepared
 from aslkit.cli.scan_options import ScanArguments
 
 if TYPE_CHECKING:
     from aslkit.images import AslSeries, FloatImage, ParameterMaps
-    from aslkit.runs import AslRun
 
 
 def write_results(
     scan: ScanArguments,
-    runs: "list[AslRun]",
-    series: "AslSeries",
+    prepared: Prepared,
     maps: "ParameterMaps",
     estimator: Mapping[str, object],
 ) -> list[Path]:
     """Write the maps with everything used in their sidecars; `estimator` says how they were made.
 
-    Returns the images written.
+    Returns the files written.
     """
     from aslkit.derivatives import describe, write_maps
     from aslkit.fitting import fitted_signal
 
     if scan.out is None:
         raise ValueError("no output file was given")
+    runs, series = prepared.runs, prepared.series
     fitted = fitted_signal(maps, series.acquisition) if scan.fitted else None
-    sidecar = {**describe(runs, series), **estimator}
-    return write_maps(maps, scan.out, runs[0].header, sidecar, fitted)
+    sidecar = {**describe(runs, series), **prepared.fields, **estimator}
+    return write_maps(maps, scan.out, runs[0].header, sidecar, fitted, prepared.extras)
 
 
 def print_summary(
