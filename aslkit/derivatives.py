@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from aslkit.errors import InputError
 from aslkit.images import AslSeries, Flag, FloatImage, ParameterMaps
 from aslkit.nifti import EXTENSIONS, stem, write_image
+from aslkit.preprocess import LOWEST_M0
 from aslkit.runs import AslRun
 
 CBF_TOKEN = re.compile(r"(?<![A-Za-z0-9])cbf(?![A-Za-z0-9])")
@@ -176,6 +177,7 @@ def _describe_m0(run: AslRun) -> dict[str, object]:
         "Scale": m0.scale,
         "RepetitionTime": m0.repetition_time_s,
         "Recovery": m0.recovery,
+        "LowestOfMean": LOWEST_M0,
     }
 
 

@@ -14,7 +14,7 @@ from aslkit.nifti import is_same_grid
 from aslkit.noise import noise_from_repeats, smooth_within
 from aslkit.runs import AslRun, difference, timing_groups, timings
 
-LOWEST_M0 = 0.05  # of the mean M0 in the brain: below it lies air, and ΔM/M0 means nothing
+LOWEST_M0 = 0.25  # of the mean M0 in the brain: less is raised to it, as no tissue has so little
 MASK_SIGMA_MM = 2.0  # smoothing before the threshold
 MASK_OPENING_MM = 5.0  # radius that severs scalp and eyes from the brain
 HISTOGRAM_BINS = 256
@@ -156,11 +156,12 @@ def _calibrated_repeats(run: AslRun, brain: MaskImage) -> list[FloatImage]:
 
 
 def _equilibrium(run: AslRun, brain: MaskImage) -> FloatImage:
-    """M0 of every voxel, NaN where it is too small to divide by."""
+    """M0 of every voxel, at least `LOWEST_M0`; NaN where none was measured."""
     m0 = np.broadcast_to(np.float32(run.calibration.equilibrium), brain.shape)
-    inside = m0[brain & np.isfinite(m0)]
+    is_measured = np.isfinite(m0) & (m0 > 0)
+    inside = m0[brain & is_measured]
     lowest = LOWEST_M0 * float(inside.mean()) if inside.size else 0.0
-    return np.where(np.isfinite(m0) & (m0 > max(lowest, 0.0)), m0, np.nan).astype(np.float32)
+    return np.where(is_measured, np.maximum(m0, lowest), np.nan).astype(np.float32)
 
 
 def _smoothed(group: FloatImage, sigma_mm: float, size: Sequence[float]) -> FloatImage:
