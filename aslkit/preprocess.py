@@ -11,7 +11,7 @@ from aslkit.acquisition import Acquisition
 from aslkit.errors import InputError
 from aslkit.images import AslSeries, FloatImage, MaskImage
 from aslkit.nifti import is_same_grid
-from aslkit.noise import noise_from_repeats, smooth_within
+from aslkit.noise import finite_mean, noise_from_repeats, smooth_within
 from aslkit.runs import AslRun, difference, timing_groups, timings
 
 LOWEST_M0 = 0.25  # of the mean M0 in the brain: less is raised to it, as no tissue has so little
@@ -53,7 +53,7 @@ def series_from_runs(
         groups = [_smoothed(g, smoothing_sigma_mm, size) for g in groups]
     acquisition = joined_acquisition(runs)
     return AslSeries(
-        delta_m=np.stack([g.mean(axis=3) for g in groups], axis=3),
+        delta_m=np.stack([finite_mean(g) for g in groups], axis=3),
         acquisition=acquisition,
         mask=brain,
         affine=first.affine,

@@ -20,8 +20,8 @@ LAYERS = """
     sidecars
     bids_layout runs
     physics noise metrics tiling
-    scoring outliers preprocess projection calibration delays
-    gates fields
+    scoring outliers motion preprocess projection calibration delays
+    gates fields motion_report
     lesions
     anatomy
     bids derivatives encoding fitting phantoms

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aslkit.cli.common import say
+from aslkit.cli.common import progress, say
 from aslkit.cli.scan_options import ARTERIAL_PARAMETERS, ScanArguments
 from aslkit.errors import InputError
 
@@ -35,10 +35,38 @@ def prepare(
         brain = read_mask(scan.mask, runs[0].volumes.shape[:3], runs[0].affine)
     else:
         brain = brain_of(runs[0])
+    if scan.moco:
+        runs = _realigned(runs, brain, fields, extras)
     runs = _without_outliers(scan, runs, brain, fields, extras)
     series = series_from_runs(runs, brain, smoothing_sigma_mm)
     _check_macrovascular(scan, series)
     return Prepared(runs, series, fields, extras)
+
+
+def _realigned(
+    runs: "list[AslRun]",
+    brain: "MaskImage",
+    fields: dict[str, object],
+    extras: dict[str, bytes],
+) -> "list[AslRun]":
+    """The runs with every volume where the M0 image is, else the first timing of its run."""
+    import numpy as np
+
+    from aslkit.motion import framewise_displacement, realign
+    from aslkit.motion_report import motion_plot, motion_table
+
+    m0 = runs[0].calibration.m0
+    reference = m0 if isinstance(m0, np.ndarray) else None
+    found = {run.source: realign(run, reference, brain, progress) for run in runs}
+    motion = {source: parameters for source, (_, parameters) in found.items()}
+    displacements = np.concatenate([framewise_displacement(p) for p in motion.values()])
+    mean, largest = np.nanmean(displacements), np.nanmax(displacements)
+    say(f"motion: framewise displacement {mean:.2f} mm on average, {largest:.2f} mm at most")
+    fields["MotionCorrection"] = "rigid, cubic splines, slice timing as acquired"
+    fields["MeanFramewiseDisplacement"] = round(float(mean), 4)
+    extras["motion.tsv"] = motion_table(runs, motion).encode()
+    extras["motion.png"] = motion_plot(motion)
+    return [run for run, _ in found.values()]
 
 
 def _without_outliers(

@@ -89,6 +89,7 @@ class ScanArguments:
     partition_ml_per_g: float | None
     macrovascular: str
     outliers: float | None
+    moco: bool
     fitted: bool
     dry_run: bool
 
@@ -229,6 +230,12 @@ _OPTIONS = (
         default=str(OUTLIER_THRESHOLD),
         show_default=True,
         help="Leave out control-label pairs that stray from their repeats by this robust z.",
+    ),
+    click.option(
+        "--moco/--no-moco",
+        default=False,
+        show_default=True,
+        help="Realign the volumes rigidly before subtraction.",
     ),
     click.option("--fitted", is_flag=True, help="Also write the model's signal, fit.nii.gz."),
     click.option("--dry-run", is_flag=True, help="Print what was understood of the input; stop."),
