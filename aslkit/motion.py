@@ -125,6 +125,13 @@ def realign(
     return replace(run, volumes=volumes), found
 
 
+def register(
+    image: FloatImage, reference: FloatImage, brain: MaskImage, frame: Frame
+) -> Parameters:
+    """Motion from a reference to an image, (6,) [mm, rad]."""
+    return _register(image, _templates(reference, _surroundings(brain, frame), frame), frame)
+
+
 def resample(image: FloatImage, parameters: Parameters, frame: Frame) -> FloatImage:
     """The image at the reference's position, by cubic splines; NaN outside the field of view."""
     grid = frame.to_mm(np.indices(frame.shape, dtype=np.float64).reshape(3, -1))
@@ -190,7 +197,7 @@ def _offsets(found: Parameters, groups: Sequence[Sequence[int]]) -> Parameters:
         design[row, group_of[i]] -= 1
         target[row] = found[i] - found[j]
     design[-1, 0] = 1  # the first group stays
-    return np.linalg.lstsq(design, target, rcond=None)[0]
+    return np.asarray(np.linalg.lstsq(design, target, rcond=None)[0], dtype=np.float64)
 
 
 def _anchored(
