@@ -115,7 +115,7 @@ def test_simpleitk_finds_the_same_motion():
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsCorrelation()
     method.SetInterpolator(sitk.sitkBSpline)
-    method.SetOptimizerAsRegularStepGradientDescent(1.0, 1e-4, 100)
+    method.SetOptimizerAsRegularStepGradientDescent(1.0, 1e-4, 100, 0.5, 1e-10)
     method.SetOptimizerScales([50.0**2] * 3 + [1.0] * 3)
     method.SetInitialTransform(sitk.Euler3DTransform())
     theirs = method.Execute(*images)
