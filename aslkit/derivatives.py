@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 
 import nibabel as nib
 import numpy as np
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from aslkit.errors import InputError
 from aslkit.images import AslSeries, Flag, FloatImage, ParameterMaps
 from aslkit.nifti import EXTENSIONS, stem, write_image
+from aslkit.preprocess import LOWEST_M0
 from aslkit.quality import FIGURES, Figures
 from aslkit.runs import AslRun
 
@@ -41,7 +43,8 @@ def write_maps(
     header: nib.Nifti1Header,
     sidecar: Mapping[str, object],
     figures: Figures,
-    extra: Mapping[str, FloatImage],
+    images: Mapping[str, FloatImage],
+    files: Mapping[str, bytes] = MappingProxyType({}),
 ) -> list[Path]:
     """Write maps and quality table with JSON sidecars; nothing is left behind when one fails.
 
@@ -57,13 +60,15 @@ def write_maps(
         Fields that all maps share.
     figures : Figures
         Quality figures, for the table and the sidecar of the CBF map.
-    extra : mapping of arrays (x, y, z, …)
+    images : mapping of arrays (x, y, z, …)
         More maps, by kind.
+    files : mapping
+        Other files beside the maps, such as outliers.tsv: name to content.
 
     Returns
     -------
     list of Path
-        The images, the CBF map first, and the table.
+        The images, the CBF map first, and the other files.
 
     Raises
     ------
@@ -71,20 +76,20 @@ def write_maps(
         When `out` is no NIfTI name or cannot be written.
     """
     check_output(out)
-    images: dict[str, NDArray[np.generic] | None] = {
+    named: dict[str, NDArray[np.generic] | None] = {
         "cbf": maps.cbf,
         "att": maps.att,
         "cbf-std": maps.cbf_std,
         "att-std": maps.att_std,
         "flags": maps.flags,
         "abv": maps.abv,
-        **extra,
+        **images,
     }
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".aslkit-") as folder:
             targets = []
-            for kind, voxels in images.items():
+            for kind, voxels in named.items():
                 if voxels is not None:
                     target = sibling(out, kind)
                     stored = np.uint8 if kind == "flags" else np.float32
@@ -94,6 +99,11 @@ def write_maps(
                     targets.append(target)
             table = stem(sibling(out, "quality"))
             _write_table(Path(folder) / table, figures)
+            for name, content in files.items():
+                kind, end = name.split(".")
+                target = out.with_name(f"{stem(sibling(out, kind))}.{end}")
+                (Path(folder) / target.name).write_bytes(content)
+                targets.append(target)
             for path in sorted(Path(folder).iterdir()):
                 os.replace(path, out.parent / path.name)
     except OSError as error:
@@ -193,6 +203,7 @@ def _describe_m0(run: AslRun) -> dict[str, object]:
         "Scale": m0.scale,
         "RepetitionTime": m0.repetition_time_s,
         "Recovery": m0.recovery,
+        "LowestOfMean": LOWEST_M0,
     }
 
 

@@ -37,13 +37,17 @@ def noise_from_repeats(
         In the unit of the input; None when no group has two repeats.
     """
     repeats = [group.shape[3] for group in groups]
-    freedom = sum(n - 1 for n in repeats)
-    if not freedom:
+    if max(repeats) < 2:
         return None
-    squares = np.zeros(mask.shape)
+    squares, freedom = np.zeros(mask.shape), np.zeros(mask.shape)
     for group, averages in zip(groups, n_averages, strict=True):
-        squares += group.var(axis=3, dtype=np.float64) * averages  # sum of squares of single pairs
-    variance = squares / freedom / float(np.mean(n_averages))
+        values = group.astype(np.float64)
+        distances = (values - finite_mean(values)[..., None]) ** 2
+        squares += np.nan_to_num(finite_mean(distances)) * averages  # of single pairs
+        freedom += np.maximum(np.isfinite(values).sum(axis=3) - 1, 0)
+    variance = np.divide(
+        squares, freedom, out=np.full(mask.shape, np.nan), where=freedom > 0
+    ) / float(np.mean(n_averages))
     sigma_mm = SMOOTHING_FWHM_MM / FWHM_PER_SIGMA
     smoothed = np.where(
         mask,
@@ -51,6 +55,14 @@ def noise_from_repeats(
         smooth_within(variance, ~mask, sigma_mm, voxel_size_mm),
     )
     return np.sqrt(smoothed).astype(np.float32)
+
+
+def finite_mean(images: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Mean over the last axis of the finite values; NaN where there is none."""
+    is_finite = np.isfinite(images)
+    n = is_finite.sum(axis=-1)
+    total = np.where(is_finite, images, 0).sum(axis=-1)
+    return np.divide(total, n, out=np.full(n.shape, np.nan, images.dtype), where=n > 0)
 
 
 def smooth_within(

@@ -11,10 +11,10 @@ from aslkit.acquisition import Acquisition
 from aslkit.errors import InputError
 from aslkit.images import AslSeries, FloatImage, MaskImage
 from aslkit.nifti import is_same_grid
-from aslkit.noise import noise_from_repeats, smooth_within
-from aslkit.runs import AslRun, Pair, timing_groups, timings
+from aslkit.noise import finite_mean, noise_from_repeats, smooth_within
+from aslkit.runs import AslRun, difference, timing_groups, timings
 
-LOWEST_M0 = 0.05  # of the mean M0 in the brain: below it lies air, and ΔM/M0 means nothing
+LOWEST_M0 = 0.25  # of the mean M0 in the brain: less is raised to it, as no tissue has so little
 MASK_SIGMA_MM = 2.0  # smoothing before the threshold
 MASK_OPENING_MM = 5.0  # radius that severs scalp and eyes from the brain
 HISTOGRAM_BINS = 256
@@ -46,14 +46,14 @@ def series_from_runs(
     """
     _check_joinable(runs)
     first = runs[0]
-    size = tuple(float(s) for s in np.linalg.norm(first.affine[:3, :3], axis=0))
-    brain = brain_mask(anatomical_image(first), size) if mask is None else mask
+    size = first.voxel_size_mm
+    brain = brain_of(first) if mask is None else mask
     groups = [g for run in runs for g in _calibrated_repeats(run, brain)]
     if smoothing_sigma_mm:
         groups = [_smoothed(g, smoothing_sigma_mm, size) for g in groups]
     acquisition = joined_acquisition(runs)
     return AslSeries(
-        delta_m=np.stack([g.mean(axis=3) for g in groups], axis=3),
+        delta_m=np.stack([finite_mean(g) for g in groups], axis=3),
         acquisition=acquisition,
         mask=brain,
         affine=first.affine,
@@ -107,6 +107,11 @@ def anatomical_image(run: AslRun) -> FloatImage:
     return np.abs(run.volumes[..., deltams].mean(axis=3))
 
 
+def brain_of(run: AslRun) -> MaskImage:
+    """The brain mask of a run."""
+    return brain_mask(anatomical_image(run), run.voxel_size_mm)
+
+
 def brain_mask(image: FloatImage, voxel_size_mm: Sequence[float]) -> MaskImage:
     """Brain of a head image: Otsu's threshold, opened, largest component, holes filled."""
     size = np.asarray(voxel_size_mm)
@@ -145,22 +150,18 @@ def _calibrated_repeats(run: AslRun, brain: MaskImage) -> list[FloatImage]:
     """ΔM/M0 of every repeat, one array (x, y, z, repeats) per timing."""
     m0 = _equilibrium(run, brain)[..., None]
     return [
-        np.stack([_difference(run, pair) for pair in pairs], axis=3) / m0
+        np.stack([difference(run, pair) for pair in pairs], axis=3) / m0
         for pairs in timing_groups(run).values()
     ]
 
 
-def _difference(run: AslRun, pair: Pair) -> FloatImage:
-    plus = run.volumes[..., pair.plus]
-    return plus if pair.minus is None else plus - run.volumes[..., pair.minus]
-
-
 def _equilibrium(run: AslRun, brain: MaskImage) -> FloatImage:
-    """M0 of every voxel, NaN where it is too small to divide by."""
+    """M0 of every voxel, at least `LOWEST_M0`; NaN where none was measured."""
     m0 = np.broadcast_to(np.float32(run.calibration.equilibrium), brain.shape)
-    inside = m0[brain & np.isfinite(m0)]
+    is_measured = np.isfinite(m0) & (m0 > 0)
+    inside = m0[brain & is_measured]
     lowest = LOWEST_M0 * float(inside.mean()) if inside.size else 0.0
-    return np.where(np.isfinite(m0) & (m0 > max(lowest, 0.0)), m0, np.nan).astype(np.float32)
+    return np.where(is_measured, np.maximum(m0, lowest), np.nan).astype(np.float32)
 
 
 def _smoothed(group: FloatImage, sigma_mm: float, size: Sequence[float]) -> FloatImage:

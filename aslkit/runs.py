@@ -152,6 +152,12 @@ class AslRun:
         """Voxel to world (RAS mm), (4, 4)."""
         return np.asarray(self.header.get_best_affine(), dtype=np.float64)
 
+    @property
+    def voxel_size_mm(self) -> tuple[float, float, float]:
+        """Edge lengths of a voxel [mm]."""
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(x), float(y), float(z)
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -190,6 +196,12 @@ def timing_groups(run: AslRun) -> dict[TimingKey, tuple[Pair, ...]]:
             )
         groups[key] = pairs
     return groups
+
+
+def difference(run: AslRun, pair: Pair) -> FloatImage:
+    """Control - label of one pair (x, y, z), in scanner units."""
+    plus = run.volumes[..., pair.plus]
+    return plus if pair.minus is None else plus - run.volumes[..., pair.minus]
 
 
 def unpaired_volumes(run: AslRun) -> list[int]:

@@ -293,10 +293,15 @@ def test_the_mask_is_the_bright_connected_part_with_its_holes_filled():
     assert mask.sum() == pytest.approx(24 * 24 * 6, rel=0.1)
 
 
-def test_voxels_without_m0_are_not_a_number(tmp_path):
-    series = series_from_runs([read_run(write_scan(tmp_path))])
-    assert np.isnan(series.delta_m[~head()]).all()
-    assert np.isfinite(series.delta_m[head()]).all()
+def test_m0_below_a_quarter_of_the_brains_mean_is_raised_to_it_and_none_is_not_a_number(tmp_path):
+    voxels = volumes(noise_sd=0.0)
+    voxels[..., 0] = np.where(head(), M0, 0.001 * M0)  # air
+    voxels[0, 0, :, 0], voxels[0, 1, :, 0] = 0.0, np.nan
+    voxels[0, 2, :, 1::2] -= 1.0  # the labels of one voxel in air: a difference of 1
+    series = series_from_runs([read_run(write_scan(tmp_path, voxels=voxels))], head())
+    assert np.isnan(series.delta_m[0, :2]).all()
+    assert np.allclose(series.delta_m[0, 2], 1 / (0.25 * M0))
+    assert np.allclose(series.m0[head()], M0)
 
 
 def test_smoothing_averages_the_noise_and_its_estimate_alike(tmp_path):

@@ -65,6 +65,7 @@ def test_the_maps_are_named_after_the_cbf_map_and_keep_the_place_of_the_image(sc
     kinds = ("cbf", "att", "cbf-std", "att-std", "flags", "fit")
     names = {f"sub-01_desc-ls_{kind}{end}" for kind in kinds for end in (".nii", ".json")}
     names |= {"sub-01_desc-ls_quality.tsv", "sub-01_desc-ls_quality.json"}
+    names.add("sub-01_desc-ls_outliers.tsv")
     assert {path.name for path in out.parent.iterdir()} == names
     assert np.allclose(nib.load(out).affine, AFFINE)
     assert nib.load(out).get_data_dtype() == np.float32

@@ -20,8 +20,8 @@ LAYERS = """
     sidecars
     bids_layout m0scans runs
     physics noise metrics tiling resampling
-    cells scoring preprocess calibration contexts delays efficiency tissue
-    timing_table projection
+    cells scoring outliers motion preprocess calibration contexts delays efficiency tissue
+    timing_table projection motion_report
     arterial chunks
     information
     gates fields
@@ -41,6 +41,7 @@ LAYERS = """
     invivo_report phantom_report
     cli.common
     cli.scan_options
+    cli.preparation
     cli.results
     cli.fit_ls cli.predict cli.sim cli.train cli.validate
 """

@@ -137,7 +137,8 @@ def test_the_command_predicts_a_simulated_scan_from_file_to_files(tmp_path):
     assert done.exit_code == 0, done.output
     names = ("cbf", "att", "cbf-std", "att-std", "flags", "chi2", "cbf-ci95", "att-ci95", "pld")
     written = {f"{n}.{e}" for n in names for e in ("nii.gz", "json")}
-    assert {p.name for p in out.parent.iterdir()} == written | {"quality.tsv", "quality.json"}
+    tables = {"quality.tsv", "quality.json", "outliers.tsv"}
+    assert {p.name for p in out.parent.iterdir()} == written | tables
     truth = tmp_path / "sim" / "derivatives" / "truth" / "sub-01" / "perf"
     cbf, true = (nib.load(p).get_fdata() for p in (out, truth / "sub-01_cbf.nii.gz"))
     assert np.abs(cbf - true)[true > 5].mean() < 1.5

@@ -135,9 +135,10 @@ def test_marks_of_windows_editors_are_read_over(tmp_path, text):
     assert read_run(image).contexts == CONTEXTS
 
 
-def test_voxels_that_are_no_number_or_infinite_are_flagged(tmp_path):
+def test_voxels_without_a_finite_repeat_of_some_delay_are_flagged(tmp_path):
     voxels = volumes()
-    voxels[7, 7, 1, 3], voxels[6, 6, 1, 4] = np.nan, np.inf
+    voxels[7, 7, 1, [3, 9]], voxels[6, 6, 1, [4, 10]] = np.nan, np.inf  # both repeats
+    voxels[7, 6, 1, 3] = np.nan  # one repeat
     series = series_from_runs([read_run(write_scan(tmp_path, voxels=voxels))])
     flags = fit_least_squares(series).flags
     assert (flags[7, 7, 1], flags[6, 6, 1]) == (Flag.NOT_FINITE, Flag.NOT_FINITE)

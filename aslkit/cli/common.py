@@ -4,7 +4,7 @@ import functools
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +14,7 @@ from aslkit.errors import AslkitError
 
 INTERNAL_ERROR = 1
 
+Step = TypeVar("Step")
 Decorated = TypeVar("Decorated", bound=Callable[..., object])
 
 
@@ -62,6 +63,13 @@ def say(text: str) -> None:
     """Print a result, unless the user asked for quiet."""
     if logging.getLogger("aslkit").isEnabledFor(logging.INFO):
         click.echo(text)
+
+
+def progress(steps: Sequence[Step]) -> Iterable[Step]:
+    """A bar on stderr, on a terminal only."""
+    from tqdm import tqdm
+
+    return tqdm(steps, disable=not sys.stderr.isatty(), leave=False, file=sys.stderr)
 
 
 def _common_options() -> list[click.Option]:

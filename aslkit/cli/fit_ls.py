@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 import click
 
 from aslkit.cli.common import aslkit_command, say
+from aslkit.cli.preparation import prepare
 from aslkit.cli.results import print_summary, write_results
 from aslkit.cli.scan_options import (
     NumberList,
     ScanArguments,
     read_runs,
-    read_series,
-    read_tissue,
     scan_options,
 )
 from aslkit.errors import InputError
@@ -75,8 +74,8 @@ def main(
     from aslkit.fitting import FitSettings, fit_least_squares
     from aslkit.quality import quality_figures
 
-    series = read_series(scan, runs, sigma_mm or 0.0)
-    tissue = read_tissue(scan, runs, series.mask)
+    prepared = prepare(scan, runs, sigma_mm or 0.0)
+    series = prepared.series
     try:
         settings = FitSettings(att_bounds, cbf_bounds, scan.macrovascular, _att(att, series, runs))
     except ValueError as error:
@@ -84,9 +83,9 @@ def main(
     has_arterial = settings.has_arterial(series.acquisition)
     say(f"arterial compartment: {'on' if has_arterial else 'off'} ({scan.macrovascular})")
     maps = fit_least_squares(series, settings)
-    figures = quality_figures(series, maps, settings, tissue)
+    figures = quality_figures(series, maps, settings, prepared.tissue)
     estimator = _describe(settings, series, sigma_mm, att)
-    files = write_results(scan, runs, series, maps, settings, estimator, figures)
+    files = write_results(scan, prepared, maps, settings, estimator, figures)
     print_summary(series, maps, figures, files, time.perf_counter() - started)
 
 

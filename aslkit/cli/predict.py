@@ -7,14 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from aslkit.cli.common import aslkit_command, listing_option, say
+from aslkit.cli.preparation import prepare
 from aslkit.cli.results import print_summary, write_results
-from aslkit.cli.scan_options import (
-    ScanArguments,
-    read_runs,
-    read_series,
-    read_tissue,
-    scan_options,
-)
+from aslkit.cli.scan_options import ScanArguments, read_runs, scan_options
 from aslkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,8 +50,8 @@ def main(scan: ScanArguments, model_name: str | None, device: str) -> None:
     from aslkit.inference import check_range, predict
     from aslkit.quality import quality_figures
 
-    series = read_series(scan, runs)
-    tissue = read_tissue(scan, runs, series.mask)
+    prepared = prepare(scan, runs)
+    series = prepared.series
     _refuse_single_delay(scan, series)
     settings = FitSettings(macrovascular=scan.macrovascular)
     has_arterial = settings.has_arterial(series.acquisition)
@@ -73,8 +68,8 @@ def main(scan: ScanArguments, model_name: str | None, device: str) -> None:
         "ATTBounds": list(settings.att_bounds_s),
         "Warnings": warnings,
     }
-    figures = quality_figures(series, maps, settings, tissue)
-    files = write_results(scan, runs, series, maps, settings, estimator, figures)
+    figures = quality_figures(series, maps, settings, prepared.tissue)
+    files = write_results(scan, prepared, maps, settings, estimator, figures)
     print_summary(series, maps, figures, files, time.perf_counter() - started)
 
 

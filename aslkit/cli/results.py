@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aslkit.cli.common import say
+from aslkit.cli.preparation import Prepared
 from aslkit.cli.scan_options import ScanArguments
 
 if TYPE_CHECKING:
     from aslkit.fitting import FitSettings
     from aslkit.images import AslSeries, FloatImage, ParameterMaps
     from aslkit.quality import Figures
-    from aslkit.runs import AslRun
 
 Shown = tuple[tuple[str, str], ...]  # label and name of each figure
 IN_GM: tuple[str, Shown] = (
@@ -40,8 +40,7 @@ OF_FIT: Shown = (
 
 def write_results(
     scan: ScanArguments,
-    runs: "list[AslRun]",
-    series: "AslSeries",
+    prepared: Prepared,
     maps: "ParameterMaps",
     settings: "FitSettings",
     estimator: Mapping[str, object],
@@ -57,19 +56,20 @@ def write_results(
 
     if scan.out is None:
         raise ValueError("no output file was given")
-    extra: dict[str, FloatImage] = {}
+    runs, series = prepared.runs, prepared.series
+    images: dict[str, FloatImage] = {}
     notes: list[str] = []
     if scan.fitted:
-        extra["fit"] = fitted_signal(maps, series.acquisition)
+        images["fit"] = fitted_signal(maps, series.acquisition)
     if scan.diagnostics:
-        extra |= diagnostic_maps(series, maps, settings)
+        images |= diagnostic_maps(series, maps, settings)
         notes = list(missing_diagnostics(series, settings))
     for note in notes:
         say(f"note: {note}")
-    sidecar = {**describe(runs, series, notes), **estimator}
+    sidecar = {**describe(runs, series, notes), **prepared.fields, **estimator}
     sidecar["DegreesOfFreedom"] = settings.n_free(series.acquisition)
     sidecar["TissueMaps"] = [str(path) for path in (scan.gm, scan.wm) if path is not None]
-    return write_maps(maps, scan.out, runs[0].header, sidecar, figures, extra)
+    return write_maps(maps, scan.out, runs[0].header, sidecar, figures, images, prepared.files)
 
 
 def print_summary(

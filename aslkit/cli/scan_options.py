@@ -1,4 +1,4 @@
-"""The options that asl_fit_ls and asl_predict share -> runs and a series, ready to estimate."""
+"""The options that asl_fit_ls and asl_predict share -> the runs that they name."""
 
 import functools
 import math
@@ -10,13 +10,10 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from aslkit.cli.common import say
-from aslkit.errors import InputError
 
 if TYPE_CHECKING:
-    from aslkit.images import AslSeries, MaskImage
     from aslkit.overrides import Overrides
     from aslkit.runs import AslRun
-    from aslkit.tissue import TissueMaps
 
 Result = TypeVar("Result")
 
@@ -46,7 +43,22 @@ class NumberList(click.ParamType):  # type: ignore[type-arg]
         return numbers
 
 
+class Threshold(click.ParamType):  # type: ignore[type-arg]
+    """A positive number, or off (None)."""
+
+    name = "Z|off"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | None:
+        """The number; None for off."""
+        if str(value) == "off":
+            return None
+        return float(POSITIVE.convert(value, param, ctx))  # type: ignore[arg-type]
+
+
 ARTERIAL_PARAMETERS = 4
+OUTLIER_THRESHOLD = 5.0  # robust z
 POSITIVE = click.FloatRange(min=0, min_open=True)
 T1_RANGE = click.FloatRange(0.1, 10)
 FRACTION = click.FloatRange(0.01, 1)
@@ -79,6 +91,8 @@ class ScanArguments:
     macrovascular: str
     gm: Path | None
     wm: Path | None
+    outliers: float | None
+    moco: bool
     fitted: bool
     diagnostics: bool
     dry_run: bool
@@ -128,45 +142,6 @@ def read_runs(scan: ScanArguments) -> "list[AslRun]":
     if overrides.changed:
         say("overrides: " + ", ".join(f"{k} = {v}" for k, v in overrides.changed.items()))
     return runs
-
-
-def read_series(
-    scan: ScanArguments, runs: "list[AslRun]", smoothing_sigma_mm: float = 0.0
-) -> "AslSeries":
-    """Preprocess the runs with the user's mask."""
-    from aslkit.nifti import read_mask
-    from aslkit.preprocess import series_from_runs
-
-    mask: MaskImage | None = None
-    if scan.mask is not None:
-        mask = read_mask(scan.mask, runs[0].volumes.shape[:3], runs[0].affine)
-    series = series_from_runs(runs, mask, smoothing_sigma_mm)
-    _check_macrovascular(scan, series)
-    return series
-
-
-def read_tissue(
-    scan: ScanArguments, runs: "list[AslRun]", mask: "MaskImage"
-) -> "TissueMaps | None":
-    """The user's tissue maps, if there are any."""
-    from aslkit import tissue
-
-    if scan.gm is None or scan.wm is None:
-        return None
-    return tissue.read_tissue(scan.gm, scan.wm, mask, runs[0].affine)
-
-
-def _check_macrovascular(scan: ScanArguments, series: "AslSeries") -> None:
-    labelings = [timing.labeling for timing in series.acquisition.timings]
-    n_delays = len(labelings) - labelings.count("vsasl")
-    if scan.macrovascular == "on" and n_delays < ARTERIAL_PARAMETERS:
-        raise InputError(
-            "--macrovascular on",
-            "",
-            found=f"{n_delays} delays of PCASL, CASL or PASL",
-            expected=f"at least {ARTERIAL_PARAMETERS}, one for each of CBF, ATT, aBV and aBAT",
-            fix="give --macrovascular auto",
-        )
 
 
 _FILE = click.Path(path_type=Path)
@@ -275,6 +250,20 @@ _OPTIONS = (
         "--gm", type=_FILE, metavar="FILE", help="Grey matter probability, for quality figures."
     ),
     click.option("--wm", type=_FILE, metavar="FILE", help="White matter probability, likewise."),
+    click.option(
+        "--outliers",
+        type=Threshold(),
+        metavar="Z|off",
+        default=str(OUTLIER_THRESHOLD),
+        show_default=True,
+        help="Leave out control-label pairs that stray from their repeats by this robust z.",
+    ),
+    click.option(
+        "--moco/--no-moco",
+        default=False,
+        show_default=True,
+        help="Realign the volumes rigidly before subtraction.",
+    ),
     click.option("--fitted", is_flag=True, help="Also write the model's signal, fit.nii.gz."),
     click.option(
         "--diagnostics",

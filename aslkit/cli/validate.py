@@ -1,13 +1,11 @@
 """asl_validate: a report on least squares and models, on phantoms or on real scans."""
 
-import sys
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from aslkit.cli.common import aslkit_command, say
+from aslkit.cli.common import aslkit_command, progress, say
 from aslkit.cli.scan_options import NumberList
 from aslkit.errors import InputError, SubjectsFailedError
 
@@ -119,7 +117,7 @@ def _validate_phantoms(
         snrs or DEFAULT_SNRS,
         seed,
         kinetic,
-        _progress,
+        progress,
     )
     _publish(out, found, phantom_report(found, provenance()), phantom_headline(found))
     require(found.gates)
@@ -173,7 +171,7 @@ def _validate_scan(
         settings=settings,
         seed=seed,
         name=scan_name(paths),
-        progress=_progress,
+        progress=progress,
     )
 
 
@@ -183,13 +181,6 @@ def _publish(out: Path, found: "Benchmark", report: "Report", headline: "Table")
     files = write_benchmark(out, found, report)
     say(headline.as_text())
     say("\n" + "\n".join(f"wrote {path}" for path in files))
-
-
-def _progress(steps: Sequence[object]) -> Iterable[object]:
-    """A bar on stderr, on a terminal only."""
-    from tqdm import tqdm
-
-    return tqdm(steps, disable=not sys.stderr.isatty(), leave=False, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,114 @@
+"""Pairs that stray from their repeats: found, left out, and recorded."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from scans import CONTEXTS, PLDS_S, SHAPE, SIDECAR, head, volumes, write_scan
+
+from aslkit.bids import read_run
+from aslkit.cli.fit_ls import main
+from aslkit.outliers import score_pairs, without_outliers
+from aslkit.preprocess import select_repeats, series_from_runs
+from aslkit.runs import timings
+
+SPIKE = 4  # the label volume that is spoilt: pair (5, 4), the second delay
+
+
+def run_of(folder, repeats=6, spoilt=(), noise_sd=5.0, left_out=()):
+    """A run of some repeats of three delays with noise; spoilt volumes carry a stripe pattern."""
+    plds = [0.0, *(p for p in PLDS_S * repeats for _ in range(2))]
+    contexts = ("m0scan", *("label", "control") * (len(PLDS_S) * repeats))
+    rng = np.random.default_rng(5)
+    voxels = np.concatenate([volumes(0)[..., :1], *[volumes(0)[..., 1:7]] * repeats], axis=3)
+    voxels = voxels + rng.normal(0, noise_sd, voxels.shape)
+    for i in spoilt:
+        voxels[..., i] += 40 * np.cos(1.3 * np.arange(SHAPE[0]))[:, None, None]
+    kept = [i for i in range(len(contexts)) if i not in left_out]
+    sidecar = {"PostLabelingDelay": [plds[i] for i in kept]}
+    contexts = [contexts[i] for i in kept]
+    return read_run(write_scan(folder, sidecar, contexts, voxels[..., kept].astype(np.float32)))
+
+
+def rejected(run, threshold=5.0):
+    return [s.pair.indices for s in score_pairs(run, head(), threshold) if s.is_rejected]
+
+
+def test_no_pair_of_a_scan_with_normal_noise_is_rejected(tmp_path):
+    for n in (2, 3, 9):
+        assert rejected(run_of(tmp_path / str(n), n)) == []
+
+
+@pytest.mark.parametrize("repeats", [2, 3, 6])
+def test_a_spoilt_pair_is_rejected_and_only_that_one(tmp_path, repeats):
+    assert rejected(run_of(tmp_path, repeats, [SPIKE])) == [(4, 3)]
+
+
+def test_a_pair_in_a_group_of_fewer_repeats_is_judged_with_all_others(tmp_path):
+    assert rejected(run_of(tmp_path, 4, [SPIKE], left_out=(9, 10))) == [(4, 3)]
+
+
+def test_the_only_pair_of_a_delay_and_half_of_a_group_are_kept(tmp_path):
+    assert rejected(run_of(tmp_path / "one", 1, [SPIKE])) == []
+    spoilt = [2 + 6 * n for n in range(4)]  # four of five repeats of the first delay
+    assert len(rejected(run_of(tmp_path / "many", 5, spoilt))) <= 2
+
+
+def test_noise_free_repeats_are_all_alike(tmp_path):
+    assert rejected(run_of(tmp_path, 3, noise_sd=0.0)) == []
+
+
+def test_a_rejected_pair_leaves_the_average_its_count_and_its_weight(tmp_path):
+    clean, spoilt = run_of(tmp_path / "a"), run_of(tmp_path / "b", spoilt=[SPIKE])
+    kept = without_outliers(spoilt, score_pairs(spoilt, head(), 5.0))
+    assert [t.n_averages for t in timings(kept)] == [6, 5, 6]
+    inside = head()
+    error = [
+        np.std((series_from_runs([r], inside).delta_m - series_from_runs([clean]).delta_m)[inside])
+        for r in (spoilt, kept)
+    ]
+    assert error[1] < 0.3 * error[0]
+
+
+def test_repeats_are_still_selected_from_what_is_left(tmp_path):
+    spoilt = run_of(tmp_path, spoilt=[SPIKE])
+    kept = without_outliers(spoilt, score_pairs(spoilt, head(), 5.0))
+    assert "n/a" not in select_repeats(kept, [0, 1]).contexts
+    assert [t.n_averages for t in timings(select_repeats(kept, [0, 1]))] == [2, 2, 2]
+
+
+def spoilt_scan(folder):
+    voxels = volumes(5.0)
+    voxels[..., SPIKE] += 40 * np.cos(1.3 * np.arange(SHAPE[0]))[:, None, None]
+    return write_scan(folder, SIDECAR, CONTEXTS, voxels)
+
+
+def test_the_command_says_and_records_what_it_left_out(tmp_path):
+    arguments = ["-i", str(spoilt_scan(tmp_path)), "-o", str(tmp_path / "cbf.nii.gz")]
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert "rejected: volumes 4 and 5 of sub-01_asl.nii.gz (PLD 1 s)" in result.output
+    sidecar = json.loads((tmp_path / "att.json").read_text())
+    assert sidecar["OutlierThreshold"] == 5.0
+    assert [r["Volumes"] for r in sidecar["RejectedVolumes"]] == [[3, 4]]
+    assert sidecar["AveragedPairs"] == [2, 1, 2]
+    header, *rows = [r.split("\t") for r in (tmp_path / "outliers.tsv").read_text().splitlines()]
+    assert header[1:] == ["volumes", "label_duration", "pld", "worst_slice", "z", "rejected"]
+    assert len(rows) == 6
+    assert [(r[1], r[3]) for r in rows if r[-1] == "1"] == [("3,4", "1")]
+
+
+def test_outlier_rejection_can_be_turned_off(tmp_path):
+    arguments = ["-i", str(spoilt_scan(tmp_path)), "-o", str(tmp_path / "cbf.nii.gz")]
+    result = CliRunner().invoke(main, [*arguments, "--outliers", "off"], catch_exceptions=False)
+    assert "rejected" not in result.output
+    sidecar = json.loads((tmp_path / "cbf.json").read_text())
+    assert (sidecar["OutlierThreshold"], sidecar["AveragedPairs"]) == (None, [2, 2, 2])
+    assert not (tmp_path / "outliers.tsv").exists()
+
+
+def test_a_threshold_that_is_no_positive_number_is_refused(tmp_path):
+    for wrong in ("-1", "many"):
+        result = CliRunner().invoke(main, ["-i", "asl.nii.gz", "--outliers", wrong])
+        assert result.exit_code == 2
+        assert "--outliers" in result.output
