@@ -6,6 +6,7 @@ serves only to choose regions and to show differences, always with the same comp
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,7 @@ from aslkit.scoring import (
 )
 
 N_SPLITS = 4  # random halves
-CONTRAST = "top / bottom tercile of LS CBF"  # ratio of medians; LS sorts its own noise here
+CONTRAST = "top / bottom tercile of LS CBF"  # ratio of medians
 GM_LIKE_CBF = (40.0, 100.0)  # by least squares on all repeats [ml/100 g/min]
 AGREEMENT = 1.96  # limits of agreement in standard deviations
 
@@ -191,7 +192,9 @@ def _split_records(
     found = [r for p in parts for r in _records(scan, p.n, _rows_of_part(scan, p))]
     mirrored = split(second, parts[-1].used)
     found += _records(scan, half, _rows_of_part(scan, mirrored))
-    return found + _records(scan, half, _rows_of_halves(scan, parts[-1].maps, mirrored.maps))
+    one, two = parts[-1].maps, mirrored.maps
+    tissue = (_rows_of_tissue(scan, *pair) for pair in ((one, two), (two, one)))
+    return found + _records(scan, half, chain(_rows_of_halves(scan, one, two), *tissue))
 
 
 def _rows_of_part(scan: Scan, split: Split) -> Iterator[Row]:
@@ -224,11 +227,28 @@ def _rows_of_halves(scan: Scan, one: Maps, two: Maps) -> Iterator[Row]:
                     yield _row(name, region, q, metric, "", share, inside)
 
 
+def _rows_of_tissue(scan: Scan, chooser: Maps, judged: Maps) -> Iterator[Row]:
+    """GM-like means and contrast, in voxels that LS chose from repeats that are not judged.
+
+    A method that chooses by its own noise would raise its own figures.
+    """
+    for name, maps in judged.items():
+        reference = scan.reference[name]
+        cbf, ls = chooser[reference].cbf, judged[reference]
+        region = gm_like(chooser[reference], scan.mask)
+        for q, shown in QUANTITIES.items() if region.any() else ():
+            value, own = (float(values_in(getattr(m, q), region, q).mean()) for m in (maps, ls))
+            yield _row(name, "GM-like", q, "mean", shown.unit, value, region)
+            yield _row(name, "GM-like", q, "mean / mean of LS", "", value / own, region)
+        low, high = np.quantile(cbf[scan.mask], [1 / 3, 2 / 3])
+        top, bottom = (np.median(maps.cbf[scan.mask & r]) for r in (cbf >= high, cbf <= low))
+        yield _row(name, "mask", "cbf", CONTRAST, "", float(top / bottom), scan.mask)
+
+
 def _rows_of_all(scan: Scan) -> Iterator[Row]:
-    """Difference from least squares with the same compartments, GM-like means, contrast."""
+    """Difference from least squares with the same compartments."""
     for name, maps in scan.maps.items():
         ls = scan.maps[scan.reference[name]]
-        region = gm_like(ls, scan.mask)
         for q, shown in QUANTITIES.items():
             mine, theirs = (values_in(getattr(m, q), scan.mask, q) for m in (maps, ls))
             limit = AGREEMENT * float(np.std(mine - theirs))
@@ -239,12 +259,6 @@ def _rows_of_all(scan: Scan) -> Iterator[Row]:
                 ("upper limit of agreement with LS", mean + limit),
             ):
                 yield _row(name, "mask", q, metric, shown.unit, value, scan.mask)
-            if region.any():
-                value, own = (
-                    float(values_in(getattr(m, q), region, q).mean()) for m in (maps, ls)
-                )
-                yield _row(name, "GM-like", q, "mean", shown.unit, value, region)
-                yield _row(name, "GM-like", q, "mean / mean of LS", "", value / own, region)
     yield from _consistency(scan, scan.maps)
 
 
@@ -252,14 +266,10 @@ def _consistency(scan: Scan, maps: Maps) -> Iterator[Row]:
     """Figures whose drift with the number of repeats tells bias from noise."""
     for name, m in maps.items():
         cbf = values_in(m.cbf, scan.mask, "cbf")
-        ls = values_in(scan.maps[scan.reference[name]].cbf, scan.mask, "cbf")
-        low, high = np.quantile(ls, [1 / 3, 2 / 3])
-        contrast = float(np.median(cbf[ls >= high]) / np.median(cbf[ls <= low]))
         unit = QUANTITIES["cbf"].unit
         yield _row(name, "mask", "cbf", "mean", unit, float(cbf.mean()), scan.mask)
         yield _row(name, "mask", "cbf", "median", unit, float(np.median(cbf)), scan.mask)
         yield _row(name, "mask", "cbf", "share negative", "", float((cbf < 0).mean()), scan.mask)
-        yield _row(name, "mask", "cbf", CONTRAST, "", contrast, scan.mask)
 
 
 def _row(

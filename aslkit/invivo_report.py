@@ -26,12 +26,12 @@ GLOSSARY = {
     "lowers this, so look at both.",
     "mean CBF": "Over the mask, from one repeat and from all. A method that shifts with "
     "the amount of data is biased by noise.",
-    "GM-like CBF": "Mean over voxels where LS with the same compartments and all repeats has CBF "
-    f"{GM_LIKE_CBF[0]:g}-{GM_LIKE_CBF[1]:g} and a determined ATT; 'of LS' is its ratio to that "
-    "LS. Far from 1 means that contrast was lost to a training mean, or added. LS chooses these "
-    "voxels by its own noisy CBF, which raises its mean a little.",
+    "GM-like CBF": "Mean from half of the repeats, where LS with the same compartments has CBF "
+    f"{GM_LIKE_CBF[0]:g}-{GM_LIKE_CBF[1]:g} and a determined ATT in the other half; "
+    "'of LS' is its ratio to that of LS from the same half. Far from 1 means that contrast was "
+    "lost to a training mean, or added. One scan without enough repeats has none.",
     "contrast": "Median CBF of the voxels in the upper third of LS CBF over that in the lower "
-    "third. LS sorts its own noise here, so that its own value is too high.",
+    "third, sorted by one half of the repeats and measured in the other.",
     "negative": "Share of voxels with CBF below 0.",
 }
 
@@ -83,7 +83,7 @@ def _scan_row(table: Sequence[Record], scan: str, estimator: str) -> list[str]:
         }
         return lookup(table, estimator=estimator, **keys)
 
-    gm_like = value(n_all, "mean", stratum="GM-like")
+    gm_like = value(half, "mean", stratum="GM-like")
     return [
         scan,
         estimator,
@@ -93,8 +93,8 @@ def _scan_row(table: Sequence[Record], scan: str, estimator: str) -> list[str]:
         number(value(1, "mean"), 1),
         number(value(n_all, "mean"), 1),
         number(gm_like, 1),
-        number(value(n_all, "mean / mean of LS", stratum="GM-like"), 2),
-        number(value(n_all, CONTRAST), 1),
+        number(value(half, "mean / mean of LS", stratum="GM-like"), 2),
+        number(value(half, CONTRAST), 1),
         percent(value(n_all, "share negative")),
     ]
 

@@ -1,0 +1,224 @@
+"""Least squares measured: speed, efficiency, coverage, global optimum, arteries, memory.
+
+Usage: python bin/benchmark_fit.py [--seed N] [PART ...], parts as named at the foot; all of them
+by default. Every number is printed with the condition it holds for; brain phantoms are made anew.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+from scipy.optimize import least_squares
+
+from aslkit.acquisition import Acquisition
+from aslkit.cells import tabulate
+from aslkit.fitting import FitSettings, cramer_rao_sd, fit_least_squares
+from aslkit.images import AslSeries
+from aslkit.metrics import EFFICIENT_ERROR
+from aslkit.phantoms import brain_phantom
+from aslkit.physics import KineticModel, delta_m, kinetic_model, tissue_curve
+from aslkit.projection import ATT_BOUNDS_S, solve_tissue
+from aslkit.report import machine
+from aslkit.simulation import PROTOCOLS, noise_sd, simulate_series, truth_maps
+
+OFF, ON = (FitSettings(macrovascular=m) for m in ("off", "on"))
+N_LOOP = 1000  # voxels of the scipy loop
+N_RUNS = 5
+N_CURVES = 100_000
+N_BRAINS = 4
+SIZES = (10_000, 100_000, 1_000_000, 10_000_000)  # voxels
+GIB = 1024**3
+
+
+def main() -> None:
+    """Run the parts that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--voxels", type=int, help=argparse.SUPPRESS)  # of one size of `memory`
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    arguments = parser.parse_args()
+    if arguments.voxels:
+        fit_many(arguments.voxels, arguments.seed)
+        return
+    print(f"machine: {machine()}; seed {arguments.seed}")
+    for part in arguments.parts or PARTS:
+        print(f"\n{PARTS[part].__doc__.splitlines()[0]}")
+        PARTS[part](arguments.seed)
+
+
+def brain_scan(protocol: str, snr: float, seed: int) -> tuple[AslSeries, dict[str, np.ndarray]]:
+    """A simulated whole brain of known noise level, its truth and the mask of pure tissue."""
+    phantom = brain_phantom("brain", seed)
+    acquisition = PROTOCOLS[protocol].acquisition(phantom.mask.shape[2])
+    series = simulate_series(phantom, acquisition, snr, seed)
+    sd = np.full(phantom.mask.shape, noise_sd(snr), dtype=np.float32)
+    truth = truth_maps(phantom)
+    bounds = cramer_rao_sd(truth, acquisition, noise_sd(snr))
+    grey = (phantom.gm > 0.8) & (phantom.lesions == 0)
+    known = {"cbf": truth.cbf, "att": truth.att, "grey": grey, "brain": truth.cbf > 5}
+    return replace(series, noise_sd=sd), {**known, "cbf sd": bounds[0], "att sd": bounds[1]}
+
+
+def speed(seed: int) -> None:
+    """Voxels per second of a whole volume, all maps, median (range) of five fits."""
+    for name, settings in (
+        ("joint6", OFF),
+        ("pasl8", OFF),
+        ("pcasl6", OFF),
+        ("pcasl5", OFF),
+        ("joint6", ON),
+        ("pcasl5", ON),
+    ):
+        series, _ = brain_scan(name, 30, seed)
+        times = [timed(partial(fit_least_squares, series, settings)) for _ in range(N_RUNS)]
+        rates = sorted(series.mask.size / t for t in times)
+        loop = "" if settings is ON else f", {rates[N_RUNS // 2] / scipy_rate(series):.0f} x scipy"
+        print(
+            f"  {name}, {series.acquisition.n_timings} timings, arteries "
+            f"{settings.macrovascular}: {rates[N_RUNS // 2]:.0f} "
+            f"({rates[0]:.0f} - {rates[-1]:.0f}){loop}"
+        )
+
+
+def efficiency(seed: int) -> None:
+    """Error in grey matter over that of an efficient estimator (0.8 x the Cramér-Rao sd)."""
+    for name in ("joint6", "pcasl6", "pasl8"):
+        for snr in (20, 30):
+            series, known = brain_scan(name, snr, seed)
+            maps = fit_least_squares(series, OFF)
+            ratios = []
+            for q in ("cbf", "att"):
+                where = known["grey"] & np.isfinite(known[f"{q} sd"])
+                error = np.abs(getattr(maps, q) - known[q])[where].mean()
+                ratios.append(error / (EFFICIENT_ERROR * known[f"{q} sd"][where].mean()))
+            print(f"  {name}, SNR {snr}: CBF {ratios[0]:.3f}, ATT {ratios[1]:.3f}")
+
+
+def coverage(seed: int) -> None:
+    """Share of grey matter inside the 95 % intervals at SNR 10."""
+    for name in ("joint6", "pcasl6", "pasl8"):
+        series, known = brain_scan(name, 10, seed)
+        maps = fit_least_squares(series, OFF)
+        shares = []
+        for q in ("cbf", "att"):
+            z = np.abs(getattr(maps, q) - known[q]) / getattr(maps, f"{q}_std")
+            shares.append(100 * (z[known["grey"]] < 1.96).mean())
+        print(f"  {name}: CBF {shares[0]:.1f} %, ATT {shares[1]:.1f} %")
+
+
+def optimum(seed: int) -> None:
+    """Residuals above those of a dense 1 ms search: curves of random CBF, ATT and SNR 1-30."""
+    atts = np.arange(ATT_BOUNDS_S[0], ATT_BOUNDS_S[1] + 5e-4, 1e-3)[None]
+    for name in ("joint6", "pcasl6", "pcasl6-2d", "pcasl5", "pasl8", "vsasl6"):
+        rng = np.random.default_rng(seed)
+        model = kinetic_model(PROTOCOLS[name].acquisition(1))
+        cells, curves = tabulate(model, ATT_BOUNDS_S), tissue_curve(model, atts)[0]
+        unit = (curves / np.sqrt(np.maximum((curves**2).sum(0), 1e-40))).T
+        excess = []
+        for _ in range(N_CURVES // 2000):
+            cbf, att = rng.uniform(5, 100, (1, 2000)), rng.uniform(0.2, 3.0, (1, 2000))
+            sd = noise_sd(np.exp(rng.uniform(0, np.log(30), 2000)))
+            signal = delta_m(model, cbf, att)
+            signal = signal + sd * rng.standard_normal(signal.shape)
+            found = solve_tissue(cells, signal)
+            own = ((signal - delta_m(model, found.cbf, found.att)) ** 2).sum(-2)[0]
+            dense = (signal[0] ** 2).sum(0) - ((unit @ signal[0]) ** 2).max(0)
+            excess.append(own / dense - 1)
+        found = np.concatenate(excess)
+        print(
+            f"  {name}: {np.sum(found > 1e-6)} of {found.size} more than 1e-6 above, "
+            f"largest {found.max():.1e}"
+        )
+
+
+def arteries(seed: int) -> None:
+    """Error with the arterial compartment over that without, on scans without arterial signal."""
+    for name in ("pcasl6-2d", "pcasl5"):
+        for snr in (3, 5, 10, 30):
+            ratios = []
+            for brain in range(N_BRAINS):
+                series, known = brain_scan(name, snr, seed + brain)
+                maps = [fit_least_squares(series, s) for s in (ON, OFF)]
+                errors = [
+                    [np.abs(getattr(m, q) - known[q])[known["brain"]].mean() for m in maps]
+                    for q in ("cbf", "att")
+                ]
+                ratios.append([on / off for on, off in errors])
+            cbf, att = np.mean(ratios, axis=0)
+            print(f"  {name}, SNR {snr}, {N_BRAINS} brains: CBF {cbf:.3f}, ATT {att:.3f}")
+
+
+def memory(seed: int) -> None:
+    """Seconds and memory for 12 timings by number of voxels, each in a process of its own."""
+    for n in SIZES:
+        command = [sys.executable, __file__, "--voxels", str(n), "--seed", str(seed)]
+        print(
+            f"  {subprocess.run(command, capture_output=True, text=True, check=True).stdout}",
+            end="",
+        )
+
+
+def fit_many(n_voxels: int, seed: int) -> None:
+    """Fit so many noisy voxels; print time and peak memory beyond the input."""
+    acquisition = PROTOCOLS["joint6"].acquisition(1)
+    rng = np.random.default_rng(seed)
+    shape = n_voxels // 100, 100, 1
+    signal = rng.standard_normal((*shape, acquisition.n_timings), dtype=np.float32)
+    series = AslSeries(signal, acquisition, np.ones(shape, dtype=bool))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds = timed(partial(fit_least_squares, series, OFF))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(
+        f"{n_voxels} voxels: {seconds:.2f} s, {n_voxels / seconds:.0f} voxels/s, input "
+        f"{signal.nbytes / GIB:.3f} GiB, peak {peak * 1024 / GIB:.2f} GiB "
+        f"({before * 1024 / GIB:.2f} before the fit)"
+    )
+
+
+def timed(run: Callable[[], object]) -> float:
+    """Seconds that a call takes."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def scipy_rate(series: AslSeries) -> float:
+    """Voxels per second of the usual way: one bounded trust-region fit per voxel."""
+    model = kinetic_model(Acquisition(series.acquisition.timings))
+    signals = series.delta_m[series.mask][:N_LOOP].astype(np.float64)
+
+    def loop() -> None:
+        for signal in signals:
+            least_squares(
+                partial(residual, model=model, signal=signal),
+                (50.0, 1.2),
+                bounds=((-100, 0.1), (300, 4.0)),
+                x_scale=(50.0, 1.0),
+            )
+
+    return N_LOOP / timed(loop)
+
+
+def residual(parameters: np.ndarray, model: KineticModel, signal: np.ndarray) -> np.ndarray:
+    """Model minus data of one voxel, in units that scipy's tolerances expect."""
+    cbf, att = parameters[:1, None], parameters[1:, None]
+    return 1000 * (delta_m(model, cbf, att)[0, :, 0] - signal)
+
+
+PARTS = {
+    "speed": speed,
+    "efficiency": efficiency,
+    "coverage": coverage,
+    "optimum": optimum,
+    "arteries": arteries,
+    "memory": memory,
+}
+
+if __name__ == "__main__":
+    main()
