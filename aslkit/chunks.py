@@ -6,8 +6,8 @@ the work, and small enough for memory not to grow with the image.
 """
 
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
@@ -23,6 +23,7 @@ CHUNK_VOXELS = 8192
 Places = NDArray[np.intp]
 Rows = NDArray[np.floating]
 Tables = TypeVar("Tables")
+Progress = Callable[[Sequence["Future[None]"]], Iterable["Future[None]"]]
 
 
 def by_chunk(
@@ -30,6 +31,7 @@ def by_chunk(
     tabulate: Callable[[KineticModel], Tables],
     fit: Callable[[Tables, Places, Rows], list[Rows]],
     n_images: int,
+    progress: Progress = iter,
 ) -> list[FloatImage]:
     """Apply `fit` to all voxels of finite signal; 0 elsewhere.
 
@@ -42,6 +44,8 @@ def by_chunk(
     fit : function
         Gets that, the voxels' places in a flattened image, and their whitened signal
         (1, n, voxels); returns `n_images` rows (1, voxels).
+    progress : function
+        Wraps the sequence of chunks, as tqdm does.
 
     Returns
     -------
@@ -52,8 +56,7 @@ def by_chunk(
     root = np.sqrt(series.acquisition.weights).astype(np.float32)
     images = [np.zeros(shape, dtype=np.float32) for _ in range(n_images)]
 
-    def run(job: tuple[Tables, Places]) -> None:
-        tables, places = job
+    def run(tables: Tables, places: Places) -> None:
         signal = signals[places] * root
         is_finite = np.isfinite(signal.sum(axis=1))
         if is_finite.any():
@@ -61,14 +64,15 @@ def by_chunk(
             for image, values in zip(images, found, strict=True):
                 image.reshape(-1)[places[is_finite]] = values[0]
 
-    jobs = (
-        (tables, places)
-        for slices, model in _models(series)
-        for tables in (tabulate(model),)
-        for places in _places(shape, slices)
-    )
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(run, jobs))
+        jobs = [
+            pool.submit(run, tables, places)
+            for slices, model in _models(series)
+            for tables in (tabulate(model),)
+            for places in _places(shape, slices)
+        ]
+        for job in progress(jobs):
+            job.result()
     return images
 
 

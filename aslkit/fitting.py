@@ -14,7 +14,7 @@ from scipy.special import gammaincinv
 from aslkit.acquisition import Acquisition
 from aslkit.arterial import solve_arterial
 from aslkit.cells import Cells, tabulate
-from aslkit.chunks import Places, Rows, by_chunk
+from aslkit.chunks import Places, Progress, Rows, by_chunk
 from aslkit.images import (
     AslSeries,
     Flag,
@@ -97,11 +97,15 @@ class FitSettings:
         return acquisition.n_timings - n_tissue - n_arterial
 
 
-def fit_least_squares(series: AslSeries, settings: FitSettings = FitSettings()) -> ParameterMaps:  # noqa: B008
+def fit_least_squares(
+    series: AslSeries,
+    settings: FitSettings = FitSettings(),  # noqa: B008
+    progress: Progress = iter,
+) -> ParameterMaps:
     """Least-squares CBF and ATT of every voxel with standard errors and flags.
 
     Without repeats (`series.noise_sd` is None) the noise level is taken from the residuals,
-    pooled over the mask slice by slice.
+    pooled over the mask slice by slice. `progress` wraps the chunks of work, as tqdm does.
 
     Raises
     ------
@@ -113,7 +117,7 @@ def fit_least_squares(series: AslSeries, settings: FitSettings = FitSettings()) 
     sd = series.noise_sd
     if sd is None and settings.has_arterial(series.acquisition):
         sd = residual_sd(series, settings)
-    cbf, att, rss, *arterial = _solve_all(series, settings, sd)
+    cbf, att, rss, *arterial = _solve_all(series, settings, sd, progress)
     if sd is None:
         sd = pooled_sd(rss, series.mask, settings.n_free(series.acquisition))
     cbf_std, att_std = _errors_of_all(series, settings, sd, [cbf, att, *arterial])
@@ -219,7 +223,7 @@ def slice_signal(
 
 
 def _solve_all(
-    series: AslSeries, settings: FitSettings, sd: FloatImage | None
+    series: AslSeries, settings: FitSettings, sd: FloatImage | None, progress: Progress = iter
 ) -> list[FloatImage]:
     """CBF, ATT, residual sum of squares and, where fitted, aBV and aBAT; only they need `sd`."""
     has_arterial = settings.has_arterial(series.acquisition)
@@ -239,7 +243,7 @@ def _solve_all(
         values = found.cbf, found.att, found.rss, found.abv, found.abat
         return [v for v in values if v is not None]
 
-    return by_chunk(series, tables, fit, 5 if has_arterial else 3)
+    return by_chunk(series, tables, fit, 5 if has_arterial else 3, progress)
 
 
 def _errors_of_all(

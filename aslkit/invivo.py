@@ -228,10 +228,7 @@ def _rows_of_halves(scan: Scan, one: Maps, two: Maps) -> Iterator[Row]:
 
 
 def _rows_of_tissue(scan: Scan, chooser: Maps, judged: Maps) -> Iterator[Row]:
-    """GM-like means and contrast, in voxels that LS chose from repeats that are not judged.
-
-    A method that chooses by its own noise would raise its own figures.
-    """
+    """GM-like means and contrast, where LS of other repeats than the judged ones says so."""
     for name, maps in judged.items():
         reference = scan.reference[name]
         cbf, ls = chooser[reference].cbf, judged[reference]

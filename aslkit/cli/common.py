@@ -69,7 +69,7 @@ def progress(steps: Sequence[Step]) -> Iterable[Step]:
     """A bar on stderr, on a terminal only."""
     from tqdm import tqdm
 
-    return tqdm(steps, disable=not sys.stderr.isatty(), leave=False, file=sys.stderr)
+    return tqdm(steps, disable=not sys.stderr.isatty(), leave=False, file=sys.stderr, delay=1)
 
 
 def _common_options() -> list[click.Option]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aslkit.cli.common import aslkit_command, say
+from aslkit.cli.common import aslkit_command, progress, say
 from aslkit.cli.preparation import prepare
 from aslkit.cli.results import print_summary, write_results
 from aslkit.cli.scan_options import (
@@ -82,7 +82,7 @@ def main(
         raise click.UsageError(str(error)) from error
     has_arterial = settings.has_arterial(series.acquisition)
     say(f"arterial compartment: {'on' if has_arterial else 'off'} ({scan.macrovascular})")
-    maps = fit_least_squares(series, settings)
+    maps = fit_least_squares(series, settings, progress)
     figures = quality_figures(series, maps, settings, prepared.tissue)
     estimator = _describe(settings, series, sigma_mm, att)
     files = write_results(scan, prepared, maps, settings, estimator, figures)
