@@ -123,11 +123,11 @@ def _bounded_gains(m: _Matches, cbf_bounds: tuple[float, float]):  # type: ignor
 def _search(m: _Matches, gains, power, top_in: Callable):  # type: ignore[no-untyped-def,type-arg]
     """CBF, ATT and gain at the highest top, from the gains at all edges (rows, edges).
 
-    A cell hides less than 2 `TURN`² of the data's power above its edges. So beside the best
+    A cell hides less than `TURN`² of the data's power above its edges. So beside the best
     edge, all others count that come that close and are no neighbours of one tried before.
     """
     xp = namespace(gains)
-    margin = 2 * TURN**2 * power
+    margin = TURN**2 * power
     last = gains.shape[-1] - 1
     best = tuple(xp.zeros_like(power) - 1 for _ in range(3))
     rows, places, node = m.rows, m.rows, gains.argmax(-1)
