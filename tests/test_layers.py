@@ -28,7 +28,7 @@ LAYERS = """
     lesions
     anatomy
     bids encoding fitting phantoms
-    diagnostics simulation
+    diagnostics intervals simulation
     quality
     derivatives
     protocols scanner

@@ -8,8 +8,9 @@ from oracles import signal_of
 
 from aslkit.acquisition import Acquisition, protocol
 from aslkit.cells import hermite, tabulate
-from aslkit.fitting import FitSettings, fit_least_squares
-from aslkit.images import AslSeries
+from aslkit.fitting import FitSettings, fit_least_squares, fitted_signal
+from aslkit.images import AslSeries, ParameterMaps
+from aslkit.intervals import profile_intervals
 from aslkit.physics import delta_m, kinetic_model, tissue_curve
 from aslkit.projection import ATT_BOUNDS_S, solve_tissue
 from aslkit.simulation import PROTOCOLS, noise_sd
@@ -110,3 +111,23 @@ def test_an_att_that_nothing_tells_is_the_typical_one():
     found = solve_tissue(tabulate(model, ATT_BOUNDS_S), signal)
     np.testing.assert_allclose(found.att, 1.3, atol=3e-6)
     np.testing.assert_allclose(found.cbf, 60.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["pcasl6", "pasl8"])
+def test_profile_intervals_hold_the_truth_as_often_as_they_say(name):
+    acquisition, off = PROTOCOLS[name].acquisition(1), FitSettings(macrovascular="off")
+    rng = np.random.default_rng(0)
+    shape, sd = (60, 60, 1), noise_sd(10)
+    cbf, att = (rng.uniform(*r, shape).astype(np.float32) for r in ((40, 80), (0.7, 1.8)))
+    nothing = 0 * cbf
+    truth = ParameterMaps(cbf, att, nothing, nothing, nothing.astype(np.uint8))
+    signal = fitted_signal(truth, acquisition)
+    signal = signal + sd * rng.standard_normal(signal.shape, dtype=np.float32)
+    noise = np.full(shape, sd, dtype=np.float32)
+    series = AslSeries(signal, acquisition, np.ones(shape, dtype=bool), noise_sd=noise)
+    maps = fit_least_squares(series, off)
+    found = profile_intervals(series, maps, off)
+    for q, true in (("cbf", cbf), ("att", att)):
+        low, high = np.moveaxis(found[f"{q}-ci95"], 3, 0)
+        assert np.all((low <= getattr(maps, q) + 1e-4) & (getattr(maps, q) - 1e-4 <= high))
+        assert 0.925 < np.mean((low <= true) & (true <= high)) < 0.97

@@ -72,6 +72,7 @@ def main(
     if scan.dry_run:
         return
     from aslkit.fitting import FitSettings, fit_least_squares
+    from aslkit.intervals import profile_intervals
     from aslkit.quality import quality_figures
 
     prepared = prepare(scan, runs, sigma_mm or 0.0)
@@ -85,7 +86,9 @@ def main(
     maps = fit_least_squares(series, settings, progress)
     figures = quality_figures(series, maps, settings, prepared.tissue)
     estimator = _describe(settings, series, sigma_mm, att)
-    files = write_results(scan, prepared, maps, settings, estimator, figures)
+    is_free = settings.fixed_att_s is None and settings.cbf_bounds is None
+    intervals = profile_intervals(series, maps, settings) if scan.diagnostics and is_free else None
+    files = write_results(scan, prepared, maps, settings, estimator, figures, intervals)
     print_summary(series, maps, figures, files, time.perf_counter() - started)
 
 

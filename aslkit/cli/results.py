@@ -45,9 +45,11 @@ def write_results(
     settings: "FitSettings",
     estimator: Mapping[str, object],
     figures: "Figures",
+    intervals: "Mapping[str, FloatImage] | None" = None,
 ) -> list[Path]:
     """Write the maps with everything used in their sidecars; `estimator` says how they were made.
 
+    `intervals` replace those that the diagnostic maps take from standard deviations.
     Returns the files written, sidecars aside.
     """
     from aslkit.derivatives import describe, write_maps
@@ -62,7 +64,7 @@ def write_results(
     if scan.fitted:
         images["fit"] = fitted_signal(maps, series.acquisition)
     if scan.diagnostics:
-        images |= diagnostic_maps(series, maps, settings)
+        images |= {**diagnostic_maps(series, maps, settings), **(intervals or {})}
         notes = list(missing_diagnostics(series, settings))
     for note in notes:
         say(f"note: {note}")
