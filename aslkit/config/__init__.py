@@ -32,7 +32,7 @@ class DataConfig(_Strict):
     patches_per_group: int = Field(8, ge=1)
     snr_range: tuple[float, float] = (0.7, 80.0)
     arterial_share: float = Field(0.45, ge=0, le=1)
-    mismatched_share: float = Field(0.35, ge=0, le=1)
+    mismatched_share: float = Field(0.5, ge=0, le=1)
 
 
 class TrainingConfig(_Strict):
