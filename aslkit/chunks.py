@@ -81,11 +81,10 @@ def _models(series: AslSeries) -> Iterator[tuple[Places, KineticModel]]:
     acquisition, n_slices = series.acquisition, series.mask.shape[2]
     weights, offsets = acquisition.weights.astype(np.float32), acquisition.slice_offsets(n_slices)
     whole = kinetic_model(acquisition, n_slices, np.float32)
-    nothing = np.zeros((1, acquisition.n_timings, 1), dtype=np.float32)
     for offset in np.unique(offsets):
         slices = np.flatnonzero(offsets == offset)
         model = take_slices(whole, slice(slices[0], slices[0] + 1))
-        yield slices, whitened(model, nothing, weights)[0]
+        yield slices, whitened(model, weights)
 
 
 def _places(shape: tuple[int, ...], slices: Places) -> Iterator[Places]:

@@ -197,8 +197,7 @@ def cramer_rao_sd(
     """
     n_slices = truth.cbf.shape[2]
     model = kinetic_model(acquisition, n_slices)
-    nothing = np.zeros((n_slices, acquisition.n_timings, 1))
-    model, _ = whitened(model, nothing, acquisition.weights)
+    model = whitened(model, acquisition.weights)
     cbf, att = (as_slices(image).astype(np.float64) for image in (truth.cbf, truth.att))
     curve, slope = tissue_curve(model, att), cbf[:, None] * tissue_slope(model, att)
     a, b, c = ((p * q).sum(-2) for p, q in ((curve, curve), (curve, slope), (slope, slope)))
@@ -217,9 +216,9 @@ def slice_signal(
 
     `whole` is the model of all slices.
     """
-    signal = np.ascontiguousarray(series.delta_m[:, :, z][voxels].T)[None]
     weights = series.acquisition.weights.astype(np.float32)
-    return whitened(take_slices(whole, slice(z, z + 1)), signal, weights)
+    signal = np.ascontiguousarray((series.delta_m[:, :, z][voxels] * weights**0.5).T)[None]
+    return whitened(take_slices(whole, slice(z, z + 1)), weights), signal
 
 
 def _solve_all(

@@ -37,15 +37,15 @@ class Solution:
     rss: np.ndarray
 
 
-def whitened(model: KineticModel, signal, weights):  # type: ignore[no-untyped-def]
-    """Model and signal scaled by the root of the weights (…, n), so that variances are equal."""
-    root = weights[..., None] ** 0.5
+def whitened(model: KineticModel, weights: np.ndarray) -> KineticModel:
+    """The model of signals times the root of their weights (n,), which have equal variance."""
+    root = (weights**0.5)[:, None]
     blocks, first = [], 0
     for block in model.blocks:
         last = first + block.plds.shape[-2]
-        blocks.append(replace(block, efficiencies=block.efficiencies * root[..., first:last, :]))
+        blocks.append(replace(block, efficiencies=block.efficiencies * root[first:last]))
         first = last
-    return replace(model, blocks=tuple(blocks)), signal * root
+    return replace(model, blocks=tuple(blocks))
 
 
 def solve_tissue(cells: Cells, signal, cbf_bounds=None) -> Solution:  # type: ignore[no-untyped-def]
