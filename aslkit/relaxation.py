@@ -28,10 +28,10 @@ N_STARTS = 3  # best T1s of the grid from which the optimum is sought: kinks par
 FEWEST_TIMINGS = 4
 DERIVATIVE_S = 1e-3  # half the distance of the difference quotient by T1
 MOST_STEPS = 40
-SHORTER = 0.25  # part of a step that is tried beside the whole
 ROUNDING = 1e-13  # of the data's power: what is less is no improvement
 LEAST_DETERMINANT = 1e-12  # over the product of the diagonal
-TINY = 1e-300  # keeps 0 / 0 at 0
+TINY = 1e-200  # keeps 0 / 0 at 0
+CERTAIN = 1e12  # information on a T1 that is known
 
 
 def check_protocol(acquisition: Acquisition) -> None:
@@ -56,7 +56,7 @@ def solve_with_free_t1(
     """Best CBF, ATT, residual sum of squares and tissue T1 of every voxel, each (x, y, z)."""
 
     def tables(model: KineticModel) -> list[Cells]:
-        return [tabulate(replace(model, t1_tissue=float(t1)), att_bounds_s) for t1 in GRID_S]
+        return _tabulated(model, att_bounds_s)
 
     def fit(cells: list[Cells], _: Places, signal: Values) -> list[Values]:
         return _solve(cells, signal, att_bounds_s)
@@ -70,29 +70,41 @@ def errors_with_free_t1(
     """Standard errors of CBF, ATT and tissue T1 (x, y, z) at these three `maps`.
 
     From the Fisher information, averaged over kinks, plus that of the search ranges (uniform over
-    them), as `aslkit.information` does for two parameters. `sd` is the noise of one volume.
+    them), as `aslkit.information` does for two parameters; or, where larger, from the fits with
+    every T1 of the grid, weighted by their likelihood. `sd` is the noise of one volume.
     """
     widths = [high - low for low, high in (att_bounds_s, T1_BOUNDS_S)]
 
-    def tables(model: KineticModel) -> tuple[KineticModel, Values]:
+    def tables(model: KineticModel) -> tuple[list[Cells], Values]:
         curves = tissue_curve(model, regular_atts(model, att_bounds_s, STEP_S))
-        return model, LEAST_SENSITIVITY**2 * np.max(np.sum(curves**2, axis=-2))
+        least = LEAST_SENSITIVITY**2 * np.max(np.sum(curves**2, axis=-2))
+        return _tabulated(model, att_bounds_s), least
 
-    def errors(table: tuple[KineticModel, Values], places: Places, _: Values) -> list[Values]:
-        model, least = table
+    def errors(table: tuple[list[Cells], Values], places: Places, signal: Values) -> list[Values]:
+        cells, least = table
         rows = (m.reshape(-1)[places][None].astype(np.float64) for m in (*maps, sd))
         cbf, att, t1, noise = rows
-        known = least, *(noise**2 * 12 / width**2 for width in widths)
+        of_att, of_t1 = (noise**2 * 12 / width**2 for width in widths)
         sides = (np.clip(att + s, 0.01, None) for s in (-KINK_S, KINK_S))
-        information = np.mean([_information(model, cbf, side, t1) for side in sides], axis=0)
-        return [noise * np.sqrt(v) for v in _inverse_diagonal(information, known)]
+        information = np.mean(
+            [_information(cells[0].model, cbf, side, t1) for side in sides], axis=0
+        )
+        free = noise**2 * _inverse_diagonal(information, (least, of_att, of_t1))
+        given_t1 = noise**2 * _inverse_diagonal(information, (least, of_att, CERTAIN + 0 * of_t1))
+        spread = _spread(cells, signal, np.array([cbf, att, t1]), noise)
+        return list(np.sqrt(np.maximum(free, given_t1 + spread)))
 
     return by_chunk(series, tables, errors, 3)
 
 
+def _tabulated(model: KineticModel, att_bounds_s: tuple[float, float]) -> list[Cells]:
+    """The curves of a whitened model for every T1 of the grid."""
+    return [tabulate(replace(model, t1_tissue=float(t1)), att_bounds_s) for t1 in GRID_S]
+
+
 def _solve(cells: list[Cells], signal: Values, att_bounds_s: tuple[float, float]) -> list[Values]:
     """CBF, ATT, residual sum of squares and T1 (slices, voxels), from the tables of all T1s."""
-    found = [solve_tissue(c, signal) for c in cells]
+    found = [solve_tissue(table, signal) for table in cells]
     order = np.argsort([s.rss for s in found], axis=0)[:N_STARTS]
     atts = np.take_along_axis(np.array([s.att for s in found], dtype=np.float64), order, axis=0)
     fit = _Fit(cells[0].model, signal.astype(np.float64), att_bounds_s)
@@ -103,14 +115,32 @@ def _solve(cells: list[Cells], signal: Values, att_bounds_s: tuple[float, float]
     return [cbf, att, np.sum(residual**2, axis=-2), t1]
 
 
-def _inverse_diagonal(information: Values, known: tuple[Values, ...]) -> tuple[Values, ...]:
+def _spread(cells: list[Cells], signal: Values, best: Values, noise: Values) -> Values:
+    """Mean squares (3, slices, voxels) by which CBF, ATT and T1 stray from the best.
+
+    Over the fits with every T1 of the grid, by their likelihood. Where that is narrower than the
+    grid, the weights add up to less than 1, and the spread fades.
+    """
+    model, (cbf, att, t1) = cells[0].model, best
+    least = np.sum((signal - cbf[:, None] * tissue_curve(with_t1(model, t1), att)) ** 2, axis=-2)
+    total, squares = 0 * t1, 0 * best
+    for value, table in zip(GRID_S, cells, strict=True):
+        found = solve_tissue(table, signal)
+        rise = np.clip(found.rss - least, 0, None) / np.maximum(noise**2, TINY)
+        weight = np.exp(-rise / 2)
+        strayed = np.array([found.cbf, found.att, value + 0 * t1]) - best
+        total, squares = total + weight, squares + weight * strayed**2
+    return np.asarray(squares / np.maximum(total, 1))
+
+
+def _inverse_diagonal(information: Values, known: tuple[Values, ...]) -> Values:
     """Diagonal of the inverse of the information (cc, ca, ct, aa, at, tt) with `known` added."""
     cc, ca, ct, aa, at, tt = information
     cc, aa, tt = (d + k for d, k in zip((cc, aa, tt), known, strict=True))
     minors = aa * tt - at**2, cc * tt - ct**2, cc * aa - ca**2
     determinant = cc * minors[0] - ca * (ca * tt - at * ct) + ct * (ca * at - aa * ct)
     least = LEAST_DETERMINANT * cc * aa * tt + TINY
-    return tuple(np.clip(m, 0, None) / np.maximum(determinant, least) for m in minors)
+    return np.clip(minors, 0, None) / np.maximum(determinant, least)
 
 
 def _information(model: KineticModel, cbf: Values, att: Values, t1: Values) -> Values:
@@ -182,7 +212,8 @@ def _improved(fit: _Fit, att: Values, t1: Values) -> tuple[Values, Values, NDArr
 def _steps(
     by_att: Values, by_t1: Values, residual: Values, to_kink: Values
 ) -> Iterator[tuple[Values, Values]]:
-    """Steps of ATT and T1 to try, from the signal's slopes: either alone, both, both but shorter.
+    """Steps of ATT and T1 to try, from the signal's slopes: either alone, to the
+    nearest kink, both.
 
     Either alone goes along a kink of the curve and along a bound, and leaves an ATT alone that
     nothing tells.
@@ -193,9 +224,7 @@ def _steps(
     fall_a, fall_c = (np.sum(slope * residual, axis=-2) for slope in (by_att, by_t1))
     a, c = positive(a), positive(c)
     determinant = np.maximum(a * c - b**2, LEAST_DETERMINANT * a * c)
-    both = (c * fall_a - b * fall_c) / determinant, (a * fall_c - b * fall_a) / determinant
     yield 0 * to_kink, fall_c / c
     yield fall_a / a, 0 * to_kink
     yield to_kink, (fall_c - b * to_kink) / c
-    yield both
-    yield SHORTER * both[0], SHORTER * both[1]
+    yield (c * fall_a - b * fall_c) / determinant, (a * fall_c - b * fall_a) / determinant

@@ -74,27 +74,33 @@ def test_recovery_without_noise_is_exact(name):
 @pytest.mark.parametrize("snr", [3, 20])
 def test_no_dense_search_finds_a_smaller_residual(name, snr):
     acquisition = tissue(name)
-    series = scan(truth((20, 10, 1), att=(0.3, 2.5)), acquisition, noise_sd(snr))
+    series = scan(truth((40, 30, 1), att=(0.3, 2.5)), acquisition, noise_sd(snr))
     maps = fit_least_squares(series, FREE)
     own = np.sum((fitted_signal(maps, acquisition) - series.delta_m) ** 2, -1).ravel()
-    signal = series.delta_m.reshape(200, -1).astype(np.float64)
+    signal = series.delta_m.reshape(1200, -1).astype(np.float64)
     model, atts = kinetic_model(acquisition), np.arange(0.1, 4.0005, 0.005)[None]
-    least = np.full(200, np.inf)
+    least = np.full(1200, np.inf)
     for t1 in np.linspace(*T1_BOUNDS_S, 121):
         curves = tissue_curve(replace(model, t1_tissue=t1), atts)[0]
         units = curves / np.sqrt(np.maximum(np.sum(curves**2, axis=0), 1e-30))
         gain = np.max((signal @ units) ** 2, axis=1)
         least = np.minimum(least, np.sum(signal**2, axis=1) - gain)
-    assert np.max(own - least) < 1e-3 * noise_sd(snr) ** 2
+    assert np.max(own - least) < 2e-4 * noise_sd(snr) ** 2
 
 
-@pytest.mark.parametrize("name", ["joint6", "pcasl6"])
-def test_95_percent_intervals_hold_the_truth_at_snr_30(name):
+@pytest.mark.parametrize("snr", [10, 30])
+@pytest.mark.parametrize("name", ["joint6", "pcasl6", "pcasl5", "pasl8"])
+def test_95_percent_intervals_hold_the_truth(name, snr):
     true = truth((70, 70, 1))
-    maps = fit_least_squares(scan(true, tissue(name), noise_sd(30)), FREE)
+    maps = fit_least_squares(scan(true, tissue(name), noise_sd(snr)), FREE)
     for q in PARAMETERS:
         error = np.abs(getattr(maps, q) - getattr(true, q))
-        assert 0.90 < np.mean(error < 1.96 * getattr(maps, f"{q}_std")) < 0.98, q
+        is_open = name == "pasl8" and snr == 10  # half of the T1s lie on a bound
+        assert (
+            (0.90 if is_open else 0.925)
+            < np.mean(error < 1.96 * getattr(maps, f"{q}_std"))
+            < (0.995 if is_open else 0.98)
+        ), q
 
 
 @pytest.mark.parametrize("t1", [1.0, 1.5])
@@ -136,14 +142,14 @@ def test_a_wrong_t1_biases_cbf_unless_it_is_free():
     assert abs(errors[0]) < 0.01 < 0.05 < abs(errors[1])
 
 
-def test_without_signal_the_error_of_t1_is_that_of_its_range():
+def test_without_signal_the_error_of_t1_is_no_less_than_that_of_its_range():
     acquisition = tissue("pcasl6")
     level = np.full((2, 2, 1), 1e-4, dtype=np.float32)
     nothing = np.zeros((2, 2, 1, 6), dtype=np.float32)
     maps = fit_least_squares(
         AslSeries(nothing, acquisition, np.ones((2, 2, 1), bool), np.eye(4), level), FREE
     )
-    assert maps.t1_tissue_std == pytest.approx(1.2 / np.sqrt(12), rel=1e-4)
+    assert np.all((maps.t1_tissue_std > 1.2 / np.sqrt(12)) & (maps.t1_tissue_std < 0.8))
     assert np.all(maps.flags == Flag.ATT_UNDETERMINED)
 
 
