@@ -212,8 +212,7 @@ def _improved(fit: _Fit, att: Values, t1: Values) -> tuple[Values, Values, NDArr
 def _steps(
     by_att: Values, by_t1: Values, residual: Values, to_kink: Values
 ) -> Iterator[tuple[Values, Values]]:
-    """Steps of ATT and T1 to try, from the signal's slopes: either alone, to the
-    nearest kink, both.
+    """Steps to try, from the signal's slopes: T1 alone, ATT alone, ATT to its kink, both.
 
     Either alone goes along a kink of the curve and along a bound, and leaves an ATT alone that
     nothing tells.
