@@ -83,6 +83,8 @@ def write_maps(
         "att-std": maps.att_std,
         "flags": maps.flags,
         "abv": maps.abv,
+        "t1t": maps.t1_tissue,
+        "t1t-std": maps.t1_tissue_std,
         **images,
     }
     try:
@@ -247,6 +249,8 @@ _KINDS = {
     "att-std": MapKind("s", "Standard deviation of the arterial transit time"),
     "flags": MapKind("arbitrary", "Quality of every voxel's estimate"),
     "abv": MapKind("1", "Arterial blood volume, a fraction"),
+    "t1t": MapKind("s", "T1 of tissue, within TissueT1Bounds"),
+    "t1t-std": MapKind("s", "Standard deviation of the T1 of tissue"),
     "fit": MapKind("1", "Fitted control - label difference, a fraction of M0"),
     "chi2": MapKind("1", "Reduced chi2: squared residuals over noise and degrees of freedom"),
     "adequacy": MapKind("1", "Probability of a chi2 at least as large, were the model true"),

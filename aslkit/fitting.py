@@ -1,8 +1,8 @@
 """AslSeries -> ParameterMaps by voxel-wise least squares, exact, on all cores.
 
-The search itself is `aslkit.projection` (with arteries `aslkit.arterial`); here are the images
-around it: chunks of voxels in parallel, noise level, standard errors, flags, and the signal that
-fitted maps predict.
+The search itself is `aslkit.projection` (with arteries `aslkit.arterial`, with a free tissue T1
+`aslkit.relaxation`); here are the images around it: chunks of voxels in parallel, noise level,
+standard errors, flags, and the signal that fitted maps predict.
 """
 
 from dataclasses import dataclass
@@ -39,6 +39,7 @@ from aslkit.physics import (
     tissue_slope,
 )
 from aslkit.projection import ATT_BOUNDS_S, Solution, solve_fixed, solve_tissue, whitened
+from aslkit.relaxation import check_protocol, errors_with_free_t1, solve_with_free_t1, with_t1
 
 MACROVASCULAR = ("auto", "on", "off")
 N_ARTERIAL = 1  # what aBV >= 0 and aBAT together take from the residuals' degrees of freedom
@@ -62,12 +63,15 @@ class FitSettings:
         Arterial compartment: "on", "off", or "auto" (see `Acquisition.has_arterial_signal`).
     fixed_att_s : float or array (x, y, z), optional
         Known ATT [s]: only CBF is estimated.
+    is_t1_free : bool
+        Whether tissue T1 is estimated too (see `aslkit.relaxation`).
     """
 
     att_bounds_s: tuple[float, float] = ATT_BOUNDS_S
     cbf_bounds: tuple[float, float] | None = None
     macrovascular: str = "auto"
     fixed_att_s: float | FloatImage | None = None
+    is_t1_free: bool = False
 
     def __post_init__(self) -> None:
         low, high = self.att_bounds_s
@@ -77,12 +81,20 @@ class FitSettings:
             raise ValueError("CBF bounds must be ascending")
         if self.macrovascular not in MACROVASCULAR:
             raise ValueError(f"macrovascular must be one of {', '.join(MACROVASCULAR)}")
+        if self.is_t1_free and not self._is_plain:
+            raise ValueError("a free tissue T1 goes with free ATT and free CBF only")
         if self.macrovascular == "on" and not self._can_be_arterial:
-            raise ValueError("the arterial compartment goes with free ATT and free CBF only")
+            raise ValueError(
+                "the arterial compartment goes with free ATT and free CBF only, and a known T1"
+            )
+
+    @property
+    def _is_plain(self) -> bool:
+        return self.fixed_att_s is None and self.cbf_bounds is None
 
     @property
     def _can_be_arterial(self) -> bool:
-        return self.fixed_att_s is None and self.cbf_bounds is None
+        return self._is_plain and not self.is_t1_free
 
     def has_arterial(self, acquisition: Acquisition) -> bool:
         """Whether the arterial compartment is fitted to this acquisition."""
@@ -94,7 +106,7 @@ class FitSettings:
         """Degrees of freedom that the fit leaves to the residuals."""
         n_tissue = 2 if self.fixed_att_s is None else 1
         n_arterial = N_ARTERIAL if self.has_arterial(acquisition) else 0
-        return acquisition.n_timings - n_tissue - n_arterial
+        return acquisition.n_timings - n_tissue - n_arterial - self.is_t1_free
 
 
 def fit_least_squares(
@@ -110,19 +122,23 @@ def fit_least_squares(
     Raises
     ------
     ValueError
-        When a single timing is to determine both CBF and ATT.
+        When the timings are too few for what is free, or the kinetic has no tissue T1.
     """
+    if settings.is_t1_free:
+        check_protocol(series.acquisition)
     if series.acquisition.n_timings < 2 and settings.fixed_att_s is None:
         raise ValueError("one timing determines CBF alone: give fixed_att_s")
     sd = series.noise_sd
     if sd is None and settings.has_arterial(series.acquisition):
         sd = residual_sd(series, settings)
-    cbf, att, rss, *arterial = _solve_all(series, settings, sd, progress)
+    cbf, att, rss, *others = _solve_all(series, settings, sd, progress)
     if sd is None:
         sd = pooled_sd(rss, series.mask, settings.n_free(series.acquisition))
-    cbf_std, att_std = _errors_of_all(series, settings, sd, [cbf, att, *arterial])
+    cbf_std, att_std, *t1_std = _errors_of_all(series, settings, sd, [cbf, att, *others])
     flags = quality_flags(cbf, att, cbf_std, att_std, series.mask, settings)
-    return ParameterMaps(cbf, att, cbf_std, att_std, flags, *arterial)
+    if settings.is_t1_free:
+        return ParameterMaps(cbf, att, cbf_std, att_std, flags, None, None, *others, *t1_std)
+    return ParameterMaps(cbf, att, cbf_std, att_std, flags, *others)
 
 
 def residual_sd(series: AslSeries, settings: FitSettings = FitSettings()) -> FloatImage:  # noqa: B008
@@ -183,6 +199,9 @@ def fitted_signal(maps: ParameterMaps, acquisition: Acquisition) -> FloatImage:
     """ΔM/M0 that the maps predict for an acquisition, (x, y, z, n), a fraction."""
     n_slices = maps.cbf.shape[2]
     model = kinetic_model(acquisition, n_slices, np.float32)
+    if maps.t1_tissue is not None:
+        t1 = np.where(maps.t1_tissue > 0, maps.t1_tissue, np.float32(acquisition.t1_tissue_s))
+        model = with_t1(model, as_slices(t1))
     extra = () if maps.abv is None or maps.abat is None else (maps.abv, maps.abat)
     rows = [as_slices(image) for image in (maps.cbf, maps.att, *extra)]
     return as_image(delta_m(model, *rows), maps.cbf.shape)
@@ -224,7 +243,12 @@ def slice_signal(
 def _solve_all(
     series: AslSeries, settings: FitSettings, sd: FloatImage | None, progress: Progress = iter
 ) -> list[FloatImage]:
-    """CBF, ATT, residual sum of squares and, where fitted, aBV and aBAT; only they need `sd`."""
+    """CBF, ATT, residual sum of squares and, where fitted, aBV and aBAT or tissue T1.
+
+    Only the arterial compartment needs `sd`.
+    """
+    if settings.is_t1_free:
+        return solve_with_free_t1(series, settings.att_bounds_s, progress)
     has_arterial = settings.has_arterial(series.acquisition)
 
     def tables(model: KineticModel) -> KineticModel | Cells:
@@ -248,7 +272,9 @@ def _solve_all(
 def _errors_of_all(
     series: AslSeries, settings: FitSettings, sd: FloatImage, maps: list[FloatImage]
 ) -> list[FloatImage]:
-    """Standard errors of CBF and ATT at the fitted maps (CBF, ATT and, where on, aBV, aBAT)."""
+    """Standard errors of CBF, ATT and, where free, T1; `maps` are `_solve_all`'s without rss."""
+    if settings.is_t1_free:
+        return errors_with_free_t1(series, settings.att_bounds_s, sd, maps)
 
     def tables(model: KineticModel) -> KineticModel | Information:
         is_free = settings.fixed_att_s is None

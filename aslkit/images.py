@@ -81,6 +81,8 @@ class ParameterMaps:
         Values of `Flag`.
     abv, abat : array, optional
         Arterial blood volume [fraction] and arrival time [s], where the compartment is on.
+    t1_tissue, t1_tissue_std : array, optional
+        T1 of tissue and its standard deviation [s], where it was free.
     """
 
     cbf: FloatImage
@@ -90,9 +92,12 @@ class ParameterMaps:
     flags: NDArray[np.uint8]
     abv: FloatImage | None = None
     abat: FloatImage | None = None
+    t1_tissue: FloatImage | None = None
+    t1_tissue_std: FloatImage | None = None
 
     def __post_init__(self) -> None:
-        for name in ("att", "cbf_std", "att_std", "flags", "abv", "abat"):
+        optional = ("abv", "abat", "t1_tissue", "t1_tissue_std")
+        for name in ("att", "cbf_std", "att_std", "flags", *optional):
             image = getattr(self, name)
             if image is not None and image.shape != self.cbf.shape:
                 raise ValueError(f"{name} has shape {image.shape}, expected {self.cbf.shape}")

@@ -6,9 +6,9 @@ ALPHA = {"pcasl": 0.85, "casl": 0.68, "pasl": 0.98, "vsasl": 0.56}
 T1_BLOOD_S, T1_TISSUE_S, PARTITION = 1.65, 1.3, 0.9
 
 
-def convolved(labeling, t, tau, att, kinetic, n=200_000):
+def convolved(labeling, t, tau, att, kinetic, n=200_000, t1_tissue=T1_TISSUE_S):
     """Delivery convolved with decay after arrival, by the midpoint rule on the bolus."""
-    t1 = T1_BLOOD_S if kinetic == "single" else T1_TISSUE_S
+    t1 = T1_BLOOD_S if kinetic == "single" else t1_tissue
     arrived = min(max(t - att, 0), tau)
     s = att + (np.arange(n) + 0.5) * arrived / n
     travel = s if labeling == "pasl" else att
@@ -16,10 +16,10 @@ def convolved(labeling, t, tau, att, kinetic, n=200_000):
     return 2 * ALPHA[labeling] / PARTITION / 6000 * kernel.sum() * arrived / n
 
 
-def signal_of(labeling, pld, tau, att, kinetic):
+def signal_of(labeling, pld, tau, att, kinetic, t1_tissue=T1_TISSUE_S):
     """ΔM/M0 of unit CBF at a PLD (for PASL an inversion time)."""
     if labeling == "vsasl":
         scale = 2 * ALPHA["vsasl"] / PARTITION / 6000
         return scale * min(pld, att) * np.exp(-pld / T1_BLOOD_S)
     lead = 0.0 if labeling == "pasl" else tau
-    return convolved(labeling, pld + lead, tau, att, kinetic, n=20_000)
+    return convolved(labeling, pld + lead, tau, att, kinetic, 20_000, t1_tissue)

@@ -24,6 +24,7 @@ LAYERS = """
     timing_table projection motion_report
     arterial chunks
     information
+    relaxation
     gates fields
     lesions
     anatomy

@@ -51,12 +51,18 @@ EXAMPLES = """Examples:
     default=ATT_BOUNDS_S,
     help=f"Bounds of ATT [{ATT_BOUNDS_S[0]:g},{ATT_BOUNDS_S[1]:g} s].",
 )
+@click.option(
+    "--fit-t1t",
+    is_flag=True,
+    help="Fit tissue T1 too, 0.8-2 s; needs --kinetic tissue and four timings or more.",
+)
 def main(
     scan: ScanArguments,
     sigma_mm: float | None,
     att: str | None,
     cbf_bounds: tuple[float, float] | None,
     att_bounds: tuple[float, float],
+    fit_t1t: bool,
 ) -> None:
     """CBF and arrival time of an ASL scan by exact voxel-wise least squares.
 
@@ -68,7 +74,11 @@ def main(
         raise click.UsageError("--macrovascular on excludes --att and --cbf-bounds")
     if att_bounds[1] > LONGEST_ATT_S:
         raise click.UsageError(f"--att-bounds are seconds, at most {LONGEST_ATT_S:g}")
+    if fit_t1t:
+        _check_options_of_free_t1(scan, att, cbf_bounds)
     runs = read_runs(scan)
+    if fit_t1t:
+        _check_timings_of_free_t1(runs)
     if scan.dry_run:
         return
     from aslkit.fitting import FitSettings, fit_least_squares
@@ -78,7 +88,8 @@ def main(
     prepared = prepare(scan, runs, sigma_mm or 0.0)
     series = prepared.series
     try:
-        settings = FitSettings(att_bounds, cbf_bounds, scan.macrovascular, _att(att, series, runs))
+        known = _att(att, series, runs)
+        settings = FitSettings(att_bounds, cbf_bounds, scan.macrovascular, known, fit_t1t)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     has_arterial = settings.has_arterial(series.acquisition)
@@ -86,10 +97,37 @@ def main(
     maps = fit_least_squares(series, settings, progress)
     figures = quality_figures(series, maps, settings, prepared.tissue)
     estimator = _describe(settings, series, sigma_mm, att)
-    is_free = settings.fixed_att_s is None and settings.cbf_bounds is None
-    intervals = profile_intervals(series, maps, settings) if scan.diagnostics and is_free else None
+    has_profile = known is None and cbf_bounds is None and not fit_t1t and scan.diagnostics
+    intervals = profile_intervals(series, maps, settings) if has_profile else None
     files = write_results(scan, prepared, maps, settings, estimator, figures, intervals)
     print_summary(series, maps, figures, files, time.perf_counter() - started)
+
+
+def _check_options_of_free_t1(
+    scan: ScanArguments, att: str | None, cbf_bounds: tuple[float, float] | None
+) -> None:
+    if scan.kinetic != "tissue":
+        raise click.UsageError("--fit-t1t needs --kinetic tissue")
+    others = {
+        "--att": att is not None,
+        "--cbf-bounds": cbf_bounds is not None,
+        "--macrovascular on": scan.macrovascular == "on",
+        "--t1t": scan.t1_tissue_s is not None,
+    }
+    given = " and ".join(name for name, is_given in others.items() if is_given)
+    if given:
+        raise click.UsageError(f"--fit-t1t excludes {given}")
+
+
+def _check_timings_of_free_t1(runs: "list[AslRun]") -> None:
+    from aslkit.preprocess import joined_acquisition
+    from aslkit.relaxation import check_protocol
+
+    try:
+        check_protocol(joined_acquisition(runs))
+    except ValueError as error:
+        raise click.UsageError(f"--fit-t1t: {error}") from error
+    say("note: --fit-t1t: the arterial compartment is off")
 
 
 def _att(
@@ -121,7 +159,10 @@ def _att(
 def _describe(
     settings: "FitSettings", series: "AslSeries", sigma_mm: float | None, att: str | None
 ) -> dict[str, object]:
+    from aslkit.relaxation import T1_BOUNDS_S
+
     is_fixed = settings.fixed_att_s is not None
+    free_t1 = {"TissueT1": None, "TissueT1Bounds": list(T1_BOUNDS_S)}
     return {
         "Estimator": "voxel-wise least squares",
         "ArterialCompartment": settings.has_arterial(series.acquisition),
@@ -129,6 +170,7 @@ def _describe(
         "ATTBounds": list(settings.att_bounds_s),
         "CBFBounds": settings.cbf_bounds and list(settings.cbf_bounds),
         "SmoothingSigma": sigma_mm or 0.0,
+        **(free_t1 if settings.is_t1_free else {}),
     }
 
 

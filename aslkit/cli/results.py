@@ -98,6 +98,8 @@ def print_summary(
     ]
     if maps.abv is not None:
         rows.append(("aBV [%]", 100 * maps.abv, has_value, 3))
+    if maps.t1_tissue is not None:
+        rows.append(("tissue T1 [s]", maps.t1_tissue, has_value, 3))
     say(f"\n{'in the mask':20s} {'mean':>8s} {'median':>8s}")
     for label, image, where, digits in rows:
         say(f"{label:20s} {_statistics(image[where], digits)}")
