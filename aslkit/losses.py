@@ -6,10 +6,7 @@ Each sample's error is divided by its mean standard error, so that every SNR cou
 import math
 
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
 
-REGION = 8  # pixels of a side over which errors should cancel
-BIAS_WEIGHT = 0.5  # of the regions' mean errors beside the pixels' errors
 SD_WEIGHT = 0.1  # of the standard deviations' likelihood beside the estimates' error
 SD_PER_ERROR = math.sqrt(math.pi / 2)  # sd of a Gaussian over its mean absolute error
 LEAST_FLOW = 3.0  # ATT means nothing where there is less CBF [ml/100 g/min]
@@ -18,10 +15,7 @@ LEAST_FLOW = 3.0  # ATT means nothing where there is less CBF [ml/100 g/min]
 def correction_loss(
     outputs: Tensor, errors: Tensor, truth: Tensor, base: Tensor, mask: Tensor
 ) -> Tensor:
-    """L1 of the estimates, in pixels and in regions, plus the likelihood for the reported sds.
-
-    L1 alone teaches the median of what CBF may be, which lies below its mean where data are
-    noisy; mean errors of regions keep the sum right.
+    """L1 of the estimates plus the likelihood of their errors for the reported sds.
 
     The likelihood is Laplace's, which a few large errors do not dominate; the sds are those of
     a Gaussian with the same mean absolute error.
@@ -40,9 +34,8 @@ def correction_loss(
     residual = base + errors * outputs[:, :2] - truth
     scale = (errors * mask).sum((2, 3)).clamp(min=1e-6)
     l1 = (residual.abs() * weight).sum((2, 3)) / scale
-    bias = REGION**2 * avg_pool2d(residual * weight, REGION).abs().sum((2, 3)) / scale
     log_sd = outputs[:, 2:]
     z = SD_PER_ERROR * residual.detach().abs() / errors.clamp(min=1e-6)
     likelihood = (log_sd + z * (-log_sd).exp()) * weight
     nll = likelihood.sum((2, 3)) / weight.sum((2, 3)).clamp(min=1)
-    return 2 * (l1 + BIAS_WEIGHT * bias).mean() + SD_WEIGHT * nll.mean()
+    return 2 * l1.mean() + SD_WEIGHT * nll.mean()
