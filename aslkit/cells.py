@@ -127,7 +127,7 @@ def _edges(model: KineticModel, bounds_s: tuple[float, float]):  # type: ignore[
     steps = xp.linspace(low, high, n, dtype=corners.dtype) + 0 * corners[:, :1]
     edges = _ordered(xp.concatenate([steps, xp.clip(corners, low, high)], axis=-1))
     slope, _ = _unit_slope(model, edges[:, :-1], INSIDE_S)
-    edges = _ordered(_without_plateaus(edges, (slope**2).sum(-2) > FLAT**2))
+    edges = _ordered(_without_plateaus(edges, (slope**2).sum(-2) > 0))
     slope, _ = _unit_slope(model, edges[:, :-1], INSIDE_S)
     width = edges[:, 1:] - edges[:, :-1]
     turn = xp.amax((slope**2).sum(-2) ** 0.5 * width, 0)
@@ -169,11 +169,12 @@ def _normalised(curves):  # type: ignore[no-untyped-def]
 
 
 def _unit_slope(model: KineticModel, att, shift_s: float):  # type: ignore[no-untyped-def]
-    """Slopes of the unit curve (slices, n, atts) and of the norm at att + shift."""
+    """Slopes of the unit curve (slices, n, atts), 0 where it is flat, and of the norm."""
     unit, norms = _normalised(tissue_curve(model, att + shift_s))
     slope = tissue_slope(model, att + shift_s)
     along = (unit * slope).sum(-2)
-    return (slope - unit * along[:, None]) / norms[:, None], along
+    across = (slope - unit * along[:, None]) / norms[:, None]
+    return across * ((across**2).sum(-2) > FLAT**2)[:, None], along
 
 
 def _as_double(model: KineticModel) -> KineticModel:

@@ -104,10 +104,12 @@ def test_cubics_stand_for_the_curves_anywhere(att, name):
     np.testing.assert_allclose(unit, curve / np.linalg.norm(curve), atol=3e-6)
 
 
-def test_an_att_that_nothing_tells_is_the_typical_one():
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_an_att_that_nothing_tells_is_the_typical_one(kind):
     late = Acquisition(protocol("pcasl", (1.6, 1.9, 2.2, 2.5), 1.8))
-    model = kinetic_model(late)
-    signal = delta_m(model, np.full((1, 40), 60.0), np.linspace(0.3, 1.5, 40)[None])
+    model = kinetic_model(late, 1, kind)
+    clean = delta_m(model, np.full((1, 40), 60.0), np.linspace(0.3, 1.5, 40)[None])
+    signal = clean.astype(kind)
     found = solve_tissue(tabulate(model, ATT_BOUNDS_S), signal)
     np.testing.assert_allclose(found.att, 1.3, atol=3e-6)
     np.testing.assert_allclose(found.cbf, 60.0, rtol=1e-6)
