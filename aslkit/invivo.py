@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
-from numpy.typing import NDArray
 
 from aslkit.benchmark import (
     Benchmark,
@@ -41,6 +40,7 @@ from aslkit.scoring import (
 N_SPLITS = 4  # random halves
 CONTRAST = "top / bottom tercile of LS CBF"  # ratio of medians
 GM_LIKE_CBF = (40.0, 100.0)  # by least squares on all repeats [ml/100 g/min]
+PERFUSED = "better-perfused half"  # of the mask, by the mean signal of all repeats
 AGREEMENT = 1.96  # limits of agreement in standard deviations
 
 Maps = Mapping[str, ParameterMaps]
@@ -66,10 +66,7 @@ class Scan:
     def regions(self) -> dict[str, MaskImage]:
         """The mask, and its half with the larger mean signal of all repeats."""
         signal = self.series.delta_m.mean(axis=3)
-        return {"mask": self.mask, "better-perfused half": self.mask & self._is_above(signal)}
-
-    def _is_above(self, signal: NDArray[np.floating]) -> MaskImage:
-        return np.asarray(signal > np.median(signal[self.mask]))
+        return {"mask": self.mask, PERFUSED: self.mask & (signal > np.median(signal[self.mask]))}
 
 
 @dataclass(frozen=True)
@@ -262,11 +259,15 @@ def _rows_of_all(scan: Scan) -> Iterator[Row]:
 def _consistency(scan: Scan, maps: Maps) -> Iterator[Row]:
     """Figures whose drift with the number of repeats tells bias from noise."""
     for name, m in maps.items():
-        cbf = values_in(m.cbf, scan.mask, "cbf")
-        unit = QUANTITIES["cbf"].unit
-        yield _row(name, "mask", "cbf", "mean", unit, float(cbf.mean()), scan.mask)
-        yield _row(name, "mask", "cbf", "median", unit, float(np.median(cbf)), scan.mask)
-        yield _row(name, "mask", "cbf", "share negative", "", float((cbf < 0).mean()), scan.mask)
+        for region, inside in scan.regions.items():
+            cbf, ls = (values_in(x.cbf, inside, "cbf") for x in (m, maps[scan.reference[name]]))
+            for metric, unit, value in (
+                ("mean", QUANTITIES["cbf"].unit, np.mean(cbf)),
+                ("median", QUANTITIES["cbf"].unit, np.median(cbf)),
+                ("mean / mean of LS", "", np.mean(cbf) / np.mean(ls)),
+                ("share negative", "", np.mean(cbf < 0)),
+            ):
+                yield _row(name, region, "cbf", metric, unit, float(value), inside)
 
 
 def _row(

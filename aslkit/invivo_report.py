@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from aslkit import pictures
 from aslkit.benchmark import Benchmark, Example
-from aslkit.invivo import CONTRAST, GM_LIKE_CBF
+from aslkit.invivo import CONTRAST, GM_LIKE_CBF, PERFUSED
 from aslkit.report import Report, Section, Table
 from aslkit.scoring import AVERAGE, LS, LS_ARTERIAL, QUANTITIES, Record, lookup
 from aslkit.sections import (
@@ -26,10 +26,12 @@ GLOSSARY = {
     "lowers this, so look at both.",
     "mean CBF": "Over the mask, from one repeat and from all. A method that shifts with "
     "the amount of data is biased by noise.",
+    "perfused of LS": "Mean CBF of all repeats over the half of the mask with the larger mean "
+    "signal, which no method chose, over that of LS with the same compartments.",
     "GM-like CBF": "Mean from half of the repeats, where LS with the same compartments has CBF "
     f"{GM_LIKE_CBF[0]:g}-{GM_LIKE_CBF[1]:g} and a determined ATT in the other half; "
     "'of LS' is its ratio to that of LS from the same half. Far from 1 means that contrast was "
-    "lost to a training mean, or added. One scan without enough repeats has none.",
+    "lost to a training mean, or added; where LS is wrong in both halves, it favours LS.",
     "contrast": "Median CBF of the voxels in the upper third of LS CBF over that in the lower "
     "third, sorted by one half of the repeats and measured in the other.",
     "negative": "Share of voxels with CBF below 0.",
@@ -61,7 +63,15 @@ def invivo_report(benchmark: Benchmark, facts: Mapping[str, str]) -> Report:
 def invivo_headline(benchmark: Benchmark) -> Table:
     """Per scan and estimator: prediction, repeatability, consistency, and plausibility."""
     columns = ["scan", "method", "left-out RMS 1", "2", "half", "Spearman CBF", "ATT"]
-    columns += ["mean CBF 1 repeat", "all", "GM-like CBF", "of LS", "contrast", "negative"]
+    columns += [
+        "mean CBF 1 repeat",
+        "all",
+        "perfused of LS",
+        "GM-like CBF",
+        "of LS",
+        "contrast",
+        "negative",
+    ]
     rows = [
         _scan_row([r for r in benchmark.records if r["scan"] == scan], str(scan), estimator)
         for scan in dict.fromkeys(r["scan"] for r in benchmark.records)
@@ -92,6 +102,7 @@ def _scan_row(table: Sequence[Record], scan: str, estimator: str) -> list[str]:
         number(value(half, "split-half Spearman", "att"), 2),
         number(value(1, "mean"), 1),
         number(value(n_all, "mean"), 1),
+        number(value(n_all, "mean / mean of LS", stratum=PERFUSED), 2),
         number(gm_like, 1),
         number(value(half, "mean / mean of LS", stratum="GM-like"), 2),
         number(value(half, CONTRAST), 1),
