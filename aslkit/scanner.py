@@ -14,6 +14,7 @@ from aslkit.images import FloatImage
 from aslkit.lesions import LESION_CLASSES
 from aslkit.phantoms import Phantom
 from aslkit.simulation import REFERENCE_SIGNAL, Protocol, clean_signal, noise_sd
+from aslkit.subjects import SubjectPhysics
 
 M0_SCALE = 1000.0  # scanner units of M0 in CSF
 M0_OF_TISSUE = {"gm": 0.85, "wm": 0.75, "csf": 1.0}  # proton density relative to CSF
@@ -88,7 +89,7 @@ def _write_run(
     rng: np.random.Generator,
 ) -> float:
     """Control-label pairs of one run, the delays in turn; returns the SNR of their average."""
-    clean = clean_signal(phantom, acquisition, settings.has_arterial)
+    clean = clean_signal(phantom, SubjectPhysics(acquisition, settings.has_arterial))
     n, repeats = acquisition.n_timings, settings.repeats
     sd = np.float32(noise_sd(settings.snr) * np.sqrt(repeats / 2))  # of control and of label
     m0 = _m0(phantom)

@@ -11,6 +11,7 @@ from aslkit.fields import Values
 from aslkit.images import AslSeries, FloatImage, ParameterMaps, as_image, as_slices
 from aslkit.phantoms import Phantom
 from aslkit.physics import KineticModel, arterial_curve, kinetic_model, tissue_curve
+from aslkit.subjects import SubjectPhysics
 
 # ΔM/M0 of PCASL at CBF 60, ATT 1.5 s, PLD 2.0 s, label duration 1.8 s, α 0.85: the "signal" of SNR
 REFERENCE_SIGNAL = 0.00616
@@ -62,13 +63,11 @@ def mixed_signal(
     return np.asarray(signal, dtype=np.float32)
 
 
-def clean_signal(
-    phantom: Phantom, acquisition: Acquisition, has_arterial: bool = False
-) -> FloatImage:
+def clean_signal(phantom: Phantom, physics: SubjectPhysics) -> FloatImage:
     """Noise-free ΔM/M0 of a phantom, (x, y, z, n)."""
     shape = phantom.mask.shape
-    model = kinetic_model(acquisition, shape[2], np.float32)
-    return as_image(mixed_signal(model, phantom, as_slices, has_arterial), shape)
+    model = kinetic_model(physics.acquisition, shape[2], np.float32)
+    return as_image(mixed_signal(model, phantom, as_slices, physics.has_arterial), shape)
 
 
 def simulate_series(
@@ -76,10 +75,13 @@ def simulate_series(
     acquisition: Acquisition,
     snr: float,
     seed: int,
-    has_arterial: bool = False,
+    physics: SubjectPhysics | None = None,
 ) -> AslSeries:
-    """A noisy scan of a phantom; `snr` holds for a ΔM volume of mean weight."""
-    clean = clean_signal(phantom, acquisition, has_arterial)
+    """A noisy scan of a phantom; `snr` holds for a ΔM volume of mean weight.
+
+    The series says that `acquisition` was measured; `physics` (by default the same) really was.
+    """
+    clean = clean_signal(phantom, physics or SubjectPhysics(acquisition))
     rng = np.random.default_rng(seed)
     sd = noise_sd(snr) / np.sqrt(acquisition.weights)
     noise = rng.standard_normal(clean.shape, dtype=np.float32) * sd.astype(np.float32)

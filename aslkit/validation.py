@@ -57,6 +57,7 @@ from aslkit.simulation import (
     simulate_series,
     truth_maps,
 )
+from aslkit.subjects import SubjectPhysics
 
 DEFAULT_PROTOCOLS = ("joint6", "pcasl6")
 DEFAULT_SNRS = (3.0, 10.0, 30.0)
@@ -194,7 +195,9 @@ def run_trial(
         sds={name: sds_in_table_units(m, scored) for name, m in maps.items()},
         bounds={q: values_in(b, scored, q) for q, b in zip(QUANTITIES, bounds, strict=True)},
     )
-    noise = (series.delta_m - clean_signal(phantom, series.acquisition))[phantom.mask]
+    noise = (series.delta_m - clean_signal(phantom, SubjectPhysics(series.acquisition)))[
+        phantom.mask
+    ]
     title = f"{phantom.name}, {condition.protocol}, SNR {condition.snr:g}"
     example = Example(title, condition.fields, {TRUTH: truth, **maps}, phantom.mask)
     return Trial(subject, noise, example)

@@ -19,7 +19,7 @@ LAYERS = """
     nifti
     sidecars
     bids_layout m0scans runs
-    physics noise metrics tiling resampling
+    physics noise metrics tiling resampling subjects
     cells scoring outliers motion preprocess calibration contexts delays efficiency tissue
     timing_table projection motion_report
     arterial chunks

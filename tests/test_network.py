@@ -22,6 +22,7 @@ from aslkit.losses import correction_loss
 from aslkit.networks import PhysicsResidualNet
 from aslkit.phantoms import brain_phantom
 from aslkit.simulation import PROTOCOLS, noise_sd, simulate_series, truth_maps
+from aslkit.subjects import SubjectPhysics
 from aslkit.training import train
 from aslkit.weights import DEFAULT_MODEL, Model, list_models, load_model, save_model
 
@@ -92,7 +93,8 @@ def test_background_around_the_head_changes_nothing_that_matters(brain, shipped)
 
 
 def test_prediction_with_arteries_explains_the_early_signal(brain, shipped):
-    series = scan(brain, "pcasl6-2d", 10, has_arterial=True)
+    acquisition = PROTOCOLS["pcasl6-2d"].acquisition(brain.mask.shape[2])
+    series = scan(brain, "pcasl6-2d", 10, physics=SubjectPhysics(acquisition, has_arterial=True))
     maps = predict(series, shipped, FitSettings(macrovascular="on"))
     rest = fitted_signal(maps, series.acquisition) - series.delta_m
     assert np.sqrt(np.mean(rest[brain.mask] ** 2)) < 1.3 * noise_sd(10)

@@ -27,6 +27,7 @@ from aslkit.simulation import (
     simulate_series,
     truth_maps,
 )
+from aslkit.subjects import SubjectPhysics
 
 SHIPPED = Path(__file__).parents[1] / "data" / "phantoms"
 
@@ -49,7 +50,7 @@ def test_the_reference_signal_is_that_of_the_reference_voxel():
 def test_the_measured_snr_is_the_one_asked_for(brain, snr):
     acquisition = PROTOCOLS["pcasl6"].acquisition(brain.mask.shape[2])
     series = simulate_series(brain, acquisition, snr, seed=1)
-    noise = series.delta_m - clean_signal(brain, acquisition)
+    noise = series.delta_m - clean_signal(brain, SubjectPhysics(acquisition))
     assert pytest.approx(snr, rel=0.02) == REFERENCE_SIGNAL / noise.std()
 
 
@@ -65,7 +66,7 @@ def test_tissue_values_stay_in_their_ranges(brain):
 
 def test_partial_volume_mixes_signals(brain):
     acquisition = PROTOCOLS["joint6"].acquisition(brain.mask.shape[2])
-    whole = clean_signal(brain, acquisition)
+    whole = clean_signal(brain, SubjectPhysics(acquisition))
     assert whole[~brain.mask].max() == 0
     late = whole[..., 5][brain.mask] / np.maximum(brain.cbf[brain.mask], 1)
     assert 1e-5 < np.median(late) < 1e-4
