@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import ndimage
 
 from aslkit.acquisition import EFFICIENCY_PER_PULSE, Acquisition
 from aslkit.artefacts import (
@@ -21,6 +22,7 @@ from aslkit.subjects import SubjectPhysics, draw_physics
 
 M0_SCALE = 1000.0  # scanner units of M0 in CSF
 M0_OF_TISSUE = {"gm": 0.85, "wm": 0.75, "csf": 1.0}  # proton density relative to CSF
+BLUR_VOXELS = 0.5  # sigma of the point spread of the readout
 SUPPRESSED_SIGNAL = 0.3  # static signal that background suppression leaves over, of M0
 SCANNER_SEED = 2_907  # keeps noise apart from the subject of the same seed
 TRACKS = ("matched", "mismatched")
@@ -80,8 +82,8 @@ class RunScan:
         ΔM/M0 without noise and artefacts.
     artefacts : Artefacts
         What disturbed it.
-    snr : float
-        Measured: the reference signal over the thermal noise of the average, rms in the brain.
+    noise_rms : float
+        Measured thermal noise of the averaged ΔM/M0 volumes, rms in the brain.
     """
 
     nominal: Acquisition
@@ -89,7 +91,7 @@ class RunScan:
     volumes: FloatImage
     signal: FloatImage
     artefacts: Artefacts
-    snr: float
+    noise_rms: float
 
 
 @dataclass(frozen=True)
@@ -112,9 +114,10 @@ class Scan:
     snr: float
 
     @property
-    def measured_snr(self) -> float:
-        """Over all runs."""
-        return float(1 / np.sqrt(np.mean([run.snr**-2.0 for run in self.runs])))
+    def measured_snr(self) -> float | None:
+        """The reference signal over the thermal noise of all runs; None without noise."""
+        rms = np.sqrt(np.mean([run.noise_rms**2 for run in self.runs]))
+        return float(REFERENCE_SIGNAL / rms) if rms else None
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,8 @@ def scan_phantom(phantom: Phantom, settings: ScanSettings, seed: int) -> Scan:
     """Scan a phantom; the same seed gives the same scan."""
     rng = np.random.default_rng([SCANNER_SEED, seed])
     snr_rng, physics_rng, coil_rng, m0_rng, *run_rngs = rng.spawn(4 + len(settings.protocol.runs))
-    snr = float(np.exp(snr_rng.uniform(*np.log(settings.snr))))
+    lowest, highest = settings.snr
+    snr = lowest * (highest / lowest) ** snr_rng.uniform()
     m0 = proton_density(phantom)
     relative = np.zeros_like(m0)
     if settings.has_thermal_noise:
@@ -158,9 +162,13 @@ def scan_phantom(phantom: Phantom, settings: ScanSettings, seed: int) -> Scan:
 
 
 def proton_density(phantom: Phantom) -> FloatImage:
-    """M0 of the tissues in scanner units, 0 in air."""
+    """M0 of the tissues in scanner units, with the readout's blur; 0 in air.
+
+    Without blur, edges would ring when the head moves, and realignment err by a fifth.
+    """
     density = sum(getattr(phantom, tissue) * pd for tissue, pd in M0_OF_TISSUE.items())
-    return np.asarray(M0_SCALE * density * phantom.mask, dtype=np.float32)
+    m0 = np.asarray(M0_SCALE * density * phantom.mask, dtype=np.float32)
+    return ndimage.gaussian_filter(m0, BLUR_VOXELS)
 
 
 def frame_of(phantom: Phantom) -> Frame:
@@ -173,7 +181,7 @@ def _image_sd(
     relative: FloatImage, m0: FloatImage, phantom: Phantom, snr: float, repeats: int
 ) -> FloatImage:
     """Noise of one image such that the average of the repeats has the SNR, rms in the brain."""
-    inside = phantom.mask & (m0 > 0)
+    inside = phantom.mask
     rms = np.sqrt(np.mean((relative[inside] / m0[inside]) ** 2)) or 1
     return np.asarray(relative * np.float32(noise_sd(snr) * np.sqrt(repeats / 2) / rms))
 
@@ -219,10 +227,9 @@ def _scan_run(
         image = np.abs(_disturbed(head, level, artefacts, i, spike_rng))
         volumes[..., i] = with_thermal_noise(noise_rng, image, head.image_sd)
         noise[..., delay] += (-1) ** i * (volumes[..., i] - image) / settings.repeats
-    inside = head.phantom.mask & (head.m0 > 0)
+    inside = head.phantom.mask
     rms = np.sqrt(np.mean((noise[inside] / head.m0[inside][:, None]) ** 2, dtype=np.float64))
-    snr = float(REFERENCE_SIGNAL / rms) if settings.has_thermal_noise else np.inf
-    return RunScan(nominal, physics, volumes, signal, artefacts, snr)
+    return RunScan(nominal, physics, volumes, signal, artefacts, float(rms))
 
 
 def _disturbed(

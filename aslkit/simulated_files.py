@@ -1,7 +1,6 @@
 """Simulated scans and their truth -> a BIDS data set."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -162,7 +161,6 @@ def _write_run_truth(stem: Path, run: RunScan, settings: ScanSettings, phantom: 
         "Track": settings.track,
         "Noise": settings.noises,
         "Repeats": settings.repeats,
-        "MeasuredSNR": _finite(run.snr),
         "Physics": asdict(run.physics),
         "StaticSignal": settings.static_signal,
         "PhysiologicalFluctuation": artefacts.physio.tolist(),
@@ -187,7 +185,7 @@ def _motion_table(parameters: Parameters) -> str:
 
 
 def _write_maps(stem: Path, phantom: Phantom, scan: Scan) -> None:
-    snrs = {"RequestedSNR": scan.snr, "MeasuredSNR": _finite(scan.measured_snr)}
+    snrs = {"RequestedSNR": scan.snr, "MeasuredSNR": scan.measured_snr}
     for name, (units, description) in TRUTH.items():
         image = scan.noise_sd if name == "noise" else getattr(phantom, name)
         is_label = image.dtype.kind in "bu"
@@ -195,11 +193,6 @@ def _write_maps(stem: Path, phantom: Phantom, scan: Scan) -> None:
         _save(Path(f"{stem}_{name}.nii.gz"), image.astype(kind), phantom)
         fields = {"Units": units, "Description": description, "Phantom": phantom.name}
         _write_json(Path(f"{stem}_{name}.json"), {**fields, **snrs})
-
-
-def _finite(snr: float) -> float | None:
-    """As JSON has it; null where there is no noise."""
-    return snr if math.isfinite(snr) else None
 
 
 def _save(path: Path, voxels: Voxels, phantom: Phantom) -> None:

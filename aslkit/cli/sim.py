@@ -122,6 +122,8 @@ def main(
     Writes a BIDS data set (control and label volumes, or differences, M0 image, sidecars) and the
     truth under derivatives/truth. The same seed gives the same bytes, whatever --n-jobs.
     """
+    from tqdm import tqdm
+
     from aslkit.scanner import ScanSettings
     from aslkit.simulated_files import write_dataset_description
 
@@ -137,7 +139,7 @@ def main(
         n_pulses=n_bs,
         has_arterial=macrovascular,
     )
-    started = time.perf_counter()
+    started, is_silent = time.perf_counter(), not sys.stderr.isatty()
     with _new_folder(out) as folder:
         if not is_phantom_only:
             write_dataset_description(folder)
@@ -154,8 +156,9 @@ def main(
             )
             for i in range(participants)
         ]
-        for line in _run(jobs, n_jobs):
-            say(line)
+        for line in tqdm(_run(jobs, n_jobs), "Simulating", participants, disable=is_silent):
+            with tqdm.external_write_mode():
+                say(line)
     seconds = (time.perf_counter() - started) / participants
     say(f"written: {out} ({seconds:.1f} s per participant)")
 
@@ -187,26 +190,21 @@ def simulate(job: Job) -> str:
     scan = scan_phantom(phantom, job.settings, job.seed)
     write_scan(job.folder, job.subject, phantom, job.settings, scan, not job.is_raw)
     voxels = scan.m0.size * sum(run.volumes.shape[3] for run in scan.runs)
-    snr = f"SNR {scan.measured_snr:.2f} (asked for {scan.snr:.4g})"
+    measured = scan.measured_snr
+    snr = f"SNR {measured:.2f} (asked for {scan.snr:.4g})" if measured else "no thermal noise"
     return f"sub-{job.subject}: {phantom.name}, {voxels / 1e6:.1f} million voxels, {snr}"
 
 
 def _run(jobs: Sequence[Job], n_jobs: int) -> Iterator[str]:
-    """What came out of every job, in order, with a bar on a terminal."""
-    from tqdm import tqdm
-
-    def bar(lines: Iterator[str]) -> Iterator[str]:
-        is_silent = not sys.stderr.isatty()
-        yield from tqdm(lines, "Simulating", len(jobs), disable=is_silent, leave=False)
-
+    """What came out of every job, in order."""
     if n_jobs == 1:
-        yield from bar(map(simulate, jobs))
+        yield from map(simulate, jobs)
         return
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
     with ProcessPoolExecutor(min(n_jobs, len(jobs)), get_context("spawn")) as pool:
-        yield from bar(pool.map(simulate, jobs))
+        yield from pool.map(simulate, jobs)
 
 
 def _phantom(job: Job) -> "Phantom":
