@@ -24,11 +24,11 @@ PHYSIO_CYCLES = (0.5, 2.0)  # over the scan
 LARGEST_DRIFT = 0.03  # of the reference signal, from the first difference to the last
 STEP_MM, STEP_DEGREES = 0.1, 0.1  # standard deviation from one volume to the next, per axis
 SPIKE_SHARE = 0.05  # of the volumes
-SPIKE_AMPLITUDE = (0.02, 0.1)  # of M0
+SPIKE_AMPLITUDE = (0.005, 0.05)  # of M0
 DROPOUT_SHARE = 0.05  # of the volumes
 DROPOUT_LEFT = (0.1, 0.7)  # of the signal of the slice
 SUPPRESSION_SHARE = 0.1  # of the volumes
-SUPPRESSION_EXCESS = (0.01, 0.1)  # of M0, more static signal than in the other volumes
+SUPPRESSION_EXCESS = (0.005, 0.1)  # of M0, more static signal than in the other volumes
 
 Values = NDArray[np.float64]
 
