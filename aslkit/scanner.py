@@ -25,7 +25,6 @@ M0_OF_TISSUE = {"gm": 0.85, "wm": 0.75, "csf": 1.0}  # proton density relative t
 BLUR_VOXELS = 0.5  # sigma of the point spread of the readout
 SUPPRESSED_SIGNAL = 0.3  # static signal that background suppression leaves over, of M0
 SCANNER_SEED = 2_907  # keeps noise apart from the subject of the same seed
-TRACKS = ("matched", "mismatched")
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ class Scan:
     m0 : array (x, y, z)
         In scanner units.
     noise_sd : array (x, y, z)
-        Standard deviation of the thermal noise of an averaged ΔM/M0 volume; 0 in air.
+        Standard deviation of the thermal noise of an averaged ΔM/M0 volume; 0 outside the brain.
     snr : float
         Asked for.
     """
@@ -140,13 +139,7 @@ def scan_phantom(phantom: Phantom, settings: ScanSettings, seed: int) -> Scan:
     lowest, highest = settings.snr
     snr = lowest * (highest / lowest) ** snr_rng.uniform()
     m0 = proton_density(phantom)
-    relative = np.zeros_like(m0)
-    if settings.has_thermal_noise:
-        relative += 1
-    if "coil" in settings.noises:
-        relative = coil_map(coil_rng, phantom.mask, frame_of(phantom))
-    image_sd = _image_sd(relative, m0, phantom, snr, settings.repeats)
-    head = _Head(phantom, m0, image_sd)
+    head = _Head(phantom, m0, _image_sd(coil_rng, phantom, m0, settings) / np.float32(snr))
     runs = tuple(
         _scan_run(head, nominal, physics, settings, run_rng)
         for nominal, physics, run_rng in zip(
@@ -156,9 +149,9 @@ def scan_phantom(phantom: Phantom, settings: ScanSettings, seed: int) -> Scan:
             strict=True,
         )
     )
-    average_sd = np.divide(image_sd, m0, out=np.zeros_like(m0), where=m0 > 0)
-    average_sd *= np.float32(np.sqrt(2 / settings.repeats))
-    return Scan(runs, with_thermal_noise(m0_rng, m0, image_sd), average_sd, snr)
+    pair_sd = np.divide(head.image_sd, m0, out=np.zeros_like(m0), where=phantom.mask)
+    average_sd = pair_sd * np.float32(np.sqrt(2 / settings.repeats))
+    return Scan(runs, with_thermal_noise(m0_rng, m0, head.image_sd), average_sd, snr)
 
 
 def proton_density(phantom: Phantom) -> FloatImage:
@@ -178,12 +171,16 @@ def frame_of(phantom: Phantom) -> Frame:
 
 
 def _image_sd(
-    relative: FloatImage, m0: FloatImage, phantom: Phantom, snr: float, repeats: int
+    rng: np.random.Generator, phantom: Phantom, m0: FloatImage, settings: ScanSettings
 ) -> FloatImage:
-    """Noise of one image such that the average of the repeats has the SNR, rms in the brain."""
-    inside = phantom.mask
-    rms = np.sqrt(np.mean((relative[inside] / m0[inside]) ** 2)) or 1
-    return np.asarray(relative * np.float32(noise_sd(snr) * np.sqrt(repeats / 2) / rms))
+    """Noise of one image such that the average of the repeats has SNR 1, rms in the brain."""
+    if not settings.has_thermal_noise:
+        return np.zeros_like(m0)
+    coil = np.ones_like(m0)
+    if "coil" in settings.noises:
+        coil = coil_map(rng, phantom.mask, frame_of(phantom))
+    rms = np.sqrt(np.mean((coil[phantom.mask] / m0[phantom.mask]) ** 2))
+    return np.asarray(coil * np.float32(noise_sd(1) * np.sqrt(settings.repeats / 2) / rms))
 
 
 def _run_physics(
