@@ -236,7 +236,7 @@ def test_cbf_of_a_scan_that_is_read_back_is_unbiased_at_snr_10(tmp_path, kind):
     assert maps.cbf[gm].mean() == pytest.approx(cbf[gm].mean(), rel=0.01)
 
 
-@pytest.mark.parametrize("name", ["pcasl6", "pcasl6-2d", "pcasl6-tau", "pasl8", "vsasl6"])
+@pytest.mark.parametrize("name", ["pcasl6", "pcasl6-2d", "pcasl-varied", "pasl8", "vsasl6"])
 @pytest.mark.parametrize("n_pulses", [0, 3])
 @pytest.mark.parametrize("kind", ["--raw", "--deltam"])
 def test_timing_and_efficiency_are_read_back_exactly(tmp_path, name, n_pulses, kind):

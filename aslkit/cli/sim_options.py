@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 ANATOMIES = ("brain", "uniform", "disc", "checker", "ramp", "plan")
 DEFAULT_PROTOCOL = "joint6"
-PROTOCOLS = "joint6 joint5 pcasl6 pcasl6-2d pcasl6-tau pcasl5 pasl8 vsasl6 pcasl1"
+PROTOCOLS = "joint6 joint5 pcasl6 pcasl6-2d pcasl5 pcasl-varied pasl8 vsasl6 pcasl1"
 NOISES = "thermal, coil, physio, drift, motion, spikes, dropouts, suppression"
 VOXEL_SIZE_MM = 3.5
 
