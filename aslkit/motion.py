@@ -25,6 +25,7 @@ N_ITERATIONS = 12
 SMALL_STEP = 2e-3  # mm, or mm at HEAD_RADIUS_MM: the registration has arrived
 HEAD_RADIUS_MM = 50.0  # turns rotations into displacements (Power 2012)
 N_THREADS = 2
+COLUMNS = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")  # mm, degrees
 
 Parameters = NDArray[np.float64]
 Progress = Callable[[Sequence[int]], Iterable[int]]
@@ -153,6 +154,11 @@ def framewise_displacement(parameters: Parameters) -> NDArray[np.float64]:
     displacement = np.full(len(parameters), np.nan)
     displacement[moved] = np.abs(np.diff(scaled, axis=0, prepend=scaled[:1])).sum(axis=1)
     return displacement
+
+
+def in_degrees(parameters: Parameters) -> Parameters:
+    """Parameters [mm, rad] -> [mm, degrees], as tables have them."""
+    return np.column_stack([parameters[:, :3], np.rad2deg(parameters[:, 3:])])
 
 
 def compose(inner: Parameters, outer: Parameters) -> Parameters:

@@ -7,16 +7,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from aslkit.motion import Parameters, framewise_displacement
+from aslkit.motion import COLUMNS, Parameters, framewise_displacement, in_degrees
 from aslkit.runs import AslRun
 
-COLUMNS = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
 DPI = 110
-
-
-def in_degrees(parameters: Parameters) -> Parameters:
-    """Parameters [mm, rad] -> [mm, degrees]."""
-    return np.column_stack([parameters[:, :3], np.rad2deg(parameters[:, 3:])])
 
 
 def motion_table(runs: list[AslRun], motion: Mapping[Path, Parameters]) -> str:

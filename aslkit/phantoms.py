@@ -36,10 +36,22 @@ class Phantom(Tissue):
     affine: NDArray[np.float64]
 
 
-def brain_phantom(name: str, seed: int, voxel_size_mm: float = 3.5) -> Phantom:
-    """A whole brain of a random subject; the same seed gives the same subject."""
+def brain_phantom(
+    name: str,
+    seed: int,
+    voxel_size_mm: float = 3.5,
+    matrix: tuple[int, int, int] | None = None,
+) -> Phantom:
+    """A whole brain of a random subject; the same seed gives the same subject.
+
+    Parameters
+    ----------
+    matrix : tuple of int, optional
+        Voxels along x, y and z, around the middle of the brain; without it, as many as hold the
+        largest subject.
+    """
     subject = draw_subject(np.random.default_rng([PHANTOM_SEED, seed]))
-    shape = tuple(int(np.ceil(extent / voxel_size_mm)) for extent in FIELD_OF_VIEW_MM)
+    shape = matrix or tuple(int(np.ceil(extent / voxel_size_mm)) for extent in FIELD_OF_VIEW_MM)
     affine = _centred_affine(shape, voxel_size_mm)
     grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1).reshape(-1, 3)
     tissue = subject.at((grid @ affine[:3, :3].T + affine[:3, 3]).astype(np.float32))

@@ -174,7 +174,8 @@ def _smoothed(group: FloatImage, sigma_mm: float, size: Sequence[float]) -> Floa
 def _otsu_threshold(image: FloatImage) -> float:
     """The threshold that best separates two classes (Otsu 1979, doi:10.1109/TSMC.1979.4310076)."""
     top = np.percentile(image, 99.5)  # a few bright voxels would take up the histogram
-    counts, edges = np.histogram(image, HISTOGRAM_BINS, (float(image.min()), float(top)))
+    values = image.astype(np.float64)  # single precision has no bins for a nearly flat image
+    counts, edges = np.histogram(values, HISTOGRAM_BINS, (values.min(), float(top)))
     centres = (edges[:-1] + edges[1:]) / 2
     below, above = np.cumsum(counts), counts.sum() - np.cumsum(counts)
     sum_below = np.cumsum(counts * centres)

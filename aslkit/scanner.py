@@ -1,177 +1,242 @@
-"""Phantoms and a protocol -> a BIDS data set of raw scans, with the truth beside it."""
+"""A phantom and a scanner's settings -> the control and label images that it would measure."""
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-import nibabel as nib
 import numpy as np
-from numpy.typing import NDArray
+from scipy import ndimage
 
-from aslkit.acquisition import Acquisition
+from aslkit.acquisition import EFFICIENCY_PER_PULSE, Acquisition
+from aslkit.artefacts import (
+    Artefacts,
+    coil_map,
+    draw_artefacts,
+    moved,
+    stripes,
+    with_thermal_noise,
+)
 from aslkit.images import FloatImage
-from aslkit.lesions import LESION_CLASSES
+from aslkit.motion import Frame
 from aslkit.phantoms import Phantom
 from aslkit.simulation import REFERENCE_SIGNAL, Protocol, clean_signal, noise_sd
-from aslkit.subjects import SubjectPhysics
+from aslkit.subjects import SubjectPhysics, draw_physics
 
 M0_SCALE = 1000.0  # scanner units of M0 in CSF
 M0_OF_TISSUE = {"gm": 0.85, "wm": 0.75, "csf": 1.0}  # proton density relative to CSF
-STATIC_SIGNAL = 0.3  # of M0, in control volumes
-M0_TR_S = 10.0
-BIDS_VERSION = "1.11.0"
-TRUTH = {
-    "cbf": ("ml/100 g/min", "True CBF of the voxel, the sum over its tissues"),
-    "att": ("s", "True ATT of the voxel, the flow-weighted mean over its tissues"),
-    "gm": ("arbitrary", "Volume fraction of grey matter"),
-    "wm": ("arbitrary", "Volume fraction of white matter"),
-    "lesions": ("arbitrary", f"Lesion classes: {LESION_CLASSES}"),
-    "mask": ("arbitrary", "Brain"),
-    "noise": ("arbitrary", "Standard deviation of the noise of one averaged ΔM/M0 volume"),
-}
-
-Voxels = NDArray[np.generic]
+BLUR_VOXELS = 0.5  # sigma of the point spread of the readout
+SUPPRESSED_SIGNAL = 0.3  # static signal that background suppression leaves over, of M0
+SCANNER_SEED = 2_907  # keeps noise apart from the subject of the same seed
 
 
 @dataclass(frozen=True)
 class ScanSettings:
-    """How a phantom is scanned: protocol, repeats, SNR of the average, seed, arterial signal."""
+    """How phantoms are scanned.
+
+    Attributes
+    ----------
+    snr : tuple of float
+        Lowest and highest SNR of the average of the repeats; each subject draws its own.
+    track : str
+        "matched": what the sidecars say happened; "mismatched": see `draw_physics`.
+    noises : tuple of str
+        Of `aslkit.artefacts.NOISES`; coil is thermal noise that varies in space.
+    n_pulses : int
+        Background-suppression pulses.
+    has_arterial : bool
+        Whether vessels show on the matched track.
+    """
 
     protocol: Protocol
-    repeats: int
-    snr: float
-    seed: int
+    repeats: int = 1
+    snr: tuple[float, float] = (10.0, 10.0)
+    track: str = "matched"
+    noises: tuple[str, ...] = ("thermal",)
+    kinetic: str = "single"
+    n_pulses: int = 0
     has_arterial: bool = False
 
+    @property
+    def static_signal(self) -> float:
+        """Static tissue signal of control images, a fraction of M0."""
+        return SUPPRESSED_SIGNAL if self.n_pulses else 1.0
 
-def write_dataset_description(root: Path) -> None:
-    """The files at the top of the data set and of the truth in it."""
-    description = {"Name": "Simulated ASL", "BIDSVersion": BIDS_VERSION, "DatasetType": "raw"}
-    generated = {"GeneratedBy": [{"Name": "aslkit"}], "License": "CC0"}
-    _write_json(root / "dataset_description.json", {**description, **generated})
-    truth = {**description, "Name": "Truth of simulated ASL", "DatasetType": "derivative"}
-    _write_json(truth_root(root) / "dataset_description.json", {**truth, **generated})
-    (root / "README").write_text("Simulated by asl_sim; the truth is in derivatives/truth.\n")
-    (root / ".bidsignore").write_text("*_acq-vsasl_*\n")
-    (truth_root(root) / ".bidsignore").write_text("*\n")
+    @property
+    def has_thermal_noise(self) -> bool:
+        """Whether the images have any, uniform or not."""
+        return "thermal" in self.noises or "coil" in self.noises
 
 
-def truth_root(root: Path) -> Path:
-    """Where the truth of a data set stands."""
-    return root / "derivatives" / "truth"
+@dataclass(frozen=True)
+class RunScan:
+    """One run: control, label, control, …, the delays in turn, all of them again and again.
+
+    Attributes
+    ----------
+    nominal : Acquisition
+        What the scanner says about it, without background suppression.
+    physics : SubjectPhysics
+        What happened.
+    volumes : array (x, y, z, 2 n repeats)
+        In scanner units.
+    signal : array (x, y, z, n)
+        ΔM/M0 without noise and artefacts.
+    artefacts : Artefacts
+        What disturbed it.
+    noise_rms : float
+        Measured thermal noise of the averaged ΔM/M0 volumes, rms in the brain.
+    """
+
+    nominal: Acquisition
+    physics: SubjectPhysics
+    volumes: FloatImage
+    signal: FloatImage
+    artefacts: Artefacts
+    noise_rms: float
 
 
-def scan_phantom(root: Path, subject: str, phantom: Phantom, settings: ScanSettings) -> float:
-    """Write all runs of one subject and its truth; returns the SNR measured in the output."""
-    folder = root / f"sub-{subject}" / "perf"
-    folder.mkdir(parents=True, exist_ok=True)
-    acquisitions = settings.protocol.acquisitions(phantom.mask.shape[2])
-    rng = np.random.default_rng([settings.seed, len(subject), *subject.encode()])
-    measured, names = [], []
-    for acquisition in acquisitions:
-        labeling = acquisition.timings[0].labeling
-        acq = f"_acq-{labeling}" if len(acquisitions) > 1 else ""
-        name = f"sub-{subject}{acq}"
-        names.append(f"perf/{name}_asl.nii.gz")
-        measured.append(_write_run(folder / name, phantom, acquisition, settings, rng))
-    _write_m0(folder / f"sub-{subject}_m0scan", phantom, names)
-    snr = float(1 / np.sqrt(np.mean(np.square(1 / np.array(measured)))))
-    _write_truth(truth_root(root), subject, phantom, settings.snr, snr)
-    return snr
+@dataclass(frozen=True)
+class Scan:
+    """All runs of one subject, the M0 image, and the noise.
+
+    Attributes
+    ----------
+    m0 : array (x, y, z)
+        In scanner units.
+    noise_sd : array (x, y, z)
+        Standard deviation of the thermal noise of an averaged ΔM/M0 volume; 0 outside the brain.
+    snr : float
+        Asked for.
+    """
+
+    runs: tuple[RunScan, ...]
+    m0: FloatImage
+    noise_sd: FloatImage
+    snr: float
+
+    @property
+    def measured_snr(self) -> float | None:
+        """The reference signal over the thermal noise of all runs; None without noise."""
+        rms = np.sqrt(np.mean([run.noise_rms**2 for run in self.runs]))
+        return float(REFERENCE_SIGNAL / rms) if rms else None
 
 
-def _write_run(
-    stem: Path,
-    phantom: Phantom,
-    acquisition: Acquisition,
+@dataclass(frozen=True)
+class _Head:
+    """Phantom, its M0 and the thermal noise of one image (0: none), in scanner units."""
+
+    phantom: Phantom
+    m0: FloatImage
+    image_sd: FloatImage
+
+    @property
+    def frame(self) -> Frame:
+        return frame_of(self.phantom)
+
+
+def scan_phantom(phantom: Phantom, settings: ScanSettings, seed: int) -> Scan:
+    """Scan a phantom; the same seed gives the same scan."""
+    rng = np.random.default_rng([SCANNER_SEED, seed])
+    snr_rng, physics_rng, coil_rng, m0_rng, *run_rngs = rng.spawn(4 + len(settings.protocol.runs))
+    lowest, highest = settings.snr
+    snr = lowest * (highest / lowest) ** snr_rng.uniform()
+    m0 = proton_density(phantom)
+    head = _Head(phantom, m0, _image_sd(coil_rng, phantom, m0, settings) / np.float32(snr))
+    runs = tuple(
+        _scan_run(head, nominal, physics, settings, run_rng)
+        for nominal, physics, run_rng in zip(
+            settings.protocol.acquisitions(m0.shape[2]),
+            _run_physics(physics_rng, settings, m0.shape[2]),
+            run_rngs,
+            strict=True,
+        )
+    )
+    pair_sd = np.divide(head.image_sd, m0, out=np.zeros_like(m0), where=phantom.mask)
+    average_sd = pair_sd * np.float32(np.sqrt(2 / settings.repeats))
+    return Scan(runs, with_thermal_noise(m0_rng, m0, head.image_sd), average_sd, snr)
+
+
+def proton_density(phantom: Phantom) -> FloatImage:
+    """M0 of the tissues in scanner units, with the readout's blur; 0 in air.
+
+    Without blur, edges would ring when the head moves, and realignment err by a fifth.
+    """
+    density = sum(getattr(phantom, tissue) * pd for tissue, pd in M0_OF_TISSUE.items())
+    m0 = np.asarray(M0_SCALE * density * phantom.mask, dtype=np.float32)
+    return ndimage.gaussian_filter(m0, BLUR_VOXELS)
+
+
+def frame_of(phantom: Phantom) -> Frame:
+    """The phantom's grid, for displacements."""
+    x, y, z = np.linalg.norm(phantom.affine[:3, :3], axis=0)
+    return Frame(phantom.mask.shape, (float(x), float(y), float(z)))
+
+
+def _image_sd(
+    rng: np.random.Generator, phantom: Phantom, m0: FloatImage, settings: ScanSettings
+) -> FloatImage:
+    """Noise of one image such that the average of the repeats has SNR 1, rms in the brain."""
+    if not settings.has_thermal_noise:
+        return np.zeros_like(m0)
+    coil = np.ones_like(m0)
+    if "coil" in settings.noises:
+        coil = coil_map(rng, phantom.mask, frame_of(phantom))
+    rms = np.sqrt(np.mean((coil[phantom.mask] / m0[phantom.mask]) ** 2))
+    return np.asarray(coil * np.float32(noise_sd(1) * np.sqrt(settings.repeats / 2) / rms))
+
+
+def _run_physics(
+    rng: np.random.Generator, settings: ScanSettings, n_slices: int
+) -> list[SubjectPhysics]:
+    """What happens in every run, to one subject."""
+    joint = settings.protocol.acquisition(n_slices)
+    survival = EFFICIENCY_PER_PULSE**settings.n_pulses
+    timings = tuple(replace(t, efficiency=t.efficiency * survival) for t in joint.timings)
+    nominal = replace(joint, timings=timings, kinetic=settings.kinetic)
+    subject = SubjectPhysics(nominal, settings.has_arterial)
+    if settings.track == "mismatched":
+        subject = draw_physics(rng, nominal, settings.n_pulses)
+    happened = iter(subject.acquisition.timings)
+    return [
+        replace(
+            subject,
+            acquisition=replace(subject.acquisition, timings=tuple(next(happened) for _ in run)),
+        )
+        for run in settings.protocol.runs
+    ]
+
+
+def _scan_run(
+    head: _Head,
+    nominal: Acquisition,
+    physics: SubjectPhysics,
     settings: ScanSettings,
     rng: np.random.Generator,
-) -> float:
-    """Control-label pairs of one run, the delays in turn; returns the SNR of their average."""
-    clean = clean_signal(phantom, SubjectPhysics(acquisition, settings.has_arterial))
-    n, repeats = acquisition.n_timings, settings.repeats
-    sd = np.float32(noise_sd(settings.snr) * np.sqrt(repeats / 2))  # of control and of label
-    m0 = _m0(phantom)
-    volumes = np.empty((*m0.shape, 2 * n * repeats), dtype=np.float32)
-    noise = np.zeros_like(clean)
-    for i in range(n * repeats):
-        pair = sd * rng.standard_normal((*m0.shape, 2), dtype=np.float32)
-        noise[..., i % n] += (pair[..., 0] - pair[..., 1]) / repeats
-        volumes[..., 2 * i] = m0 * (STATIC_SIGNAL + pair[..., 0])
-        volumes[..., 2 * i + 1] = m0 * (STATIC_SIGNAL - clean[..., i % n] + pair[..., 1])
-    _save(Path(f"{stem}_asl.nii.gz"), volumes, phantom.affine)
-    _write_json(Path(f"{stem}_asl.json"), _sidecar(acquisition, repeats))
-    context = "volume_type\n" + "control\nlabel\n" * (n * repeats)
-    Path(f"{stem}_aslcontext.tsv").write_text(context)
-    return float(REFERENCE_SIGNAL / noise[phantom.mask].std())
+) -> RunScan:
+    artefact_rng, spike_rng, noise_rng = rng.spawn(3)
+    signal = clean_signal(head.phantom, physics)
+    n, shape = nominal.n_timings, head.m0.shape
+    n_pairs = n * settings.repeats
+    artefacts = draw_artefacts(artefact_rng, settings.noises, n_pairs, shape[2])
+    volumes = np.empty((*shape, 2 * n_pairs), dtype=np.float32, order="F")
+    noise = np.zeros((*shape, n), dtype=np.float32, order="F")  # of the averages
+    for i in range(2 * n_pairs):
+        delay = i // 2 % n
+        level = settings.static_signal - signal[..., delay] * (i % 2)
+        image = np.abs(_disturbed(head, level, artefacts, i, spike_rng))
+        volumes[..., i] = with_thermal_noise(noise_rng, image, head.image_sd)
+        noise[..., delay] += (-1) ** i * (volumes[..., i] - image) / settings.repeats
+    inside = head.phantom.mask
+    rms = np.sqrt(np.mean((noise[inside] / head.m0[inside][:, None]) ** 2, dtype=np.float64))
+    return RunScan(nominal, physics, volumes, signal, artefacts, float(rms))
 
 
-def _sidecar(acquisition: Acquisition, repeats: int) -> dict[str, object]:
-    """The run's metadata; PLDs and label durations per volume."""
-    timings = acquisition.timings
-    per_volume = [t for _ in range(repeats) for t in timings for _ in range(2)]
-    labeling = timings[0].labeling
-    sidecar: dict[str, object] = {
-        "ArterialSpinLabelingType": labeling.upper(),
-        "PostLabelingDelay": [t.pld_s for t in per_volume],
-        "M0Type": "Separate",
-        "BackgroundSuppression": False,
-        "TotalAcquiredPairs": repeats * len(timings),
-        "RepetitionTimePreparation": 6.0,
-        "MagneticFieldStrength": 3.0,
-        "LabelingEfficiency": timings[0].efficiency,
-        "VascularCrushing": acquisition.has_crusher,
-        "MRAcquisitionType": "2D" if len(acquisition.slice_offsets_s) > 1 else "3D",
-    }
-    if labeling in ("pcasl", "casl"):
-        sidecar["LabelingDuration"] = [t.label_duration_s for t in per_volume]
-    if labeling == "pasl":
-        sidecar |= {
-            "BolusCutOffFlag": True,
-            "BolusCutOffTechnique": "QUIPSSII",
-            "BolusCutOffDelayTime": timings[0].label_duration_s,
-        }
-    if len(acquisition.slice_offsets_s) > 1:
-        sidecar["SliceTiming"] = [round(t, 6) for t in acquisition.slice_offsets_s]
-    return sidecar
-
-
-def _m0(phantom: Phantom) -> FloatImage:
-    """Calibration image: proton density of the tissues, 0 in air."""
-    density = sum(getattr(phantom, tissue) * pd for tissue, pd in M0_OF_TISSUE.items())
-    return np.asarray(M0_SCALE * density * phantom.mask, dtype=np.float32)
-
-
-def _write_m0(stem: Path, phantom: Phantom, intended_for: list[str]) -> None:
-    _save(Path(f"{stem}.nii.gz"), _m0(phantom), phantom.affine)
-    sidecar = {"RepetitionTimePreparation": M0_TR_S, "IntendedFor": intended_for}
-    _write_json(Path(f"{stem}.json"), sidecar)
-
-
-def _write_truth(root: Path, subject: str, phantom: Phantom, snr: float, measured: float) -> None:
-    folder = root / f"sub-{subject}" / "perf"
-    folder.mkdir(parents=True, exist_ok=True)
-    images = {name: getattr(phantom, name) for name in TRUTH if name != "noise"}
-    images["noise"] = np.full(phantom.mask.shape, noise_sd(snr), dtype=np.float32)
-    for name, image in images.items():
-        units, description = TRUTH[name]
-        is_label = image.dtype.kind in "bu"
-        _save(
-            folder / f"sub-{subject}_{name}.nii.gz",
-            image.astype(np.uint8 if is_label else np.float32),
-            phantom.affine,
-        )
-        fields = {"Units": units, "Description": description, "RequestedSNR": snr}
-        _write_json(folder / f"sub-{subject}_{name}.json", {**fields, "MeasuredSNR": measured})
-
-
-def _save(path: Path, voxels: Voxels, affine: NDArray[np.float64]) -> None:
-    image = nib.Nifti1Image(voxels, affine)
-    image.header.set_xyzt_units("mm", "sec")
-    nib.save(image, path)
-
-
-def _write_json(path: Path, content: Mapping[str, object]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n")
+def _disturbed(
+    head: _Head, level: FloatImage, artefacts: Artefacts, i: int, rng: np.random.Generator
+) -> FloatImage:
+    """Image i, whose undisturbed signal is `level` [fraction of M0], without thermal noise."""
+    fluctuation = REFERENCE_SIGNAL * (artefacts.physio[i // 2] + artefacts.drift[i // 2])
+    half = fluctuation / 2 * (-1) ** i  # control and label share it: their difference has it all
+    image = head.m0 * (level + np.float32(artefacts.excess[i] + half))
+    image = moved(image, artefacts.motion[i], head.frame) * np.float32(artefacts.slices[i])
+    if artefacts.spikes[i]:
+        image += np.float32(M0_SCALE * artefacts.spikes[i]) * stripes(rng, image.shape)
+    return image

@@ -7,10 +7,17 @@ import numpy as np
 
 from aslkit.acquisition import Acquisition, Timing, protocol
 from aslkit.anatomy import Tissue
+from aslkit.dispersion import dispersed
 from aslkit.fields import Values
-from aslkit.images import AslSeries, FloatImage, ParameterMaps, as_image, as_slices
+from aslkit.images import AslSeries, FloatImage, MaskImage, ParameterMaps
 from aslkit.phantoms import Phantom
-from aslkit.physics import KineticModel, arterial_curve, kinetic_model, tissue_curve
+from aslkit.physics import (
+    KineticModel,
+    arterial_curve,
+    kinetic_model,
+    take_slices,
+    tissue_curve,
+)
 from aslkit.subjects import SubjectPhysics
 
 # ΔM/M0 of PCASL at CBF 60, ATT 1.5 s, PLD 2.0 s, label duration 1.8 s, α 0.85: the "signal" of SNR
@@ -45,29 +52,55 @@ def noise_sd(snr: float) -> float:
 
 
 def mixed_signal(
-    model: KineticModel, tissue: Tissue, rows: Callable[[Values], Values], has_arterial: bool
+    model: KineticModel,
+    tissue: Tissue,
+    rows: Callable[[Values], Values],
+    has_arterial: bool,
+    dispersion_s: float | Values = 0.0,
 ) -> Values:
-    """Noise-free ΔM/M0 (slices, n, voxels) of GM and WM together and, if asked, of arteries.
+    """Noise-free ΔM/M0 (..., n, voxels) of GM and WM together and, if asked, of arteries.
 
-    `rows` turns an array of the tissue into (slices, voxels).
+    Parameters
+    ----------
+    rows : callable
+        Turns an array of the tissue into (..., voxels): slices, or patches of a batch. What it
+        makes, numpy or torch, is what comes out.
+    dispersion_s : float or array (..., 1)
+        Standard deviation of the transit times inside a voxel [s].
     """
-    signal = sum(
-        (rows(fraction) * rows(cbf))[:, None] * tissue_curve(model, rows(att))
+
+    def spread(curve: Callable[..., Values], att: Values) -> Values:
+        if isinstance(dispersion_s, float) and not dispersion_s:
+            return curve(model, att)
+        return dispersed(curve, model, att, dispersion_s)
+
+    gm, wm = (
+        (rows(fraction) * rows(cbf))[..., None, :] * spread(tissue_curve, rows(att))
         for fraction, cbf, att in (
             (tissue.gm, tissue.cbf_gm, tissue.att_gm),
             (tissue.wm, tissue.cbf_wm, tissue.att_wm),
         )
     )
-    if has_arterial:
-        signal = signal + rows(tissue.abv)[:, None] * arterial_curve(model, rows(tissue.abat))
-    return np.asarray(signal, dtype=np.float32)
+    if not has_arterial:
+        return gm + wm
+    return gm + wm + rows(tissue.abv)[..., None, :] * spread(arterial_curve, rows(tissue.abat))
 
 
 def clean_signal(phantom: Phantom, physics: SubjectPhysics) -> FloatImage:
-    """Noise-free ΔM/M0 of a phantom, (x, y, z, n)."""
-    shape = phantom.mask.shape
-    model = kinetic_model(physics.acquisition, shape[2], np.float32)
-    return as_image(mixed_signal(model, phantom, as_slices, physics.has_arterial), shape)
+    """Noise-free ΔM/M0 of a phantom, (x, y, z, n); 0 outside its mask."""
+    model = kinetic_model(physics.acquisition, phantom.mask.shape[2], np.float32)
+    signal = np.zeros((*phantom.mask.shape, physics.acquisition.n_timings), dtype=np.float32)
+    for z, inside in enumerate(np.moveaxis(phantom.mask, 2, 0)):
+
+        def rows(values: Values, z: int = z, inside: MaskImage = inside) -> Values:
+            return values[:, :, z][inside][None]
+
+        slice_model = take_slices(model, slice(z, z + 1))
+        mixed = mixed_signal(
+            slice_model, phantom, rows, physics.has_arterial, physics.dispersion_s
+        )
+        signal[:, :, z][inside] = mixed[0].T
+    return signal
 
 
 def simulate_series(
@@ -102,7 +135,9 @@ def truth_maps(phantom: Phantom) -> ParameterMaps:
     )
 
 
-def _pcasl(plds_s: Sequence[float], label_duration_s: float) -> tuple[Timing, ...]:
+def _pcasl(
+    plds_s: Sequence[float], label_duration_s: float | Sequence[float]
+) -> tuple[Timing, ...]:
     return protocol("pcasl", plds_s, label_duration_s)
 
 
@@ -112,6 +147,9 @@ PROTOCOLS = {
     "pcasl6": Protocol((_pcasl(SIX_PLDS_S, 1.8),)),
     "pcasl6-2d": Protocol((_pcasl((0.25, 0.5, 0.75, 1.0, 1.25, 1.5), 1.4),), 0.0452),
     "pcasl5": Protocol((_pcasl((0.2, 0.7, 1.2, 1.7, 2.2), 1.5),)),
+    "pcasl-varied": Protocol(
+        (_pcasl((0.3, 0.6, 1.0, 1.4, 1.9, 2.4), (1.0, 1.2, 1.5, 1.8, 2.2, 2.6)),)
+    ),
     "pasl8": Protocol((protocol("pasl", (0.4, 0.7, 1.0, 1.3, 1.6, 1.9, 2.2, 2.5), 0.7),)),
     "vsasl6": Protocol((protocol("vsasl", SIX_PLDS_S, 0.0),)),
     "pcasl1": Protocol((_pcasl((1.8,), 1.8),)),

@@ -20,8 +20,9 @@ LAYERS = """
     sidecars
     bids_layout m0scans runs
     physics noise metrics tiling resampling subjects
+    dispersion
     cells scoring outliers motion preprocess calibration contexts delays efficiency tissue
-    timing_table projection motion_report
+    timing_table projection motion_report artefacts
     arterial chunks
     information
     relaxation
@@ -33,6 +34,7 @@ LAYERS = """
     quality
     derivatives
     protocols scanner
+    simulated_files
     networks losses
     datasets weights
     inference training
@@ -42,7 +44,7 @@ LAYERS = """
     invivo_report phantom_report
     cli.common
     cli.scan_options
-    cli.preparation
+    cli.preparation cli.sim_options
     cli.results
     cli.fit_ls cli.predict cli.sim cli.train cli.validate
 """

@@ -1,0 +1,100 @@
+"""The options of asl_sim that name things -> protocols, noises, ranges."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from aslkit.cli.scan_options import NumberList
+from aslkit.errors import InputError
+
+if TYPE_CHECKING:
+    from aslkit.simulation import Protocol
+
+ANATOMIES = ("brain", "uniform", "disc", "checker", "ramp", "plan")
+DEFAULT_PROTOCOL = "joint6"
+PROTOCOLS = "joint6 joint5 pcasl6 pcasl6-2d pcasl5 pcasl-varied pasl8 vsasl6 pcasl1"
+NOISES = "thermal, coil, physio, drift, motion, spikes, dropouts, suppression"
+VOXEL_SIZE_MM = 3.5
+
+
+class SnrRange(NumberList):
+    """One SNR, or the lowest and highest of a range."""
+
+    name = "X|A,B"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        """Lowest and highest."""
+        numbers = super().convert(value, param, ctx)
+        if len(numbers) > 2 or not 0 < numbers[0] <= numbers[-1]:
+            self.fail(f"{value!r} is not a positive number X or a range A,B", param, ctx)
+        return numbers[0], numbers[-1]
+
+
+class Matrix(NumberList):
+    """Three whole numbers of voxels."""
+
+    name = "X,Y,Z"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        """The numbers."""
+        numbers = super().convert(value, param, ctx)
+        if any(n % 1 or n < 1 for n in numbers):
+            self.fail(f"{value!r} is not three numbers of voxels like 64,64,24", param, ctx)
+        return tuple(int(n) for n in numbers)
+
+
+def noises_of(text: str, n_pulses: int) -> tuple[str, ...]:
+    """The artefacts that a list names."""
+    from aslkit.artefacts import NOISES
+
+    names = tuple(text.split(","))
+    unknown = [name for name in names if name not in NOISES]
+    if unknown:
+        raise InputError(
+            "--noise",
+            "",
+            found=unknown[0] or "nothing",
+            expected=f"some of {', '.join(NOISES)}",
+            fix="give --noise thermal,motion",
+        )
+    if "suppression" in names and not n_pulses:
+        raise InputError(
+            "--noise",
+            "",
+            found="suppression without background suppression",
+            expected="pulses that can fail",
+            fix="give --n-bs 2",
+        )
+    return names
+
+
+def protocol_of(
+    name: str | None, plds: tuple[float, ...] | None, labeling: str, label_duration: float
+) -> "Protocol":
+    """A named protocol, or the one that the options spell out."""
+    from aslkit.acquisition import protocol
+    from aslkit.simulation import PROTOCOLS, Protocol
+
+    if plds is not None and name is not None:
+        raise click.UsageError("give --protocol or --plds, not both")
+    if plds is not None:
+        duration = 0.0 if labeling == "vsasl" else label_duration
+        try:
+            return Protocol((protocol(labeling, plds, duration),))
+        except ValueError as error:
+            raise InputError(
+                "--plds", "", found=str(error), expected="seconds", fix="give --plds 0.5,1,1.5"
+            ) from error
+    if (name or DEFAULT_PROTOCOL) not in PROTOCOLS:
+        raise InputError(
+            "--protocol",
+            "",
+            found=name,
+            expected=f"one of {', '.join(PROTOCOLS)}",
+            fix="name one of them, or give --plds",
+        )
+    return PROTOCOLS[name or DEFAULT_PROTOCOL]
