@@ -25,7 +25,8 @@ LAYERS = """
     arterial chunks
     information
     relaxation
-    gates fields
+    gates arrays vessels
+    fields template
     lesions
     anatomy
     bids encoding fitting phantoms
@@ -33,6 +34,7 @@ LAYERS = """
     quality
     derivatives
     protocols scanner
+    scenes
     networks losses
     datasets weights
     inference training
