@@ -10,6 +10,11 @@ def whole(values):  # type: ignore[no-untyped-def]
     return values.astype(np.intp) if isinstance(values, np.ndarray) else values.long()
 
 
+def first_places(mask):  # type: ignore[no-untyped-def]
+    """Place along the first axis of every voxel in a mask, (voxels,)."""
+    return np.nonzero(mask)[0] if isinstance(mask, np.ndarray) else mask.nonzero()[:, 0]
+
+
 def rows_at(rows, places):  # type: ignore[no-untyped-def]
     """rows[places]; numpy's own indexing is several times slower than its `take`."""
     return np.take(rows, places, axis=0) if isinstance(rows, np.ndarray) else rows[places]

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from aslkit.arrays import first_places
 from aslkit.arterial import solve_arterial
 from aslkit.cells import tabulate
 from aslkit.config import DataConfig
@@ -105,16 +106,18 @@ class _Fit:
 def _known_sd(scene: Scene, fit: _Fit, signal: Voxels, rng: np.random.Generator) -> Voxels:
     """The noise level (1, voxels) as an estimator knows it: from repeats, or from residuals."""
     b = len(scene.mask)
-    scatter = np.exp(SIGMA_SCATTER * rng.standard_normal(b))
+    subjects = first_places(scene.mask)
     has_repeats = rng.random(b) < REPEATS_SHARE
-    subjects = np.broadcast_to(np.arange(b)[:, None, None], scene.mask.shape)[scene.mask]
-    some = slice(None, None, POOLED)
-    rss = fit(signal[..., some], np.zeros_like(signal[:, 0, some])).rss[0]
-    counts = np.bincount(subjects[some], minlength=b)
-    n_free = signal.shape[1] - 2 - (N_ARTERIAL if fit.has_arterial else 0)
-    pooled = np.sqrt(np.bincount(subjects[some], rss, b) / counts / n_free)
-    told = scatter[subjects] * scene.noise_sd[scene.mask]
-    return np.where(has_repeats[subjects], told, pooled[subjects])[None].astype(np.float32)
+    scatter = np.exp(SIGMA_SCATTER * rng.standard_normal(b))
+    sd = scatter[subjects] * scene.noise_sd[scene.mask]
+    some = np.flatnonzero(~has_repeats[subjects])[::POOLED]
+    if some.size:
+        rss = fit(signal[..., some], np.zeros((1, some.size), np.float32)).rss[0]
+        n_free = signal.shape[1] - 2 - (N_ARTERIAL if fit.has_arterial else 0)
+        counts = np.maximum(np.bincount(subjects[some], minlength=b), 1)
+        pooled = np.sqrt(np.bincount(subjects[some], rss, b) / counts / n_free)
+        sd = np.where(has_repeats[subjects], sd, pooled[subjects])
+    return sd[None].astype(np.float32)
 
 
 def _rows(images: Voxels, mask: NDArray[np.bool_]) -> Voxels:

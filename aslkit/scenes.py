@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from aslkit.acquisition import Acquisition
 from aslkit.anatomy import Tissue, draw_planes, draw_subjects
-from aslkit.arrays import rows_at, scattered, standard_normal, whole
+from aslkit.arrays import first_places, rows_at, scattered, standard_normal, whole
 from aslkit.cells import alike
 from aslkit.config import DataConfig
 from aslkit.fields import Planes, Values, draw_fields
@@ -68,16 +68,23 @@ class Scene:
     is_arterial_fitted: bool
 
 
-def draw_scene(config: DataConfig, rng: np.random.Generator, device: str | None = None) -> Scene:
+def draw_scene(
+    config: DataConfig,
+    rng: np.random.Generator,
+    acquisition: Acquisition | None = None,
+    device: str | None = None,
+) -> Scene:
     """A random scene of `config.patches_per_group` slices.
 
     Parameters
     ----------
+    acquisition : Acquisition, optional
+        How it is measured (one slice); without it, at random.
     device : str, optional
         Makes torch tensors on this device; without it, numpy arrays.
     """
     b = config.patches_per_group
-    acquisition = draw_acquisition(rng)
+    acquisition = acquisition or draw_acquisition(rng)
     is_matched = bool(rng.random() >= config.mismatched_share)
     has_arterial, is_arterial_fitted = _arteries(rng, config, acquisition, is_matched)
     planes = _placed(draw_planes(rng, b, config.patch), device)
@@ -90,7 +97,7 @@ def draw_scene(config: DataConfig, rng: np.random.Generator, device: str | None 
     rows = _clean_rows(curves, tissue, has_arterial)
     if not is_matched:
         gains = rng.uniform(0, GAIN_ERROR, (b, 1)) * rng.standard_normal((b, rows.shape[-1]))
-        rows = rows * rows_at(alike(np.exp(gains), rows), _subjects_of(tissue.mask))
+        rows = rows * rows_at(alike(np.exp(gains), rows), first_places(tissue.mask))
     clean = scattered(rows, tissue.mask)
     sd = _noise_level(rng, config, planes) * tissue.mask
     return Scene(
@@ -162,17 +169,9 @@ def _tabulate(model: KineticModel, like, spread_s: Values | None = None) -> _Cur
     return _Curves(rows(tissue_curve), rows(arterial_curve), times.size, spread_s is None)
 
 
-def _subjects_of(mask):  # type: ignore[no-untyped-def]
-    """Which subject each voxel of a mask (b, x, y) belongs to, (voxels,)."""
-    numbers = np.arange(len(mask))[:, None, None]
-    if not isinstance(mask, np.ndarray):
-        numbers = mask.new_tensor(numbers, dtype=None).long()
-    return (numbers + 0 * mask)[mask]
-
-
 def _clean_rows(curves: _Curves, tissue: Tissue, has_arterial: bool):  # type: ignore[no-untyped-def]
     """Signal without noise of the voxels in the mask, (voxels, n): tissues mix their signals."""
-    inside, subjects = tissue.mask, _subjects_of(tissue.mask)
+    inside, subjects = tissue.mask, first_places(tissue.mask)
 
     def part(amount, table, times):  # type: ignore[no-untyped-def]
         return amount[inside][:, None] * curves.at(table, times[inside], subjects)

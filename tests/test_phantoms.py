@@ -110,7 +110,7 @@ def test_arteries_and_territories_lie_where_anatomy_has_them():
     near, midline, far = artery_distance_mm(points)
     assert near < 3 and midline < 3 and far > 12
     weights = territory_weights(TERRITORY_CENTRES_MM)
-    assert weights.argmax(axis=-1).tolist() == [0, 1, 2, 0, 1, 2] and weights.max(-1).min() > 0.9
+    assert weights.argmax(axis=-1).tolist() == [0, 1, 2, 0, 1, 2] and weights.max(-1).min() > 0.8
 
 
 def test_blood_arrives_late_between_the_territories():
