@@ -20,12 +20,12 @@ LAYERS = """
     sidecars
     bids_layout m0scans runs
     physics noise metrics tiling resampling subjects
-    cells scoring outliers motion preprocess calibration contexts delays efficiency tissue
+    arrays cells scoring outliers motion preprocess calibration contexts delays efficiency tissue
     timing_table projection motion_report
     arterial chunks
     information
     relaxation
-    gates arrays vessels
+    gates vessels
     fields template
     lesions
     anatomy
