@@ -20,6 +20,15 @@ def rows_at(rows, places):  # type: ignore[no-untyped-def]
     return np.take(rows, places, axis=0) if isinstance(rows, np.ndarray) else rows[places]
 
 
+def as_complex(pairs):  # type: ignore[no-untyped-def]
+    """Real and imaginary parts (…, 2) as complex numbers (…)."""
+    if isinstance(pairs, np.ndarray):
+        return pairs.view(np.result_type(pairs, np.complex64))[..., 0]
+    import torch
+
+    return torch.view_as_complex(pairs)
+
+
 def scattered(values, mask):  # type: ignore[no-untyped-def]
     """Rows (voxels, n) as images (b, n, x, y) where a mask (b, x, y) holds, 0 elsewhere."""
     shape = *mask.shape, values.shape[-1]

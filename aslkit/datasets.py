@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from aslkit.arrays import first_places
+from aslkit.arrays import first_places, scattered
 from aslkit.arterial import solve_arterial
 from aslkit.cells import tabulate
 from aslkit.config import DataConfig
-from aslkit.encoding import encode, to_image
+from aslkit.encoding import encode
 from aslkit.fitting import N_ARTERIAL
 from aslkit.information import information, standard_errors
 from aslkit.physics import KineticModel, kinetic_model
@@ -86,8 +86,7 @@ def residual_batch(scene: Scene, rng: np.random.Generator) -> Batch:
         "errors": np.concatenate(errors),
         "truth": truth,
     }
-    images = {key: to_image(v.astype(np.float32), scene.mask) for key, v in rows.items()}
-    return {key: torch.from_numpy(np.moveaxis(v, 1, 0).copy()) for key, v in images.items()}
+    return {k: torch.from_numpy(_images(v, scene.mask)) for k, v in rows.items()}
 
 
 class _Fit:
@@ -123,3 +122,8 @@ def _known_sd(scene: Scene, fit: _Fit, signal: Voxels, rng: np.random.Generator)
 def _rows(images: Voxels, mask: NDArray[np.bool_]) -> Voxels:
     """Images (b, n, x, y) as signals (1, n, voxels in the mask)."""
     return np.ascontiguousarray(np.moveaxis(images, 1, -1)[mask].swapaxes(0, 1))[None]
+
+
+def _images(rows: Voxels, mask: NDArray[np.bool_]) -> Voxels:
+    """Rows (c, voxels in the mask) as images (b, c, x, y), 0 outside."""
+    return scattered(np.ascontiguousarray(rows.swapaxes(0, 1), dtype=np.float32), mask)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from aslkit.acquisition import Acquisition
 from aslkit.anatomy import Tissue, draw_planes, draw_subjects
-from aslkit.arrays import first_places, rows_at, scattered, standard_normal, whole
+from aslkit.arrays import as_complex, first_places, rows_at, scattered, standard_normal, whole
 from aslkit.cells import alike
 from aslkit.config import DataConfig
 from aslkit.fields import Planes, Values, draw_fields
@@ -205,9 +205,9 @@ def _noise(rng: np.random.Generator, shape: tuple[int, ...], like):  # type: ign
     share = (rng.uniform(0, WIDE_SHARE, b) * is_correlated)[:, None, None]
     spread = alike((rng.uniform(0, SCATTER_SD, b) * is_correlated)[:, None, None], like)
     power = (1 - share) * _power(near, nx, ny) + share * _power(wide, nx, ny)
-    noise = _coloured(standard_normal(rng, shape, like), power)
-    one = standard_normal(rng, (b, 1, nx, ny), like)
-    level = _coloured(one, _power(np.full(b, SCATTER_PIXELS), nx, ny))[:, 0]
+    noise = _coloured(rng, shape, like, power)
+    blurred = _power(np.full(b, SCATTER_PIXELS), nx, ny)
+    level = _coloured(rng, (b, 1, nx, ny), like, blurred)[:, 0]
     return noise * namespace(like).exp(spread * level - spread**2)[:, None]
 
 
@@ -221,8 +221,11 @@ def _power(sigma_pixels: Values, nx: int, ny: int) -> Values:
     return along(nx)[:, :, None] * along(ny)[:, None, : ny // 2 + 1]
 
 
-def _coloured(white, power: Values):  # type: ignore[no-untyped-def]
-    """Noise (b, n, x, y) of a power spectrum, from white noise."""
-    fft = namespace(white).fft
-    gain = alike(np.sqrt(power)[:, None], white)
-    return fft.irfft2(fft.rfft2(white) * gain, white.shape[-2:])
+def _coloured(rng: np.random.Generator, shape: tuple[int, ...], like, power: Values):  # type: ignore[no-untyped-def]
+    """Noise (b, n, x, y) of a power spectrum (b, x, y // 2 + 1), for an even number along y."""
+    b, n, nx, ny = shape
+    gain = np.sqrt(power * nx * ny / 2)
+    gain[..., [0, -1]] *= np.sqrt(2)  # of these columns only the real part counts
+    white = standard_normal(rng, (b, n, nx, ny // 2 + 1, 2), like)
+    spectrum = as_complex(white * alike(gain[:, None, ..., None], like))
+    return namespace(like).fft.irfft2(spectrum)

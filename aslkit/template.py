@@ -19,6 +19,7 @@ from aslkit.vessels import FARTHEST_MM, artery_distance_mm, territory_weights
 TEMPLATE_MM = 2
 TEMPLATE_BLUR_MM = 1.0
 MAPS = ("gm", "wm", "brain", "aca", "mca", "pca", "artery_mm")
+SLICEWISE = (2, 0, 1)  # order of the axes in memory
 LEAST_BRAIN = 0.01  # of the voxels for which vessels are worked out
 
 
@@ -29,11 +30,11 @@ class Atlas:
     Attributes
     ----------
     rows : array (voxels, maps), float32
-        Columns as in `MAPS`.
+        Columns as in `MAPS`; slice by slice, because points mostly lie in slices.
     shape : tuple of int
-        Of the grid.
+        Of the grid, (z, x, y).
     centre : tuple of float
-        Voxel coordinates of the origin of points.
+        Voxel coordinates (z, x, y) of the origin of points.
     """
 
     rows: NDArray[np.float32]
@@ -45,8 +46,8 @@ class Atlas:
         xp = namespace(points_mm)
         rows = self.rows if xp is np else _rows_on(points_mm.device)
         flat, parts = whole(0 * points_mm[..., 0]), []
-        for axis, size in enumerate(self.shape):
-            place = points_mm[..., axis] / TEMPLATE_MM + self.centre[axis]
+        for axis, size, centre in zip(SLICEWISE, self.shape, self.centre, strict=True):
+            place = points_mm[..., axis] / TEMPLATE_MM + centre
             place = xp.clip(place, 0, size - 1.001)
             low = xp.floor(place)
             parts.append(place - low)
@@ -80,8 +81,9 @@ def atlas() -> Atlas:
     points = (np.argwhere(near) - centre) * TEMPLATE_MM
     vessels[near, :3] = territory_weights(points)
     vessels[near, 3] = artery_distance_mm(points)
-    rows = np.concatenate([np.clip(tissue, 0, 1), vessels], axis=-1).astype(np.float32)
-    return Atlas(rows.reshape(-1, len(MAPS)), tissue.shape[:3], tuple(centre.tolist()))
+    maps = np.concatenate([np.clip(tissue, 0, 1), vessels], axis=-1).transpose(*SLICEWISE, 3)
+    rows = np.ascontiguousarray(maps, dtype=np.float32).reshape(-1, maps.shape[-1])
+    return Atlas(rows, maps.shape[:3], tuple(centre[list(SLICEWISE)].tolist()))
 
 
 @cache
