@@ -1,29 +1,36 @@
-"""Random subjects: points in the head (mm) -> tissue, perfusion, arrival times and vessels there.
+"""Random subjects: planes in the head (mm) -> tissue, perfusion, arrival times and vessels there.
 
-Anatomy is the ICBM 2009 template that nilearn bundles (Fonov 2011,
-doi:10.1016/j.neuroimage.2010.07.033), warped at random; everything else is drawn. A subject can
-be evaluated at any points, so that whole volumes and oblique training slices come from the same
-place.
+Anatomy is that of `aslkit.template`, warped at random; everything else is drawn. Subjects can be
+evaluated on any planes, so that whole volumes and oblique training slices come from the same
+place. numpy and torch run through the same code.
 """
 
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, map_coordinates
 
-from aslkit.fields import Points, SmoothField, Values
-from aslkit.lesions import Lesion, draw_lesions
+from aslkit.cells import alike
+from aslkit.fields import Planes, SmoothFields, Values, draw_fields, ridge
+from aslkit.lesions import LEAST_TISSUE, MOST_LESIONS, Lesions, draw_lesions
+from aslkit.physics import namespace
+from aslkit.template import atlas
 
-TEMPLATE_MM = 2
-TEMPLATE_BLUR_MM = 1.0
 ATT_RANGE_S = (0.3, 3.8)
+EARLIEST_ABAT_S = 0.1
+MOST_ABV = 0.05
+WARP_MM = 4.0
+MIDLINE_MM = 3.0  # half width of the border between the hemispheres
+ARTERY_REACH_MM = 20.0  # how far branches and early arrival extend from the large arteries
+FIELDS = ("warp x", "warp y", "warp z", "cbf", "fine cbf", "att", "fine att", "twig a", "twig b")
+HEIGHTS_MM = (-45.0, 60.0)  # of the planes of the training stream
+UP = np.array([0.0, 0.0, 1.0])
+TERRITORY_DELAYS_S = (0.0, -0.05, 0.1)  # of ACA, MCA and PCA, on average
 
 
 @dataclass(frozen=True)
 class Tissue:
-    """Truth at some points; all arrays have the shape of the points without their last axis.
+    """Truth on planes (or a grid); all arrays have one shape.
 
     gm, wm, csf are volume fractions; cbf_* in ml/100 g/min and att_* in s belong to the pure
     tissues; abv is a fraction, abat in s; lesions holds classes of `lesions`, 0 elsewhere.
@@ -49,159 +56,198 @@ class Tissue:
     @property
     def att(self) -> Values:
         """ATT of the voxel: the flow-weighted mean over its tissues."""
-        flow = np.maximum(self.gm * self.cbf_gm, 1e-6), np.maximum(self.wm * self.cbf_wm, 1e-6)
-        return (flow[0] * self.att_gm + flow[1] * self.att_wm) / (flow[0] + flow[1])
+        xp = namespace(self.gm)
+        gm, wm = (
+            xp.clip(flow, 1e-6, None) for flow in (self.gm * self.cbf_gm, self.wm * self.cbf_wm)
+        )
+        return (gm * self.att_gm + wm * self.att_wm) / (gm + wm)
 
 
 @dataclass(frozen=True)
-class Subject:
-    """All random choices of one subject; `at` evaluates them anywhere."""
+class Subjects:
+    """All random choices of `b` subjects; `at` evaluates them anywhere.
 
-    size: Points
-    sharpness: float
-    cbf_gm: float
-    wm_ratio: float
-    att_gm: float
-    att_wm_delay: float
-    watershed_delay: float
-    cbf_variation: tuple[float, float]
-    att_variation: tuple[float, float]
-    vessel_abv: float
-    tissue_abv: float
-    bolus_lead: float
-    lesions: tuple[Lesion, ...]
-    smooth: dict[str, SmoothField] = field(repr=False)
+    Numbers are arrays (b, …): CBF in ml/100 g/min, times in s, lengths in mm, aBV a fraction.
+    Variations are (slow, fine) standard deviations, of the logarithm of CBF and of ATT.
+    """
 
-    def at(self, points_mm: Points) -> Tissue:
-        """Truth at points (n, 3) [mm], centred on the middle of the brain."""
-        points = np.asarray(points_mm, dtype=np.float32)
-        warp = np.stack([self.smooth[f"warp {axis}"](points) for axis in "xyz"], axis=-1)
-        gm, wm, brain = _template_at(points * self.size + 4.0 * warp, self.sharpness)
-        s = self.smooth
-        regional, fine = self.cbf_variation
-        variation = np.exp(regional * s["cbf"](points) + fine * s["fine cbf"](points))
-        slow, quick = self.att_variation
-        att = self.att_gm + slow * s["att"](points) + quick * s["fine att"](points)
-        att = att + self.watershed_delay * s["territory"].ridge(points, 0.35)
-        factor, delay, labels = self._lesions_at(points, gm + wm > 0.3)
-        cbf_gm = np.asarray(self.cbf_gm * variation * factor, dtype=np.float32)
-        att_gm, att_wm = (np.clip(a + delay, *ATT_RANGE_S) for a in (att, att + self.att_wm_delay))
-        vessels = s["vessel a"].ridge(points, 0.25) * s["vessel b"].ridge(points, 0.25)
-        abv = self.vessel_abv * vessels + self.tissue_abv * gm * np.exp(
-            0.7 * s["fine cbf"](points)
+    size: Values
+    sharpness: Values
+    cbf_gm: Values
+    wm_ratio: Values
+    att_gm: Values
+    att_wm_delay: Values
+    watershed_delay: Values
+    distal_delay: Values
+    territory_bias: Values
+    territory_delays: Values
+    cbf_variation: Values
+    att_variation: Values
+    artery_abv: Values
+    artery_radius: Values
+    twig_abv: Values
+    sulcal_abv: Values
+    tissue_abv: Values
+    bolus_lead: Values
+    artery_lead: Values
+    lesions: Lesions
+    fields: SmoothFields
+
+    def at(self, planes: Planes) -> Tissue:
+        """Truth on planes [mm] centred on the middle of the brain; arrays (planes, nx, ny).
+
+        Subject p is seen on plane p; a single subject is seen on all.
+        """
+        xp = namespace(planes.x)
+        f = self.fields.at(planes)
+        s = {name: f[:, i] for i, name in enumerate(FIELDS)}
+        warp = xp.moveaxis(f[:, :3], 1, -1)
+        place = planes.points * alike(self.size[:, None, None], planes.x) + WARP_MM * warp
+        maps = atlas().at(place)
+        gm, wm = self._fractions(maps, planes)
+        sides = xp.clip(place[..., 0] / (2 * MIDLINE_MM) + 0.5, 0, 1)
+        territories, watershed = self._territories(maps, sides, s["att"])
+        factor, delay, labels = self.lesions.at(planes, f[:, -MOST_LESIONS:], territories)
+        cbf_gm = self._cbf(s) * factor
+        att = self._att(s, territories, watershed, maps["artery_mm"]) + delay
+        att_gm = xp.clip(att, *ATT_RANGE_S)
+        att_wm = xp.clip(att + self._of("att_wm_delay", planes.x), *ATT_RANGE_S)
+        csf = xp.clip(maps["brain"] - gm - wm, 0, None)
+        lead = self._of("bolus_lead", planes.x) + self._of("artery_lead", planes.x) * xp.exp(
+            -maps["artery_mm"] / ARTERY_REACH_MM
         )
-        lead = self.bolus_lead * np.exp(0.2 * s["att"](points))
+        is_labelled = gm + wm > LEAST_TISSUE
+        labels = xp.where(is_labelled, labels, 0 * labels)
         return Tissue(
             gm=gm,
             wm=wm,
-            csf=np.clip(brain - gm - wm, 0, None),
+            csf=csf,
             cbf_gm=cbf_gm,
-            cbf_wm=cbf_gm * np.float32(self.wm_ratio),
+            cbf_wm=cbf_gm * self._of("wm_ratio", planes.x),
             att_gm=att_gm,
             att_wm=att_wm,
-            abv=abv * brain,
-            abat=np.clip(att_gm - lead, 0.1, None),
-            lesions=labels,
-            mask=brain > 0.5,
+            abv=self._abv(s, gm, csf, maps),
+            abat=xp.clip(att_gm - lead, EARLIEST_ABAT_S, None),
+            lesions=labels.astype(np.uint8) if xp is np else labels.byte(),
+            mask=maps["brain"] > 0.5,
         )
 
-    def _lesions_at(
-        self, points: Points, is_tissue: NDArray[np.bool_]
-    ) -> tuple[Values, Values, NDArray[np.uint8]]:
-        """Factor of CBF, added ATT [s], and class at every point."""
-        factor = np.ones(len(points), dtype=np.float32)
-        delay = np.zeros(len(points), dtype=np.float32)
-        labels = np.zeros(len(points), dtype=np.uint8)
-        for lesion in self.lesions:
-            for part, name, cbf, att in zip(
-                lesion.parts(points),
-                lesion.classes,
-                lesion.cbf_factors,
-                lesion.att_delays_s,
-                strict=True,
-            ):
-                factor = factor * (1 + (np.float32(cbf) - 1) * part)
-                delay = delay + np.float32(att) * part
-                labels[(part > 0.5) & is_tissue] = name
-        return factor, delay, labels
+    def _of(self, name: str, like, part: int | None = None):  # type: ignore[no-untyped-def]
+        """A number of every subject, to broadcast over planes (planes, nx, ny)."""
+        values = getattr(self, name)
+        return alike((values if part is None else values[:, part])[:, None, None], like)
+
+    def _fractions(self, maps, planes: Planes):  # type: ignore[no-untyped-def]
+        """GM and WM with steeper borders than the template's, together at most the brain's."""
+        xp = namespace(planes.x)
+        share = self._of("sharpness", planes.x)
+        gm, wm = (p + share * (_steeper(_steeper(p)) - p) for p in (maps["gm"], maps["wm"]))
+        total = xp.clip(gm + wm, 1e-6, None)
+        fill = xp.minimum(total, maps["brain"]) / total
+        return gm * fill, wm * fill
+
+    def _territories(self, maps, right, shift):  # type: ignore[no-untyped-def]
+        """Membership of `TERRITORIES` (planes, 6, nx, ny), and of the borders between arteries."""
+        xp = namespace(right)
+        bias = alike(np.exp(self.territory_bias)[..., None, None], right)
+        names = "aca", "mca", "pca"
+        weights = bias * xp.stack([maps[n] for n in names], 1)
+        weights = weights * xp.exp(xp.stack([0 * shift, shift, 0 * shift], 1))
+        weights = weights / xp.clip(weights.sum(1), 1e-6, None)[:, None]
+        watershed = xp.clip(2 * (1 - (weights**2).sum(1)), 0, 1) ** 2
+        both = [weights * (1 - right)[:, None], weights * right[:, None]]
+        return xp.concatenate(both, 1), watershed
+
+    def _cbf(self, s):  # type: ignore[no-untyped-def]
+        like = s["cbf"]
+        slow, fine = (self._of("cbf_variation", like, i) for i in (0, 1))
+        return self._of("cbf_gm", like) * namespace(like).exp(slow * like + fine * s["fine cbf"])
+
+    def _att(self, s, territories, watershed, artery_mm):  # type: ignore[no-untyped-def]
+        """ATT of GM without lesions [s]: late far from the arteries and between territories."""
+        like = s["att"]
+        slow, fine = (self._of("att_variation", like, i) for i in (0, 1))
+        delays = alike(self.territory_delays[..., None, None], like)
+        return (
+            self._of("att_gm", like)
+            + (territories * delays).sum(1)
+            + self._of("watershed_delay", like) * watershed
+            + self._of("distal_delay", like) * (artery_mm / ARTERY_REACH_MM - 1)
+            + slow * like
+            + fine * s["fine att"]
+        )
+
+    def _abv(self, s, gm, csf, maps):  # type: ignore[no-untyped-def]
+        """Arterial blood: large arteries, their branches, sulci, and a little in all GM."""
+        xp = namespace(gm)
+        distance = maps["artery_mm"]
+        large = xp.exp(-((distance / self._of("artery_radius", gm)) ** 2))
+        twigs = ridge(s["twig a"], 0.25) * ridge(s["twig b"], 0.25)
+        twigs = twigs * xp.exp(-distance / ARTERY_REACH_MM)
+        uneven = xp.exp(0.5 * s["fine cbf"])
+        abv = (
+            self._of("artery_abv", gm) * large
+            + self._of("twig_abv", gm) * twigs
+            + self._of("sulcal_abv", gm) * 4 * gm * csf * uneven
+            + self._of("tissue_abv", gm) * gm * uneven
+        )
+        return xp.clip(abv, 0, MOST_ABV) * maps["brain"]
 
 
-def draw_subject(rng: np.random.Generator) -> Subject:
-    """A random subject; values span those of benchmark.md's brain phantoms."""
-    lengths = {f"warp {a}": 45.0 for a in "xyz"} | {
-        "cbf": rng.uniform(20, 40),
-        "fine cbf": rng.uniform(5, 10),
-        "att": rng.uniform(25, 45),
-        "fine att": rng.uniform(7, 14),
-        "territory": 45.0,
-        "vessel a": 16.0,
-        "vessel b": 16.0,
-    }
-    return Subject(
-        size=(rng.uniform(0.9, 1.12) * rng.uniform(0.95, 1.05, 3)).astype(np.float32),
-        sharpness=rng.uniform(1, 3),
-        cbf_gm=rng.uniform(35, 95),
-        wm_ratio=rng.uniform(0.2, 0.5),
-        att_gm=rng.uniform(0.6, 1.7),
-        att_wm_delay=rng.uniform(0, 0.5),
-        watershed_delay=rng.uniform(0, 0.6),
-        cbf_variation=(rng.uniform(0.05, 0.2), rng.uniform(0.05, 0.2)),
-        att_variation=(rng.uniform(0.05, 0.25), rng.uniform(0.02, 0.12)),
-        vessel_abv=rng.uniform(0, 0.08),
-        tissue_abv=rng.exponential(0.003),
-        bolus_lead=rng.uniform(0.0, 0.4),
-        lesions=draw_lesions(rng),
-        smooth={name: SmoothField(rng, length) for name, length in lengths.items()},
+def draw_subjects(rng: np.random.Generator, b: int) -> Subjects:
+    """Random subjects; values span those of benchmark.md's brain phantoms."""
+    lesions = draw_lesions(rng, b)
+
+    def uniform(low: float, high: float, *more: int) -> Values:
+        return rng.uniform(low, high, (b, *more))
+
+    lengths = [np.full(b, 45.0)] * 3 + [
+        uniform(20, 40),
+        uniform(5, 10),
+        uniform(25, 45),
+        uniform(7, 14),
+        *[np.full(b, 14.0)] * 2,
+    ]
+    unlike = uniform(0, 0.2, 1, 1) * rng.standard_normal((b, 2, len(TERRITORY_DELAYS_S)))
+    lengths_mm = np.concatenate([np.stack(lengths, -1), lesions.boundary_lengths_mm], -1)
+    return Subjects(
+        size=uniform(0.9, 1.12, 1) * uniform(0.95, 1.05, 3),
+        sharpness=uniform(0, 1),
+        cbf_gm=uniform(35, 95),
+        wm_ratio=uniform(0.2, 0.5),
+        att_gm=uniform(0.6, 1.7),
+        att_wm_delay=uniform(0, 0.5),
+        watershed_delay=uniform(0, 0.6),
+        distal_delay=uniform(0, 0.2),
+        territory_bias=0.5 * rng.standard_normal((b, len(TERRITORY_DELAYS_S))),
+        territory_delays=(unlike + TERRITORY_DELAYS_S).reshape(b, -1),
+        cbf_variation=uniform(0.05, 0.2, 2),
+        att_variation=np.stack([uniform(0.05, 0.25), uniform(0.02, 0.12)], -1),
+        artery_abv=uniform(0, 0.06),
+        artery_radius=uniform(2, 5),
+        twig_abv=uniform(0, 0.05),
+        sulcal_abv=uniform(0, 0.015),
+        tissue_abv=np.minimum(rng.exponential(0.002, b), 0.01),
+        bolus_lead=uniform(0.05, 0.4),
+        artery_lead=uniform(0, 0.4),
+        lesions=lesions,
+        fields=draw_fields(rng, lengths_mm),
     )
 
 
-def draw_slice(rng: np.random.Generator, n: int) -> Points:
-    """Points (n*n, 3) [mm] of a random oblique slice with a random pixel size."""
-    pixel = rng.uniform(2.0, 4.5)
-    line = (np.arange(n) - (n - 1) / 2) * pixel
-    x, y = np.meshgrid(line, line, indexing="ij")
-    plane = np.stack([x.ravel(), y.ravel(), np.zeros(n * n)], axis=-1)
-    plane[:, :2] += rng.uniform(-12, 12, 2)
-    tilted = plane @ _rotation(rng.uniform(-0.3, 0.3), 0).T @ _rotation(rng.normal(0, 0.2), 2).T
-    tilted[:, 2] += rng.uniform(-45, 60)
-    return tilted.astype(np.float32)
+def draw_planes(rng: np.random.Generator, b: int, n: int) -> Planes:
+    """Oblique planes of n x n pixels of a random size, anywhere in the brain."""
+    pixel, shift = rng.uniform(2.0, 4.5, b), rng.uniform(-12, 12, (2, b))
+    tilt, turn = rng.uniform(-0.3, 0.3, b), rng.normal(0, 0.2, b)
+    height = rng.uniform(*HEIGHTS_MM, b)
+    line = (np.arange(n) - (n - 1) / 2) * pixel[:, None]
+    along_x = np.stack([np.cos(turn), np.sin(turn), 0 * turn], -1)
+    flat = np.stack([-np.sin(turn), np.cos(turn), 0 * turn], -1) * np.cos(tilt)[:, None]
+    along_y = flat + np.sin(tilt)[:, None] * UP
+    x = (line + shift[0, :, None])[..., None] * along_x[:, None]
+    y = (line + shift[1, :, None])[..., None] * along_y[:, None]
+    return Planes(x, y + height[:, None, None] * UP)
 
 
-@cache
-def _templates() -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """GM, WM and brain mask (3, x, y, z), blurred, and the matrix from centred mm to voxels."""
-    from nilearn import datasets
-
-    loaders = (
-        datasets.load_mni152_gm_template,
-        datasets.load_mni152_wm_template,
-        datasets.load_mni152_brain_mask,
-    )
-    images = [load(resolution=TEMPLATE_MM) for load in loaders]
-    sigma = TEMPLATE_BLUR_MM / TEMPLATE_MM
-    data = np.stack([gaussian_filter(i.get_fdata(dtype=np.float32), sigma) for i in images])
-    inside = np.argwhere(data[2] > 0.5)
-    centre = (inside.min(axis=0) + inside.max(axis=0)) / 2
-    to_voxels = np.eye(4)
-    to_voxels[:3, :3] /= TEMPLATE_MM
-    to_voxels[:3, 3] = centre
-    return data, to_voxels
-
-
-def _template_at(points: Points, sharpness: float) -> tuple[Values, Values, Values]:
-    """GM and WM fractions and brain membership at points, with steeper tissue borders."""
-    data, to_voxels = _templates()
-    voxels = (points @ to_voxels[:3, :3].T + to_voxels[:3, 3]).T
-    gm, wm, brain = (np.clip(map_coordinates(t, voxels, order=1), 0, 1) for t in data)
-    gm, wm = (p**sharpness / (p**sharpness + (1 - p) ** sharpness) for p in (gm, wm))
-    total = np.maximum(gm + wm, 1e-6)
-    share = np.minimum(total, brain) / total
-    return gm * share, wm * share, brain
-
-
-def _rotation(angle: float, axis: int) -> NDArray[np.float64]:
-    c, s = np.cos(angle), np.sin(angle)
-    matrix = np.eye(3)
-    i, j = [(1, 2), (0, 2), (0, 1)][axis]
-    matrix[[i, i, j, j], [i, j, i, j]] = c, -s, s, c
-    return matrix
+def _steeper(fraction: Values) -> Values:
+    return fraction * fraction * (3 - 2 * fraction)

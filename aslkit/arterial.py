@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from aslkit.cells import TYPICAL_ATT_S, positive, regular_atts
+from aslkit.arrays import first_places
+from aslkit.cells import TYPICAL_ATT_S, alike, positive, regular_atts
 from aslkit.physics import arterial_curve, namespace, tissue_curve
 from aslkit.projection import ATT_BOUNDS_S, Solution
 
@@ -21,6 +22,8 @@ ATT_PRIOR_S = (1.3, 0.5)  # centre and half width at half maximum (BASIL: Gaussi
 ABAT_STEP_S = 0.1
 ABAT_GRID_S = np.arange(0.1, 2.05, ABAT_STEP_S)
 GRID_STEP_S = 0.1
+SAME_S = 1e-6  # times this close are the same
+COLLINEAR = 1e-5  # squared sine of the angle between curves that nothing can tell apart
 N_GOLDEN = 9  # shrinks the bracket of two grid steps to about 3 ms
 GOLDEN = 0.6180339887498949
 TIE_BREAK = 1e-5  # of the gain per second of distance from TYPICAL_ATT_S, where ATT is a plateau
@@ -35,7 +38,7 @@ def solve_arterial(model, signal, sd, att_bounds_s=ATT_BOUNDS_S) -> Solution:  #
     xp = namespace(signal)
     penalty = sd**2 / ABV_SCALE
     grid = regular_atts(model, att_bounds_s, GRID_STEP_S)
-    abats = [a for a in ABAT_GRID_S if a <= att_bounds_s[1]]
+    abats = alike(ABAT_GRID_S[None, att_bounds_s[1] >= ABAT_GRID_S], signal)
     start, abat, is_on = _pair_search(model, signal, sd, penalty, grid, abats)
     h = is_on[..., None, :] * arterial_curve(model, abat)
     hh, hy = positive((h**2).sum(-2)), (h * signal).sum(-2)
@@ -77,47 +80,52 @@ def arterial_given_tissue(model, signal, sd, cbf, att, att_sd):  # type: ignore[
 
 
 def _pair_search(model, signal, sd, penalty, grid, abats):  # type: ignore[no-untyped-def]
-    """Best (ATT, aBAT) of every voxel on the grid, and whether there is evidence of arteries."""
+    """Best (ATT, aBAT) of every voxel on the grid, and whether there is evidence of arteries.
+
+    Where arteries help, the gain of a pair is that of tissue plus the square of a root,
+
+        across (h·y - penalty) - along (k·y) = (across h - along k)·y - across penalty,
+
+    so that the roots of all voxels are a product of their data with one row per pair.
+    """
     xp = namespace(signal)
-    curves = tissue_curve(model, grid)
-    kk = positive((curves**2).sum(-2))[..., None]
-    ky = xp.matmul(curves.swapaxes(-1, -2), signal)
-    tissue_gain = ky**2 / kk - _att_penalty(grid[..., None], sd[..., None, :])
+    k = tissue_curve(model, grid).swapaxes(-1, -2)
+    h = arterial_curve(model, abats).swapaxes(-1, -2)
+    kk, ky = positive((k**2).sum(-1)), xp.matmul(k, signal)
+    tissue_gain = ky**2 / kk[..., None] - _att_penalty(grid[..., None], sd[..., None, :])
     index = (tissue_gain * (1 - TIE_BREAK * abs(grid - TYPICAL_ATT_S))[..., None]).argmax(-2)
-    best = _at(tissue_gain, index) + EVIDENCE * sd**2
-    att, abat = grid[0, index], 0 * best + abats[0]
-    is_on = best > best
-    for candidate in abats:
-        first = int((grid[0] < candidate - 1e-6).sum())
-        h = arterial_curve(model, 0 * grid[:, :1] + candidate)
-        hh, hy = positive((h**2).sum(-2))[..., None], (h * signal).sum(-2)[..., None, :]
-        kh = (curves * h).sum(-2)[..., None]
-        rows = slice(first, None)
-        _, gain = _arterial_gain(
-            kk[:, rows],
-            ky[:, rows],
-            kh[:, rows],
-            hh,
-            hy,
-            penalty[..., None, :],
-            tissue_gain[:, rows],
-        )
-        index = gain.argmax(-2)
-        value = _at(gain, index)
-        is_better = value > best
-        att = xp.where(is_better, grid[0, first + index], att)
-        abat = xp.where(is_better, 0 * abat + candidate, abat)
-        is_on = is_on | is_better
-        best = xp.where(is_better, value, best)
+    att, least = grid[0, index], _at(tissue_gain, index) + EVIDENCE * sd**2
+    hh = (h**2).sum(-1)[:, None]
+    is_early = abats[0] <= grid[0, :, None] + SAME_S
+    ratio = xp.matmul(k, h.swapaxes(-1, -2)) / kk[..., None]
+    left = hh - ratio**2 * kk[..., None]
+    is_open = is_early & (left > COLLINEAR * hh)
+    across = xp.where(is_open, positive(left) ** -0.5, 0 * left)
+    along = across * ratio
+    rows = across[..., None] * h[:, None] - along[..., None] * k[:, :, None]
+    rows = xp.concatenate([rows, -across[..., None]], -1)
+    data = xp.concatenate([signal, penalty[:, None]], -2)
+    n_early = xp.clip(is_early.sum(-1), 1, None)
+    roots = [xp.amax(xp.matmul(rows[:, g, :n], data), -2) for g, n in enumerate(n_early)]
+    gain = tissue_gain + xp.clip(xp.stack(roots, -2), 0, None) ** 2
+    index = gain.argmax(-2)
+    is_on = _at(gain, index) > least
+    slices = first_places(index >= 0).reshape(index.shape)
+    a, b = (table[slices, index] for table in (across, along))
+    hy = xp.matmul(h, signal).swapaxes(-1, -2)
+    root = a * (hy - penalty[..., None]) - b * _at(ky, index)[..., None]
+    abat = xp.where(is_on, abats[0, root.argmax(-1)], 0 * att + abats[0, 0])
+    att = xp.where(is_on, grid[0, index], att)
     return xp.maximum(att, abat), abat, is_on
 
 
-def _arterial_gain(kk, ky, kh, hh, hy, penalty, tissue_gain=None):  # type: ignore[no-untyped-def]
+def _arterial_gain(kk, ky, kh, hh, hy, penalty):  # type: ignore[no-untyped-def]
     """aBV that maximises the penalised gain at given curves, and that gain."""
     xp = namespace(ky)
-    d = positive(hh - kh**2 / kk)
-    abv = xp.clip((hy - kh / kk * ky - penalty) / d, 0, None)
-    return abv, (ky**2 / kk if tissue_gain is None else tissue_gain) + abv**2 * d
+    left = hh - kh**2 / kk
+    is_open = left > COLLINEAR * hh
+    abv = is_open * xp.clip((hy - kh / kk * ky - penalty) / positive(left), 0, None)
+    return abv, ky**2 / kk + abv**2 * left
 
 
 def _att_penalty(att, sd):  # type: ignore[no-untyped-def]

@@ -1,26 +1,88 @@
-"""Random generator -> smooth random functions of position."""
+"""Random generator -> smooth random functions of position, for a batch of subjects at once.
+
+They are sums of plane waves. On a plane of points x_i + y_j a wave is a product,
+
+    cos(w·(x_i + y_j)) = cos(w·x_i) cos(w·y_j) - sin(w·x_i) sin(w·y_j),
+
+so that all waves of all fields are one matrix product, and hardly any cosine is computed.
+numpy and torch run through the same code.
+"""
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-Points = NDArray[np.float32]
-Values = NDArray[np.float32]
+from aslkit.cells import alike
+from aslkit.physics import namespace
+
+Values = NDArray[np.floating]
 
 N_WAVES = 16  # of a random smooth field
 
 
-class SmoothField:
-    """A random smooth function of position with zero mean, unit variance and a length in mm."""
+@dataclass(frozen=True)
+class Planes:
+    """Planes of points in space [mm]: point (i, j) of plane p is x[p, i] + y[p, j].
 
-    def __init__(self, rng: np.random.Generator, length_mm: float) -> None:
-        self._waves = (rng.standard_normal((3, N_WAVES)) / length_mm).astype(np.float32)
-        self._phases = rng.uniform(0, 2 * np.pi, N_WAVES).astype(np.float32)
+    Attributes
+    ----------
+    x : array (planes, nx, 3)
+    y : array (planes, ny, 3)
+    """
 
-    def __call__(self, points: Points) -> Values:
-        """Values (n,) at points (n, 3)."""
-        waves = np.cos(points @ self._waves + self._phases).sum(axis=-1)
-        return np.asarray(waves * np.float32(np.sqrt(2 / N_WAVES)))
+    x: Values
+    y: Values
 
-    def ridge(self, points: Points, width: float) -> Values:
-        """1 on the surfaces where the field vanishes, falling to 0 at about `width` beside."""
-        return np.exp(-((self(points) / width) ** 2))
+    @property
+    def points(self) -> Values:
+        """All points (planes, nx, ny, 3)."""
+        return self.x[:, :, None] + self.y[:, None]
+
+
+@dataclass(frozen=True)
+class SmoothFields:
+    """Random smooth functions of zero mean and unit variance, `k` for each of `b` subjects.
+
+    Attributes
+    ----------
+    waves : array (b, 3, k, waves)
+        Wave vectors [rad/mm].
+    phases : array (b, 1, k, waves)
+    """
+
+    waves: Values
+    phases: Values
+
+    def at(self, planes: Planes) -> Values:
+        """Values (planes, k, nx, ny); subject p is seen on plane p, a single one on all."""
+        xp = namespace(planes.x)
+        waves, phases = alike(self.waves, planes.x), alike(self.phases, planes.x)
+        b, _, k, n = waves.shape
+
+        def angles(points):  # type: ignore[no-untyped-def]
+            turned = xp.matmul(points, waves.reshape(b, 3, k * n))
+            return turned.reshape(*points.shape[:2], k, n).swapaxes(1, 2)
+
+        a, c = angles(planes.x) + phases.swapaxes(1, 2), angles(planes.y)
+        rows = xp.concatenate([xp.cos(a), -xp.sin(a)], -1)
+        columns = xp.concatenate([xp.cos(c), xp.sin(c)], -1)
+        return xp.matmul(rows, columns.swapaxes(-1, -2)) * float(np.sqrt(2 / n))
+
+
+def draw_fields(rng: np.random.Generator, lengths_mm: Values) -> SmoothFields:
+    """Fields of lengths (b, k) [mm]."""
+    b, k = lengths_mm.shape
+    waves = rng.standard_normal((b, 3, k, N_WAVES)) / lengths_mm[:, None, :, None]
+    return SmoothFields(waves, rng.uniform(0, 2 * np.pi, (b, 1, k, N_WAVES)))
+
+
+def ridge(field: Values, width: float) -> Values:
+    """1 on the surfaces where a field vanishes, falling to 0 at about `width` beside."""
+    return namespace(field).exp(-((field / width) ** 2))
+
+
+def soft_step(x: Values) -> Values:
+    """From 0 to 1 around 0, over a width of 2."""
+    place = namespace(x).clip((x + 1) / 2, 0, 1)
+    return place * place * (3 - 2 * place)

@@ -8,15 +8,24 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from aslkit.anatomy import Tissue, draw_subject
+from aslkit.anatomy import Tissue, draw_subjects
 from aslkit.errors import InputError
-from aslkit.images import FloatImage
+from aslkit.fields import Planes
 from aslkit.lesions import LESION_CLASSES
+
+Image = NDArray[np.float64]
 
 FIELD_OF_VIEW_MM = (182.0, 210.0, 154.0)  # holds the largest subject
 SHAPES = ("uniform", "disc", "checker", "ramp", "plan")
 SHAPE_GRID = (64, 64, 4)
 PHANTOM_SEED = 7_301  # keeps the subjects of phantoms apart from those of the training stream
+# Values are rounded to powers of two: the same bits on any processor, and small files.
+STEPS = {
+    **dict.fromkeys(("gm", "wm", "csf"), 2.0**-8),
+    **dict.fromkeys(("cbf_gm", "cbf_wm"), 2.0**-4),
+    **dict.fromkeys(("att_gm", "att_wm", "abat"), 2.0**-9),
+    "abv": 2.0**-14,
+}
 N_SITES = 60  # Voronoi cells of the plan's phantom
 
 
@@ -50,12 +59,17 @@ def brain_phantom(
         Voxels along x, y and z, around the middle of the brain; without it, as many as hold the
         largest subject.
     """
-    subject = draw_subject(np.random.default_rng([PHANTOM_SEED, seed]))
-    shape = matrix or tuple(int(np.ceil(extent / voxel_size_mm)) for extent in FIELD_OF_VIEW_MM)
-    affine = _centred_affine(shape, voxel_size_mm)
-    grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1).reshape(-1, 3)
-    tissue = subject.at((grid @ affine[:3, :3].T + affine[:3, 3]).astype(np.float32))
-    return _on_grid(tissue, shape, name, affine)
+    subject = draw_subjects(np.random.default_rng([PHANTOM_SEED, seed]), 1)
+    nx, ny, nz = matrix or (int(np.ceil(extent / voxel_size_mm)) for extent in FIELD_OF_VIEW_MM)
+    affine = _centred_affine((nx, ny, nz), voxel_size_mm)
+    x, y, z = (
+        (affine[i, 3] + voxel_size_mm * np.arange(n))[:, None] * np.eye(3)[i]
+        for i, n in enumerate((nx, ny, nz))
+    )
+    planes = Planes(np.broadcast_to(x, (nz, nx, 3)), y + z[:, None])
+    tissue = subject.at(planes)
+    volumes = {f.name: np.moveaxis(getattr(tissue, f.name), 0, 2) for f in fields(Tissue)}
+    return _on_grid(Tissue(**volumes), name, affine)
 
 
 def shape_phantom(kind: str, seed: int) -> Phantom:
@@ -71,6 +85,7 @@ def shape_phantom(kind: str, seed: int) -> Phantom:
     rng = np.random.default_rng([PHANTOM_SEED, seed])
     x, y, z = np.meshgrid(*map(np.arange, SHAPE_GRID), indexing="ij")
     gm, wm, cbf, att = (np.full(SHAPE_GRID, value) for value in (1.0, 0.0, 60.0, 1.2))
+    lesions = np.zeros(SHAPE_GRID)
     if kind == "disc":
         gm = (np.hypot(x - 31.5, y - 31.5) < 10 + 4 * z).astype(float)
     elif kind == "checker":
@@ -80,8 +95,9 @@ def shape_phantom(kind: str, seed: int) -> Phantom:
         cbf, att = 100.0 * x / 63, 0.5 + 2.5 * y / 63
     elif kind == "plan":
         gm, wm, cbf, att = _plan_cells(rng, x, y, z)
-    tissue = _plain_tissue(*(image.astype(np.float32) for image in (gm, wm, cbf, att)))
-    return _on_grid(tissue, SHAPE_GRID, f"{kind}-{seed:02d}", _centred_affine(SHAPE_GRID, 3.5))
+        cbf, att, lesions = _plan_lesions(rng, x, y, cbf, att)
+    tissue = _plain_tissue(gm, wm, cbf, att, lesions)
+    return _on_grid(tissue, f"{kind}-{seed:02d}", _centred_affine(SHAPE_GRID, 3.5))
 
 
 def save_phantom(phantom: Phantom, folder: Path) -> None:
@@ -142,23 +158,21 @@ def find_phantoms(folder: Path) -> list[Path]:
     return found
 
 
-def _on_grid(
-    tissue: Tissue, shape: tuple[int, ...], name: str, affine: NDArray[np.float64]
-) -> Phantom:
-    """The tissue as volumes, zero outside the mask."""
-    mask = tissue.mask.reshape(shape)
+def _on_grid(tissue: Tissue, name: str, affine: NDArray[np.float64]) -> Phantom:
+    """The tissue (x, y, z) in the steps of its files, zero outside the mask."""
     maps = {}
     for f in fields(Tissue):
-        values = getattr(tissue, f.name).reshape(shape)
-        maps[f.name] = np.where(mask, values, 0).astype(
-            values.dtype if values.dtype.kind != "f" else np.float32
-        )
+        values = getattr(tissue, f.name)
+        if values.dtype.kind == "f":
+            step = STEPS[f.name]
+            values = (np.round(values / step) * step).astype(np.float32)
+        maps[f.name] = np.ascontiguousarray(np.where(tissue.mask, values, 0), values.dtype)
     return Phantom(name=name, affine=affine, **maps)
 
 
-def _plain_tissue(gm: FloatImage, wm: FloatImage, cbf: FloatImage, att: FloatImage) -> Tissue:
-    """Tissue without vessels or lesions, the same CBF and ATT whatever the fraction."""
-    nothing = np.zeros_like(gm)
+def _plain_tissue(gm: Image, wm: Image, cbf: Image, att: Image, lesions: Image) -> Tissue:
+    """Tissue without vessels, the same CBF and ATT whatever the fraction."""
+    nothing, mask = np.zeros(gm.shape), gm + wm > 0
     return Tissue(
         gm=gm,
         wm=wm,
@@ -169,13 +183,13 @@ def _plain_tissue(gm: FloatImage, wm: FloatImage, cbf: FloatImage, att: FloatIma
         att_wm=att,
         abv=nothing,
         abat=nothing,
-        lesions=nothing.astype(np.uint8),
-        mask=gm + wm > 0,
+        lesions=lesions.astype(np.uint8),
+        mask=mask,
     )
 
 
 def _plan_cells(rng: np.random.Generator, x, y, z):  # type: ignore[no-untyped-def]
-    """Voronoi cells of GM, WM and CSF inside an ellipse, with the plan's ranges of CBF and ATT."""
+    """Voronoi cells of GM, WM and CSF inside an ellipse: fractions, CBF and ATT."""
     sites = rng.uniform(0, 64, (N_SITES, 2))
     kinds = rng.choice(3, N_SITES, p=(0.45, 0.4, 0.15))
     cbf = np.choose(
@@ -189,6 +203,20 @@ def _plan_cells(rng: np.random.Generator, x, y, z):  # type: ignore[no-untyped-d
     is_inside = ((x - 31.5) / 24) ** 2 + ((y - 31.5) / 29) ** 2 < 1
     gm, wm = (is_inside & (kinds[cell] == k) for k in (0, 1))
     return gm.astype(float), wm.astype(float), cbf[cell], att[cell]
+
+
+def _plan_lesions(rng: np.random.Generator, x, y, cbf, att):  # type: ignore[no-untyped-def]
+    """The plan's tumour and stroke, discs on either side: CBF, ATT and classes."""
+    lesions = np.zeros(cbf.shape)
+    for side, name, flow, delay in (
+        (-1, 4, rng.uniform(1.4, 2.0), rng.uniform(-0.2, 0.1)),
+        (1, 1, rng.uniform(0.1, 0.4), rng.uniform(0.5, 1.2)),
+    ):
+        centre = (31.5 + side * rng.uniform(8, 14), rng.uniform(20, 43))
+        inside = np.hypot(x - centre[0], y - centre[1]) < rng.uniform(4, 7)
+        cbf, att = np.where(inside, flow * cbf, cbf), np.where(inside, att + delay, att)
+        lesions[inside] = name
+    return cbf, att, lesions
 
 
 def _centred_affine(shape: tuple[int, ...], voxel_size_mm: float) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from aslkit.acquisition import EFFICIENCY, T1_BLOOD_S, Acquisition, Timing, protocol
+from aslkit.physics import KineticModel, kinetic_model
 from aslkit.simulation import PROTOCOLS
 
 KINDS = ("joint", "pcasl", "pasl", "vsasl")
@@ -27,14 +28,14 @@ def draw_acquisition(rng: np.random.Generator) -> Acquisition:
     )
 
 
-def draw_mismatch(rng: np.random.Generator, acquisition: Acquisition) -> Acquisition:
-    """The same timings with the constants of another person or model."""
-    kinetic = "tissue" if acquisition.kinetic == "single" else "single"
+def draw_reality(rng: np.random.Generator, acquisition: Acquisition, b: int) -> KineticModel:
+    """The same timings with the constants of `b` other people, or under another model."""
+    other = "tissue" if acquisition.kinetic == "single" else "single"
     return replace(
-        acquisition,
-        t1_blood_s=acquisition.t1_blood_s * rng.normal(1, 0.06),
-        t1_tissue_s=rng.uniform(0.9, 1.6),
-        kinetic=kinetic if rng.random() < 0.6 else acquisition.kinetic,
+        kinetic_model(acquisition),
+        t1_blood=acquisition.t1_blood_s * rng.normal(1, 0.06, (b, 1, 1)),
+        t1_tissue=rng.uniform(0.9, 1.6, (b, 1, 1)),
+        kinetic=other if rng.random() < 0.6 else acquisition.kinetic,
     )
 
 

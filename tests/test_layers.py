@@ -21,12 +21,13 @@ LAYERS = """
     bids_layout m0scans runs
     physics noise metrics tiling resampling subjects
     dispersion
-    cells scoring outliers motion preprocess calibration contexts delays efficiency tissue
+    arrays cells scoring outliers motion preprocess calibration contexts delays efficiency tissue
     timing_table projection motion_report artefacts
     arterial chunks
     information
     relaxation
-    gates fields
+    gates vessels
+    fields template
     lesions
     anatomy
     bids encoding fitting phantoms
@@ -34,7 +35,7 @@ LAYERS = """
     quality
     derivatives
     protocols scanner
-    simulated_files
+    simulated_files scenes
     networks losses
     datasets weights
     inference training

@@ -1,0 +1,231 @@
+"""Configuration and random generator -> simulated scans of a batch of subjects, with their truth.
+
+What training data are made of, whatever a network then sees of them. numpy and torch run through
+the same code; on a CPU numpy in several processes is faster.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aslkit.acquisition import Acquisition
+from aslkit.anatomy import Tissue, draw_planes, draw_subjects
+from aslkit.arrays import as_complex, first_places, rows_at, scattered, standard_normal, whole
+from aslkit.cells import alike
+from aslkit.config import DataConfig
+from aslkit.fields import Planes, Values, draw_fields
+from aslkit.physics import KineticModel, arterial_curve, kinetic_model, namespace, tissue_curve
+from aslkit.protocols import draw_acquisition, draw_reality
+from aslkit.simulation import noise_sd
+
+DISAGREEMENT_SHARE = 0.2  # of the scans whose arterial signal and fitted compartment disagree
+UNEVEN_SHARE = 0.5  # of the slices whose noise level varies across the head
+MOST_UNEVEN = 0.25  # by at most so much (sd of its logarithm)
+UNEVEN_MM = 40.0  # over such lengths
+CORRELATED_SHARE = 0.6  # of the slices with noise blurred by reconstruction or physiology
+CORRELATION_PIXELS = (0.3, 0.8)  # sigma of that blur
+WIDE_SHARE = 0.2  # at most, of the variance of such noise that whole regions have in common
+WIDE_PIXELS = (2.0, 16.0)  # sigma of those regions
+SCATTER_SD = 0.3  # at most, relative scatter of the noise level that no estimate of it follows
+SCATTER_PIXELS = 1.0  # sigma of its blur
+DISPERSION_S = 0.4  # at most, spread of the arrival times inside a voxel that a model ignores
+ARRIVALS = (-0.78, -0.45, 0.06, 1.17)  # quartiles' means of an exponential spread, centred
+GAIN_ERROR = 0.08  # at most, relative error of each delay's signal (background suppression, M0)
+EARLIEST_S, LATEST_S, STEP_S = 0.05, 4.0, 0.01  # arrival times of the tabulated curves
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Noisy slices of `b` different subjects under one protocol of `n` timings.
+
+    Attributes
+    ----------
+    acquisition : Acquisition
+        What estimators are told, of one slice.
+    signal, clean : array (b, n, x, y)
+        ΔM/M0 with and without noise, 0 outside the mask.
+    cbf, att : array (b, x, y)
+        Truth [ml/100 g/min, s], 0 outside the mask.
+    mask : bool array (b, x, y)
+    noise_sd : array (b, x, y)
+        Standard deviation of the noise of one volume.
+    is_matched : bool
+        Whether the constants of `acquisition` are those of the signal. Where they are not, the
+        best that an estimator can give is what it finds in `clean`.
+    is_arterial_fitted : bool
+        Whether estimators are to use an arterial compartment.
+    """
+
+    acquisition: Acquisition
+    signal: Values
+    clean: Values
+    cbf: Values
+    att: Values
+    mask: NDArray[np.bool_]
+    noise_sd: Values
+    is_matched: bool
+    is_arterial_fitted: bool
+
+
+def draw_scene(
+    config: DataConfig,
+    rng: np.random.Generator,
+    acquisition: Acquisition | None = None,
+    device: str | None = None,
+) -> Scene:
+    """A random scene of `config.patches_per_group` slices.
+
+    Parameters
+    ----------
+    acquisition : Acquisition, optional
+        How it is measured (one slice); without it, at random.
+    device : str, optional
+        Makes torch tensors on this device; without it, numpy arrays.
+    """
+    b = config.patches_per_group
+    acquisition = acquisition or draw_acquisition(rng)
+    is_matched = bool(rng.random() >= config.mismatched_share)
+    has_arterial, is_arterial_fitted = _arteries(rng, config, acquisition, is_matched)
+    planes = _placed(draw_planes(rng, b, config.patch), device)
+    tissue = draw_subjects(rng, b).at(planes)
+    if is_matched:
+        curves = _tabulate(kinetic_model(acquisition), planes.x)
+    else:
+        spread = rng.uniform(0, DISPERSION_S, (b, 1))
+        curves = _tabulate(draw_reality(rng, acquisition, b), planes.x, spread)
+    rows = _clean_rows(curves, tissue, has_arterial)
+    if not is_matched:
+        gains = rng.uniform(0, GAIN_ERROR, (b, 1)) * rng.standard_normal((b, rows.shape[-1]))
+        rows = rows * rows_at(alike(np.exp(gains), rows), first_places(tissue.mask))
+    clean = scattered(rows, tissue.mask)
+    sd = _noise_level(rng, config, planes) * tissue.mask
+    return Scene(
+        acquisition=acquisition,
+        signal=clean + sd[:, None] * _noise(rng, clean.shape, planes.x),
+        clean=clean,
+        cbf=tissue.cbf * tissue.mask,
+        att=tissue.att * tissue.mask,
+        mask=tissue.mask,
+        noise_sd=sd,
+        is_matched=is_matched,
+        is_arterial_fitted=is_arterial_fitted,
+    )
+
+
+def _arteries(
+    rng: np.random.Generator, config: DataConfig, acquisition: Acquisition, is_matched: bool
+) -> tuple[bool, bool]:
+    """Whether arteries show, and whether they are fitted: mostly both or neither."""
+    has_arterial = bool(rng.random() < config.arterial_share)
+    is_fitted = has_arterial != (is_matched and rng.random() < DISAGREEMENT_SHARE)
+    is_fitted = is_fitted and acquisition.has_arterial_signal
+    return (has_arterial if is_matched else is_fitted), is_fitted
+
+
+def _placed(planes: Planes, device: str | None):  # type: ignore[no-untyped-def]
+    """Planes in single precision, as arrays or as tensors on a device."""
+    if device is None:
+        return Planes(planes.x.astype(np.float32), planes.y.astype(np.float32))
+    import torch
+
+    tensors = (torch.as_tensor(p, dtype=torch.float32) for p in (planes.x, planes.y))
+    return Planes(*(t.to(device) for t in tensors))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class _Curves:
+    """Tissue and arterial signal per CBF and aBV, one row (n,) per arrival time and subject.
+
+    `n_times` rows belong to each subject, or to all of them.
+    """
+
+    tissue: Values
+    arterial: Values
+    n_times: int
+    is_shared: bool
+
+    def at(self, table: Values, times, subjects):  # type: ignore[no-untyped-def]
+        """Rows (voxels, n) of a table at arrival times of voxels, linearly between its own."""
+        place = namespace(times).clip((times - EARLIEST_S) / STEP_S, 0, self.n_times - 1.01)
+        first = whole(place)
+        part = (place - namespace(place).floor(place))[:, None]
+        if not self.is_shared:
+            first = first + self.n_times * subjects
+        return rows_at(table, first) * (1 - part) + rows_at(table, first + 1) * part
+
+
+def _tabulate(model: KineticModel, like, spread_s: Values | None = None) -> _Curves:  # type: ignore[no-untyped-def]
+    """Curves of a model of one or `b` subjects; dispersed arrival averages over time."""
+    times = np.arange(EARLIEST_S, LATEST_S + STEP_S / 2, STEP_S)[None]
+    shifts = [0.0] if spread_s is None else [spread_s * a for a in ARRIVALS]
+    shifted = [np.clip(times + s, EARLIEST_S, None) for s in shifts]
+
+    def rows(curve):  # type: ignore[no-untyped-def]
+        mean = sum(curve(model, t) for t in shifted) / len(shifted)
+        table = np.swapaxes(mean, 1, 2)
+        return alike(np.ascontiguousarray(table.reshape(-1, table.shape[-1])), like)
+
+    return _Curves(rows(tissue_curve), rows(arterial_curve), times.size, spread_s is None)
+
+
+def _clean_rows(curves: _Curves, tissue: Tissue, has_arterial: bool):  # type: ignore[no-untyped-def]
+    """Signal without noise of the voxels in the mask, (voxels, n): tissues mix their signals."""
+    inside, subjects = tissue.mask, first_places(tissue.mask)
+
+    def part(amount, table, times):  # type: ignore[no-untyped-def]
+        return amount[inside][:, None] * curves.at(table, times[inside], subjects)
+
+    rows = part(tissue.gm * tissue.cbf_gm, curves.tissue, tissue.att_gm)
+    rows = rows + part(tissue.wm * tissue.cbf_wm, curves.tissue, tissue.att_wm)
+    if has_arterial:
+        rows = rows + part(tissue.abv, curves.arterial, tissue.abat)
+    return rows
+
+
+def _noise_level(rng: np.random.Generator, config: DataConfig, planes: Planes):  # type: ignore[no-untyped-def]
+    """Standard deviation of the noise (b, x, y): of a random SNR, and uneven in some slices."""
+    b = len(planes.x)
+    low, high = np.log(config.snr_range)
+    sd = noise_sd(1.0) / np.exp(rng.uniform(low, high, b))
+    spread = rng.uniform(0, MOST_UNEVEN, b) * (rng.random(b) < UNEVEN_SHARE)
+    across = draw_fields(rng, np.full((b, 1), UNEVEN_MM)).at(planes)[:, 0]
+    level = namespace(across).exp(alike(spread[:, None, None], across) * across)
+    return alike(sd[:, None, None], across) * level
+
+
+def _noise(rng: np.random.Generator, shape: tuple[int, ...], like):  # type: ignore[no-untyped-def]
+    """Noise (b, n, x, y) of unit variance on average.
+
+    Often correlated among neighbours and across regions, and uneven, as in vivo.
+    """
+    b, _, nx, ny = shape
+    is_correlated = rng.random(b) < CORRELATED_SHARE
+    near, wide = rng.uniform(*CORRELATION_PIXELS, b) * is_correlated, rng.uniform(*WIDE_PIXELS, b)
+    share = (rng.uniform(0, WIDE_SHARE, b) * is_correlated)[:, None, None]
+    spread = alike((rng.uniform(0, SCATTER_SD, b) * is_correlated)[:, None, None], like)
+    power = (1 - share) * _power(near, nx, ny) + share * _power(wide, nx, ny)
+    noise = _coloured(rng, shape, like, power)
+    blurred = _power(np.full(b, SCATTER_PIXELS), nx, ny)
+    level = _coloured(rng, (b, 1, nx, ny), like, blurred)[:, 0]
+    return noise * namespace(like).exp(spread * level - spread**2)[:, None]
+
+
+def _power(sigma_pixels: Values, nx: int, ny: int) -> Values:
+    """Power spectrum (b, nx, ny // 2 + 1) of white noise after a Gaussian blur, mean 1."""
+
+    def along(n: int) -> Values:
+        power = np.exp(-((2 * np.pi * sigma_pixels[:, None] * np.fft.fftfreq(n)) ** 2))
+        return power / power.mean(axis=1, keepdims=True)
+
+    return along(nx)[:, :, None] * along(ny)[:, None, : ny // 2 + 1]
+
+
+def _coloured(rng: np.random.Generator, shape: tuple[int, ...], like, power: Values):  # type: ignore[no-untyped-def]
+    """Noise (b, n, x, y) of a power spectrum (b, x, y // 2 + 1), for an even number along y."""
+    b, n, nx, ny = shape
+    gain = np.sqrt(power * nx * ny / 2)
+    gain[..., [0, -1]] *= np.sqrt(2)  # of these columns only the real part counts
+    white = standard_normal(rng, (b, n, nx, ny // 2 + 1, 2), like)
+    spectrum = as_complex(white * alike(gain[:, None, ..., None], like))
+    return namespace(like).fft.irfft2(spectrum)

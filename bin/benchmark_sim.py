@@ -1,0 +1,146 @@
+"""The simulator measured: training stream, its share of a training step, whole-brain scans.
+
+Usage: python bin/benchmark_sim.py [PART ...], parts as named at the foot; all of them by default.
+CPU time is what counts on a machine that others use too; wall time is given beside it.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from aslkit.cli.sim import main as asl_sim
+from aslkit.config import DataConfig, load_config
+from aslkit.datasets import STREAM_SEED, draw_batch, stream
+from aslkit.report import machine
+from aslkit.scenes import draw_scene
+from aslkit.simulation import PROTOCOLS
+from aslkit.training import train
+
+N_SCENES = 200
+N_BATCHES = 40
+WARM_STEPS, LAST_STEP = 8, 32
+N_SUBJECTS = 4
+N_CORES = 2
+
+
+def main() -> None:
+    """Run the parts that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    print(f"machine: {machine()}")
+    torch.set_num_threads(1)
+    for part in parser.parse_args().parts or PARTS:
+        print(f"\n{PARTS[part].__doc__}")
+        PARTS[part]()
+
+
+def scenes() -> None:
+    """Stream of 64 x 64 patches with 12 volumes (joint6): signals and truth, no least squares."""
+    for kind, device in (("numpy", None), ("torch", "cpu")):
+        seconds = cpu_seconds(partial(joint_scene, device=device), N_SCENES)
+        show(f"one process, {kind}", seconds / DATA.patches_per_group)
+    with ProcessPoolExecutor(N_CORES, get_context("fork")) as pool:
+        list(pool.map(joint_scene, range(N_CORES)))
+        start = time.perf_counter()
+        list(pool.map(joint_scene, range(N_SCENES), chunksize=10))
+        wall = time.perf_counter() - start
+    patches = N_SCENES * DATA.patches_per_group
+    print(f"{N_CORES} processes, numpy: {patches / wall:.0f} patches/s of wall time")
+
+
+def batches() -> None:
+    """Stream of 64 x 64 patches of random protocols, with least squares and its features."""
+    show("one process", cpu_seconds(batch, N_BATCHES) / PATCHES)
+    loaded = stream(DATA, 0, 0, N_CORES)
+    for _ in range(3 * N_CORES):  # what lay ready
+        next(loaded)
+    start = time.perf_counter()
+    for _ in range(N_BATCHES):
+        next(loaded)
+    wall = time.perf_counter() - start
+    print(f"{N_CORES} processes: {N_BATCHES * PATCHES / wall:.0f} patches/s of wall time")
+
+
+def share() -> None:
+    """Share of a training step (model small, 32 patches) that is spent outside the network."""
+    step = step_seconds()
+    print(f"network, loss and optimiser: {step:.3f} s of CPU time a step")
+    mixed = cpu_seconds(lambda k: draw_scene(DATA, generator(k)), N_SCENES)
+    for name, seconds in (
+        ("with least squares", cpu_seconds(batch, N_BATCHES)),
+        ("signals and truth alone", mixed * DATA.groups),
+    ):
+        print(f"data {name}: {seconds:.3f} s, {100 * seconds / (seconds + step):.0f} % of the sum")
+
+
+def brains() -> None:
+    """Whole brains (joint6, 3.5 mm) from nothing to files by asl_sim."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["--participants", str(N_SUBJECTS), "--protocol", "joint6"]
+        asl_sim(["--out", f"{folder}/first"], standalone_mode=False)  # loads the template
+        cpu, wall = time.process_time(), time.perf_counter()
+        asl_sim(["--out", f"{folder}/sim", *options], standalone_mode=False)
+        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    print(f"{cpu / N_SUBJECTS:.2f} s of CPU time, {wall / N_SUBJECTS:.2f} s wall a subject")
+
+
+def joint_scene(number: int, device: str | None = None) -> None:
+    """Draw a scene of the joint protocol; nothing of it is kept."""
+    draw_scene(DATA, generator(number), JOINT, device)
+
+
+def batch(number: int) -> None:
+    """Draw an encoded batch; nothing of it is kept."""
+    draw_batch(DATA, generator(number))
+
+
+def generator(number: int) -> np.random.Generator:
+    """The generator of a step of the training stream."""
+    return np.random.default_rng([STREAM_SEED, 0, number])
+
+
+def cpu_seconds(run: Callable[[int], object], n: int) -> float:
+    """CPU time of one of n runs, after a first one that does not count."""
+    run(n)
+    start = time.process_time()
+    for k in range(n):
+        run(k)
+    return (time.process_time() - start) / n
+
+
+def step_seconds() -> float:
+    """CPU time of a training step in the process that trains (others make the data)."""
+    config = load_config("small", (f"steps={LAST_STEP}",))
+    times = {}
+
+    def note(step: int, _: float) -> None:
+        times[step] = time.process_time()
+
+    torch.set_num_threads(N_CORES)
+    with tempfile.TemporaryDirectory() as folder:
+        train(config, Path(folder), progress=note)
+    torch.set_num_threads(1)
+    return (times[LAST_STEP] - times[WARM_STEPS]) / (LAST_STEP - WARM_STEPS)
+
+
+def show(name: str, seconds: float) -> None:
+    """One line for the CPU time of a patch."""
+    rate = N_CORES / seconds
+    print(f"{name}: {1e3 * seconds:.2f} ms of CPU time a patch, {rate:.0f}/s on {N_CORES} cores")
+
+
+DATA: DataConfig = load_config("small").data
+PATCHES = DATA.groups * DATA.patches_per_group
+JOINT = PROTOCOLS["joint6"].acquisition(1)
+PARTS = {"scenes": scenes, "batches": batches, "share": share, "brains": brains}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""The training stream: what its scenes hold, and that it repeats whoever draws it."""
+
+import subprocess
+import sys
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from aslkit.config import DataConfig
+from aslkit.datasets import residual_batch, stream
+from aslkit.encoding import CHANNELS
+from aslkit.protocols import draw_reality
+from aslkit.scenes import draw_scene
+from aslkit.simulation import PROTOCOLS, noise_sd
+
+JOINT = PROTOCOLS["joint6"].acquisition(1)
+EARLY = PROTOCOLS["pcasl6-2d"].acquisition(1)
+QUIET = {"snr_range": (1e4, 1e4)}
+
+
+def config(**values):
+    return DataConfig(patch=32, patches_per_group=6, **values)
+
+
+def draw(seed=0, acquisition=None, device=None, **values):
+    return draw_scene(config(**values), np.random.default_rng(seed), acquisition, device)
+
+
+def batch(scene):
+    return residual_batch(scene, np.random.default_rng(1))
+
+
+def test_a_scene_is_zero_outside_of_the_head_and_has_its_noise_inside():
+    scenes = [draw(seed, JOINT) for seed in range(12)]
+    for scene in scenes:
+        outside = np.broadcast_to(~scene.mask[:, None], scene.signal.shape)
+        assert scene.signal.shape == (6, 12, 32, 32) and not scene.signal[outside].any()
+        assert not scene.cbf[~scene.mask].any() and not scene.noise_sd[~scene.mask].any()
+        assert scene.signal.dtype == scene.cbf.dtype == np.float32
+        assert scene.mask.sum((1, 2)).min() > 100
+    noise = [(s.signal - s.clean).swapaxes(1, 3)[s.mask.swapaxes(1, 2)] for s in scenes]
+    levels = [s.noise_sd.swapaxes(1, 2)[s.mask.swapaxes(1, 2)] for s in scenes]
+    units = np.concatenate([n / level[:, None] for n, level in zip(noise, levels, strict=True)])
+    assert units.std() == pytest.approx(1, abs=0.03)
+
+
+def test_snr_is_drawn_uniformly_in_its_logarithm():
+    levels = [draw(s, JOINT, snr_range=(1, 100)).noise_sd.max((1, 2)) for s in range(30)]
+    snr = noise_sd(1) / np.concatenate(levels)
+    assert 0.4 < snr.min() < 2 and 50 < snr.max() < 110 and 6 < np.median(snr) < 14
+
+
+def test_without_noise_least_squares_finds_the_truth_of_a_matched_scene():
+    scene = draw(3, JOINT, mismatched_share=0, arterial_share=0, **QUIET)
+    base, truth = (batch(scene)[k].numpy().swapaxes(1, 3) for k in ("base", "truth"))
+    inside = scene.mask.swapaxes(1, 2) & (truth[..., 0] > 5)
+    error = np.abs(base - truth)[inside]
+    assert scene.is_matched and not scene.is_arterial_fitted
+    assert np.median(error[:, 0] / truth[inside][:, 0]) < 0.005
+    assert np.median(error[:, 1]) < 0.02  # where tissues of different ATT mix, their mean
+
+
+def test_wrong_constants_move_the_signal_and_the_target():
+    matched, wrong = (
+        draw(4, JOINT, mismatched_share=share, arterial_share=0, **QUIET) for share in (0, 1)
+    )
+    assert matched.is_matched and not wrong.is_matched
+    assert np.abs(matched.clean - wrong.clean).max() > 0.05 * matched.clean.max()
+    found = batch(wrong)
+    inside = torch.as_tensor(wrong.mask)
+    error = (found["base"] - found["truth"]).abs()[:, 0][inside]
+    moved = np.abs(found["truth"][:, 0][inside].numpy() - wrong.cbf[wrong.mask])
+    assert error.median() < 0.05 < np.median(moved)
+
+
+def test_each_subject_has_constants_of_its_own():
+    real = draw_reality(np.random.default_rng(0), JOINT, 50)
+    assert real.t1_blood.shape == real.t1_tissue.shape == (50, 1, 1)
+    assert real.t1_blood.std() / JOINT.t1_blood_s == pytest.approx(0.06, rel=0.3)
+
+
+def test_arteries_show_and_are_fitted_together_more_often_than_not():
+    scenes = [draw(s, EARLY, mismatched_share=0, arterial_share=0.5, **QUIET) for s in range(24)]
+    fitted = [s.is_arterial_fitted for s in scenes]
+    assert 4 < sum(fitted) < 20
+    vsasl = PROTOCOLS["vsasl6"].acquisition(1)
+    assert not any(draw(s, vsasl, arterial_share=1).is_arterial_fitted for s in range(5))
+    bright = [np.percentile(s.clean[:, 0], 99.9) for s in scenes]
+    assert np.median(np.array(bright)[fitted]) > np.median(np.array(bright)[~np.array(fitted)])
+
+
+def test_numpy_and_torch_draw_the_same_truth():
+    here, there = (draw(5, JOINT, device, mismatched_share=1) for device in (None, "cpu"))
+    for name in ("clean", "cbf", "att", "noise_sd"):
+        one, other = getattr(here, name), getattr(there, name)
+        assert isinstance(other, torch.Tensor) and other.dtype == torch.float32
+        np.testing.assert_allclose(other.numpy(), one, rtol=1e-3, atol=1e-3 * np.abs(one).max())
+    noise = ((there.signal - there.clean) / there.noise_sd[:, None])[
+        there.mask[:, None].expand_as(there.signal)
+    ]
+    assert noise.std() == pytest.approx(1, abs=0.1)
+
+
+def test_a_batch_has_the_channels_of_the_network():
+    made = batch(draw(6))
+    assert made["channels"].shape == (6, len(CHANNELS), 32, 32)
+    assert {k: v.shape[1] for k, v in made.items() if k != "channels"} == dict.fromkeys(
+        ("base", "errors", "truth"), 2
+    )
+    assert all(torch.isfinite(v).all() for v in made.values())
+
+
+def test_a_batch_is_the_same_however_many_workers_make_it():
+    small = config(groups=1)
+    one, two = (list(islice(stream(small, 7, 3, n), 4)) for n in (1, 2))
+    for a, b in zip(one, two, strict=True):
+        assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_scenes_and_phantoms_need_no_torch():
+    script = """
+import sys
+import numpy as np
+from aslkit.config import DataConfig
+from aslkit.phantoms import brain_phantom
+from aslkit.scenes import draw_scene
+draw_scene(DataConfig(patch=16, patches_per_group=1), np.random.default_rng(0))
+brain_phantom("brain", 1, voxel_size_mm=20)
+print("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
