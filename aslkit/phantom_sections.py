@@ -1,0 +1,254 @@
+"""Findings on phantoms -> the sections of their report; a section without data is none."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from aslkit.agreement import Matrix, win_matrix
+from aslkit.benchmark import TRUTH, Example
+from aslkit.charts import Panel, draw_panels
+from aslkit.drawing import line_styles
+from aslkit.findings import MATCHED, Findings, Interval, Setting
+from aslkit.lesions import LESION_CLASSES
+from aslkit.metrics import Values
+from aslkit.pictures import Region, close_ups
+from aslkit.report import Section, Table
+from aslkit.scoring import BOUND, LEVELS, LS, QUANTITIES
+from aslkit.sections import (
+    DIGITS,
+    bland_altman_section,
+    coverage_panels,
+    map_section,
+    number,
+    percent,
+)
+
+ORIENTATION = "Axial slices, anterior up; the right of the brain is on the right (neurological)."
+TISSUE = "GM"  # the stratum of error curves and of regression dilution
+ERROR_BARS = {"coverage 95 %": 2, "CRPS": 1, "NLL": 2, "AUROC of large errors": 2}
+DILUTION = {"bias": 1, "slope": 2, "CCC": 2}
+CONTRAST = "GM/WM contrast recovered"
+
+
+def error_sections(f: Findings) -> list[Section]:
+    """Error against SNR, one picture per track."""
+    return [_error_section(f, track) for track in dict.fromkeys(s.track for s in f.main)]
+
+
+def versus_ls_section(f: Findings) -> list[Section]:
+    """Ratio to LS and win rate, with intervals, of every protocol."""
+    columns = ["protocol", "method"]
+    columns += [f"{q.heading} {x}" for q in QUANTITIES.values() for x in ("ratio", "wins")]
+    rows = [
+        [s.title, e]
+        + [
+            cell
+            for q in QUANTITIES
+            for cell in (
+                with_interval(f.figure(s, e, q, "MAE / LS")),
+                percent_with_interval(f.figure(s, e, q, "win rate")),
+            )
+        ]
+        for s in f.main
+        for e in f.present(s)
+        if e != LS
+    ]
+    text = (
+        f"SNR {f.snr:g}, whole brain. The ratio is the error over that of LS on the same data, "
+        "wins is the share of voxels that are closer to the truth; in brackets 95 % intervals "
+        "over subjects. A ratio whose interval reaches 1 is no difference."
+    )
+    return [Section("Against least squares", text, table=Table(columns, rows, 2))] if rows else []
+
+
+def map_sections(f: Findings, examples: Iterable[Example]) -> list[Section]:
+    """Maps side by side, one picture per shown setting."""
+    return [map_section(e, ORIENTATION) for e in _shown_examples(f, examples)]
+
+
+def lesion_sections(f: Findings, examples: Iterable[Example]) -> list[Section]:
+    """Lesions from close, one picture per shown setting whose example has any."""
+    sections = []
+    for example in _shown_examples(f, examples):
+        lesions = getattr(example, "lesions", None)
+        found = [] if lesions is None else [i for i in LESION_CLASSES if (lesions == i).any()]
+        if found:
+            regions = [Region(LESION_CLASSES[i], np.asarray(lesions == i)) for i in found]
+            text = (
+                "The slice that holds most of each kind of lesion, which is outlined. All "
+                f"columns of a row share one colour scale. {ORIENTATION}"
+            )
+            picture = close_ups(example.maps, example.mask, regions)
+            sections.append(Section(f"Lesions: {example.title}", text, picture))
+    return sections
+
+
+def strata_section(f: Findings) -> Section:
+    """Errors by tissue and lesion."""
+    columns = ["protocol", "where"] + [
+        f"{q.heading} {e}" for q in QUANTITIES.values() for e in f.estimators
+    ]
+    rows = [
+        [s.title, stratum]
+        + [
+            number(f.figure(s, e, q, "MAE", stratum)[0], DIGITS[q])
+            for q in QUANTITIES
+            for e in f.estimators
+        ]
+        for s in f.shown
+        for stratum in f.strata(s)
+    ]
+    return Section(
+        "Where the errors are",
+        f"Mean absolute error at SNR {f.snr:g}; CBF in ml/100 g/min, ATT in ms. 'brain' is "
+        "everything, lesions included; grey matter (GM), white matter (WM) and their boundary "
+        "are without lesions.",
+        table=Table(columns, rows, n_text=2),
+    )
+
+
+def agreement_sections(f: Findings, examples: Iterable[Example]) -> list[Section]:
+    """Bland-Altman against the truth, in the first shown setting."""
+    return [
+        bland_altman_section(e, TRUTH, e.mask & (e.maps[TRUTH].cbf > 5))
+        for e in _shown_examples(f, examples)[:1]
+    ]
+
+
+def reliability_section(f: Findings) -> Section:
+    """Reliability diagrams of the error bars, and how sharp they are."""
+    lines = {
+        f"{QUANTITIES[q].heading}, {s.title}": {
+            e: [f.figure(s, e, q, f"coverage {100 * level:.0f} %")[0] for level in LEVELS]
+            for e in f.present(s)
+        }
+        for s in f.shown
+        for q in QUANTITIES
+    }
+    text = (
+        f"SNR {f.snr:g}, whole brain: share of voxels whose truth lies within the interval that "
+        "the reported standard deviation promises. On the thin line error bars are right, below "
+        "it too small, above it too large. The table adds how sharp they are."
+    )
+    return Section(
+        "Can the error bars be trusted?",
+        text,
+        draw_panels(coverage_panels(lines), line_styles(f.estimators), n_columns=4),
+        _figures_table(f, ERROR_BARS, "brain"),
+    )
+
+
+def win_sections(f: Findings) -> list[Section]:
+    """Who is closer to the truth how often, every estimator against every other."""
+    matrices = [_matrix(f, s, q) for s in f.shown for q in QUANTITIES]
+    found = [m for m in matrices if np.isfinite(m.shares).any()]
+    text = (
+        f"SNR {f.snr:g}, whole brain: share of voxels in which the method of the row is closer "
+        "to the truth than the method of the column, below it the 95 % interval over subjects. "
+        "Purple: the row wins; orange: it loses."
+    )
+    return [Section("Who is closer to the truth?", text, win_matrix(found))] if found else []
+
+
+def dilution_section(f: Findings) -> Section:
+    """Bias and flattening of contrasts."""
+    table = _figures_table(f, DILUTION, TISSUE)
+    rows = [
+        [*row, number(f.figure(s, e, "cbf", CONTRAST)[0], 2)]
+        for row, (s, e) in zip(table.rows, _shown_pairs(f), strict=True)
+    ]
+    return Section(
+        "Bias and flattened contrast",
+        f"Grey matter at SNR {f.snr:g}. The slope of the estimate on the truth is 1 where "
+        "contrasts are kept and smaller where they are flattened (regression dilution); CCC is "
+        "Lin's concordance. The last column is the ratio of mean CBF in grey and white matter "
+        "over the true ratio.",
+        table=Table([*table.columns, "GM/WM CBF"], rows, n_text=2),
+    )
+
+
+def with_interval(figure: Interval) -> str:
+    """0.73 [0.71-0.75], or without brackets where there is no interval."""
+    value, low, high = figure
+    return f"{value:.2f} [{low:.2f}-{high:.2f}]" if np.isfinite(low) else number(value, 2)
+
+
+def percent_with_interval(figure: Interval, between: str = " ") -> str:
+    """65 % [63-67], likewise; `between` goes in front of the bracket."""
+    value, low, high = figure
+    own = percent(value)
+    return f"{own}{between}[{100 * low:.0f}-{100 * high:.0f}]" if np.isfinite(low) else own
+
+
+def _error_section(f: Findings, track: str) -> Section:
+    names = [BOUND, *f.estimators]
+    panels = [
+        Panel(
+            f"{QUANTITIES[q].heading}, {s.protocol}",
+            "SNR",
+            f"error [{QUANTITIES[q].unit}]",
+            {e: f.over_snr(s, e, q, "MAE", TISSUE) for e in names},
+            f.snrs,
+            "xy",
+        )
+        for s in f.main
+        if s.track == track
+        for q in f.quantities(s)
+    ]
+    knowledge = (
+        "Estimators know the physical constants of the simulation."
+        if track == MATCHED
+        else "Estimators assume nominal constants; every simulated subject has others."
+    )
+    return Section(
+        f"Error against SNR, {track} track",
+        f"Mean absolute error in grey matter, both axes logarithmic. {knowledge} Bands are 95 % "
+        "intervals over subjects; the dotted line is the Cramér-Rao bound.",
+        draw_panels(panels, line_styles(names), n_columns=4),
+    )
+
+
+def _shown_examples(f: Findings, examples: Iterable[Example]) -> list[Example]:
+    """The examples of the shown settings at the shown SNR."""
+    own = {
+        (Setting(*(str(e.condition[k]) for k in ("phantoms", "track", "protocol"))), snr): e
+        for e in examples
+        if (snr := float(e.condition["snr"])) == f.snr
+    }
+    return [own[s, f.snr] for s in f.shown if (s, f.snr) in own]
+
+
+def _shown_pairs(f: Findings) -> list[tuple[Setting, str]]:
+    return [(s, e) for s in f.shown for e in f.present(s)]
+
+
+def _figures_table(f: Findings, metrics: dict[str, int], stratum: str) -> Table:
+    """Metrics (with their decimals) of both quantities by shown setting and estimator."""
+    known = [
+        (q, m)
+        for q in QUANTITIES
+        for m in metrics
+        if any(np.isfinite(f.figure(s, e, q, m, stratum)[0]) for s, e in _shown_pairs(f))
+    ]
+
+    def cell(s: Setting, e: str, q: str, m: str) -> str:
+        value = f.figure(s, e, q, m, stratum)[0]
+        return percent(value) if m.startswith("coverage") else number(value, metrics[m])
+
+    rows = [[s.title, e, *(cell(s, e, q, m) for q, m in known)] for s, e in _shown_pairs(f)]
+    headings = [f"{QUANTITIES[q].heading} {m}" for q, m in known]
+    return Table(["protocol", "method", *headings], rows, n_text=2)
+
+
+def _matrix(f: Findings, setting: Setting, quantity: str) -> Matrix:
+    names = f.present(setting)
+    figures = [
+        [f.figure(setting, row, quantity, f"win rate over {column}") for column in names]
+        for row in names
+    ]
+    texts = [
+        ["" if i == j else percent_with_interval(x, "\n") for j, x in enumerate(row)]
+        for i, row in enumerate(figures)
+    ]
+    shares: Values = np.array([[x[0] for x in row] for row in figures])
+    return Matrix(f"{QUANTITIES[quantity].heading}, {setting.title}", names, shares, texts)
