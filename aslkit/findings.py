@@ -30,7 +30,7 @@ class Setting:
     @property
     def title(self) -> str:
         """The protocol, and the track where it is not the matched one."""
-        return self.protocol if self.track == MATCHED else f"{self.protocol}, {self.track}"
+        return self.protocol if self.track == MATCHED else f"{self.protocol} ({self.track})"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from aslkit import phantom_sections as sections
 from aslkit.benchmark import Benchmark
 from aslkit.drawing import LS_ORACLE, SMOOTHED_LS
 from aslkit.findings import Findings, Setting
-from aslkit.report import Report, Section, Table
+from aslkit.report import Report, Table
 from aslkit.robustness_sections import (
     field_of_view_sections,
     scale_sections,
@@ -48,20 +48,19 @@ def phantom_report(benchmark: Benchmark, facts: Mapping[str, str]) -> Report:
         f"{f.main[0].phantoms} phantoms whose perfusion is known. All methods saw the same noisy "
         f"data. Pictures show SNR {f.snr:g} and {listed([s.title for s in f.shown])}; "
         "results.tsv holds everything.",
+        *summary(f),
     ]
-    in_words = [Section("In words", "\n".join(summary(f)))] if f.models else []
     return Report(
         "Validation on phantoms",
         lead,
         phantom_headline(benchmark),
         _glossary(f),
         [
-            *in_words,
             *sections.error_sections(f),
-            *sections.versus_ls_section(f),
             *sections.map_sections(f, benchmark.examples),
             *sections.lesion_sections(f, benchmark.examples),
             sections.strata_section(f),
+            *sections.versus_ls_section(f),
             *sections.agreement_sections(f, benchmark.examples),
             sections.reliability_section(f),
             *sections.win_sections(f),

@@ -24,23 +24,26 @@ NARROWEST = 20  # voxels that a close-up is wide at least
 class Panel:
     """How one map is drawn: field of ParameterMaps, heading with unit, colours, tick step.
 
-    An error panel shows the difference from the truth, on a scale symmetric about 0.
+    The scale ends at most `reach` times above what the calmest estimator needs, so that the
+    outliers of another do not darken it. An error panel shows the difference from the truth, on a
+    scale symmetric about 0.
     """
 
     name: str
     heading: str
     colours: str
     step: float
+    reach: float = 1.5
     is_error: bool = False
 
 
 PANELS = (
     Panel("cbf", "CBF\n[ml/100 g/min]", "inferno", 10.0),
-    Panel("cbf", "error of CBF\n[ml/100 g/min]", "RdBu_r", 2.0, is_error=True),
-    Panel("cbf_std", "sd of CBF\n[ml/100 g/min]", "cividis", 2.0),
+    Panel("cbf", "error of CBF\n[ml/100 g/min]", "RdBu_r", 2.0, 2.0, is_error=True),
+    Panel("cbf_std", "sd of CBF\n[ml/100 g/min]", "cividis", 2.0, 2.0),
     Panel("att", "ATT [s]", "viridis", 0.5),
-    Panel("att", "error of ATT [s]", "RdBu_r", 0.1, is_error=True),
-    Panel("att_std", "sd of ATT [s]", "cividis", 0.1),
+    Panel("att", "error of ATT [s]", "RdBu_r", 0.1, 2.0, is_error=True),
+    Panel("att_std", "sd of ATT [s]", "cividis", 0.1, 2.0),
 )
 CLOSE_PANELS = (PANELS[0], PANELS[3])
 
@@ -152,7 +155,7 @@ def _draw_row(
     figure: Figure, axes: Sequence[Axes], panel: Panel, images: Sequence[FloatImage]
 ) -> None:
     """One quantity by all estimators with one colour bar; what is 0 everywhere stays empty."""
-    top = _top(images, panel.step)
+    top = _top(images, panel)
     drawn: AxesImage | None = None
     for ax, image in zip(axes, images, strict=True):
         ax.set_axis_off()
@@ -177,13 +180,10 @@ def _draw_row(
         bar.outline.set_visible(False)
 
 
-def _top(images: Sequence[FloatImage], step: float) -> float:
-    """Upper end of the scale that all images of a row share, a multiple of the step.
-
-    The calmest image counts most, so that one estimator's outliers do not darken the others.
-    """
+def _top(images: Sequence[FloatImage], panel: Panel) -> float:
+    """Upper end of the scale that all images of a row share, a multiple of the panel's step."""
     tops = [
         np.nanpercentile(np.abs(i), TOP_PERCENTILE) for i in images if np.nanmax(np.abs(i)) > 0
     ]
-    top = min(max(tops), 1.5 * min(tops)) if tops else step
-    return float(max(np.ceil(top / step), 1) * step)
+    top = min(max(tops), panel.reach * min(tops)) if tops else panel.step
+    return float(max(np.ceil(top / panel.step), 1) * panel.step)

@@ -89,11 +89,11 @@ def coverage_panels(lines: Mapping[str, Mapping[str, Sequence[float]]]) -> list[
         Panel(
             title,
             "nominal interval [%]",
-            "truth inside it [%]",
+            "share inside it [%]",
             {e: as_points(zip(nominal, 100 * np.array(m), strict=True)) for e, m in own.items()},
             x_ticks=nominal,
             ideal=[(45, 45), (100, 100)],
-            y_limits=(lowest, 100),
+            y_limits=(lowest, 101),
         )
         for title, own in lines.items()
     ]
