@@ -58,10 +58,9 @@ def bland_altman(
     )
     for axes, (quantity, reference) in zip(grid, references.items(), strict=True):
         shown = QUANTITIES[quantity]
-        differences = {name: e[quantity] - reference for name, e in estimates.items()}
-        extent = _extent(reference, np.concatenate(list(differences.values())))
-        for ax, (name, difference) in zip(axes, differences.items(), strict=True):
-            _density(ax, reference, difference, extent)
+        extent = _extent(reference, [e[quantity] for e in estimates.values()])
+        for ax, (name, estimate) in zip(axes, estimates.items(), strict=True):
+            _density(ax, reference, estimate[quantity] - reference, extent)
             ax.set(title=name, xlabel=f"{shown.heading}, {reference_name} [{shown.unit}]")
             tidy(ax)
         axes[0].set_ylabel(f"{shown.heading}, estimate - {reference_name}\n[{shown.unit}]")
@@ -83,16 +82,18 @@ def win_matrix(matrices: Sequence[Matrix]) -> bytes:
     return to_png(figure)
 
 
-def _extent(reference: Values, differences: Values) -> tuple[float, float, float, float]:
+def _extent(reference: Values, estimates: Sequence[Values]) -> tuple[float, float, float, float]:
     """Limits of x and, symmetric about 0, of y."""
-    spread = np.percentile(np.abs(differences), CENTRAL) + 1e-6
-    low, high = np.percentile(reference, [100 - CENTRAL, CENTRAL])
+    spread = np.nanpercentile(np.abs(np.stack(estimates) - reference), CENTRAL) + 1e-6
+    low, high = np.nanpercentile(reference, [100 - CENTRAL, CENTRAL])
     return float(low), float(max(high, low + 1e-6)), -float(spread), float(spread)
 
 
 def _density(
     ax: Axes, reference: Values, difference: Values, extent: tuple[float, float, float, float]
 ) -> None:
+    is_known = np.isfinite(difference)
+    reference, difference = reference[is_known], difference[is_known]
     ax.hexbin(
         reference, difference, gridsize=45, extent=extent, bins="log", cmap="Blues", linewidths=0.1
     )

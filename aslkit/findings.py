@@ -2,19 +2,21 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from aslkit.charts import Points
 from aslkit.drawing import is_model
-from aslkit.scoring import BOUND, QUANTITIES, Record
+from aslkit.scoring import BOUND, Record
 
 MATCHED = "matched"
-TYPICAL_SNR = 5.0  # eight averages in vivo; pictures and tables show the simulated SNR next to it
+TYPICAL_SNR = 5.0  # of scans in vivo, from 2 to 8 averages; one SNR near it stands for all
 N_SHOWN = 2  # protocols of each track that are shown in pictures and long tables
 
+Key = tuple["Setting", float, str, str, str, str]  # SNR, estimator, stratum, quantity, metric
 Interval = tuple[float, float, float]  # value, lower and upper end of its 95 % interval
 NOTHING: Interval = (math.nan, math.nan, math.nan)
 
@@ -69,9 +71,13 @@ class Findings:
 
     def __init__(self, table: Sequence[Record]) -> None:
         self._figures = {self._key(r): r for r in table}
-        self.settings = list(dict.fromkeys(key[0] for key in self._figures))
+        self._errors: dict[Setting, list[Key]] = {}
+        for key in self._figures:
+            if key[5] == "MAE":
+                self._errors.setdefault(key[0], []).append(key)
+        self.settings = list(self._errors)
         self.snrs = sorted({key[1] for key in self._figures})
-        self.snr = min(self.snrs, key=lambda s: abs(math.log(s / TYPICAL_SNR)))
+        self.snr = most_typical(self.snrs)
         found = dict.fromkeys(key[2] for key in self._figures)
         self.estimators = sorted((e for e in found if e != BOUND), key=is_model)
 
@@ -80,39 +86,34 @@ class Findings:
         """The estimators that are judged."""
         return [e for e in self.estimators if is_model(e)]
 
-    @property
+    @cached_property
     def main(self) -> list[Setting]:
         """The settings of the first kind of phantoms."""
         return [s for s in self.settings if s.phantoms == self.settings[0].phantoms]
 
-    @property
+    @cached_property
     def shown(self) -> list[Setting]:
         """The first protocols of each track that tell CBF and ATT."""
-        chosen: list[Setting] = []
-        for track in dict.fromkeys(s.track for s in self.main):
-            own = [s for s in self.main if s.track == track and self.has_att(s)]
-            chosen += own[:N_SHOWN]
-        return chosen
+        tracks = dict.fromkeys(s.track for s in self.main)
+        several = [s for s in self.main if self.has_att(s)]
+        return [s for t in tracks for s in [s for s in several if s.track == t][:N_SHOWN]]
 
     def has_att(self, setting: Setting) -> bool:
         """Whether the protocol has several delays."""
-        return len(self.quantities(setting)) > 1
+        return "att" in self.quantities(setting)
 
     def quantities(self, setting: Setting) -> list[str]:
         """What was scored in this setting."""
-        found = {key[4] for key in self._figures if key[0] == setting}
-        return [q for q in QUANTITIES if q in found]
+        return list(dict.fromkeys(key[4] for key in self._errors[setting]))
 
     def present(self, setting: Setting) -> list[str]:
         """The estimators that met this setting."""
-        found = {key[2] for key in self._figures if key[0] == setting and key[5] == "MAE"}
+        found = {key[2] for key in self._errors[setting]}
         return [e for e in self.estimators if e in found]
 
     def strata(self, setting: Setting) -> list[str]:
         """Where errors were averaged."""
-        return list(
-            dict.fromkeys(key[3] for key in self._figures if key[0] == setting and key[5] == "MAE")
-        )
+        return list(dict.fromkeys(key[3] for key in self._errors[setting]))
 
     def figure(
         self,
@@ -142,14 +143,14 @@ class Findings:
         )
 
     def swept(self, pattern: str) -> list[Sweep]:
-        """CBF's figures whose metric holds a number, as lines over it.
+        """CBF's figures of the shown settings whose metric holds a number, as lines over it.
 
         `pattern` matches the metric; its first group is the number.
         """
         found: dict[tuple[Setting, float], dict[str, list[tuple[float, ...]]]] = {}
         for (setting, snr, estimator, _, quantity, metric), row in self._figures.items():
             match = re.fullmatch(pattern, metric)
-            if match and quantity == "cbf":
+            if match and quantity == "cbf" and setting in self.shown:
                 point = float(match[1]), float(row["value"]), math.nan, math.nan
                 found.setdefault((setting, snr), {}).setdefault(estimator, []).append(point)
         return [
@@ -158,9 +159,14 @@ class Findings:
         ]
 
     @staticmethod
-    def _key(row: Record) -> tuple[Setting, float, str, str, str, str]:
+    def _key(row: Record) -> Key:
         setting = Setting(str(row["phantoms"]), str(row["track"]), str(row["protocol"]))
         estimator, stratum, quantity, metric = (
             str(row[k]) for k in ("estimator", "stratum", "quantity", "metric")
         )
         return setting, float(row["snr"]), estimator, stratum, quantity, metric
+
+
+def most_typical(snrs: Iterable[float]) -> float:
+    """The one whose ratio to that of scans in vivo is nearest to 1."""
+    return min(snrs, key=lambda snr: abs(math.log(snr / TYPICAL_SNR)))

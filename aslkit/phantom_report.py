@@ -8,7 +8,7 @@ from aslkit import phantom_sections as sections
 from aslkit.benchmark import Benchmark
 from aslkit.drawing import LS_ORACLE, SMOOTHED_LS
 from aslkit.findings import Findings, Setting
-from aslkit.report import Report, Table
+from aslkit.report import Report, Section, Table
 from aslkit.robustness_sections import (
     field_of_view_sections,
     scale_sections,
@@ -42,12 +42,13 @@ HEADLINE_LEAVES_OUT = (LS_ORACLE,)
 def phantom_report(benchmark: Benchmark, facts: Mapping[str, str]) -> Report:
     """Report of a run against the truth of simulated brains."""
     f = Findings(benchmark.records)
-    n_subjects = max(int(r["n_subjects"]) for r in benchmark.records)
+    kind = f.main[0].phantoms
+    n_subjects = max(int(r["n_subjects"]) for r in benchmark.records if r["phantoms"] == kind)
     lead = [
-        f"{listed([*f.models, 'least squares (LS)'])} on simulated scans of {n_subjects} "
-        f"{f.main[0].phantoms} phantoms whose perfusion is known. All methods saw the same noisy "
-        f"data. Pictures show SNR {f.snr:g} and {listed([s.title for s in f.shown])}; "
-        "results.tsv holds everything.",
+        f"{listed([*f.models, 'least squares (LS)'])} on simulated scans of {n_subjects} {kind} "
+        "phantoms whose perfusion is known. All methods saw the same noisy data. What cannot "
+        f"show everything shows SNR {f.snr:g} and {listed([s.title for s in f.shown])}; "
+        "results.tsv holds the rest.",
         *summary(f),
     ]
     return Report(
@@ -68,6 +69,7 @@ def phantom_report(benchmark: Benchmark, facts: Mapping[str, str]) -> Report:
             *scale_sections(f),
             *field_of_view_sections(f),
             *single_delay_sections(f),
+            *_other_phantoms(f),
             speed_section(benchmark),
         ],
         benchmark.gates,
@@ -78,22 +80,7 @@ def phantom_report(benchmark: Benchmark, facts: Mapping[str, str]) -> Report:
 def phantom_headline(benchmark: Benchmark) -> Table:
     """Error of every method and its ratio to LS, at up to three SNRs, one line per method."""
     f = Findings(benchmark.records)
-    snrs = _spread(f.snrs, N_HEADLINE_SNRS)
-    fields = [k for k in ("phantoms", "track") if len({getattr(s, k) for s in f.settings}) > 1]
-    fields.append("protocol")
-    columns = [*fields, "method", *(f"{q.upper()} SNR {s:g}" for q in QUANTITIES for s in snrs)]
-    rows = [
-        [*(getattr(s, k) for k in fields), e]
-        + [_error_and_ratio(f, s, e, q, snr) for q in QUANTITIES for snr in snrs]
-        for s in f.settings
-        for e in f.present(s)
-        if e not in HEADLINE_LEAVES_OUT
-    ]
-    caption = (
-        "Mean absolute error over the brain and, in brackets, its ratio to that of least squares "
-        "(LS). CBF in ml/100 g/min, ATT in ms."
-    )
-    return Table(columns, rows, len(fields) + 1, caption)
+    return _errors_table(f, f.main)
 
 
 def summary(f: Findings) -> list[str]:
@@ -140,17 +127,39 @@ def _range(values: Sequence[float], digits: int) -> str:
     return " to ".join(dict.fromkeys(number(float(v), digits) for v in ends))
 
 
+def _other_phantoms(f: Findings) -> list[Section]:
+    """The errors in the other kinds of phantoms, measured in the shown ways."""
+    shown = {(s.track, s.protocol) for s in f.shown}
+    others = [s for s in f.settings if s not in f.main and (s.track, s.protocol) in shown]
+    text = "Flat shapes and other phantoms, scored in the same way."
+    return [Section("Other phantoms", text, table=_errors_table(f, others))] if others else []
+
+
+def _errors_table(f: Findings, settings: Sequence[Setting]) -> Table:
+    """Error and ratio to LS at up to three SNRs, a line per method."""
+    snrs = f.snrs if len(f.snrs) <= N_HEADLINE_SNRS else sorted({f.snrs[0], f.snr, f.snrs[-1]})
+    fields = [k for k in ("phantoms", "track") if len({getattr(s, k) for s in settings}) > 1]
+    fields.append("protocol")
+    columns = [*fields, "method", *(f"{q.upper()} SNR {s:g}" for q in QUANTITIES for s in snrs)]
+    rows = [
+        [*(getattr(s, k) for k in fields), e]
+        + [_error_and_ratio(f, s, e, q, snr) for q in QUANTITIES for snr in snrs]
+        for s in settings
+        for e in f.present(s)
+        if e not in HEADLINE_LEAVES_OUT
+    ]
+    caption = (
+        "Mean absolute error over the brain and, in brackets, its ratio to that of least squares "
+        "(LS). CBF in ml/100 g/min, ATT in ms."
+    )
+    return Table(columns, rows, len(fields) + 1, caption)
+
+
 def _error_and_ratio(f: Findings, setting: Setting, estimator: str, q: str, snr: float) -> str:
     error, _, _ = f.figure(setting, estimator, q, "MAE", snr=snr)
     ratio = error / f.figure(setting, LS, q, "MAE", snr=snr)[0]
     own = number(error, DIGITS[q])
     return f"{own} ({ratio:.2f})" if np.isfinite(ratio) else own
-
-
-def _spread(values: Sequence[float], n: int) -> list[float]:
-    """Up to n of the values, the first, the last, and between them."""
-    chosen = np.linspace(0, len(values) - 1, min(n, len(values))).round().astype(int)
-    return [values[i] for i in chosen]
 
 
 def _glossary(f: Findings) -> dict[str, str]:

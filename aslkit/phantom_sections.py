@@ -8,7 +8,7 @@ from aslkit.agreement import Matrix, win_matrix
 from aslkit.benchmark import TRUTH, Example
 from aslkit.charts import Panel, draw_panels
 from aslkit.drawing import line_styles
-from aslkit.findings import MATCHED, Findings, Interval, Setting
+from aslkit.findings import MATCHED, Findings, Interval, Setting, most_typical
 from aslkit.lesions import LESION_CLASSES
 from aslkit.metrics import Values
 from aslkit.pictures import Region, close_ups
@@ -212,13 +212,12 @@ def _error_section(f: Findings, track: str) -> Section:
 
 
 def _shown_examples(f: Findings, examples: Iterable[Example]) -> list[Example]:
-    """The examples of the shown settings at the shown SNR."""
-    own = {
-        (Setting(*(str(e.condition[k]) for k in ("phantoms", "track", "protocol"))), snr): e
-        for e in examples
-        if (snr := float(e.condition["snr"])) == f.snr
-    }
-    return [own[s, f.snr] for s in f.shown if (s, f.snr) in own]
+    """Of every shown setting, the example of the most typical SNR."""
+    own: dict[Setting, dict[float, Example]] = {s: {} for s in f.shown}
+    for e in examples:
+        setting = Setting(*(str(e.condition[k]) for k in ("phantoms", "track", "protocol")))
+        own.get(setting, {}).setdefault(float(e.condition["snr"]), e)
+    return [found[most_typical(found)] for found in own.values() if found]
 
 
 def _shown_pairs(f: Findings) -> list[tuple[Setting, str]]:

@@ -132,6 +132,7 @@ def test_the_headline_shows_three_snrs_of_many_and_names_tracks_only_if_there_ar
     rows = [r for snr in (1.0, 3.0, 5.0, 10.0, 30.0) for r in scored(snr=snr)]
     table = phantom_headline(benchmark(rows + scored(track="mismatched")))
     assert list(table.columns[:5]) == ["track", "protocol", "method", "CBF SNR 1", "CBF SNR 5"]
+    assert table.columns[5] == "CBF SNR 30"
     assert [r[0] for r in table.rows] == ["matched", "matched", "mismatched", "mismatched"]
 
 
@@ -162,6 +163,28 @@ def test_pictures_show_the_first_protocols_of_each_track_near_the_snr_of_eight_a
         "joint6 (mismatched)",
         "pcasl6 (mismatched)",
     ]
+
+
+def test_other_kinds_of_phantoms_have_a_table_of_their_own():
+    found = benchmark(scored() + scored(phantoms="plan") + scored(protocol="pcasl5"))
+    assert [r[0] for r in phantom_headline(found).rows] == ["pcasl6"] * 2 + ["pcasl5"] * 2
+    (other,) = (s for s in phantom_report(found, {}).sections if s.heading == "Other phantoms")
+    assert [list(r[:3]) for r in other.table.rows] == [
+        ["pcasl6", LS, "4.00 (1.00)"],
+        ["pcasl6", NET, "2.00 (0.50)"],
+    ]
+
+
+def test_of_several_example_snrs_the_most_typical_is_pictured():
+    f = Findings(scored())
+    noisy, typical = example(snr=1.0), example(snr=8.0)
+    assert phantom_sections._shown_examples(f, [noisy, typical]) == [typical]
+
+
+def test_a_voxel_without_an_estimate_is_left_out_of_the_agreement():
+    ax = Figure().subplots()
+    agreement._density(ax, np.arange(3.0), np.array([1.0, NAN, 3.0]), (0, 3, -5, 5))
+    assert ax.texts[0].get_text() == "+2 ± 1.96"
 
 
 def test_opponents_come_before_models_in_every_table():
