@@ -126,7 +126,7 @@ def _cells(ax: Axes, matrix: Matrix) -> None:
     ax.imshow(matrix.shares, cmap="PuOr", vmin=0, vmax=1, aspect="auto")
     for row, texts in enumerate(matrix.texts):
         for column, text in enumerate(texts):
-            is_dark = abs(matrix.shares[row, column] - 0.5) > 0.35
+            is_dark = abs(matrix.shares[row, column] - 0.5) > 0.27
             colour = "white" if is_dark else INK
             ax.text(column, row, text, ha="center", va="center", color=colour, fontsize=TICK_SIZE)
     places = range(len(matrix.names))

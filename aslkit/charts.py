@@ -70,10 +70,10 @@ def _draw(ax: Axes, panel: Panel, styles: Mapping[str, Style]) -> None:
             ax.fill_between(
                 x, low, high, color=str(styles[name]["color"]), alpha=0.18, linewidth=0
             )
+    if panel.y_limits:
+        ax.set_ylim(panel.y_limits)
     for axis in panel.logarithmic:
         logarithmic(ax, axis)
     ax.set_xticks(panel.x_ticks, [f"{t:g}" for t in panel.x_ticks])
     ax.set(title=panel.title, xlabel=panel.xlabel, ylabel=panel.ylabel)
-    if panel.y_limits:
-        ax.set_ylim(panel.y_limits)
     tidy(ax)

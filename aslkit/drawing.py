@@ -71,11 +71,17 @@ def tidy(ax: Axes) -> None:
 
 
 def logarithmic(ax: Axes, axis: str) -> None:
-    """A logarithmic axis, "x" or "y", with plain numbers at 1, 2 and 5 or only at decades."""
+    """A logarithmic axis, "x" or "y", with plain numbers at 1, 2 and 5 or only at decades.
+
+    Its limits are moved outwards to the next such number where they would hold fewer than two.
+    """
     ax.set(**{f"{axis}scale": "log"})
     low, high = ax.get_xlim() if axis == "x" else ax.get_ylim()
     factors = (1, 2, 5) if high / low < 500 else (1,)
     ticks = [f * 10.0**e for e in range(-9, 7) for f in factors]
+    if sum(low <= t <= high for t in ticks) < 2:
+        low, high = max(t for t in ticks if t <= low), min(t for t in ticks if t >= high)
+        ax.set(**{f"{axis}lim": (low, high)})
     shown = [t for t in ticks if low <= t <= high]
     of_axis = ax.xaxis if axis == "x" else ax.yaxis
     of_axis.set_major_locator(FixedLocator(shown))

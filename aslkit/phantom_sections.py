@@ -1,6 +1,7 @@
 """Findings on phantoms -> the sections of their report; a section without data is none."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
@@ -212,12 +213,14 @@ def _error_section(f: Findings, track: str) -> Section:
 
 
 def _shown_examples(f: Findings, examples: Iterable[Example]) -> list[Example]:
-    """Of every shown setting, the example of the most typical SNR."""
+    """Of every shown setting, the example of the most typical SNR, maps ordered as in tables."""
     own: dict[Setting, dict[float, Example]] = {s: {} for s in f.shown}
     for e in examples:
         setting = Setting(*(str(e.condition[k]) for k in ("phantoms", "track", "protocol")))
         own.get(setting, {}).setdefault(float(e.condition["snr"]), e)
-    return [found[most_typical(found)] for found in own.values() if found]
+    chosen = [found[most_typical(found)] for found in own.values() if found]
+    names = (TRUTH, *f.estimators)
+    return [replace(e, maps={n: e.maps[n] for n in names if n in e.maps}) for e in chosen]
 
 
 def _shown_pairs(f: Findings) -> list[tuple[Setting, str]]:

@@ -97,9 +97,15 @@ def _slope_panel(sweep: Sweep) -> Panel:
 
 def _deviation_panel(sweep: Sweep) -> Panel:
     lines = {e: np.maximum(p * PERCENT, FLOOR_PERCENT) for e, p in sweep.lines.items()}
-    label = "95th percentile [%]"
+    _, high = _limits(lines, 0.0, 1.0)
     return Panel(
-        f"Deviation, {sweep.title}", "factor k on the signal", label, lines, sweep.xs, "xy"
+        f"Deviation, {sweep.title}",
+        "factor k on the signal",
+        "95th percentile [%]",
+        lines,
+        sweep.xs,
+        "xy",
+        y_limits=(FLOOR_PERCENT / 1.5, 1.5 * high),
     )
 
 

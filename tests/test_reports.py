@@ -177,8 +177,24 @@ def test_other_kinds_of_phantoms_have_a_table_of_their_own():
 
 def test_of_several_example_snrs_the_most_typical_is_pictured():
     f = Findings(scored())
-    noisy, typical = example(snr=1.0), example(snr=8.0)
-    assert phantom_sections._shown_examples(f, [noisy, typical]) == [typical]
+    (shown,) = phantom_sections._shown_examples(f, [example(snr=1.0), example(snr=8.0)])
+    assert shown.condition["snr"] == 8
+
+
+def test_maps_are_ordered_as_tables_are():
+    given_order = example()
+    backwards = replace(given_order, maps=dict(reversed(given_order.maps.items())))
+    (shown,) = phantom_sections._shown_examples(Findings(scored()), [backwards])
+    assert list(shown.maps) == [TRUTH, LS, NET]
+
+
+def test_an_axis_without_a_round_number_is_widened_to_two():
+    panel = charts.Panel(
+        "t", "x", "y", {LS: np.array([[1, 0.021, NAN, NAN], [2, 0.023, NAN, NAN]])}, [1], "y"
+    )
+    ax = Figure().subplots()
+    charts._draw(ax, panel, line_styles([LS]))
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["0.02", "0.05"]
 
 
 def test_a_voxel_without_an_estimate_is_left_out_of_the_agreement():
