@@ -140,7 +140,7 @@ def _other_phantoms(f: Findings) -> list[Section]:
 def _errors_table(f: Findings, settings: Sequence[Setting]) -> Table:
     """Error and ratio to LS at up to three SNRs, a line per method."""
     snrs = f.snrs if len(f.snrs) <= N_HEADLINE_SNRS else sorted({f.snrs[0], f.snr, f.snrs[-1]})
-    fields = [k for k in ("phantoms", "track") if len({getattr(s, k) for s in settings}) > 1]
+    fields = [k for k in ("track", "phantoms") if len({getattr(s, k) for s in settings}) > 1]
     fields.append("protocol")
     columns = [*fields, "method", *(f"{q.upper()} SNR {s:g}" for q in QUANTITIES for s in snrs)]
     rows = [
