@@ -44,11 +44,11 @@ def phantom_report(benchmark: Benchmark, facts: Mapping[str, str]) -> Report:
     f = Findings(benchmark.records)
     kind = f.main[0].phantoms
     n_subjects = max(int(r["n_subjects"]) for r in benchmark.records if r["phantoms"] == kind)
+    shown = listed([s.title for s in f.shown or f.main])
     lead = [
         f"{listed([*f.models, 'least squares (LS)'])} on simulated scans of {n_subjects} {kind} "
         "phantoms whose perfusion is known. All methods saw the same noisy data. Most pictures "
-        f"and tables show SNR {f.snr:g} with {listed([s.title for s in f.shown])}; results.tsv "
-        "holds the rest.",
+        f"and tables show SNR {f.snr:g} with {shown}; results.tsv holds the rest.",
         *summary(f),
     ]
     return Report(
@@ -60,12 +60,12 @@ def phantom_report(benchmark: Benchmark, facts: Mapping[str, str]) -> Report:
             *sections.error_sections(f),
             *sections.map_sections(f, benchmark.examples),
             *sections.lesion_sections(f, benchmark.examples),
-            sections.strata_section(f),
+            *sections.strata_sections(f),
             *sections.versus_ls_section(f),
             *sections.agreement_sections(f, benchmark.examples),
-            sections.reliability_section(f),
+            *sections.reliability_sections(f),
             *sections.win_sections(f),
-            sections.dilution_section(f),
+            *sections.dilution_sections(f),
             *scale_sections(f),
             *field_of_view_sections(f),
             *single_delay_sections(f),
@@ -90,11 +90,12 @@ def summary(f: Findings) -> list[str]:
         f"{model}, {track} track: {' '.join(_verdict(f, model, settings))}"
         for model in f.models
         for track, settings in tracks.items()
+        if any(model in f.present(s) for s in settings)
     ]
 
 
 def _verdict(f: Findings, model: str, settings: Sequence[Setting]) -> Iterator[str]:
-    """How large the error is, where LS is better, how often smoothed LS is, and the error bars."""
+    """How large the error is, where LS is better, who else is, and whether error bars hold."""
 
     def spread(metric: str, factor: int = 1) -> list[str]:
         of = {q: [factor * f.figure(s, model, q, metric)[0] for s in settings] for q in QUANTITIES}

@@ -28,6 +28,7 @@ ORIENTATION = "Axial slices, anterior up; the right of the brain is on the right
 TISSUE = "GM"  # the stratum of error curves and of regression dilution
 ERROR_BARS = {"coverage 95 %": 2, "CRPS": 1, "NLL": 2, "AUROC of large errors": 2}
 DILUTION = {"bias": 1, "slope": 2, "CCC": 2}
+PERFUSED = 5.0  # [ml/100 g/min] of the truth; where less, ATT means nothing
 CONTRAST = "GM/WM contrast recovered"
 
 
@@ -46,8 +47,8 @@ def versus_ls_section(f: Findings) -> list[Section]:
             cell
             for q in QUANTITIES
             for cell in (
-                with_interval(f.figure(s, e, q, "MAE / LS")),
-                percent_with_interval(f.figure(s, e, q, "win rate")),
+                _with_interval(f.figure(s, e, q, "MAE / LS")),
+                _percent_with_interval(f.figure(s, e, q, "win rate")),
             )
         ]
         for s in f.main
@@ -84,7 +85,7 @@ def lesion_sections(f: Findings, examples: Iterable[Example]) -> list[Section]:
     return sections
 
 
-def strata_section(f: Findings) -> Section:
+def strata_sections(f: Findings) -> list[Section]:
     """Errors by tissue and lesion."""
     columns = ["protocol", "where"] + [
         f"{q.heading} {e}" for q in QUANTITIES.values() for e in f.estimators
@@ -99,25 +100,26 @@ def strata_section(f: Findings) -> Section:
         for s in f.shown
         for stratum in f.strata(s)
     ]
-    return Section(
-        "Where the errors are",
+    text = (
         f"Mean absolute error at SNR {f.snr:g}; CBF in ml/100 g/min, ATT in ms. 'brain' is "
         "everything, lesions included; grey matter (GM), white matter (WM) and their boundary "
-        "are without lesions.",
-        table=Table(columns, rows, n_text=2),
+        "are without lesions."
     )
+    return [Section("Where the errors are", text, table=Table(columns, rows, 2))] if rows else []
 
 
 def agreement_sections(f: Findings, examples: Iterable[Example]) -> list[Section]:
     """Bland-Altman against the truth, in the first shown setting."""
     return [
-        bland_altman_section(e, TRUTH, e.mask & (e.maps[TRUTH].cbf > 5))
+        bland_altman_section(e, TRUTH, e.mask & (e.maps[TRUTH].cbf > PERFUSED))
         for e in _shown_examples(f, examples)[:1]
     ]
 
 
-def reliability_section(f: Findings) -> Section:
+def reliability_sections(f: Findings) -> list[Section]:
     """Reliability diagrams of the error bars, and how sharp they are."""
+    if not f.shown:
+        return []
     lines = {
         f"{QUANTITIES[q].heading}, {s.title}": {
             e: [f.figure(s, e, q, f"coverage {100 * level:.0f} %")[0] for level in LEVELS]
@@ -133,12 +135,9 @@ def reliability_section(f: Findings) -> Section:
         "CRPS (unit of the map) and NLL (nats), smaller is better; and the AUROC of telling "
         "large errors by large error bars, 0.5 by chance and 1 at best."
     )
-    return Section(
-        "Can the error bars be trusted?",
-        text,
-        draw_panels(coverage_panels(lines), line_styles(f.estimators), n_columns=4),
-        _figures_table(f, ERROR_BARS, "brain"),
-    )
+    picture = draw_panels(coverage_panels(lines), line_styles(f.estimators), n_columns=4)
+    scores = _figures_table(f, ERROR_BARS, "brain")
+    return [Section("Can the error bars be trusted?", text, picture, scores)]
 
 
 def win_sections(f: Findings) -> list[Section]:
@@ -153,30 +152,30 @@ def win_sections(f: Findings) -> list[Section]:
     return [Section("Who is closer to the truth?", text, win_matrix(found))] if found else []
 
 
-def dilution_section(f: Findings) -> Section:
+def dilution_sections(f: Findings) -> list[Section]:
     """Bias and flattening of contrasts."""
     table = _figures_table(f, DILUTION, TISSUE)
     rows = [
         [*row, number(f.figure(s, e, "cbf", CONTRAST)[0], 2)]
         for row, (s, e) in zip(table.rows, _shown_pairs(f), strict=True)
     ]
-    return Section(
-        "Bias and flattened contrast",
+    text = (
         f"Grey matter at SNR {f.snr:g}. The slope of the estimate on the truth is 1 where "
         "contrasts are kept and smaller where they are flattened (regression dilution); CCC is "
         "Lin's concordance. The last column is the ratio of mean CBF in grey and white matter "
-        "over the true ratio.",
-        table=Table([*table.columns, "GM/WM CBF"], rows, n_text=2),
+        "over the true ratio."
     )
+    table = Table([*table.columns, "GM/WM CBF"], rows, n_text=2)
+    return [Section("Bias and flattened contrast", text, table=table)] if rows else []
 
 
-def with_interval(figure: Interval) -> str:
+def _with_interval(figure: Interval) -> str:
     """0.73 [0.71-0.75], or without brackets where there is no interval."""
     value, low, high = figure
     return f"{value:.2f} [{low:.2f}-{high:.2f}]" if np.isfinite(low) else number(value, 2)
 
 
-def percent_with_interval(figure: Interval, between: str = " ") -> str:
+def _percent_with_interval(figure: Interval, between: str = " ") -> str:
     """65 % [63-67], likewise; `between` goes in front of the bracket."""
     value, low, high = figure
     own = percent(value)
@@ -252,7 +251,7 @@ def _matrix(f: Findings, setting: Setting, quantity: str) -> Matrix:
         for row in names
     ]
     texts = [
-        ["" if i == j else percent_with_interval(x, "\n") for j, x in enumerate(row)]
+        ["" if i == j else _percent_with_interval(x, "\n") for j, x in enumerate(row)]
         for i, row in enumerate(figures)
     ]
     shares: Values = np.array([[x[0] for x in row] for row in figures])

@@ -254,7 +254,7 @@ def test_the_win_matrix_puts_winners_in_rows(monkeypatch):
 
 def test_error_bars_are_judged_by_coverage_and_scores(drawn):
     rows = [row("coverage 50 %", 0.4), row("coverage 95 %", 0.9), row("CRPS", 1.5)]
-    section = phantom_sections.reliability_section(Findings(scored() + rows))
+    (section,) = phantom_sections.reliability_sections(Findings(scored() + rows))
     assert list(section.table.columns) == ["protocol", "method", "CBF coverage 95 %", "CBF CRPS"]
     assert list(section.table.rows[1]) == ["pcasl6", NET, "90 %", "1.5"]
     assert drawn[0].lines[NET][0, :2].tolist() == [50, 40]
@@ -267,7 +267,7 @@ def test_reliability_diagrams_share_their_axes():
 
 def test_flattened_contrast_is_shown_by_slope_and_tissue_contrast():
     rows = [row("slope", 0.8, stratum="GM"), row("GM/WM contrast recovered", 0.93)]
-    section = phantom_sections.dilution_section(Findings(scored() + rows))
+    (section,) = phantom_sections.dilution_sections(Findings(scored() + rows))
     assert list(section.table.columns[2:]) == ["CBF slope", "GM/WM CBF"]
     assert list(section.table.rows[1][2:]) == ["0.80", "0.93"]
 
@@ -411,6 +411,16 @@ def test_least_squares_alone_makes_a_report():
     rows = [r for r in scored() if r["estimator"] == LS]
     alone = Benchmark(rows, [], [], [Speed(LS, 1.0, 1000)])
     assert "4.00" in render(phantom_report(alone, {}))
+
+
+def test_a_single_delay_alone_makes_a_report():
+    rows = [r for r in scored() if r["quantity"] == "cbf" and r["estimator"] == LS]
+    report = phantom_report(Benchmark(rows, [], [example()], [Speed(LS, 1.0, 1000)]), {})
+    assert [s.heading for s in report.sections] == [
+        "Error against SNR, matched track",
+        "CBF from a single delay",
+        "Speed and memory",
+    ]
 
 
 def test_a_picture_is_as_wide_on_the_page_as_its_figure():
