@@ -2,16 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 
-from aslkit import pictures
 from aslkit.benchmark import Benchmark, Example
+from aslkit.charts import Panel, draw_panels
+from aslkit.drawing import line_styles
 from aslkit.invivo import CONTRAST, GM_LIKE_CBF, PERFUSED
 from aslkit.report import Report, Section, Table
-from aslkit.scoring import AVERAGE, LS, LS_ARTERIAL, QUANTITIES, Record, lookup
+from aslkit.scoring import AVERAGE, LEVELS, LS, LS_ARTERIAL, QUANTITIES, Record, lookup
 from aslkit.sections import (
+    as_points,
     bland_altman_section,
-    coverage_curve,
+    coverage_panels,
     listed,
-    map_sections,
+    map_section,
     number,
     percent,
     speed_section,
@@ -36,6 +38,7 @@ GLOSSARY = {
     "third, sorted by one half of the repeats and measured in the other.",
     "negative": "Share of voxels with CBF below 0.",
 }
+ORIENTATION = "Axial slices as they are stored, x to the right and y upwards."
 
 
 def invivo_report(benchmark: Benchmark, facts: Mapping[str, str]) -> Report:
@@ -48,7 +51,7 @@ def invivo_report(benchmark: Benchmark, facts: Mapping[str, str]) -> Report:
     sections = []
     for example in benchmark.examples:
         own = [r for r in benchmark.records if r["scan"] == example.condition["scan"]]
-        sections += [*map_sections([example]), *_scan_sections(example, own)]
+        sections += [map_section(example, ORIENTATION), *_scan_sections(example, own)]
     return Report(
         "Validation in vivo",
         lead,
@@ -114,9 +117,7 @@ def _scan_sections(example: Example, table: Sequence[Record]) -> list[Section]:
     """Agreement with LS, left-out repeats and error bars of one scan."""
     models = [e for e in example.maps if e not in (LS, LS_ARTERIAL)]
     reference = LS_ARTERIAL if LS_ARTERIAL in example.maps else LS
-    found = [
-        bland_altman_section(example, reference, q, example.mask) for q in QUANTITIES if models
-    ]
+    found = [bland_altman_section(example, reference, example.mask)] if models else []
     repeats = sorted({int(r["n_repeats"]) for r in table})[:-1]
     if not repeats:
         return found
@@ -124,32 +125,44 @@ def _scan_sections(example: Example, table: Sequence[Record]) -> list[Section]:
 
 
 def _left_out_section(table: Sequence[Record], repeats: Sequence[int]) -> Section:
-    estimators = dict.fromkeys(str(r["estimator"]) for r in table if r["metric"] == "left-out RMS")
+    estimators = list(
+        dict.fromkeys(str(r["estimator"]) for r in table if r["metric"] == "left-out RMS")
+    )
     where = {"metric": "left-out RMS", "stratum": "better-perfused half"}
     lines = {
-        e: [(n, lookup(table, estimator=e, n_repeats=n, **where)) for n in repeats]
+        e: as_points([(n, lookup(table, estimator=e, n_repeats=n, **where)) for n in repeats])
         for e in estimators
     }
+    panel = Panel("Left-out repeats", "repeats used", "error [% of M0]", lines, repeats)
     return Section(
         "Left-out repeats",
         "Error of predicting the mean of the repeats that were not used, over the better-perfused "
         "half of the brain. It cannot fall below the noise of that mean.",
-        pictures.lines_over_repeats(lines, "error [% of M0]", "left-out repeats"),
+        draw_panels([panel], line_styles(estimators), n_columns=1),
     )
 
 
 def _calibration_section(table: Sequence[Record], half: int) -> Section:
-    estimators = dict.fromkeys(str(r["estimator"]) for r in table if r["estimator"] != AVERAGE)
-    panels = {
-        f"{shown.heading}, {half} against {half} repeats": {
-            e: coverage_curve(table, estimator=e, quantity=q, stratum="mask") for e in estimators
+    estimators = list(
+        dict.fromkeys(str(r["estimator"]) for r in table if r["estimator"] != AVERAGE)
+    )
+
+    def shares(estimator: str, quantity: str) -> list[float]:
+        where = {"estimator": estimator, "quantity": quantity, "stratum": "mask"}
+        return [lookup(table, metric=f"coverage {100 * v:.0f} %", **where) for v in LEVELS]
+
+    panels = coverage_panels(
+        {
+            f"{shown.heading}, {half} against {half} repeats": {
+                e: shares(e, q) for e in estimators
+            }
+            for q, shown in QUANTITIES.items()
         }
-        for q, shown in QUANTITIES.items()
-    }
+    )
     return Section(
         "Can the error bars be trusted?",
         "Share of voxels where the maps from two halves of the repeats differ by no more than "
-        "their standard deviations promise. On the dotted line they are right; below it they are "
+        "their standard deviations promise. On the thin line they are right; below it they are "
         "too small. Errors that both halves share do not show here.",
-        pictures.calibration(panels),
+        draw_panels(panels, line_styles(estimators), n_columns=2),
     )

@@ -21,6 +21,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from aslkit.benchmark import Benchmark
+from aslkit.drawing import PIXELS_PER_INCH
 from aslkit.errors import InputError
 from aslkit.gates import Gate
 from aslkit.scoring import Record
@@ -33,23 +34,38 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     n_text: int = 1
+    caption: str = ""
+
+    @property
+    def grouped_rows(self) -> list[list[str]]:
+        """The rows, blank where the first words merely repeat those of the row above."""
+        grouped = []
+        above: Sequence[str] = ()
+        for row in self.rows:
+            n = 0
+            while n < self.n_text - 1 and row[n : n + 1] == above[n : n + 1]:
+                n += 1
+            grouped.append([*[""] * n, *row[n:]])
+            above = row
+        return grouped
 
     def as_text(self) -> str:
         """Aligned columns for a terminal."""
-        lines = [self.columns, *self.rows]
+        lines = [self.columns, *self.grouped_rows]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
-        return "\n".join(
+        text = [
             "  ".join(
                 cell.ljust(width) if i < self.n_text else cell.rjust(width)
                 for i, (cell, width) in enumerate(zip(line, widths, strict=True))
             ).rstrip()
             for line in lines
-        )
+        ]
+        return "\n".join([self.caption, "", *text] if self.caption else text)
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, what it shows in plain words, and a PNG picture or a table."""
+    """A heading, what it shows in plain words, and a PNG picture, a table, or both."""
 
     heading: str
     text: str
@@ -110,6 +126,7 @@ def render(report: Report) -> str:
         trim_blocks=True,
     )
     environment.filters["base64"] = lambda image: base64.b64encode(image).decode()
+    environment.filters["css_width"] = _css_width
     failed = sum(not g.has_passed for g in report.gates)
     return environment.get_template("report.html").render(report=report, failed=failed)
 
@@ -135,6 +152,11 @@ def machine() -> str:
         if torch.cuda.is_available():
             parts.append(torch.cuda.get_device_name())
     return ", ".join([*parts, f"{platform.system()}, Python {platform.python_version()}"])
+
+
+def _css_width(image: bytes) -> int:
+    """Width of a PNG (four bytes of its header) in CSS pixels, of which an inch has 96."""
+    return int.from_bytes(image[16:20]) * 96 // PIXELS_PER_INCH
 
 
 def _n_cores() -> int:

@@ -1,14 +1,17 @@
 """Parts that the reports share: number formats, map pictures, agreement, calibration, speed."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from aslkit import pictures
+from aslkit.agreement import bland_altman
 from aslkit.benchmark import TRUTH, Benchmark, Example
+from aslkit.charts import Panel, Points
 from aslkit.images import MaskImage
+from aslkit.pictures import map_comparison
 from aslkit.report import Section, Table
-from aslkit.scoring import LEVELS, QUANTITIES, Record, lookup, values_in
+from aslkit.scoring import LEVELS, QUANTITIES, values_in
 
 DIGITS = {"cbf": 2, "att": 0}  # decimals in printed tables
 MISSING = "–"
@@ -29,57 +32,86 @@ def listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def map_sections(examples: Iterable[Example]) -> list[Section]:
-    """Maps of all estimators side by side, one section per example."""
-    return [
-        Section(
-            f"Maps: {e.title}",
-            "All columns of a row share one colour scale. The lower rows are the standard "
-            "deviations that each method reports for itself.",
-            pictures.map_comparison(e.maps, e.mask, e.title),
-        )
-        for e in examples
-    ]
+def as_points(pairs: Iterable[tuple[float, float]]) -> Points:
+    """x and y as a line without a band."""
+    return np.array([(x, y, math.nan, math.nan) for x, y in pairs])
 
 
-def bland_altman_section(
-    example: Example, reference: str, quantity: str, inside: MaskImage
-) -> Section:
+def map_section(example: Example, orientation: str) -> Section:
+    """Maps of all estimators side by side, with their errors where the truth is known."""
+    truth = example.maps.get(TRUTH)
+    errors = (
+        ""
+        if truth is None
+        else "Red is too high, blue too low. A good error bar (sd) is large where the error is. "
+    )
+    return Section(
+        f"Maps: {example.title}",
+        "All columns of a row share one colour scale. sd is the standard deviation that each "
+        f"method reports for itself. {errors}{orientation}",
+        map_comparison(example.maps, example.mask, example.title, truth),
+    )
+
+
+def bland_altman_section(example: Example, reference: str, inside: MaskImage) -> Section:
     """Difference of every estimator from a reference (one of them, or the truth)."""
     values = {
-        n: values_in(getattr(m, quantity), inside, quantity) for n, m in example.maps.items()
+        name: {q: values_in(getattr(m, q), inside, q) for q in QUANTITIES}
+        for name, m in example.maps.items()
     }
-    others = {n: v for n, v in values.items() if n != reference}
     tilt = (
         "A tilted cloud means that high values are pulled down and low ones up."
         if reference == TRUTH
         else f"{reference} is noisy too, and its noise alone tilts the cloud."
     )
     return Section(
-        f"{QUANTITIES[quantity].heading}: difference from {reference}",
-        f"{example.title}. Each panel shows how often a difference occurs (darker: more often, "
-        "logarithmic). The solid red line is the mean difference, the dashed ones enclose 95 % "
-        f"of Gaussian differences; the titles give both. {tilt}",
-        pictures.bland_altman(values[reference], others, quantity, reference),
+        f"Bland-Altman: difference from {reference}",
+        f"{example.title}. Darker: more voxels (logarithmic). The solid line is the mean "
+        "difference, the dashed ones are 1.96 standard deviations away and enclose 95 % of "
+        f"Gaussian differences; the numbers are both. {tilt}",
+        bland_altman(
+            values.pop(reference), {n: v for n, v in values.items() if n != reference}, reference
+        ),
     )
 
 
-def coverage_curve(table: Sequence[Record], **where: str | float) -> list[tuple[float, float]]:
-    """Nominal and measured shares, from the lines of the table that have these fields."""
+def coverage_panels(lines: Mapping[str, Mapping[str, Sequence[float]]]) -> list[Panel]:
+    """Reliability diagrams, alike in their axes.
+
+    Parameters
+    ----------
+    lines : mapping of title to mapping of estimator to the measured shares (0-1) at `LEVELS`
+    """
+    nominal = [100 * level for level in LEVELS]
+    measured = [100 * m for own in lines.values() for shares in own.values() for m in shares]
+    lowest = 5 * np.floor(min([45.0, *(m for m in measured if np.isfinite(m))]) / 5)
     return [
-        (level, lookup(table, metric=f"coverage {100 * level:.0f} %", **where)) for level in LEVELS
+        Panel(
+            title,
+            "nominal interval [%]",
+            "share inside it [%]",
+            {e: as_points(zip(nominal, 100 * np.array(m), strict=True)) for e, m in own.items()},
+            x_ticks=nominal,
+            ideal=[(45, 45), (100, 100)],
+            y_limits=(lowest, 101),
+        )
+        for title, own in lines.items()
     ]
 
 
 def speed_section(benchmark: Benchmark) -> Section:
-    """Wall time and voxels per second of every estimator."""
+    """Wall time and voxels per second of every estimator, and memory where it was measured."""
+    columns = ["method", "seconds", "voxels", "voxels / s"]
     rows = [
         [s.estimator, number(s.seconds, 1), f"{s.n_voxels:,}", f"{s.voxels_per_second:,.0f}"]
         for s in benchmark.speeds
     ]
+    peaks = [getattr(s, "peak_mib", math.nan) for s in benchmark.speeds]
+    if np.isfinite(peaks).any():
+        columns.append("peak memory of the process so far [MiB]")
+        rows = [[*row, number(peak, 0)] for row, peak in zip(rows, peaks, strict=True)]
     return Section(
-        "Speed",
-        "Wall time of estimation alone, over all voxels of the field of view, on the machine "
-        "named below.",
-        table=Table(["method", "seconds", "voxels", "voxels / s"], rows),
+        "Speed and memory",
+        "Wall time of estimation alone, on the machine named below.",
+        table=Table(columns, rows),
     )

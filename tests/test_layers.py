@@ -39,9 +39,10 @@ LAYERS = """
     networks losses
     datasets weights
     inference training
-    benchmark pictures
-    invivo report validation
-    sections
+    benchmark drawing
+    agreement charts invivo pictures report validation
+    findings sections
+    phantom_sections robustness_sections
     invivo_report phantom_report
     cli.common
     cli.scan_options

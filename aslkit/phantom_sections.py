@@ -1,0 +1,258 @@
+"""Findings on phantoms -> the sections of their report; a section without data is none."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from aslkit.agreement import Matrix, win_matrix
+from aslkit.benchmark import TRUTH, Example
+from aslkit.charts import Panel, draw_panels
+from aslkit.drawing import line_styles
+from aslkit.findings import MATCHED, Findings, Interval, Setting, most_typical
+from aslkit.lesions import LESION_CLASSES
+from aslkit.metrics import Values
+from aslkit.pictures import Region, close_ups
+from aslkit.report import Section, Table
+from aslkit.scoring import BOUND, LEVELS, LS, QUANTITIES
+from aslkit.sections import (
+    DIGITS,
+    bland_altman_section,
+    coverage_panels,
+    map_section,
+    number,
+    percent,
+)
+
+ORIENTATION = "Axial slices, anterior up; the right of the brain is on the right (neurological)."
+TISSUE = "GM"  # the stratum of error curves and of regression dilution
+ERROR_BARS = {"coverage 95 %": 2, "CRPS": 1, "NLL": 2, "AUROC of large errors": 2}
+DILUTION = {"bias": 1, "slope": 2, "CCC": 2}
+PERFUSED = 5.0  # [ml/100 g/min] of the truth; where less, ATT means nothing
+CONTRAST = "GM/WM contrast recovered"
+
+
+def error_sections(f: Findings) -> list[Section]:
+    """Error against SNR, one picture per track."""
+    return [_error_section(f, track) for track in dict.fromkeys(s.track for s in f.main)]
+
+
+def versus_ls_section(f: Findings) -> list[Section]:
+    """Ratio to LS and win rate, with intervals, of every protocol."""
+    columns = ["protocol", "method"]
+    columns += [f"{q.heading} {x}" for q in QUANTITIES.values() for x in ("ratio", "wins")]
+    rows = [
+        [s.title, e]
+        + [
+            cell
+            for q in QUANTITIES
+            for cell in (
+                _with_interval(f.figure(s, e, q, "MAE / LS")),
+                _percent_with_interval(f.figure(s, e, q, "win rate")),
+            )
+        ]
+        for s in f.main
+        for e in f.present(s)
+        if e != LS
+    ]
+    text = (
+        f"SNR {f.snr:g}, whole brain. The ratio is the error over that of LS on the same data, "
+        "wins is the share of voxels that are closer to the truth; in brackets 95 % intervals "
+        "over subjects. A ratio whose interval reaches 1 is no difference."
+    )
+    return [Section("Against least squares", text, table=Table(columns, rows, 2))] if rows else []
+
+
+def map_sections(f: Findings, examples: Iterable[Example]) -> list[Section]:
+    """Maps side by side, one picture per shown setting."""
+    return [map_section(e, ORIENTATION) for e in _shown_examples(f, examples)]
+
+
+def lesion_sections(f: Findings, examples: Iterable[Example]) -> list[Section]:
+    """Lesions from close, one picture per shown setting whose example has any."""
+    sections = []
+    for example in _shown_examples(f, examples):
+        lesions = getattr(example, "lesions", None)
+        found = [] if lesions is None else [i for i in LESION_CLASSES if (lesions == i).any()]
+        if found:
+            regions = [Region(LESION_CLASSES[i], np.asarray(lesions == i)) for i in found]
+            text = (
+                "The slice that holds most of each kind of lesion, which is outlined. All "
+                f"columns of a row share one colour scale. {ORIENTATION}"
+            )
+            picture = close_ups(example.maps, example.mask, regions)
+            sections.append(Section(f"Lesions: {example.title}", text, picture))
+    return sections
+
+
+def strata_sections(f: Findings) -> list[Section]:
+    """Errors by tissue and lesion."""
+    columns = ["protocol", "where"] + [
+        f"{q.heading} {e}" for q in QUANTITIES.values() for e in f.estimators
+    ]
+    rows = [
+        [s.title, stratum]
+        + [
+            number(f.figure(s, e, q, "MAE", stratum)[0], DIGITS[q])
+            for q in QUANTITIES
+            for e in f.estimators
+        ]
+        for s in f.shown
+        for stratum in f.strata(s)
+    ]
+    text = (
+        f"Mean absolute error at SNR {f.snr:g}; CBF in ml/100 g/min, ATT in ms. 'brain' is "
+        "everything, lesions included; grey matter (GM), white matter (WM) and their boundary "
+        "are without lesions."
+    )
+    return [Section("Where the errors are", text, table=Table(columns, rows, 2))] if rows else []
+
+
+def agreement_sections(f: Findings, examples: Iterable[Example]) -> list[Section]:
+    """Bland-Altman against the truth, in the first shown setting."""
+    return [
+        bland_altman_section(e, TRUTH, e.mask & (e.maps[TRUTH].cbf > PERFUSED))
+        for e in _shown_examples(f, examples)[:1]
+    ]
+
+
+def reliability_sections(f: Findings) -> list[Section]:
+    """Reliability diagrams of the error bars, and how sharp they are."""
+    if not f.shown:
+        return []
+    lines = {
+        f"{QUANTITIES[q].heading}, {s.title}": {
+            e: [f.figure(s, e, q, f"coverage {100 * level:.0f} %")[0] for level in LEVELS]
+            for e in f.present(s)
+        }
+        for s in f.shown
+        for q in QUANTITIES
+    }
+    text = (
+        f"SNR {f.snr:g}, whole brain: share of voxels whose truth lies within the interval that "
+        "the reported standard deviation promises. On the thin line error bars are right, below "
+        "it too small, above it too large. The table adds scores that also reward small ones: "
+        "CRPS (unit of the map) and NLL (nats), smaller is better; and the AUROC of telling "
+        "large errors by large error bars, 0.5 by chance and 1 at best."
+    )
+    picture = draw_panels(coverage_panels(lines), line_styles(f.estimators), n_columns=4)
+    scores = _figures_table(f, ERROR_BARS, "brain")
+    return [Section("Can the error bars be trusted?", text, picture, scores)]
+
+
+def win_sections(f: Findings) -> list[Section]:
+    """Who is closer to the truth how often, every estimator against every other."""
+    matrices = [_matrix(f, s, q) for s in f.shown for q in QUANTITIES]
+    found = [m for m in matrices if np.isfinite(m.shares).any()]
+    text = (
+        f"SNR {f.snr:g}, whole brain: share of voxels in which the method of the row is closer "
+        "to the truth than the method of the column, below it the 95 % interval over subjects. "
+        "Purple: the row wins; orange: it loses."
+    )
+    return [Section("Who is closer to the truth?", text, win_matrix(found))] if found else []
+
+
+def dilution_sections(f: Findings) -> list[Section]:
+    """Bias and flattening of contrasts."""
+    table = _figures_table(f, DILUTION, TISSUE)
+    rows = [
+        [*row, number(f.figure(s, e, "cbf", CONTRAST)[0], 2)]
+        for row, (s, e) in zip(table.rows, _shown_pairs(f), strict=True)
+    ]
+    text = (
+        f"Grey matter at SNR {f.snr:g}. The slope of the estimate on the truth is 1 where "
+        "contrasts are kept and smaller where they are flattened (regression dilution); CCC is "
+        "Lin's concordance. The last column is the ratio of mean CBF in grey and white matter "
+        "over the true ratio."
+    )
+    table = Table([*table.columns, "GM/WM CBF"], rows, n_text=2)
+    return [Section("Bias and flattened contrast", text, table=table)] if rows else []
+
+
+def _with_interval(figure: Interval) -> str:
+    """0.73 [0.71-0.75], or without brackets where there is no interval."""
+    value, low, high = figure
+    return f"{value:.2f} [{low:.2f}-{high:.2f}]" if np.isfinite(low) else number(value, 2)
+
+
+def _percent_with_interval(figure: Interval, between: str = " ") -> str:
+    """65 % [63-67], likewise; `between` goes in front of the bracket."""
+    value, low, high = figure
+    own = percent(value)
+    return f"{own}{between}[{100 * low:.0f}-{100 * high:.0f}]" if np.isfinite(low) else own
+
+
+def _error_section(f: Findings, track: str) -> Section:
+    own = [s for s in f.main if s.track == track]
+    has_bound = any(np.isfinite(f.figure(s, BOUND, "cbf", "MAE", TISSUE)[0]) for s in own)
+    names = [BOUND, *f.estimators] if has_bound else f.estimators
+    panels = [
+        Panel(
+            f"{QUANTITIES[q].heading}, {s.protocol}",
+            "SNR",
+            f"error [{QUANTITIES[q].unit}]",
+            {e: f.over_snr(s, e, q, "MAE", TISSUE) for e in names},
+            f.snrs,
+            "xy",
+        )
+        for s in own
+        for q in f.quantities(s)
+    ]
+    knowledge = (
+        "Estimators know the physical constants of the simulation."
+        if track == MATCHED
+        else "Estimators assume nominal constants; every simulated subject has others."
+    )
+    return Section(
+        f"Error against SNR, {track} track",
+        f"Mean absolute error in grey matter, both axes logarithmic. {knowledge} Bands are 95 % "
+        f"intervals over subjects{'; the dotted line is the Cramér-Rao bound' * has_bound}.",
+        draw_panels(panels, line_styles(names), n_columns=4),
+    )
+
+
+def _shown_examples(f: Findings, examples: Iterable[Example]) -> list[Example]:
+    """Of every shown setting, the example of the most typical SNR, maps ordered as in tables."""
+    own: dict[Setting, dict[float, Example]] = {s: {} for s in f.shown}
+    for e in examples:
+        setting = Setting(*(str(e.condition[k]) for k in ("phantoms", "track", "protocol")))
+        own.get(setting, {}).setdefault(float(e.condition["snr"]), e)
+    chosen = [found[most_typical(found)] for found in own.values() if found]
+    names = (TRUTH, *f.estimators)
+    return [replace(e, maps={n: e.maps[n] for n in names if n in e.maps}) for e in chosen]
+
+
+def _shown_pairs(f: Findings) -> list[tuple[Setting, str]]:
+    return [(s, e) for s in f.shown for e in f.present(s)]
+
+
+def _figures_table(f: Findings, metrics: dict[str, int], stratum: str) -> Table:
+    """Metrics (with their decimals) of both quantities by shown setting and estimator."""
+    known = [
+        (q, m)
+        for q in QUANTITIES
+        for m in metrics
+        if any(np.isfinite(f.figure(s, e, q, m, stratum)[0]) for s, e in _shown_pairs(f))
+    ]
+
+    def cell(s: Setting, e: str, q: str, m: str) -> str:
+        value = f.figure(s, e, q, m, stratum)[0]
+        return percent(value) if m.startswith("coverage") else number(value, metrics[m])
+
+    rows = [[s.title, e, *(cell(s, e, q, m) for q, m in known)] for s, e in _shown_pairs(f)]
+    headings = [f"{QUANTITIES[q].heading} {m}" for q, m in known]
+    return Table(["protocol", "method", *headings], rows, n_text=2)
+
+
+def _matrix(f: Findings, setting: Setting, quantity: str) -> Matrix:
+    names = f.present(setting)
+    figures = [
+        [f.figure(setting, row, quantity, f"win rate over {column}") for column in names]
+        for row in names
+    ]
+    texts = [
+        ["" if i == j else _percent_with_interval(x, "\n") for j, x in enumerate(row)]
+        for i, row in enumerate(figures)
+    ]
+    shares: Values = np.array([[x[0] for x in row] for row in figures])
+    return Matrix(f"{QUANTITIES[quantity].heading}, {setting.title}", names, shares, texts)
