@@ -102,7 +102,9 @@ def truth_maps(phantom: Phantom) -> ParameterMaps:
     )
 
 
-def _pcasl(plds_s: Sequence[float], label_duration_s: float) -> tuple[Timing, ...]:
+def _pcasl(
+    plds_s: Sequence[float], label_duration_s: float | Sequence[float]
+) -> tuple[Timing, ...]:
     return protocol("pcasl", plds_s, label_duration_s)
 
 
@@ -112,6 +114,9 @@ PROTOCOLS = {
     "pcasl6": Protocol((_pcasl(SIX_PLDS_S, 1.8),)),
     "pcasl6-2d": Protocol((_pcasl((0.25, 0.5, 0.75, 1.0, 1.25, 1.5), 1.4),), 0.0452),
     "pcasl5": Protocol((_pcasl((0.2, 0.7, 1.2, 1.7, 2.2), 1.5),)),
+    "pcasl-varied": Protocol(
+        (_pcasl((0.3, 0.6, 1.0, 1.4, 1.9, 2.4), (1.0, 1.2, 1.5, 1.8, 2.2, 2.6)),)
+    ),
     "pasl8": Protocol((protocol("pasl", (0.4, 0.7, 1.0, 1.3, 1.6, 1.9, 2.2, 2.5), 0.7),)),
     "vsasl6": Protocol((protocol("vsasl", SIX_PLDS_S, 0.0),)),
     "pcasl1": Protocol((_pcasl((1.8,), 1.8),)),

@@ -22,7 +22,7 @@ LAYERS = """
     physics noise metrics tiling resampling subjects
     cells scoring outliers motion preprocess calibration contexts delays efficiency tissue
     timing_table projection motion_report
-    arterial chunks
+    arterial chunks figures
     information
     relaxation
     gates fields
@@ -36,7 +36,10 @@ LAYERS = """
     networks losses
     datasets weights
     inference training
-    benchmark pictures
+    benchmark conditions pictures
+    opponents
+    trials
+    invariance
     invivo report validation
     sections
     invivo_report phantom_report

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = """Examples:
   asl_validate --phantoms data/phantoms --model small --out validation
-  asl_validate --phantoms data/phantoms --snr 3,10,30 --protocol pcasl6 --out ls_alone
+  asl_validate --phantoms data/phantoms --model small --quick --out first_look
+  asl_validate --phantoms data/phantoms --track matched --snr 3,30 --protocol pcasl6 --out ls_alone
   asl_validate --bids /data/study --model small --model my_training/model --out in_vivo"""
 
 _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
@@ -32,14 +33,26 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
     help="Trained model; repeat it for several. Without, least squares alone.",
 )
 @click.option(
-    "--snr", "snrs", type=NumberList(), metavar="A,B,…", help="SNRs to simulate [3,10,30]."
+    "--snr", "snrs", type=NumberList(), metavar="A,B,…", help="SNRs to simulate [1,3,10,30]."
 )
 @click.option(
     "--protocol",
     "protocols",
     multiple=True,
     metavar="NAME",
-    help="Protocol to simulate; repeat it for several [joint6, pcasl6].",
+    help="Protocol to simulate; repeat it for several [all].",
+)
+@click.option(
+    "--track",
+    "tracks",
+    type=click.Choice(["matched", "mismatched"]),
+    multiple=True,
+    help="Whether estimators know every subject's constants; repeat it for both [both].",
+)
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="Two protocols, SNR 3 and 30, two phantoms of each kind: a first look in a minute.",
 )
 @click.option(
     "--kinetic",
@@ -70,6 +83,8 @@ def main(
     models: tuple[str, ...],
     snrs: tuple[float, ...] | None,
     protocols: tuple[str, ...],
+    tracks: tuple[str, ...],
+    quick: bool,
     kinetic: str,
     macrovascular: str,
     seed: int,
@@ -84,10 +99,11 @@ def main(
         raise click.UsageError("give either --phantoms DIR or --bids DIR")
     if phantoms is not None:
         _check_snrs(snrs)
-        _validate_phantoms(phantoms, models, protocols, snrs, seed, kinetic, out)
+        given = {"protocols": protocols, "snrs": snrs, "tracks": tracks}
+        _validate_phantoms(phantoms, models, given, quick, seed, kinetic, out)
     elif bids is not None:
-        if snrs or protocols:
-            raise click.UsageError("--snr and --protocol belong to --phantoms")
+        if snrs or protocols or tracks or quick:
+            raise click.UsageError("--snr, --protocol, --track and --quick belong to --phantoms")
         _validate_bids(bids, models, macrovascular, kinetic, seed, out)
 
 
@@ -99,26 +115,23 @@ def _check_snrs(snrs: tuple[float, ...] | None) -> None:
 def _validate_phantoms(
     folder: Path,
     models: tuple[str, ...],
-    protocols: tuple[str, ...],
-    snrs: tuple[float, ...] | None,
+    given: dict[str, tuple[str, ...] | tuple[float, ...] | None],
+    quick: bool,
     seed: int,
     kinetic: str,
     out: Path,
 ) -> None:
+    from dataclasses import replace
+
+    from aslkit.conditions import FULL, QUICK
     from aslkit.gates import require
     from aslkit.phantom_report import phantom_headline, phantom_report
     from aslkit.report import provenance
-    from aslkit.validation import DEFAULT_PROTOCOLS, DEFAULT_SNRS, validate_phantoms
+    from aslkit.validation import validate_phantoms
 
-    found = validate_phantoms(
-        folder,
-        models,
-        protocols or DEFAULT_PROTOCOLS,
-        snrs or DEFAULT_SNRS,
-        seed,
-        kinetic,
-        progress,
-    )
+    chosen = {name: value for name, value in given.items() if value}
+    design = replace(QUICK if quick else FULL, kinetic=kinetic, seed=seed, **chosen)
+    found = validate_phantoms(folder, models, design, progress)
     _publish(out, found, phantom_report(found, provenance()), phantom_headline(found))
     require(found.gates)
 
