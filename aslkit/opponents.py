@@ -14,23 +14,23 @@ from aslkit.noise import smooth_within
 from aslkit.scoring import LS, LS_ARTERIAL, LS_ORACLE, QUANTITIES
 from aslkit.subjects import SubjectPhysics
 
-SIGMAS_VOXELS = (0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5)  # what the oracle chooses from
+SIGMAS_VOXELS = (0.0, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0)  # what the oracle chooses from; 0 is plain LS
 
 
 def opponents(physics: SubjectPhysics, nominal: Acquisition, track: str) -> dict[str, Estimator]:
     """Least squares as the track has it: with arteries and with an oracle where constants err.
 
-    The oracle knows the constants of `physics`, and differs from plain least squares by nothing
-    else.
+    The oracle has the compartments that the nominal acquisition allows, and knows the constants
+    of `physics`.
     """
     settings = settings_for(nominal)
-    plain = least_squares(settings, "off")
+    found = {LS: least_squares(settings, "off")}
     if track == MATCHED:
-        return {LS: plain}
-    found = {LS: plain}
-    if settings.fixed_att_s is None and nominal.has_arterial_signal:
-        found[LS_ARTERIAL] = least_squares(settings, "auto")
-    found[LS_ORACLE] = lambda series: plain(replace(series, acquisition=physics.acquisition))
+        return found
+    best = least_squares(settings, "auto")
+    if settings.has_arterial(nominal):
+        found[LS_ARTERIAL] = best
+    found[LS_ORACLE] = lambda series: best(replace(series, acquisition=physics.acquisition))
     return found
 
 
@@ -74,8 +74,8 @@ def best_sigma(
 def combined(
     candidates: Mapping[float, ParameterMaps], sigmas: Mapping[str, float]
 ) -> ParameterMaps:
-    """Each quantity's maps from the sigma that is best for it; flags follow the last one."""
-    chosen = {q: candidates[sigmas.get(q, min(SIGMAS_VOXELS))] for q in QUANTITIES}
+    """Each quantity's maps from the sigma that is best for it; the flags are ATT's."""
+    chosen = {q: candidates[sigmas.get(q, 0.0)] for q in QUANTITIES}
     return replace(chosen["att"], cbf=chosen["cbf"].cbf, cbf_std=chosen["cbf"].cbf_std)
 
 

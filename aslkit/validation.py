@@ -16,7 +16,13 @@ from aslkit.gates import (
     scale_equivariance,
     subject_gates,
 )
-from aslkit.invariance import fill_deviations, fill_rows, scale_deviations, scale_rows
+from aslkit.invariance import (
+    fill_deviations,
+    fill_rows,
+    middle_slices,
+    scale_deviations,
+    scale_rows,
+)
 from aslkit.opponents import models_for, opponents
 from aslkit.phantoms import Phantom, find_phantoms, load_phantom
 from aslkit.scoring import Record, records
@@ -74,9 +80,8 @@ def validate_phantoms(
             examples.append(example_of(trials[0], condition))
     first = next(iter(sets))
     for condition in progress(list(design.middle(first))):
-        phantom = sets[first][0]
         found, gates[f"{condition.title}, invariance"] = _invariance(
-            condition, phantom, networks[condition.track]
+            condition, middle_slices(sets[first][0]), networks[condition.track]
         )
         table += found
     return Benchmark(table, combine(gates), examples, stopwatch.speeds)

@@ -1,5 +1,6 @@
 """asl_validate: a report on least squares and models, on phantoms or on real scans."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from aslkit.errors import InputError, SubjectsFailedError
 
 if TYPE_CHECKING:
     from aslkit.benchmark import Benchmark
+    from aslkit.conditions import Design
     from aslkit.report import Report, Table
 
 EXAMPLES = """Examples:
@@ -99,8 +101,18 @@ def main(
         raise click.UsageError("give either --phantoms DIR or --bids DIR")
     if phantoms is not None:
         _check_snrs(snrs)
-        given = {"protocols": protocols, "snrs": snrs, "tracks": tracks}
-        _validate_phantoms(phantoms, models, given, quick, seed, kinetic, out)
+        from aslkit.conditions import FULL, QUICK
+
+        design = QUICK if quick else FULL
+        chosen = replace(
+            design,
+            tracks=tracks or design.tracks,
+            protocols=protocols or design.protocols,
+            snrs=snrs or design.snrs,
+            kinetic=kinetic,
+            seed=seed,
+        )
+        _validate_phantoms(phantoms, models, chosen, out)
     elif bids is not None:
         if snrs or protocols or tracks or quick:
             raise click.UsageError("--snr, --protocol, --track and --quick belong to --phantoms")
@@ -112,25 +124,12 @@ def _check_snrs(snrs: tuple[float, ...] | None) -> None:
         raise click.UsageError(f"--snr must be positive, not {min(snrs):g}")
 
 
-def _validate_phantoms(
-    folder: Path,
-    models: tuple[str, ...],
-    given: dict[str, tuple[str, ...] | tuple[float, ...] | None],
-    quick: bool,
-    seed: int,
-    kinetic: str,
-    out: Path,
-) -> None:
-    from dataclasses import replace
-
-    from aslkit.conditions import FULL, QUICK
+def _validate_phantoms(folder: Path, models: tuple[str, ...], design: "Design", out: Path) -> None:
     from aslkit.gates import require
     from aslkit.phantom_report import phantom_headline, phantom_report
     from aslkit.report import provenance
     from aslkit.validation import validate_phantoms
 
-    chosen = {name: value for name, value in given.items() if value}
-    design = replace(QUICK if quick else FULL, kinetic=kinetic, seed=seed, **chosen)
     found = validate_phantoms(folder, models, design, progress)
     _publish(out, found, phantom_report(found, provenance()), phantom_headline(found))
     require(found.gates)
