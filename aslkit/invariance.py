@@ -1,18 +1,17 @@
 """A scan, scaled or in another field of view -> how far CBF departs from what it should be."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from aslkit.anatomy import Tissue
 from aslkit.benchmark import Estimator
 from aslkit.images import AslSeries, MaskImage
 from aslkit.metrics import ScaleDeviation, Values, scale_deviation
 from aslkit.phantoms import Phantom
 from aslkit.scoring import Row
 from aslkit.simulation import noise_sd
-from aslkit.trials import box_of
+from aslkit.trials import box_of, part_of
 
 SCALE_FACTORS = (0.1, 0.3, 3.0, 10.0)
 N_SLICES = 12  # through the middle of the brain; more only take longer
@@ -40,9 +39,7 @@ def middle_slices(phantom: Phantom) -> Phantom:
     """The phantom's middle slices alone."""
     top, bottom = np.flatnonzero(phantom.mask.any(axis=(0, 1)))[[0, -1]]
     first = max((top + bottom + 1 - N_SLICES) // 2, 0)
-    cut = slice(first, first + N_SLICES)
-    maps = {f.name: getattr(phantom, f.name)[:, :, cut] for f in fields(Tissue)}
-    return replace(phantom, **maps)
+    return part_of(phantom, (slice(None), slice(None), slice(first, first + N_SLICES)))
 
 
 def scale_deviations(

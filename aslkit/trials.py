@@ -1,11 +1,12 @@
 """One condition, all its phantoms -> what every estimator made of the very same scans."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aslkit.anatomy import Tissue
 from aslkit.benchmark import TRUTH, Estimator, Example, Stopwatch
 from aslkit.conditions import Condition
 from aslkit.fitting import AT_BOUND_S, FitSettings, cramer_rao_sd
@@ -66,7 +67,8 @@ def run_trial(
     """Simulate one scan and let every estimator meet it, without the air, which nothing scores."""
     series, physics = simulated(phantom, condition), condition.physics(phantom)
     noise = (series.delta_m - clean_signal(phantom, physics))[phantom.mask]
-    series = _without_air(series)
+    box = (*box_of(phantom.mask)[:2], slice(None))
+    phantom, series = part_of(phantom, box), _brain_of(series, box)
     estimators = opponents(physics, series.acquisition, condition.track)
     if condition.has_delays:
         estimators |= models
@@ -114,12 +116,10 @@ def subject_of(trial: Trial) -> Subject:
 
 
 def example_of(trial: Trial, condition: Condition) -> Example:
-    """The maps for pictures, cropped to the brain: hundreds of them must fit into memory."""
-    box = box_of(trial.phantom.mask)
-    maps = {TRUTH: truth_maps(trial.phantom), **trial.maps}
+    """The maps for pictures."""
     title = f"{trial.phantom.name}, {condition.protocol}, SNR {condition.snr:g}, {condition.track}"
-    cropped = {name: _cropped(m, box) for name, m in maps.items()}
-    return Example(title, condition.fields, cropped, trial.phantom.mask[box].copy())
+    maps = {TRUTH: truth_maps(trial.phantom), **trial.maps}
+    return Example(title, condition.fields, maps, trial.phantom.mask)
 
 
 def simulated(phantom: Phantom, condition: Condition) -> AslSeries:
@@ -164,11 +164,12 @@ def box_of(mask: MaskImage) -> tuple[slice, ...]:
     return tuple(slice(int(i.min()), int(i.max()) + 1) for i in np.nonzero(mask))
 
 
-def _without_air(series: AslSeries) -> AslSeries:
+def part_of(phantom: Phantom, box: tuple[slice, ...]) -> Phantom:
+    """The truth in a box alone, named as before."""
+    maps = {f.name: getattr(phantom, f.name)[box] for f in fields(Tissue)}
+    return replace(phantom, **maps)
+
+
+def _brain_of(series: AslSeries, box: tuple[slice, ...]) -> AslSeries:
     inside = np.where(series.mask[..., None], series.delta_m, np.float32(np.nan))
-    return replace(series, delta_m=inside)
-
-
-def _cropped(maps: ParameterMaps, box: tuple[slice, ...]) -> ParameterMaps:
-    names = ("cbf", "att", "cbf_std", "att_std", "flags")
-    return ParameterMaps(*(getattr(maps, n)[box].copy() for n in names))
+    return replace(series, delta_m=inside[box], mask=series.mask[box])
