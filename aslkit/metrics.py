@@ -114,7 +114,7 @@ def auroc_of_large_errors(error: Values, sd: Values) -> float:
     size = np.abs(error)
     is_large = size >= np.quantile(size, 1 - LARGE_ERRORS)
     n_large, n_small = int(is_large.sum()), int((~is_large).sum())
-    if n_small == 0 or np.isnan(sd).any():
+    if not (n_large and n_small) or np.isnan(sd).any():
         return float("nan")
     above = rankdata(sd)[is_large].sum() - n_large * (n_large + 1) / 2
     return float(above / (n_large * n_small))

@@ -12,6 +12,7 @@ from aslkit.gates import (
     Gate,
     combine,
     efficient_ls,
+    own_voxels,
     requested_snr,
     scale_equivariance,
     subject_gates,
@@ -111,6 +112,7 @@ def _judged(condition: Condition, trials: Sequence[Trial]) -> Findings:
     gates = [
         requested_snr(condition.snr, REFERENCE_SIGNAL, [t.noise for t in trials]),
         *subject_gates(subjects, quantities),
+        *own_voxels(subjects, quantities, condition.snr),
     ]
     if condition.track == MATCHED and condition.has_delays:
         gates += efficient_ls(subjects, quantities, condition.snr)
