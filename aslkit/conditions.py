@@ -14,6 +14,7 @@ from aslkit.scoring import QUANTITIES
 from aslkit.simulation import PROTOCOLS
 from aslkit.subjects import SubjectPhysics, draw_physics
 
+BRAINS = "brain"  # how the names of phantoms with anatomy begin
 MATCHED, MISMATCHED = TRACKS = ("matched", "mismatched")
 N_PULSES = 2  # of background suppression, on the scans of the mismatched track
 
@@ -70,10 +71,10 @@ class Design:
                 yield condition, phantom
 
     def middle(self, kind: str) -> Iterator["Condition"]:
-        """Of one set, the first track and the middle SNR of every protocol."""
+        """Of one set in the matched track, the middle SNR of every protocol."""
         snr = sorted(self.snrs)[len(self.snrs) // 2]
-        for protocol in self.protocols:
-            yield Condition(self.tracks[0], kind, protocol, snr, self.kinetic, self.seed)
+        for protocol in self.protocols if MATCHED in self.tracks else ():
+            yield Condition(MATCHED, kind, protocol, snr, self.kinetic, self.seed)
 
 
 FULL = Design()
@@ -106,6 +107,16 @@ class Condition:
     def has_delays(self) -> bool:
         """Whether there are several timings, which ATT and networks need."""
         return PROTOCOLS[self.protocol].acquisition(1).n_timings > 1
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether least squares must sit on the Cramér-Rao bound.
+
+        Not with wrong constants; not with an ATT that is assumed; and not in shapes, whose few
+        values of ATT lie exactly on delays, where the signal curve has a kink and the bound,
+        which needs a derivative, does not hold.
+        """
+        return self.track == MATCHED and self.has_delays and self.phantoms == BRAINS
 
     @property
     def quantities(self) -> tuple[str, ...]:

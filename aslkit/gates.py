@@ -22,7 +22,7 @@ EFFICIENCY_TOLERANCE = 0.10
 SCALE_TOLERANCE = 0.01
 EXACT = 1e-6
 OWN_SHARE = 0.51  # of voxels won; chance gives 0.5, within 0.005 for ten thousand voxels
-LOW_SNR = 3.0  # below it, some protocols tell next to nothing about ATT
+LOW_SNR = 10.0  # below it, some protocols tell next to nothing about ATT
 HIGH_SNR = 20.0  # from here on least squares should sit on the Cramér-Rao bound
 PERFECT = "perfect"  # stands for the truth, entered as an estimator
 
@@ -143,7 +143,7 @@ def requested_snr(requested: float, reference: float, noise: Sequence[FloatImage
     Parameters
     ----------
     noise : sequence of array
-        Simulated minus clean signal of every subject.
+        Simulated minus clean signal of every subject, air included.
     """
     variance = sum(np.sum(np.square(n, dtype=np.float64)) for n in noise) / sum(
         n.size for n in noise

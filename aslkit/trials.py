@@ -42,8 +42,8 @@ class Trial:
 
     Attributes
     ----------
-    noise : array (voxels of the mask, timings)
-        What the simulation added to the signal.
+    noise : array (x, y, z, timings)
+        What the simulation added to the signal, air included.
     maps : mapping of estimator to maps
     smoothed : mapping of sigma [voxels] to maps
         By least squares on smoothed signals.
@@ -66,7 +66,7 @@ def run_trial(
 ) -> Trial:
     """Simulate one scan and let every estimator meet it, without the air, which nothing scores."""
     series, physics = simulated(phantom, condition), condition.physics(phantom)
-    noise = (series.delta_m - clean_signal(phantom, physics))[phantom.mask]
+    noise = series.delta_m - clean_signal(phantom, physics)
     box = (*box_of(phantom.mask)[:2], slice(None))
     phantom, series = part_of(phantom, box), _brain_of(series, box)
     estimators = opponents(physics, series.acquisition, condition.track)
@@ -116,10 +116,12 @@ def subject_of(trial: Trial) -> Subject:
 
 
 def example_of(trial: Trial, condition: Condition) -> Example:
-    """The maps for pictures."""
+    """The maps for pictures, of tissue alone: hundreds of them must fit into memory."""
     title = f"{trial.phantom.name}, {condition.protocol}, SNR {condition.snr:g}, {condition.track}"
     maps = {TRUTH: truth_maps(trial.phantom), **trial.maps}
-    return Example(title, condition.fields, maps, trial.phantom.mask)
+    return Example(
+        title, condition.fields, {n: _pictured(m) for n, m in maps.items()}, trial.phantom.mask
+    )
 
 
 def simulated(phantom: Phantom, condition: Condition) -> AslSeries:
@@ -173,3 +175,9 @@ def part_of(phantom: Phantom, box: tuple[slice, ...]) -> Phantom:
 def _brain_of(series: AslSeries, box: tuple[slice, ...]) -> AslSeries:
     inside = np.where(series.mask[..., None], series.delta_m, np.float32(np.nan))
     return replace(series, delta_m=inside[box], mask=series.mask[box])
+
+
+def _pictured(maps: ParameterMaps) -> ParameterMaps:
+    """Without vessels; a standard deviation that is unknown becomes 0, which no picture shows."""
+    known = {name: np.nan_to_num(getattr(maps, name)) for name in ("cbf_std", "att_std")}
+    return replace(maps, abv=None, abat=None, **known)

@@ -6,7 +6,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from aslkit.benchmark import Benchmark, Estimator, Example, Progress, Stopwatch
-from aslkit.conditions import FULL, MATCHED, Condition, Design
+from aslkit.conditions import BRAINS, FULL, Condition, Design
 from aslkit.figures import score
 from aslkit.gates import (
     Gate,
@@ -66,6 +66,7 @@ def validate_phantoms(
         When a model is unknown.
     """
     sets = phantom_sets(folder)
+    first = next(iter(sets))
     networks = {track: models_for(track, models) for track in design.tracks}
     stopwatch = Stopwatch()
     table: list[Record] = []
@@ -77,9 +78,8 @@ def validate_phantoms(
         trials, sigmas = with_best_smoothing(trials, condition.quantities)
         found, gates[condition.title] = _judged(condition, trials)
         table += found + records(condition.fields, sigmas)
-        if condition.snr in _pictured(design):
+        if condition.phantoms == first and condition.snr in _pictured(design):
             examples.append(example_of(trials[0], condition))
-    first = next(iter(sets))
     for condition in progress(list(design.middle(first))):
         found, gates[f"{condition.title}, invariance"] = _invariance(
             condition, middle_slices(sets[first][0]), networks[condition.track]
@@ -92,7 +92,7 @@ def phantom_sets(folder: Path) -> dict[str, list[Phantom]]:
     """The phantoms of a folder by the first part of their names, brains first."""
     sets: dict[str, list[Phantom]] = {}
     for path in sorted(
-        find_phantoms(folder), key=lambda p: (not p.name.startswith("brain"), p.name)
+        find_phantoms(folder), key=lambda p: (not p.name.startswith(BRAINS), p.name)
     ):
         phantom = load_phantom(path)
         sets.setdefault(phantom.name.split("-")[0], []).append(phantom)
@@ -114,7 +114,7 @@ def _judged(condition: Condition, trials: Sequence[Trial]) -> Findings:
         *subject_gates(subjects, quantities),
         *own_voxels(subjects, quantities, condition.snr),
     ]
-    if condition.track == MATCHED and condition.has_delays:
+    if condition.is_regular:
         gates += efficient_ls(subjects, quantities, condition.snr)
     return records(condition.fields, score(subjects, quantities, condition.seed)), gates
 

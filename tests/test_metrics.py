@@ -290,15 +290,15 @@ def test_swap_gate_fails_when_the_rival_is_scored_against_other_voxels(monkeypat
 
 def test_own_voxel_gate_fails_for_estimates_of_other_voxels_and_ignores_flat_truths():
     one = subject()
-    (gate,) = gates.own_voxels([one], ("cbf", "att"), 3)
+    (gate,) = gates.own_voxels([one], ("cbf", "att"), 10)
     assert gate.has_passed
     one.estimates["net"]["att"] = np.roll(one.estimates["net"]["att"], 1)
-    (gate,) = gates.own_voxels([one], ("cbf", "att"), 3)
+    (gate,) = gates.own_voxels([one], ("cbf", "att"), 10)
     assert not gate.has_passed and "for att of net" in gate.found
     one.truth["att"][:] = 1200.0
-    (gate,) = gates.own_voxels([one], ("att",), 3)
+    (gate,) = gates.own_voxels([one], ("att",), 10)
     assert gate.has_passed
-    assert gates.own_voxels([one], ("att",), 1) == []
+    assert gates.own_voxels([one], ("att",), 3) == []
 
 
 @pytest.mark.parametrize("fault", ["nan", "shorter"])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 EXAMPLES = """Examples:
   asl_validate --phantoms data/phantoms --model small --out validation
   asl_validate --phantoms data/phantoms --model small --quick --out first_look
-  asl_validate --phantoms data/phantoms --track matched --snr 3,30 --protocol pcasl6 --out ls_alone
+  asl_validate --phantoms data/phantoms --track matched --protocol pcasl6 --out ls_alone
   asl_validate --bids /data/study --model small --model my_training/model --out in_vivo"""
 
 _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
@@ -49,7 +49,8 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
     "tracks",
     type=click.Choice(["matched", "mismatched"]),
     multiple=True,
-    help="Whether estimators know every subject's constants; repeat it for both [both].",
+    help="matched: the constants are known and vessels do not show; mismatched: estimators get "
+    "nominal values; repeat it for both [both].",
 )
 @click.option(
     "--quick",
