@@ -21,7 +21,7 @@ N_PULSES = 2  # of background suppression, on the scans of the mismatched track
 
 @dataclass(frozen=True)
 class Design:
-    """The conditions of one run.
+    """The conditions of one run; what is named twice is run once.
 
     Attributes
     ----------
@@ -51,6 +51,8 @@ class Design:
     most_phantoms: int | None = None
 
     def __post_init__(self) -> None:
+        for name in ("tracks", "protocols", "snrs"):
+            object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
         unknown = [name for name in self.protocols if name not in PROTOCOLS]
         if unknown:
             raise InputError(

@@ -232,6 +232,13 @@ def test_unknown_protocols_are_refused_with_those_that_exist():
         Design(protocols=("pcasl9",))
 
 
+def test_what_is_named_twice_is_run_once():
+    design = Design(tracks=("matched",), protocols=("pcasl6", "pcasl6"), snrs=(3.0, 3.0))
+    phantom = shape_phantom("disc", 1)
+    assert len(list(design.tasks({"disc": [phantom]}))) == 1
+    assert len(list(design.middle("disc"))) == 1
+
+
 def scan():
     phantom = shape_phantom("disc", 1)
     acquisition = PROTOCOLS["pcasl6"].acquisition(phantom.mask.shape[2])
