@@ -15,6 +15,7 @@ T1_TISSUE_S = 1.3  # grey matter at 3 T (Alsop 2015)
 PARTITION_ML_PER_G = 0.9  # blood-brain partition coefficient (Alsop 2015)
 EFFICIENCY = {"pcasl": 0.85, "casl": 0.68, "pasl": 0.98, "vsasl": 0.56}  # labeling alone
 EFFICIENCY_PER_PULSE = 0.95  # label that survives one background-suppression pulse
+SINGLE_DELAY_ATT_S = 1.3  # grey matter of healthy adults, where a single delay cannot tell
 LONGEST_DELAY_S = 20.0  # a longer delay is milliseconds written for seconds
 
 

@@ -1,42 +1,64 @@
 """What every validation shares: the estimators that meet on one series, and what a run found."""
 
+import resource
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
+from numpy.typing import NDArray
+
 from aslkit.fitting import FitSettings, fit_least_squares
 from aslkit.gates import Gate
 from aslkit.images import AslSeries, MaskImage, ParameterMaps
-from aslkit.scoring import LS, LS_ARTERIAL, Record
+from aslkit.scoring import LS, LS_ARTERIAL, LS_ORACLE, SMOOTHED_LS, Record
 
 Estimator = Callable[[AslSeries], ParameterMaps]
 Progress = Callable[[Sequence], Iterable]  # type: ignore[type-arg]  # as tqdm: shows the loop
 
 TRUTH = "truth"
+LEAST_SQUARES = (LS, LS_ARTERIAL, LS_ORACLE, SMOOTHED_LS)
 
 
 @dataclass(frozen=True)
 class Example:
-    """Maps of several estimators (or the truth) on one series, for pictures."""
+    """Maps of several estimators (or the truth) on one series, for pictures.
+
+    `lesions` holds classes of `aslkit.lesions.LESION_CLASSES`, 0 elsewhere.
+    """
 
     title: str
     condition: Mapping[str, str | float]
     maps: Mapping[str, ParameterMaps]
     mask: MaskImage
+    lesions: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Wall time of one estimator over a number of voxels of the whole field of view."""
+    """What one estimator cost.
+
+    Attributes
+    ----------
+    seconds : float
+        Wall time of estimation alone.
+    n_voxels : int
+        Voxels with a signal that it estimated in that time.
+    peak_mib : float
+        Largest memory that the whole process, simulation and opponents included, had held when
+        the estimator was done for the last time [MiB]; it never shrinks.
+    """
 
     estimator: str
     seconds: float
     n_voxels: int
+    peak_mib: float = float("nan")
 
     @property
     def voxels_per_second(self) -> float:
-        """Voxels of the field of view per second of wall time."""
+        """Voxels per second of wall time."""
         return self.n_voxels / self.seconds if self.seconds else float("nan")
 
 
@@ -64,11 +86,11 @@ class Benchmark:
     @property
     def models(self) -> list[str]:
         """The estimators other than least squares, in the order of the speed table."""
-        return [s.estimator for s in self.speeds if s.estimator not in (LS, LS_ARTERIAL)]
+        return [s.estimator for s in self.speeds if s.estimator not in LEAST_SQUARES]
 
 
 class Stopwatch:
-    """Runs estimators and adds up their wall time."""
+    """Runs estimators and adds up what they cost."""
 
     def __init__(self) -> None:
         self._total: dict[str, Speed] = {}
@@ -78,10 +100,8 @@ class Stopwatch:
         start = perf_counter()
         maps = estimator(series)
         seconds = perf_counter() - start
-        before = self._total.get(name, Speed(name, 0.0, 0))
-        self._total[name] = Speed(
-            name, before.seconds + seconds, before.n_voxels + series.mask.size
-        )
+        n_voxels = int(np.isfinite(series.delta_m).all(axis=3).sum())
+        _add(self._total, Speed(name, seconds, n_voxels, _peak_mib()))
         return maps
 
     @property
@@ -97,7 +117,7 @@ def least_squares(settings: FitSettings, macrovascular: str) -> Estimator:
 
 
 def networks(names: Sequence[str], settings: FitSettings) -> dict[str, Estimator]:
-    """The trained models as estimators, by name (of a folder: its last part).
+    """The trained models as estimators, by name (of a folder its last part, if unique).
 
     Raises
     ------
@@ -113,20 +133,35 @@ def networks(names: Sequence[str], settings: FitSettings) -> dict[str, Estimator
         model = load_model(name)
         return lambda series: predict(series, model, settings)
 
-    return {Path(name).name: estimator(name) for name in names}
+    short = [Path(name).name for name in names]
+    labels = [s if short.count(s) == 1 else n for s, n in zip(short, names, strict=True)]
+    return {label: estimator(name) for label, name in zip(labels, names, strict=True)}
 
 
 def merge(parts: Sequence[Benchmark]) -> Benchmark:
     """Several scans' findings as one."""
     total: dict[str, Speed] = {}
     for s in (s for part in parts for s in part.speeds):
-        before = total.get(s.estimator, Speed(s.estimator, 0.0, 0))
-        total[s.estimator] = Speed(
-            s.estimator, before.seconds + s.seconds, before.n_voxels + s.n_voxels
-        )
+        _add(total, s)
     return Benchmark(
         records=[r for part in parts for r in part.records],
         gates=[g for part in parts for g in part.gates],
         examples=[e for part in parts for e in part.examples],
         speeds=list(total.values()),
     )
+
+
+def _add(total: dict[str, Speed], one: Speed) -> None:
+    before = total.get(one.estimator, Speed(one.estimator, 0.0, 0, 0.0))
+    total[one.estimator] = Speed(
+        one.estimator,
+        before.seconds + one.seconds,
+        before.n_voxels + one.n_voxels,
+        max(before.peak_mib, one.peak_mib),
+    )
+
+
+def _peak_mib() -> float:
+    """Largest resident memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from aslkit.scoring import AVERAGE, BOUND, LS, LS_ARTERIAL
+from aslkit.scoring import AVERAGE, BOUND, LS, LS_ARTERIAL, LS_ORACLE, SMOOTHED_LS
 
 PIXELS_PER_INCH = 144  # 1.5 per CSS pixel: a page shows a figure in its own inches, sharply
 PAGE_WIDTH = 11.5  # inches
@@ -20,8 +20,6 @@ INK = "#22303c"
 FAINT = "#d5dbe1"
 ACCENT = "#d55e00"
 TITLE_SIZE, LABEL_SIZE, TICK_SIZE = 10, 9, 8
-SMOOTHED_LS = "smoothed LS"
-LS_ORACLE = "LS oracle"
 
 Style = dict[str, object]  # properties of a matplotlib line
 

@@ -2,18 +2,17 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from aslkit.charts import Points
+from aslkit.conditions import MATCHED, most_typical
 from aslkit.drawing import is_model
 from aslkit.scoring import BOUND, Record
 
-MATCHED = "matched"
-TYPICAL_SNR = 5.0  # of scans in vivo, from 2 to 8 averages; one SNR near it stands for all
 N_SHOWN = 2  # protocols of each track that are shown in pictures and long tables
 
 Key = tuple["Setting", float, str, str, str, str]  # SNR, estimator, stratum, quantity, metric
@@ -165,8 +164,3 @@ class Findings:
             str(row[k]) for k in ("estimator", "stratum", "quantity", "metric")
         )
         return setting, float(row["snr"]), estimator, stratum, quantity, metric
-
-
-def most_typical(snrs: Iterable[float]) -> float:
-    """The one whose ratio to that of scans in vivo is nearest to 1."""
-    return min(snrs, key=lambda snr: abs(math.log(snr / TYPICAL_SNR)))

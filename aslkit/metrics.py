@@ -10,12 +10,14 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr
 from scipy.stats import rankdata
 
 Values = NDArray[np.floating]
 
 EFFICIENT_ERROR = float(np.sqrt(2 / np.pi))  # E|e| / sd of a Gaussian error, about 0.8
 N_RESAMPLES = 2000  # bootstrap draws: limits then repeat to about 1 % of the interval's width
+LARGE_ERRORS = 0.1  # share of the voxels, those of largest |error|, that an sd should point at
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,42 @@ def wins(error: Values, rival_error: Values) -> Values:
 
 def coverage(error: Values, sd: Values, level: float) -> float:
     """Share of voxels whose truth lies within the nominal central interval of `level` (0-1)."""
+    if np.isnan(sd).any():
+        return float("nan")
     half_width = NormalDist().inv_cdf(0.5 + level / 2)
     return float(np.mean(np.abs(error) <= half_width * sd))
+
+
+def crps(error: Values, sd: Values) -> float:
+    """Mean continuous ranked probability score of Gaussian predictions; |error| where sd is 0.
+
+    Gneiting 2007 (doi:10.1198/016214506000001437); in the unit of the error, smaller is better.
+    """
+    if np.isnan(sd).any():
+        return float("nan")
+    width = np.where(sd > 0, sd, 1.0)
+    z = error / width
+    density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+    score = width * (z * (2 * ndtr(z) - 1) + 2 * density - 1 / np.sqrt(np.pi))
+    return float(np.mean(np.where(sd > 0, score, np.abs(error))))
+
+
+def negative_log_likelihood(error: Values, sd: Values) -> float:
+    """Mean of that of Gaussian predictions [nats]; NaN unless every sd is positive."""
+    if not (sd > 0).all():
+        return float("nan")
+    return float(np.mean(0.5 * np.log(2 * np.pi * sd**2) + 0.5 * (error / sd) ** 2))
+
+
+def auroc_of_large_errors(error: Values, sd: Values) -> float:
+    """How well the sd tells the largest errors from the rest: 1 always, 0.5 not at all."""
+    size = np.abs(error)
+    is_large = size >= np.quantile(size, 1 - LARGE_ERRORS)
+    n_large, n_small = int(is_large.sum()), int((~is_large).sum())
+    if not (n_large and n_small) or np.isnan(sd).any():
+        return float("nan")
+    above = rankdata(sd)[is_large].sum() - n_large * (n_large + 1) / 2
+    return float(above / (n_large * n_small))
 
 
 def spearman(first: Values, second: Values) -> float:
@@ -120,7 +156,7 @@ def scale_deviation(cbf: Values, scaled_cbf: Values, factor: float) -> ScaleDevi
     expected = factor * cbf
     return ScaleDeviation(
         slope=_ratio(np.sum(scaled_cbf * expected), np.sum(expected**2)),
-        mean=abs(_ratio(np.mean(scaled_cbf), np.mean(expected)) - 1),
+        mean=_ratio(np.mean(scaled_cbf), np.mean(expected)) - 1,
         p95=float(np.percentile(np.abs(scaled_cbf / expected - 1), 95)),
     )
 

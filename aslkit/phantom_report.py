@@ -6,7 +6,6 @@ import numpy as np
 
 from aslkit import phantom_sections as sections
 from aslkit.benchmark import Benchmark
-from aslkit.drawing import LS_ORACLE, SMOOTHED_LS
 from aslkit.findings import Findings, Setting
 from aslkit.report import Report, Section, Table
 from aslkit.robustness_sections import (
@@ -14,7 +13,7 @@ from aslkit.robustness_sections import (
     scale_sections,
     single_delay_sections,
 )
-from aslkit.scoring import BOUND, LS, LS_ARTERIAL, QUANTITIES
+from aslkit.scoring import BOUND, LS, LS_ARTERIAL, LS_ORACLE, QUANTITIES, SMOOTHED_LS
 from aslkit.sections import DIGITS, listed, number, speed_section
 
 GLOSSARY = {

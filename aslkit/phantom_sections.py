@@ -8,8 +8,9 @@ import numpy as np
 from aslkit.agreement import Matrix, win_matrix
 from aslkit.benchmark import TRUTH, Example
 from aslkit.charts import Panel, draw_panels
+from aslkit.conditions import MATCHED, most_typical
 from aslkit.drawing import line_styles
-from aslkit.findings import MATCHED, Findings, Interval, Setting, most_typical
+from aslkit.findings import Findings, Interval, Setting
 from aslkit.lesions import LESION_CLASSES
 from aslkit.metrics import Values
 from aslkit.pictures import Region, close_ups
@@ -72,9 +73,9 @@ def lesion_sections(f: Findings, examples: Iterable[Example]) -> list[Section]:
     """Lesions from close, one picture per shown setting whose example has any."""
     sections = []
     for example in _shown_examples(f, examples):
-        lesions = getattr(example, "lesions", None)
-        found = [] if lesions is None else [i for i in LESION_CLASSES if (lesions == i).any()]
-        if found:
+        lesions = example.lesions
+        if lesions is not None and lesions.any():
+            found = (i for i in LESION_CLASSES if (lesions == i).any())
             regions = [Region(LESION_CLASSES[i], np.asarray(lesions == i)) for i in found]
             text = (
                 "The slice that holds most of each kind of lesion, which is outlined. All "

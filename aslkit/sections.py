@@ -106,7 +106,7 @@ def speed_section(benchmark: Benchmark) -> Section:
         [s.estimator, number(s.seconds, 1), f"{s.n_voxels:,}", f"{s.voxels_per_second:,.0f}"]
         for s in benchmark.speeds
     ]
-    peaks = [getattr(s, "peak_mib", math.nan) for s in benchmark.speeds]
+    peaks = [s.peak_mib for s in benchmark.speeds]
     if np.isfinite(peaks).any():
         columns.append("peak memory of the process so far [MiB]")
         rows = [[*row, number(peak, 0)] for row, peak in zip(rows, peaks, strict=True)]

@@ -23,7 +23,7 @@ LAYERS = """
     dispersion
     arrays cells scoring outliers motion preprocess calibration contexts delays efficiency tissue
     timing_table projection motion_report artefacts
-    arterial chunks
+    arterial chunks figures
     information
     relaxation
     gates vessels
@@ -39,7 +39,10 @@ LAYERS = """
     networks losses
     datasets weights
     inference training
-    benchmark drawing
+    benchmark conditions drawing
+    opponents
+    trials
+    invariance
     agreement charts invivo pictures report validation
     findings sections
     phantom_sections robustness_sections

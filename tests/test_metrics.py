@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from aslkit import gates, metrics
+from aslkit.figures import score
 from aslkit.images import Flag, ParameterMaps
 from aslkit.scoring import (
     LS,
@@ -16,7 +17,6 @@ from aslkit.scoring import (
     lookup,
     pool_of,
     records,
-    score,
     strata_of,
     win_rate,
 )
@@ -41,12 +41,13 @@ def subject(name="one", seed=0, sd_ls=4.0, sd_net=2.0):
         strata={"brain": np.ones(N, bool), "GM": truth["cbf"] > 50, "WM": truth["cbf"] <= 50},
         estimates={LS: estimate(sd_ls), "net": estimate(sd_net)},
         sds={e: {q: np.full(N, s) for q in truth} for e, s in ((LS, sd_ls), ("net", sd_net))},
+        is_estimated={e: {q: np.arange(N) % 4 > 0 for q in truth} for e in (LS, "net")},
         bounds={q: np.full(N, 4.0) for q in truth},
     )
 
 
 def table_of(*subjects):
-    rows = score(subjects, ("cbf", "att"), np.random.default_rng(0))
+    rows = score(subjects, ("cbf", "att"), seed=0)
     return records({"snr": 3.0}, rows)
 
 
@@ -95,6 +96,41 @@ def test_coverage_of_gaussian_errors_is_nominal_and_of_too_small_sds_is_known(le
     assert metrics.coverage(error, np.full(N, 0.5), level) == pytest.approx(too_small, abs=1e-3)
 
 
+def test_crps_and_likelihood_of_gaussian_predictions_equal_their_definitions():
+    error, sd = np.array([0.7, -1.5]), np.array([1.2, 0.4])
+    x = np.linspace(-30, 30, 600_001)
+    steps = [stats.norm.cdf(x, 0, s) - (x >= e) for e, s in zip(error, sd, strict=True)]
+    integrals = [np.trapezoid(np.square(s), x) for s in steps]
+    assert metrics.crps(error, sd) == pytest.approx(np.mean(integrals), rel=1e-4)
+    expected = -stats.norm.logpdf(error, 0, sd).mean()
+    assert metrics.negative_log_likelihood(error, sd) == pytest.approx(expected)
+
+
+def test_a_certain_prediction_has_its_error_as_crps_and_no_likelihood():
+    error, sd = np.array([1.0, -3.0]), np.zeros(2)
+    assert metrics.crps(error, sd) == pytest.approx(2)
+    assert np.isnan(metrics.negative_log_likelihood(error, sd))
+
+
+def test_auroc_of_large_errors_is_the_chance_that_a_large_error_has_the_larger_sd():
+    rng = np.random.default_rng(0)
+    sd = np.round(rng.uniform(1, 5, 400), 1)  # with ties
+    error = rng.normal(0, sd)
+    is_large = np.abs(error) >= np.quantile(np.abs(error), 0.9)
+    pairs = sd[is_large][:, None] - sd[~is_large]
+    expected = np.mean((pairs > 0) + 0.5 * (pairs == 0))
+    assert metrics.auroc_of_large_errors(error, sd) == pytest.approx(expected)
+    assert metrics.auroc_of_large_errors(error, np.abs(error)) == 1
+    assert np.isnan(metrics.auroc_of_large_errors(np.zeros(9), np.ones(9)))
+
+
+@pytest.mark.parametrize("figure", ["crps", "auroc_of_large_errors", "negative_log_likelihood"])
+def test_without_standard_deviations_their_figures_are_undefined(figure):
+    unknown = np.full(N, np.nan)
+    assert np.isnan(getattr(metrics, figure)(ESTIMATE - TRUTH, unknown))
+    assert np.isnan(metrics.coverage(ESTIMATE - TRUTH, unknown, 0.95))
+
+
 def test_bootstrap_interval_of_a_mean_equals_the_normal_limits():
     values = np.random.default_rng(1).normal(10, 2, 400)
     low, high = metrics.bootstrap_interval(values, np.ones(400), np.random.default_rng(0))
@@ -113,7 +149,7 @@ def test_scale_deviation_is_zero_when_cbf_scales_and_known_when_it_does_not():
     perfect = metrics.scale_deviation(TRUTH, 10 * TRUTH, 10)
     assert (perfect.slope, perfect.mean, perfect.p95) == pytest.approx((1, 0, 0))
     shrunk = metrics.scale_deviation(TRUTH, 9 * TRUTH, 10)
-    assert (shrunk.slope, shrunk.mean, shrunk.p95) == pytest.approx((0.9, 0.1, 0.1))
+    assert (shrunk.slope, shrunk.mean, shrunk.p95) == pytest.approx((0.9, -0.1, 0.1))
 
 
 def test_swapping_the_opponents_mirrors_the_win_rate():
@@ -142,6 +178,30 @@ def test_scored_table_holds_the_errors_that_were_put_in():
     # two independent Gaussian errors of sd 2 and 4: P(|a| < |b|) = 2/pi atan(sd_b / sd_a)
     assert value(table, "net", "win rate") == pytest.approx(2 / np.pi * np.arctan(2), abs=0.02)
     assert value(table, LS, "GM/WM contrast recovered") == pytest.approx(1, abs=0.02)
+
+
+def test_every_pair_of_estimators_meets_once_in_either_order():
+    table = table_of(subject(), subject("two", 1))
+    ahead = value(table, "net", "win rate over LS")
+    assert ahead == value(table, "net", "win rate")
+    assert ahead + value(table, LS, "win rate over net") == pytest.approx(1)
+
+
+def test_share_estimated_is_that_of_the_subjects():
+    assert value(table_of(subject()), "net", "share estimated") == 0.75
+
+
+def test_intervals_do_not_depend_on_who_else_is_scored():
+    both = [subject(), subject("two", 1)]
+    alone = [
+        replace(s, **{f: {LS: getattr(s, f)[LS]} for f in ("estimates", "sds", "is_estimated")})
+        for s in both
+    ]
+    limits = [
+        [(r["low"], r["high"]) for r in table_of(*subjects) if r["metric"] == "MAE"][:2]
+        for subjects in (both, alone)
+    ]
+    assert limits[0] == limits[1] and np.isfinite(limits).all()
 
 
 def test_attenuated_contrast_is_found_by_slope_and_contrast():
@@ -185,7 +245,8 @@ def test_all_gates_pass_for_a_sound_benchmark():
     subjects = [subject(), subject("two", 1)]
     found = gates.subject_gates(subjects, ("cbf", "att"))
     found += gates.efficient_ls(subjects, ("cbf", "att"), snr=30)
-    assert len(found) == 5
+    found += gates.own_voxels(subjects, ("cbf", "att"), snr=30)
+    assert len(found) == 7
     gates.require(found)
 
 
@@ -215,6 +276,29 @@ def test_perfect_estimator_gate_fails_when_draws_count_as_losses(monkeypatch):
     one.estimates[LS]["att"][:500] = one.truth["att"][:500]
     monkeypatch.setattr(metrics, "wins", lambda mine, theirs: np.abs(mine) < np.abs(theirs))
     assert not gates.perfect_estimator([one], ("att",)).has_passed
+
+
+def test_swap_gate_fails_when_the_rival_is_scored_against_other_voxels(monkeypatch):
+    def shifted(*arguments):
+        pool = pool_of(*arguments)
+        return replace(pool, rival=[np.roll(e, 1) for e in pool.rival])
+
+    monkeypatch.setattr(gates, "pool_of", shifted)
+    gate = gates.mirrored_wins([subject()], ("cbf",))
+    assert not gate.has_passed and gate.found.startswith("LS and net win 1")
+
+
+def test_own_voxel_gate_fails_for_estimates_of_other_voxels_and_ignores_flat_truths():
+    one = subject()
+    (gate,) = gates.own_voxels([one], ("cbf", "att"), 10)
+    assert gate.has_passed
+    one.estimates["net"]["att"] = np.roll(one.estimates["net"]["att"], 1)
+    (gate,) = gates.own_voxels([one], ("cbf", "att"), 10)
+    assert not gate.has_passed and "for att of net" in gate.found
+    one.truth["att"][:] = 1200.0
+    (gate,) = gates.own_voxels([one], ("att",), 10)
+    assert gate.has_passed
+    assert gates.own_voxels([one], ("att",), 3) == []
 
 
 @pytest.mark.parametrize("fault", ["nan", "shorter"])

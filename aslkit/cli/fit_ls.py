@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from aslkit.images import AslSeries, FloatImage
     from aslkit.runs import AslRun
 
-SINGLE_DELAY_ATT_S = 1.3  # grey matter of healthy adults, where a single delay cannot tell
 LONGEST_ATT_S = 20.0
 ATT_BOUNDS_S = (0.1, 4.0)
 
@@ -134,6 +133,7 @@ def _att(
     given: str | None, series: "AslSeries", runs: "list[AslRun]"
 ) -> "float | FloatImage | None":
     """The ATT to hold fixed: the user's, or the usual one where a single delay was measured."""
+    from aslkit.acquisition import SINGLE_DELAY_ATT_S
     from aslkit.nifti import read_on_grid
 
     if given is None:
@@ -159,6 +159,7 @@ def _att(
 def _describe(
     settings: "FitSettings", series: "AslSeries", sigma_mm: float | None, att: str | None
 ) -> dict[str, object]:
+    from aslkit.acquisition import SINGLE_DELAY_ATT_S
     from aslkit.relaxation import T1_BOUNDS_S
 
     is_fixed = settings.fixed_att_s is not None

@@ -1,5 +1,6 @@
 """asl_validate: a report on least squares and models, on phantoms or on real scans."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,13 @@ from aslkit.errors import InputError, SubjectsFailedError
 
 if TYPE_CHECKING:
     from aslkit.benchmark import Benchmark
+    from aslkit.conditions import Design
     from aslkit.report import Report, Table
 
 EXAMPLES = """Examples:
   asl_validate --phantoms data/phantoms --model small --out validation
-  asl_validate --phantoms data/phantoms --snr 3,10,30 --protocol pcasl6 --out ls_alone
+  asl_validate --phantoms data/phantoms --model small --quick --out first_look
+  asl_validate --phantoms data/phantoms --track matched --protocol pcasl6 --out ls_alone
   asl_validate --bids /data/study --model small --model my_training/model --out in_vivo"""
 
 _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
@@ -32,14 +35,27 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
     help="Trained model; repeat it for several. Without, least squares alone.",
 )
 @click.option(
-    "--snr", "snrs", type=NumberList(), metavar="A,B,…", help="SNRs to simulate [3,10,30]."
+    "--snr", "snrs", type=NumberList(), metavar="A,B,…", help="SNRs to simulate [1,3,10,30]."
 )
 @click.option(
     "--protocol",
     "protocols",
     multiple=True,
     metavar="NAME",
-    help="Protocol to simulate; repeat it for several [joint6, pcasl6].",
+    help="Protocol to simulate; repeat it for several [all].",
+)
+@click.option(
+    "--track",
+    "tracks",
+    type=click.Choice(["matched", "mismatched"]),
+    multiple=True,
+    help="matched: the constants are known and vessels do not show; mismatched: estimators get "
+    "nominal values; repeat it for both [both].",
+)
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="Two protocols, SNR 3 and 30, two phantoms of each kind: a first look in a minute.",
 )
 @click.option(
     "--kinetic",
@@ -70,6 +86,8 @@ def main(
     models: tuple[str, ...],
     snrs: tuple[float, ...] | None,
     protocols: tuple[str, ...],
+    tracks: tuple[str, ...],
+    quick: bool,
     kinetic: str,
     macrovascular: str,
     seed: int,
@@ -84,10 +102,21 @@ def main(
         raise click.UsageError("give either --phantoms DIR or --bids DIR")
     if phantoms is not None:
         _check_snrs(snrs)
-        _validate_phantoms(phantoms, models, protocols, snrs, seed, kinetic, out)
+        from aslkit.conditions import FULL, QUICK
+
+        design = QUICK if quick else FULL
+        chosen = replace(
+            design,
+            tracks=tracks or design.tracks,
+            protocols=protocols or design.protocols,
+            snrs=snrs or design.snrs,
+            kinetic=kinetic,
+            seed=seed,
+        )
+        _validate_phantoms(phantoms, models, chosen, out)
     elif bids is not None:
-        if snrs or protocols:
-            raise click.UsageError("--snr and --protocol belong to --phantoms")
+        if snrs or protocols or tracks or quick:
+            raise click.UsageError("--snr, --protocol, --track and --quick belong to --phantoms")
         _validate_bids(bids, models, macrovascular, kinetic, seed, out)
 
 
@@ -96,29 +125,13 @@ def _check_snrs(snrs: tuple[float, ...] | None) -> None:
         raise click.UsageError(f"--snr must be positive, not {min(snrs):g}")
 
 
-def _validate_phantoms(
-    folder: Path,
-    models: tuple[str, ...],
-    protocols: tuple[str, ...],
-    snrs: tuple[float, ...] | None,
-    seed: int,
-    kinetic: str,
-    out: Path,
-) -> None:
+def _validate_phantoms(folder: Path, models: tuple[str, ...], design: "Design", out: Path) -> None:
     from aslkit.gates import require
     from aslkit.phantom_report import phantom_headline, phantom_report
     from aslkit.report import provenance
-    from aslkit.validation import DEFAULT_PROTOCOLS, DEFAULT_SNRS, validate_phantoms
+    from aslkit.validation import validate_phantoms
 
-    found = validate_phantoms(
-        folder,
-        models,
-        protocols or DEFAULT_PROTOCOLS,
-        snrs or DEFAULT_SNRS,
-        seed,
-        kinetic,
-        progress,
-    )
+    found = validate_phantoms(folder, models, design, progress)
     _publish(out, found, phantom_report(found, provenance()), phantom_headline(found))
     require(found.gates)
 

@@ -1,0 +1,287 @@
+"""The benchmark on phantoms: its opponents and invariances, and every gate broken on purpose."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import aslkit
+from aslkit import benchmark, gates, metrics, opponents, scoring, trials
+from aslkit.benchmark import least_squares, networks
+from aslkit.cli.validate import main as asl_validate
+from aslkit.conditions import Condition, Design
+from aslkit.errors import InputError
+from aslkit.fitting import FitSettings
+from aslkit.invariance import fill_deviations, fill_rows, scale_deviations, scale_rows
+from aslkit.phantoms import brain_phantom, save_phantom, shape_phantom
+from aslkit.scoring import lookup
+from aslkit.simulation import PROTOCOLS, simulate_series
+from aslkit.validation import validate_phantoms
+
+SMALL = Design(tracks=("matched",), protocols=("pcasl6",), snrs=(25.0,))
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("phantoms")
+    save_phantom(brain_phantom("brain-11", 11, voxel_size_mm=8), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def both_tracks(phantoms):
+    design = Design(protocols=("pcasl5", "vsasl6", "pcasl1"), snrs=(1.0, 30.0))
+    return validate_phantoms(phantoms, ["small"], design)
+
+
+@pytest.fixture
+def failing_run(phantoms, tmp_path, monkeypatch):
+    """Runs the command, without its report, and returns what it said on stopping with 1."""
+    for part in ("phantom_report.phantom_report", "phantom_report.phantom_headline"):
+        monkeypatch.setattr(f"aslkit.{part}", lambda *_: None)
+    monkeypatch.setattr("aslkit.cli.validate._publish", lambda *_: None)
+
+    def run(snr=25):
+        command = ["--phantoms", phantoms, "--protocol", "pcasl6", "--track", "matched"]
+        command += ["--snr", snr, "--out", tmp_path / "report"]
+        done = CliRunner().invoke(asl_validate, [*map(str, command)])
+        assert done.exit_code == 1, done.output
+        return done.output
+
+    return run
+
+
+def error(found, estimator, quantity="cbf", **where):
+    keys = {"stratum": "brain", "metric": "MAE", "estimator": estimator, "quantity": quantity}
+    return lookup(found.records, **{**keys, **where})
+
+
+def spoilt(monkeypatch, spoil):
+    """Lets `spoil` change the maps of every least squares that the benchmark runs."""
+
+    def broken(settings, macrovascular):
+        sound = least_squares(settings, macrovascular)
+        return lambda series: spoil(sound(series), series)
+
+    monkeypatch.setattr(opponents, "least_squares", broken)
+
+
+def test_a_sound_run_passes_every_gate(phantoms):
+    found = validate_phantoms(phantoms, design=SMALL)
+    gates.require(found.gates)
+    assert len(found.gates) == 9
+
+
+def test_gate_of_the_perfect_estimator_stops_a_run_whose_scores_are_off(failing_run, monkeypatch):
+    monkeypatch.setitem(metrics.ACCURACY, "bias", lambda e, t: float(np.mean(e - t)) + 0.1)
+    assert "a perfect estimator scores 0 and 100 % (found: " in failing_run()
+
+
+def test_gate_of_the_permuted_truth_stops_a_run_that_explains_noise(failing_run, monkeypatch):
+    monkeypatch.setattr(metrics, "r_squared", lambda e, t: float(np.corrcoef(e, t)[0, 1] ** 2))
+    assert "a permuted truth gives R2 <= 0 (found: " in failing_run()
+
+
+def test_gate_of_the_bound_stops_a_run_whose_least_squares_is_poor(failing_run, monkeypatch):
+    rng = np.random.default_rng(0)
+
+    def noisier(maps, series):
+        return replace(maps, cbf=maps.cbf * rng.normal(1, 0.1, maps.cbf.shape).astype("f4"))
+
+    spoilt(monkeypatch, noisier)
+    assert "CBF of LS lies within 10 % of the Cramér-Rao bound (found: " in failing_run()
+
+
+def test_gate_of_the_snr_stops_a_run_of_another_noise(failing_run, monkeypatch):
+    def noisier(phantom, acquisition, snr, seed, physics):
+        return simulate_series(phantom, acquisition, 0.97 * snr, seed, physics)
+
+    monkeypatch.setattr(trials, "simulate_series", noisier)
+    assert "measured SNR equals the requested one (found: " in failing_run()
+
+
+def test_gate_of_the_same_voxels_stops_a_run_that_leaves_some_out(failing_run, monkeypatch):
+    def gappy(maps, series):
+        return replace(maps, att=np.where(maps.cbf > 40, maps.att, np.float32(np.nan)))
+
+    spoilt(monkeypatch, gappy)
+    message = failing_run()
+    assert "every estimator is scored on the same voxels" in message and "LS lacks ATT" in message
+
+
+def test_gate_of_the_swap_stops_a_run_that_gives_the_rival_other_voxels(failing_run, monkeypatch):
+    pool_of = scoring.pool_of
+
+    def shifted(*arguments):
+        pool = pool_of(*arguments)
+        return replace(pool, rival=[np.roll(e, 7) for e in pool.rival])
+
+    monkeypatch.setattr(gates, "pool_of", shifted)
+    monkeypatch.setattr("aslkit.figures.pool_of", shifted)
+    assert "exchanging two estimators mirrors their win rate" in failing_run()
+
+
+def test_gate_of_own_voxels_stops_a_run_that_reads_estimates_in_another_order(
+    failing_run, monkeypatch
+):
+    def reordered(maps, mask):
+        is_truth = not maps.cbf_std.any()
+        if is_truth:
+            return scoring.in_table_units(maps, mask)
+        return {q: scoring.values_in(getattr(maps, q).T, mask.T, q) for q in ("cbf", "att")}
+
+    monkeypatch.setattr(trials, "in_table_units", reordered)
+    message = failing_run(snr=10)  # where the gate of the bound is silent
+    assert "estimates fit their own voxels better than others" in message
+    assert "of LS" in message
+
+
+def test_gate_of_the_scale_stops_a_run_whose_cbf_has_an_offset(failing_run, monkeypatch):
+    spoilt(monkeypatch, lambda maps, series: replace(maps, cbf=maps.cbf + 1))
+    assert "CBF scales with the signal within 1 %" in failing_run()
+
+
+def test_a_run_that_fails_still_leaves_its_report(phantoms, tmp_path, monkeypatch):
+    spoilt(monkeypatch, lambda maps, series: replace(maps, cbf=maps.cbf + 1))
+    command = ["--phantoms", phantoms, "--protocol", "pcasl6", "--snr", 3, "--out", tmp_path / "r"]
+    done = CliRunner().invoke(asl_validate, [*map(str, command)])
+    assert done.exit_code == 1
+    assert '"has_passed_gates": false' in (tmp_path / "r" / "results.json").read_text()
+
+
+def test_shapes_pass_every_gate_although_their_att_lies_on_kinks(tmp_path):
+    for kind in ("uniform", "disc", "checker"):
+        save_phantom(shape_phantom(kind, 1), tmp_path)
+    design = replace(SMALL, protocols=("pcasl5", "pcasl1"))
+    gates.require(validate_phantoms(tmp_path, design=design).gates)
+
+
+def test_every_track_has_its_opponents(both_tracks):
+    met = {(r["track"], r["protocol"]): set() for r in both_tracks.records}
+    for r in both_tracks.records:
+        if r["estimator"] != scoring.BOUND:
+            met[r["track"], r["protocol"]].add(r["estimator"])
+    plain, oracle = {"LS", "smoothed LS"}, {"LS", "smoothed LS", "LS oracle"}
+    assert met == {
+        ("matched", "pcasl5"): plain | {"small"},
+        ("matched", "vsasl6"): plain | {"small"},
+        ("matched", "pcasl1"): plain,
+        ("mismatched", "pcasl5"): oracle | {"small", "LS + arterial"},
+        ("mismatched", "vsasl6"): oracle | {"small"},
+        ("mismatched", "pcasl1"): oracle,
+    }
+    assert both_tracks.models == ["small"]
+
+
+def test_a_single_delay_is_scored_for_cbf_alone(both_tracks):
+    own = [r for r in both_tracks.records if r["protocol"] == "pcasl1"]
+    assert {r["quantity"] for r in own} == {"cbf"}
+    assert not any(r["estimator"] == "small" for r in own)
+    assert error(both_tracks, "LS", protocol="pcasl1", snr=30.0) < 15
+
+
+def test_knowing_the_constants_helps_and_smoothing_helps_where_noise_rules(both_tracks):
+    wrong = {"track": "mismatched", "protocol": "pcasl5", "snr": 30.0}
+    assert error(both_tracks, "LS oracle", **wrong) < 0.8 * error(both_tracks, "LS", **wrong)
+    noisy = {"track": "matched", "protocol": "pcasl5", "snr": 1.0}
+    assert error(both_tracks, "smoothed LS", **noisy) < 0.5 * error(both_tracks, "LS", **noisy)
+    for q in ("cbf", "att"):
+        calm = {**noisy, "snr": 30.0, "quantity": q}
+        assert error(both_tracks, "smoothed LS", **calm) <= error(both_tracks, "LS", **calm)
+        low, high = (
+            error(both_tracks, "smoothed LS", **{**noisy, "quantity": q, "snr": s})
+            for s in (30.0, 1.0)
+        )
+        assert low < high
+
+
+def test_smoothing_says_what_it_took(both_tracks):
+    where = {"metric": "oracle sigma", "estimator": "smoothed LS", "protocol": "vsasl6"}
+    sigmas = [
+        lookup(both_tracks.records, **where, track="matched", snr=s, quantity=q)
+        for s in (1.0, 30.0)
+        for q in ("cbf", "att")
+    ]
+    assert set(sigmas) <= set(opponents.SIGMAS_VOXELS) and sigmas[0] > sigmas[2]
+
+
+def test_numbers_do_not_depend_on_what_else_is_run(phantoms, both_tracks):
+    design = Design(tracks=("mismatched",), protocols=("vsasl6",), snrs=(30.0,))
+    alone = validate_phantoms(phantoms, design=design).records
+    where = {"track": "mismatched", "protocol": "vsasl6", "snr": 30.0, "estimator": "LS"}
+    within = [r for r in both_tracks.records if all(r[k] == v for k, v in where.items())]
+    same = [r for r in alone if r["estimator"] == "LS" and "scale" not in r["metric"]]
+    same = [r for r in same if "FOV" not in r["metric"]]
+    within = [r for r in within if "small" not in r["metric"]]
+    assert str(same) == str(within) and len(same) > 50  # as text, where nan is nan
+
+
+def test_subjects_keep_their_constants_at_every_snr_and_differ_from_each_other():
+    def constants(name, snr):
+        phantom = replace(shape_phantom("disc", 1), name=name)
+        condition = Condition("mismatched", "disc", "pcasl6", snr, "single", 0)
+        return condition.physics(phantom).acquisition
+
+    assert constants("a", 1.0) == constants("a", 30.0) != constants("b", 1.0)
+
+
+def test_unknown_protocols_are_refused_with_those_that_exist():
+    with pytest.raises(InputError, match="found pcasl9, expected one of joint6, "):
+        Design(protocols=("pcasl9",))
+
+
+def test_what_is_named_twice_is_run_once():
+    design = Design(tracks=("matched",), protocols=("pcasl6", "pcasl6"), snrs=(3.0, 3.0))
+    phantom = shape_phantom("disc", 1)
+    assert len(list(design.tasks({"disc": [phantom]}))) == 1
+    assert len(list(design.typical("disc"))) == 1
+
+
+def scan():
+    phantom = shape_phantom("disc", 1)
+    acquisition = PROTOCOLS["pcasl6"].acquisition(phantom.mask.shape[2])
+    return simulate_series(phantom, acquisition, 10.0, 0), phantom.mask
+
+
+def test_least_squares_follows_the_scale_and_ignores_the_field_of_view():
+    series, inside = scan()
+    estimators = {"LS": least_squares(FitSettings(), "off")}
+    rows = scale_rows(scale_deviations(series, inside, estimators))
+    rows += fill_rows(fill_deviations(series, inside, estimators, 10.0, 0))
+    found = {r.metric: r.value for r in rows}
+    assert found["scale 0.1 to 10 ratio"] == pytest.approx(100, rel=1e-4)
+    shares = [f"{s:.0%}" for s in (np.mean(inside) * np.array([64**2 / 44**2, 1 / 2, 1 / 4]))]
+    assert all(found[f"FOV fill {s} deviation"] == 0 for s in shares)
+    assert all(found[f"FOV fill {s} mean change"] == 0 for s in shares)
+
+
+def test_an_estimator_that_looks_at_the_whole_field_of_view_is_found():
+    sound = least_squares(FitSettings(), "off")
+
+    def global_amplitude(series):
+        maps = sound(series)
+        return replace(maps, cbf=maps.cbf * np.float32(series.mask.mean()))
+
+    series, inside = scan()
+    (found,) = fill_deviations(series, inside, {"net": global_amplitude}, 10.0, 0).values()
+    expected = [f.share / inside.mean() - 1 for f in found]
+    assert [f.mean for f in found] == pytest.approx(expected, rel=1e-4)
+    assert [f.p95 for f in found] == pytest.approx(np.abs(expected), rel=1e-4)
+
+
+def test_models_of_the_same_folder_name_keep_their_paths(tmp_path):
+    shipped = aslkit.__path__[0]
+    for parent in ("a", "b"):
+        shutil.copytree(f"{shipped}/models/small", tmp_path / parent / "model")
+    names = [str(tmp_path / parent / "model") for parent in ("a", "b")]
+    assert list(networks([*names, "small"], FitSettings())) == [*names, "small"]
+    assert list(networks(names[:1], FitSettings())) == ["model"]
+
+
+def test_speed_adds_up_and_memory_does_not():
+    one = benchmark.Speed("LS", 1.0, 100, 50.0)
+    part = benchmark.Benchmark([], [], [], [one])
+    (total,) = benchmark.merge([part, part]).speeds
+    assert (total.voxels_per_second, total.n_voxels, total.peak_mib) == (100.0, 200, 50.0)
