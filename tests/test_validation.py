@@ -104,7 +104,7 @@ def test_a_biased_estimator_is_found(phantoms):
         e: np.mean(q["cbf"] - trial.subject.truth["cbf"])
         for e, q in trial.subject.estimates.items()
     }
-    assert abs(shift["LS"]) < 0.1
+    assert abs(shift["LS"]) < 0.2
     assert shift["right"] == pytest.approx(0, abs=1e-5) and shift["biased"] == pytest.approx(
         3, abs=1e-4
     )
