@@ -26,7 +26,8 @@ STREAM_SEED = 9_104  # keeps training apart from the reserved subjects of phanto
 QUIET = 0.2  # of the noise: what the arterial priors may assume of a signal without noise
 SIGMA_SCATTER = 0.05  # relative error of a noise level that was estimated from repeats
 REPEATS_SHARE = 0.5  # of the slices whose noise level is known from repeats
-POOLED = 4  # every so manieth voxel tells the noise level, where that takes a fit of its own
+POOLED = 4  # of so many voxels, one is fitted to tell the noise level from residuals
+FEWEST = 8  # voxels that can tell it
 
 
 class SimulatedStream(IterableDataset[Batch]):
@@ -113,8 +114,9 @@ def _known_sd(scene: Scene, fit: _Fit, signal: Voxels, rng: np.random.Generator)
     if some.size:
         rss = fit(signal[..., some], np.zeros((1, some.size), np.float32)).rss[0]
         n_free = signal.shape[1] - 2 - (N_ARTERIAL if fit.has_arterial else 0)
-        counts = np.maximum(np.bincount(subjects[some], minlength=b), 1)
-        pooled = np.sqrt(np.bincount(subjects[some], rss, b) / counts / n_free)
+        counts = np.bincount(subjects[some], minlength=b)
+        pooled = np.sqrt(np.bincount(subjects[some], rss, b) / np.maximum(counts, 1) / n_free)
+        has_repeats |= counts < FEWEST
         sd = np.where(has_repeats[subjects], sd, pooled[subjects])
     return sd[None].astype(np.float32)
 

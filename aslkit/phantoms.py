@@ -15,7 +15,7 @@ from aslkit.lesions import LESION_CLASSES
 
 Image = NDArray[np.float64]
 
-FIELD_OF_VIEW_MM = (182.0, 210.0, 154.0)  # holds the largest subject
+FIELD_OF_VIEW_MM = (182.0, 210.0, 154.0)  # of a scan; the tallest heads reach beyond, as they do
 SHAPES = ("uniform", "disc", "checker", "ramp", "plan")
 SHAPE_GRID = (64, 64, 4)
 PHANTOM_SEED = 7_301  # keeps the subjects of phantoms apart from those of the training stream
@@ -56,8 +56,8 @@ def brain_phantom(
     Parameters
     ----------
     matrix : tuple of int, optional
-        Voxels along x, y and z, around the middle of the brain; without it, as many as hold the
-        largest subject.
+        Voxels along x, y and z, around the middle of the brain; without it, as many as fill
+        `FIELD_OF_VIEW_MM`.
     """
     subject = draw_subjects(np.random.default_rng([PHANTOM_SEED, seed]), 1)
     nx, ny, nz = matrix or (int(np.ceil(extent / voxel_size_mm)) for extent in FIELD_OF_VIEW_MM)

@@ -16,6 +16,7 @@ from aslkit.fields import Planes, draw_fields
 from aslkit.fitting import FitSettings, fit_least_squares
 from aslkit.lesions import LESION_CLASSES
 from aslkit.phantoms import (
+    PHANTOM_SEED,
     SHAPES,
     brain_phantom,
     find_phantoms,
@@ -69,7 +70,7 @@ def test_numpy_and_torch_evaluate_the_same_subjects():
 
 
 def test_a_slice_of_a_batch_is_a_slice_of_the_whole_brain():
-    subject = draw_subjects(np.random.default_rng([7_301, 5]), 1)
+    subject = draw_subjects(np.random.default_rng([PHANTOM_SEED, 5]), 1)
     brain = brain_phantom("brain", 5, voxel_size_mm=6)
     z = 12
     corner = brain.affine[:3, 3]
