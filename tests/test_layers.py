@@ -35,6 +35,7 @@ LAYERS = """
     protocols scanner
     networks losses
     datasets weights
+    ensembles
     inference training
     benchmark pictures
     invivo report validation
@@ -47,7 +48,15 @@ LAYERS = """
     cli.fit_ls cli.predict cli.sim cli.train cli.validate
 """
 RANKS = {name: rank for rank, line in enumerate(LAYERS.split("\n")) for name in line.split()}
-MAY_IMPORT_TORCH = {"networks", "losses", "datasets", "weights", "training", "inference"}
+MAY_IMPORT_TORCH = {
+    "networks",
+    "losses",
+    "datasets",
+    "weights",
+    "ensembles",
+    "training",
+    "inference",
+}
 COMMANDS = ("fit_ls", "predict", "sim", "train", "validate")
 LONGEST_FUNCTION = 80
 LONGEST_FILE = 300
