@@ -55,15 +55,7 @@ def predict(
     """
     chosen = select_device(device)
     passes.check(model)
-    sd = residual_sd(series, settings) if series.noise_sd is None else series.noise_sd
-    if not np.isfinite(sd[series.mask]).any():
-        raise InputError(
-            "ASL series",
-            "noise level",
-            found=f"{series.acquisition.n_timings} timings without repeats",
-            expected="repeats, or more timings than parameters",
-            fix="use asl_fit_ls, or give all repeats",
-        )
+    sd = noise_level(series, settings)
     base = fit_least_squares(replace(series, noise_sd=sd), settings)
     inside = series.mask & np.isfinite(series.delta_m).all(axis=3) & (base.cbf_std > 0)
     found = _corrections(model, series, sd, base, inside, passes, chosen, progress)
@@ -83,23 +75,24 @@ def predict(
     return replace(maps, abv=abv, abat=abat)
 
 
-def check_range(series: AslSeries, model: Model) -> list[str]:
-    """What about a series lies outside of what the model was trained for, one sentence each."""
-    warnings = []
-    acquisition = series.acquisition
-    plds = acquisition.effective_plds_s(series.mask.shape[2])
-    low, high = model.trained_range("plds_s")
-    if plds.min() < low or plds.max() > high:
-        warnings.append(
-            f"PLDs of {plds.min():.2f}-{plds.max():.2f} s reach outside the {low}-{high} s that "
-            f"model {model.name} was trained for"
+def noise_level(series: AslSeries, settings: FitSettings) -> FloatImage:
+    """Noise sd of a volume of mean weight, (x, y, z): of the repeats, else of the residuals.
+
+    Raises
+    ------
+    InputError
+        When neither tells it.
+    """
+    sd = residual_sd(series, settings) if series.noise_sd is None else series.noise_sd
+    if not np.isfinite(sd[series.mask]).any():
+        raise InputError(
+            "ASL series",
+            "noise level",
+            found=f"{series.acquisition.n_timings} timings without repeats",
+            expected="repeats, or more timings than parameters",
+            fix="use asl_fit_ls, or give all repeats",
         )
-    fewest, most = model.trained_range("n_timings")
-    if not fewest <= acquisition.n_timings <= most:
-        warnings.append(
-            f"{acquisition.n_timings} timings: model {model.name} was trained for {fewest}-{most}"
-        )
-    return warnings
+    return sd
 
 
 def select_device(name: str) -> torch.device:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -50,11 +50,6 @@ class Model:
         """All networks of the model."""
         return self.network, *self.others
 
-    def trained_range(self, field: str) -> tuple[float, float]:
-        """Lowest and highest value of a field of the card that the model was trained for."""
-        low, high = cast(list[float], self.card[field])
-        return low, high
-
 
 def list_models() -> dict[str, Path]:
     """Name and folder of every installed model; folders in $ASLKIT_MODELS come first."""
@@ -81,10 +76,10 @@ def load_model(name_or_folder: str) -> Model:
             f"model {name_or_folder!r} is not there: installed are {known}. "
             f"Give one of them, or a folder with {CARD} and {WEIGHTS}."
         )
+    card = read_card(folder)
     try:
-        card = json.loads((folder / CARD).read_text())
         tensors = load_file(folder / WEIGHTS)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, SafetensorError) as error:
         raise _damaged(folder, str(error)) from error
     if card.get("channels") != list(CHANNELS):
         raise _damaged(folder, "channels of another version of aslkit")
@@ -98,6 +93,20 @@ def load_model(name_or_folder: str) -> Model:
         members.append(network.eval())
     first, *others = members
     return Model(card["name"], first, card, file_sha256(folder / WEIGHTS), tuple(others))
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The card of a model.
+
+    Raises
+    ------
+    InputError
+        When it is damaged.
+    """
+    try:
+        return dict(json.loads((folder / CARD).read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise _damaged(folder, str(error)) from error
 
 
 def save_model(folder: Path, state: Mapping[str, Tensor], card: Mapping[str, object]) -> None:

@@ -29,10 +29,10 @@ LAYERS = """
     lesions
     anatomy
     bids encoding fitting phantoms
-    diagnostics intervals simulation
+    artefacts diagnostics intervals simulation
     quality
     derivatives
-    protocols scanner
+    cards protocols scanner
     networks losses
     datasets weights
     ensembles
@@ -42,7 +42,7 @@ LAYERS = """
     sections
     invivo_report phantom_report
     cli.common
-    cli.scan_options
+    cli.pass_options cli.scan_options
     cli.preparation
     cli.results
     cli.fit_ls cli.predict cli.sim cli.train cli.validate
