@@ -30,14 +30,15 @@ def describe_card(card: Card) -> list[str]:
         for low, high in _limits(card, field)
     ]
     training = [f"{card[f]} {f}" for f in ("steps", "patches", "hours") if f in card]
-    weights = [f"members {card.get('members', 1)}", f"sha256 {str(card.get('sha256'))[:12]}"]
+    sha256 = str(card.get("sha256", "unknown"))[:12]
     lines = {
         "about": [str(card.get("description", ""))],
         "trained for": [*scope, *ranges],
         "training": [*training, str(card.get("machine", ""))],
-        "weights": weights,
+        "weights": [f"members {card.get('members', 1)}", f"sha256 {sha256}"],
     }
-    return [f"{label}: {'; '.join(filter(None, parts))}" for label, parts in lines.items()]
+    shown = {label: "; ".join(filter(None, parts)) for label, parts in lines.items()}
+    return [f"{label}: {text}" for label, text in shown.items() if text]
 
 
 def outside_of_training(card: Card, series: AslSeries) -> list[str]:

@@ -63,7 +63,7 @@ def predict(
     flags = quality_flags(**corrected, mask=series.mask, settings=settings)
     maps = replace(base, flags=flags, **corrected)
     if passes.count(model) > 1:
-        cbf_std, att_std = np.sqrt(found.network_variance)  # 0 outside
+        cbf_std, att_std = np.sqrt(found.network_variance) * inside
         maps = replace(
             maps,
             cbf_std_network=base.cbf_std * cbf_std,
@@ -124,7 +124,7 @@ def _corrections(
     device: torch.device,
     progress: Progress,
 ) -> Correction:
-    """Corrections of the whole image, (2, x, y, z) each; 0 outside.
+    """Corrections of the whole image, (2, x, y, z) each; they count inside.
 
     Slices are encoded and corrected a few at a time, cut to the brain.
     """

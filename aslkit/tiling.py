@@ -18,7 +18,7 @@ from aslkit.images import FloatImage, MaskImage
 
 Window = NDArray[np.float64]
 
-MARGIN = 8  # pixels of background around every slice
+MARGIN = 16  # pixels of background around every slice
 GAUSSIAN_SIGMA = 0.125  # of the patch, as MONAI's sliding window has it
 
 
@@ -35,13 +35,13 @@ class Tiling:
     blend : str
         Weight of a pixel by its place in the patch, a key of `BLENDS`.
     shifts : tuple of int
-        The patches are laid once per shift [pixels]. Pooling ties pixels together in pairs; with
-        two shifts, it ties every pixel to the next as well as to the one before.
+        The patches are laid once per shift along x and along y [pixels]. Pooling ties pixels
+        together in pairs; with two shifts, each to the next as well as to the one before.
     """
 
     patch: int | None = None
-    overlap: float = 0.5
-    blend: str = "hann"
+    overlap: float = 0.75
+    blend: str = "gaussian"
     shifts: tuple[int, ...] = (0, 1)
 
     def __post_init__(self) -> None:
@@ -58,11 +58,11 @@ class Tiling:
         return wanted + -wanted % stride
 
     def starts(self, size: int, stride: int) -> list[int]:
-        """First pixels of the patches along an axis, for a shift of 0; multiples of `stride`."""
+        """First pixels of the patches along an axis: multiples of `stride`, and shifted."""
         side = self.side(size, stride)
         step = max(int(side * (1 - self.overlap)) // stride, 1) * stride
         n_steps = -(-max(size + 2 * MARGIN - side, 0) // step)
-        return [i * step for i in range(n_steps + 1)]
+        return [i * step + shift for i in range(n_steps + 1) for shift in self.shifts]
 
 
 def run_tiled(
@@ -91,12 +91,12 @@ def run_tiled(
     n, _, *shape = slices.shape
     sides = [tiling.side(size, stride) for size in shape]
     starts = [tiling.starts(size, stride) for size in shape]
-    ends = [s[-1] + side + max(tiling.shifts) for s, side in zip(starts, sides, strict=True)]
+    ends = [max(s) + side for s, side in zip(starts, sides, strict=True)]
     padding = [(MARGIN, end - size - MARGIN) for size, end in zip(shape, ends, strict=True)]
     padded = np.pad(slices, [(0, 0), (0, 0), *padding])
     places = [
-        (i, ..., slice(x + shift, x + shift + sides[0]), slice(y + shift, y + shift + sides[1]))
-        for i, shift, x, y in product(range(n), tiling.shifts, *starts)
+        (i, ..., slice(x, x + sides[0]), slice(y, y + sides[1]))
+        for i, x, y in product(range(n), *starts)
     ]
     window = np.outer(*(BLENDS[tiling.blend](side) for side in sides))
     weight, total = np.zeros((n, 1, *ends)), np.zeros(())

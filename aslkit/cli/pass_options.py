@@ -77,7 +77,7 @@ _OPTIONS = (
     click.option(
         "--overlap",
         type=click.FloatRange(0, 0.9),
-        default=0.5,
+        default=0.75,
         show_default=True,
         metavar="X",
         help="Share of its side that a patch has in common with the next.",
@@ -85,7 +85,7 @@ _OPTIONS = (
     click.option(
         "--blend",
         type=click.Choice(["hann", "gaussian", "mean"]),
-        default="hann",
+        default="gaussian",
         show_default=True,
         help="Weight of a pixel by its place in the patch.",
     ),

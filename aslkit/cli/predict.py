@@ -31,10 +31,13 @@ def _models() -> dict[str, str | Path]:
     from aslkit.cards import describe_card
     from aslkit.weights import list_models, read_card
 
-    return {
-        name: "\n  ".join([str(folder), *describe_card(read_card(folder))])
-        for name, folder in list_models().items()
-    }
+    def text(folder: Path) -> str:
+        try:
+            return "\n  ".join([str(folder), *describe_card(read_card(folder))])
+        except InputError as error:  # the others are still worth listing
+            return str(error)
+
+    return {name: text(folder) for name, folder in list_models().items()}
 
 
 @aslkit_command(epilog=EXAMPLES)
