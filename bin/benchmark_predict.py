@@ -6,7 +6,6 @@ them by default. Every number is printed with the condition it holds for; scans 
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -121,7 +120,7 @@ def places(seed: int) -> None:
 
 
 def uncertainty(seed: int) -> None:
-    """Error of CBF over that of one pass, and coverage of 95 % intervals, in brain with CBF > 5."""
+    """Error of CBF over that of one pass, and coverage of 95 % intervals, where CBF > 5."""
     model = load_model(DEFAULT_MODEL)
     phantom = brain_phantom("brain", seed)
     where = phantom.mask & (phantom.cbf > 5)
