@@ -7,7 +7,7 @@
 ┊ │ slice                       │   ┊
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import product
 
@@ -71,6 +71,7 @@ def run_tiled(
     tiling: Tiling,
     stride: int,
     batch: int,
+    apply: Callable[..., Iterable[FloatImage]] = map,
 ) -> FloatImage:
     """Apply `run` to patches of slices, `batch` of them at a time, and blend what it returns.
 
@@ -83,6 +84,8 @@ def run_tiled(
     stride : int
         Sides and places of the patches are multiples of it, so that the pixels that a network
         pools together are the same in every patch.
+    apply : function
+        Applies `run` to every batch, as `map` does.
 
     Returns
     -------
@@ -100,9 +103,9 @@ def run_tiled(
     ]
     window = np.outer(*(BLENDS[tiling.blend](side) for side in sides))
     weight, total = np.zeros((n, 1, *ends)), np.zeros(())
-    for first in range(0, len(places), batch):
-        some = places[first : first + batch]
-        outputs = run(np.stack([padded[place] for place in some]))
+    batches = [places[first : first + batch] for first in range(0, len(places), batch)]
+    patches = (np.stack([padded[place] for place in some]) for some in batches)
+    for some, outputs in zip(batches, apply(run, patches), strict=True):
         total = total if total.ndim else np.zeros((n, outputs.shape[1], *ends))
         for place, output in zip(some, outputs, strict=True):
             total[place] += window * output

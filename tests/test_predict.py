@@ -220,7 +220,7 @@ def test_passes_that_a_model_cannot_make_are_refused(shipped, folder, tmp_path):
 def test_the_batch_is_what_the_user_asks_for_or_what_fits():
     slices = np.zeros((3, 1, 240, 240), dtype=np.float32)
     assert ensembles._batch(slices, Tiling(), 8, CPU) == 1
-    assert ensembles._batch(slices, Tiling(64), 8, CPU) == 16
+    assert ensembles._batch(slices, Tiling(64), 8, CPU) == 8
 
 
 def test_what_a_model_was_not_trained_for_is_named(series, shipped):
