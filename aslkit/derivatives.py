@@ -251,6 +251,15 @@ _KINDS = {
     "abv": MapKind("1", "Arterial blood volume, a fraction"),
     "t1t": MapKind("s", "T1 of tissue, within TissueT1Bounds"),
     "t1t-std": MapKind("s", "Standard deviation of the T1 of tissue"),
+    "cbf-std-data": MapKind("mL/100 g/min", "Part of cbf-std that is the data's noise"),
+    "att-std-data": MapKind("s", "Part of att-std that is the data's noise"),
+    "cbf-std-network": MapKind(
+        "mL/100 g/min", "Part of cbf-std in which the passes of the network differ"
+    ),
+    "att-std-network": MapKind("s", "Part of att-std in which the passes of the network differ"),
+    "ood": MapKind(
+        "1", "Mean square of the smoothed residuals, in units of that of white noise; 1 or less"
+    ),
     "fit": MapKind("1", "Fitted control - label difference, a fraction of M0"),
     "chi2": MapKind("1", "Reduced chi2: squared residuals over noise and degrees of freedom"),
     "adequacy": MapKind("1", "Probability of a chi2 at least as large, were the model true"),

@@ -83,6 +83,8 @@ class ParameterMaps:
         Arterial blood volume [fraction] and arrival time [s], where the compartment is on.
     t1_tissue, t1_tissue_std : array, optional
         T1 of tissue and its standard deviation [s], where it was free.
+    cbf_std_network, att_std_network : array, optional
+        Part of the standard deviations that comes from the network, where it ran several times.
     """
 
     cbf: FloatImage
@@ -94,9 +96,12 @@ class ParameterMaps:
     abat: FloatImage | None = None
     t1_tissue: FloatImage | None = None
     t1_tissue_std: FloatImage | None = None
+    cbf_std_network: FloatImage | None = None
+    att_std_network: FloatImage | None = None
 
     def __post_init__(self) -> None:
-        optional = ("abv", "abat", "t1_tissue", "t1_tissue_std")
+        t1 = ("t1_tissue", "t1_tissue_std")
+        optional = ("abv", "abat", *t1, "cbf_std_network", "att_std_network")
         for name in ("att", "cbf_std", "att_std", "flags", *optional):
             image = getattr(self, name)
             if image is not None and image.shape != self.cbf.shape:

@@ -1,14 +1,15 @@
 """AslSeries -> ParameterMaps: least squares, corrected by a trained network inside the mask."""
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional
+from numpy.typing import NDArray
 
 from aslkit.arterial import arterial_given_tissue
-from aslkit.encoding import CHANNELS, encode, to_image
+from aslkit.encoding import encode, to_image
+from aslkit.ensembles import Correction, Passes, correct
 from aslkit.errors import InputError, UnavailableError
 from aslkit.fitting import (
     FitSettings,
@@ -18,12 +19,14 @@ from aslkit.fitting import (
     slice_signal,
 )
 from aslkit.images import AslSeries, FloatImage, MaskImage, ParameterMaps
-from aslkit.networks import PhysicsResidualNet
-from aslkit.physics import delta_m, kinetic_model
+from aslkit.physics import KineticModel, delta_m, kinetic_model
 from aslkit.projection import Solution
+from aslkit.tiling import bounding_box
 from aslkit.weights import Model
 
-SLICES_PER_BATCH = 8
+SLICES_AT_ONCE = 8  # encoded and corrected together; more takes memory and is no faster
+
+Progress = Callable[[Sequence[NDArray[np.intp]]], Iterable[NDArray[np.intp]]]
 
 
 def predict(
@@ -31,22 +34,55 @@ def predict(
     model: Model,
     settings: FitSettings = FitSettings(),  # noqa: B008
     device: str = "auto",
+    passes: Passes = Passes(),  # noqa: B008
+    progress: Progress = iter,
 ) -> ParameterMaps:
     """CBF, ATT and their standard deviations by the network; least squares outside the mask.
 
     Where the arterial compartment is on, aBV and aBAT are estimated again, given the network's
-    CBF and ATT.
+    CBF and ATT. Where the network runs several times, its part of the standard deviations is
+    there too. `progress` wraps the groups of slices, as tqdm does.
 
     Raises
     ------
     ValueError
         When there are too few timings for least squares.
     InputError
-        When neither repeats nor residuals tell the noise level.
+        When neither repeats nor residuals tell the noise level, or the model cannot make
+        these passes.
     UnavailableError
         When the device is not there.
     """
     chosen = select_device(device)
+    passes.check(model)
+    sd = noise_level(series, settings)
+    base = fit_least_squares(replace(series, noise_sd=sd), settings)
+    inside = series.mask & np.isfinite(series.delta_m).all(axis=3) & (base.cbf_std > 0)
+    found = _corrections(model, series, sd, base, inside, passes, chosen, progress)
+    corrected = _corrected(base, found, inside, settings)
+    flags = quality_flags(**corrected, mask=series.mask, settings=settings)
+    maps = replace(base, flags=flags, **corrected)
+    if passes.count(model) > 1:
+        cbf_std, att_std = np.sqrt(found.network_variance) * inside
+        maps = replace(
+            maps,
+            cbf_std_network=base.cbf_std * cbf_std,
+            att_std_network=base.att_std * att_std,
+        )
+    if base.abv is None or base.abat is None:
+        return maps
+    abv, abat = _arterial(maps, series, sd, inside, (base.abv.copy(), base.abat.copy()))
+    return replace(maps, abv=abv, abat=abat)
+
+
+def noise_level(series: AslSeries, settings: FitSettings) -> FloatImage:
+    """Noise sd of a volume of mean weight, (x, y, z): of the repeats, else of the residuals.
+
+    Raises
+    ------
+    InputError
+        When neither tells it.
+    """
     sd = residual_sd(series, settings) if series.noise_sd is None else series.noise_sd
     if not np.isfinite(sd[series.mask]).any():
         raise InputError(
@@ -56,40 +92,7 @@ def predict(
             expected="repeats, or more timings than parameters",
             fix="use asl_fit_ls, or give all repeats",
         )
-    base = fit_least_squares(replace(series, noise_sd=sd), settings)
-    inside = series.mask & np.isfinite(series.delta_m).all(axis=3) & (base.cbf_std > 0)
-    outputs = _correct(model, _encoded(series, sd, base, inside), chosen)
-    corrected = {name: getattr(base, name).copy() for name in ("cbf", "att", "cbf_std", "att_std")}
-    for i, name in enumerate(("cbf", "att")):
-        se = getattr(base, f"{name}_std")[inside]
-        corrected[name][inside] += se * outputs[i][inside]
-        corrected[f"{name}_std"][inside] = se * np.exp(outputs[2 + i][inside])
-    corrected["att"] = np.clip(corrected["att"], *settings.att_bounds_s)
-    flags = quality_flags(**corrected, mask=series.mask, settings=settings)
-    maps = replace(base, flags=flags, **corrected)
-    if base.abv is None or base.abat is None:
-        return maps
-    abv, abat = _arterial(maps, series, sd, inside, (base.abv.copy(), base.abat.copy()))
-    return replace(maps, abv=abv, abat=abat)
-
-
-def check_range(series: AslSeries, model: Model) -> list[str]:
-    """What about a series lies outside of what the model was trained for, one sentence each."""
-    warnings = []
-    acquisition = series.acquisition
-    plds = acquisition.effective_plds_s(series.mask.shape[2])
-    low, high = model.trained_range("plds_s")
-    if plds.min() < low or plds.max() > high:
-        warnings.append(
-            f"PLDs of {plds.min():.2f}-{plds.max():.2f} s reach outside the {low}-{high} s that "
-            f"model {model.name} was trained for"
-        )
-    fewest, most = model.trained_range("n_timings")
-    if not fewest <= acquisition.n_timings <= most:
-        warnings.append(
-            f"{acquisition.n_timings} timings: model {model.name} was trained for {fewest}-{most}"
-        )
-    return warnings
+    return sd
 
 
 def select_device(name: str) -> torch.device:
@@ -111,43 +114,66 @@ def select_device(name: str) -> torch.device:
     return device
 
 
+def _corrections(
+    model: Model,
+    series: AslSeries,
+    sd: FloatImage,
+    base: ParameterMaps,
+    inside: MaskImage,
+    passes: Passes,
+    device: torch.device,
+    progress: Progress,
+) -> Correction:
+    """Corrections of the whole image, (2, x, y, z) each; they count inside.
+
+    Slices are encoded and corrected a few at a time, cut to the brain.
+    """
+    images = Correction(*(np.zeros((2, *inside.shape), dtype=np.float32) for _ in range(3)))
+    whole = kinetic_model(series.acquisition, inside.shape[2], np.float32)
+    x, y = bounding_box(inside)[:2]
+    slices = np.flatnonzero(inside.any(axis=(0, 1)))
+    groups = [slices[i : i + SLICES_AT_ONCE] for i in range(0, slices.size, SLICES_AT_ONCE)]
+    for some in progress(groups):
+        channels = [_encoded(series, whole, sd, base, inside, z)[:, x, y] for z in some]
+        found = correct(model, np.stack(channels), passes, device)
+        for image, values in zip(vars(images).values(), vars(found).values(), strict=True):
+            image[:, x, y, some] = np.moveaxis(values, 0, -1)
+    return images
+
+
+def _corrected(
+    base: ParameterMaps, found: Correction, inside: MaskImage, settings: FitSettings
+) -> dict[str, FloatImage]:
+    """CBF, ATT and their standard deviations."""
+    maps = {name: getattr(base, name).copy() for name in ("cbf", "att", "cbf_std", "att_std")}
+    sd = np.sqrt(found.data_variance + found.network_variance)
+    for i, name in enumerate(("cbf", "att")):
+        se = getattr(base, f"{name}_std")[inside]
+        maps[name][inside] += se * found.mean[i][inside]
+        maps[f"{name}_std"][inside] = se * sd[i][inside]
+    maps["att"] = np.clip(maps["att"], *settings.att_bounds_s)
+    return maps
+
+
 def _encoded(
-    series: AslSeries, sd: FloatImage, base: ParameterMaps, inside: MaskImage
+    series: AslSeries,
+    whole: KineticModel,
+    sd: FloatImage,
+    base: ParameterMaps,
+    inside: MaskImage,
+    z: int,
 ) -> FloatImage:
-    """Channels of every slice, (z, channels, x, y); 0 outside."""
-    n_slices = inside.shape[2]
-    whole = kinetic_model(series.acquisition, n_slices, np.float32)
-    channels = np.zeros((n_slices, len(CHANNELS), *inside.shape[:2]), dtype=np.float32)
-    for z in np.flatnonzero(inside.any(axis=(0, 1))).tolist():
-        voxels = inside[:, :, z]
-        kinetics, signal = slice_signal(series, whole, z, voxels)
-        images = (sd, base.cbf, base.att, base.cbf_std, base.att_std)
-        noise, cbf, att, cbf_se, att_se = (image[:, :, z][voxels][None] for image in images)
-        arterial = [i[:, :, z][voxels][None] for i in (base.abv, base.abat) if i is not None]
-        residual = signal - delta_m(kinetics, cbf, att, *arterial)
-        abv, abat = arterial or (None, None)
-        solution = Solution(cbf, att, abv, abat, (residual**2).sum(-2))
-        rows = encode(kinetics, signal, solution, (cbf_se, att_se), noise)
-        channels[z] = to_image(np.concatenate([rows, np.ones_like(noise)]), voxels)
-    return channels
-
-
-def _correct(model: Model, channels: FloatImage, device: torch.device) -> FloatImage:
-    """The network's outputs, (4, x, y, z)."""
-    network = model.network.to(device)
-    batches = torch.from_numpy(channels).split(SLICES_PER_BATCH)
-    with torch.inference_mode():
-        outputs = torch.cat([_run_padded(network, b.to(device)).cpu() for b in batches])
-    return outputs.permute(1, 2, 3, 0).numpy()
-
-
-def _run_padded(network: PhysicsResidualNet, batch: Tensor) -> Tensor:
-    """Run on slices whose sides are padded with background to the network's stride."""
-    x, y = batch.shape[2:]
-    stride = network.stride
-    padded = functional.pad(batch, (0, -y % stride, 0, -x % stride))
-    outputs: Tensor = network(padded)
-    return outputs[:, :, :x, :y]
+    """Channels of a slice, (channels, x, y); 0 outside. `whole` is the model of all slices."""
+    voxels = inside[:, :, z]
+    kinetics, signal = slice_signal(series, whole, z, voxels)
+    images = (sd, base.cbf, base.att, base.cbf_std, base.att_std)
+    noise, cbf, att, cbf_se, att_se = (image[:, :, z][voxels][None] for image in images)
+    arterial = [i[:, :, z][voxels][None] for i in (base.abv, base.abat) if i is not None]
+    residual = signal - delta_m(kinetics, cbf, att, *arterial)
+    abv, abat = arterial or (None, None)
+    solution = Solution(cbf, att, abv, abat, (residual**2).sum(-2))
+    rows = encode(kinetics, signal, solution, (cbf_se, att_se), noise)
+    return to_image(np.concatenate([rows, np.ones_like(noise)]), voxels)
 
 
 def _arterial(

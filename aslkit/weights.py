@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -30,22 +30,25 @@ class Model:
     ----------
     name : str
     network : PhysicsResidualNet
-        In evaluation mode, on the CPU.
+        In evaluation mode, on the CPU; the first where there are several.
     card : mapping
         The model card: what it was trained for, and how.
     sha256 : str
         Of the weights file.
+    others : tuple of PhysicsResidualNet
+        Networks that were trained likewise from other seeds.
     """
 
     name: str
     network: PhysicsResidualNet
     card: Mapping[str, object]
     sha256: str
+    others: tuple[PhysicsResidualNet, ...] = ()
 
-    def trained_range(self, field: str) -> tuple[float, float]:
-        """Lowest and highest value of a field of the card that the model was trained for."""
-        low, high = cast(list[float], self.card[field])
-        return low, high
+    @property
+    def members(self) -> tuple[PhysicsResidualNet, ...]:
+        """All networks of the model."""
+        return self.network, *self.others
 
 
 def list_models() -> dict[str, Path]:
@@ -73,19 +76,37 @@ def load_model(name_or_folder: str) -> Model:
             f"model {name_or_folder!r} is not there: installed are {known}. "
             f"Give one of them, or a folder with {CARD} and {WEIGHTS}."
         )
+    card = read_card(folder)
     try:
-        card = json.loads((folder / CARD).read_text())
         tensors = load_file(folder / WEIGHTS)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, SafetensorError) as error:
         raise _damaged(folder, str(error)) from error
     if card.get("channels") != list(CHANNELS):
         raise _damaged(folder, "channels of another version of aslkit")
-    network = PhysicsResidualNet(tuple(card["network"]["widths"]))
+    members = []
+    for state in _states(tensors, int(card.get("members", 1))):
+        network = PhysicsResidualNet(tuple(card["network"]["widths"]))
+        try:
+            network.load_state_dict(state)
+        except RuntimeError as error:
+            raise _damaged(folder, "weights of another network") from error
+        members.append(network.eval())
+    first, *others = members
+    return Model(card["name"], first, card, file_sha256(folder / WEIGHTS), tuple(others))
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The card of a model.
+
+    Raises
+    ------
+    InputError
+        When it is damaged.
+    """
     try:
-        network.load_state_dict({k: v.float() for k, v in tensors.items()})
-    except RuntimeError as error:
-        raise _damaged(folder, "weights of another network") from error
-    return Model(card["name"], network.eval(), card, file_sha256(folder / WEIGHTS))
+        return dict(json.loads((folder / CARD).read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise _damaged(folder, str(error)) from error
 
 
 def save_model(folder: Path, state: Mapping[str, Tensor], card: Mapping[str, object]) -> None:
@@ -103,6 +124,17 @@ def save_model(folder: Path, state: Mapping[str, Tensor], card: Mapping[str, obj
 def file_sha256(path: Path) -> str:
     """Checksum of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _states(tensors: Mapping[str, Tensor], n_members: int) -> list[dict[str, Tensor]]:
+    """Tensors of each member; with several, their names begin with its number: `0.`, `1.`, …"""
+    if n_members == 1:
+        return [{k: v.float() for k, v in tensors.items()}]
+    starts = [f"{member}." for member in range(n_members)]
+    return [
+        {k.removeprefix(s): v.float() for k, v in tensors.items() if k.startswith(s)}
+        for s in starts
+    ]
 
 
 def _damaged(folder: Path, reason: str) -> InputError:

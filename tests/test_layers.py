@@ -31,13 +31,14 @@ LAYERS = """
     lesions
     anatomy
     bids encoding fitting phantoms
-    diagnostics intervals simulation
+    diagnostics intervals leftovers simulation
     quality
     derivatives
-    protocols scanner
+    cards protocols scanner
     simulated_files scenes
     networks losses
     datasets weights
+    ensembles
     inference training
     benchmark conditions drawing
     opponents
@@ -48,13 +49,21 @@ LAYERS = """
     phantom_sections robustness_sections
     invivo_report phantom_report
     cli.common
-    cli.scan_options
+    cli.pass_options cli.scan_options
     cli.preparation cli.sim_options
     cli.results
     cli.fit_ls cli.predict cli.sim cli.train cli.validate
 """
 RANKS = {name: rank for rank, line in enumerate(LAYERS.split("\n")) for name in line.split()}
-MAY_IMPORT_TORCH = {"networks", "losses", "datasets", "weights", "training", "inference"}
+MAY_IMPORT_TORCH = {
+    "networks",
+    "losses",
+    "datasets",
+    "weights",
+    "ensembles",
+    "training",
+    "inference",
+}
 COMMANDS = ("fit_ls", "predict", "sim", "train", "validate")
 LONGEST_FUNCTION = 80
 LONGEST_FILE = 300

@@ -17,7 +17,7 @@ from aslkit.datasets import draw_batch
 from aslkit.encoding import CHANNELS
 from aslkit.errors import InputError, UnavailableError
 from aslkit.fitting import FitSettings, fit_least_squares, fitted_signal
-from aslkit.inference import check_range, predict, select_device
+from aslkit.inference import predict, select_device
 from aslkit.losses import correction_loss
 from aslkit.networks import PhysicsResidualNet
 from aslkit.phantoms import brain_phantom
@@ -105,15 +105,6 @@ def test_outside_the_mask_the_maps_are_least_squares(brain, shipped):
     series = scan(brain)
     maps, ls = predict(series, shipped, OFF), fit_least_squares(series, OFF)
     np.testing.assert_array_equal(maps.cbf[~brain.mask], ls.cbf[~brain.mask])
-
-
-def test_delays_outside_of_the_training_range_are_named(brain, shipped):
-    assert check_range(scan(brain), shipped) == []
-    acquisition = replace(scan(brain).acquisition, slice_offsets_s=(2.0,))
-    late = replace(scan(brain), acquisition=acquisition)
-    assert "reach outside the 0.05-3.6 s" in check_range(late, shipped)[0]
-    few = scan(brain, "pcasl1")
-    assert check_range(few, shipped)[0].startswith("1 timings: model small was trained for 4")
 
 
 def test_a_series_without_any_measure_of_noise_is_refused(brain, shipped):

@@ -44,14 +44,14 @@ def aslkit_command(
 
 
 def listing_option(
-    flag: str, entries: Callable[[], Mapping[str, Path]], help_text: str
+    flag: str, entries: Callable[[], Mapping[str, str | Path]], help_text: str
 ) -> Callable[[Decorated], Decorated]:
-    """An option that prints names and places, one a line, and stops."""
+    """An option that prints names and what there is to say of each, and stops."""
 
     def show(context: click.Context, _: click.Parameter, is_wanted: bool) -> None:
         if is_wanted and not context.resilient_parsing:
-            for name, place in entries().items():
-                click.echo(f"{name}\t{place}")
+            for name, text in entries().items():
+                click.echo(f"{name}\t{text}")
             context.exit()
 
     return click.option(

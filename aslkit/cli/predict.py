@@ -1,76 +1,166 @@
 """asl_predict: CBF and ATT maps of one scan by a trained network on top of least squares."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from aslkit.cli.common import aslkit_command, listing_option, say
+from aslkit.cli.common import aslkit_command, listing_option, progress, say
+from aslkit.cli.pass_options import PassArguments, pass_options
 from aslkit.cli.preparation import prepare
 from aslkit.cli.results import print_summary, write_results
 from aslkit.cli.scan_options import ScanArguments, read_runs, scan_options
 from aslkit.errors import InputError
 
 if TYPE_CHECKING:
-    from aslkit.images import AslSeries
+    from aslkit.images import AslSeries, FloatImage, ParameterMaps
+    from aslkit.weights import Model
 
 EXAMPLES = """Examples:
   asl_predict -i sub-01_asl.nii.gz -o cbf.nii.gz
   asl_predict -i sub-01_acq-pcasl_asl.nii.gz -i sub-01_acq-vsasl_asl.nii.gz -o cbf.nii.gz
   asl_predict -i sub-01_asl.nii.gz -o cbf.nii.gz --model my_training/model --device cuda
+  asl_predict -i sub-01_asl.nii.gz -o cbf.nii.gz --tta --ood
   asl_predict --list-models"""
 
 
-def _models() -> "dict[str, Path]":
-    from aslkit.weights import list_models
+def _models() -> dict[str, str | Path]:
+    """The text of every model's card."""
+    from aslkit.cards import describe_card
+    from aslkit.weights import list_models, read_card
 
-    return list_models()
+    def text(folder: Path) -> str:
+        try:
+            return "\n  ".join([str(folder), *describe_card(read_card(folder))])
+        except InputError as error:  # the others are still worth listing
+            return str(error)
+
+    return {name: text(folder) for name, folder in list_models().items()}
 
 
 @aslkit_command(epilog=EXAMPLES)
 @scan_options
 @click.option("--model", "model_name", metavar="NAME|DIR", help="Trained model [the shipped one].")
-@listing_option("--list-models", _models, "Print the names of the models that are there; stop.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N, mps.")
-def main(scan: ScanArguments, model_name: str | None, device: str) -> None:
+@listing_option("--list-models", _models, "Print the cards of the models that are there; stop.")
+@pass_options
+@click.option(
+    "--ood",
+    is_flag=True,
+    help="Also write ood.nii.gz, the structure that the maps leave in the data (motion, ghosts, "
+    "spikes, wrong delays), and a score of the scan.",
+)
+def main(scan: ScanArguments, model_name: str | None, passing: PassArguments, ood: bool) -> None:
     """CBF and arrival time of an ASL scan by a network that corrects least squares.
 
     Writes CBF [ml/100 g/min], ATT [s], their standard deviations, flags, and a table of quality
-    figures, each with a JSON sidecar.
+    figures, each with a JSON sidecar. Where the network runs several times (--tta, --mc-dropout,
+    a model of several members), the parts of the standard deviations are written too.
     """
-    started = time.perf_counter()
+    clock = _Clock()
     runs = read_runs(scan)
     if scan.dry_run:
         return
+    clock.lap("reading")
     from aslkit.weights import DEFAULT_MODEL, load_model
 
     model = load_model(model_name or DEFAULT_MODEL)
+    from aslkit.cards import outside_of_training
     from aslkit.fitting import FitSettings
-    from aslkit.inference import check_range, predict
+    from aslkit.inference import noise_level, predict, select_device
     from aslkit.quality import quality_figures
 
+    passes = passing.passes(model)
+    device = select_device(passing.device)
+    clock.lap("model")
     prepared = prepare(scan, runs)
     series = prepared.series
     _refuse_single_delay(scan, series)
     settings = FitSettings(macrovascular=scan.macrovascular)
     has_arterial = settings.has_arterial(series.acquisition)
     say(f"arterial compartment: {'on' if has_arterial else 'off'} ({scan.macrovascular})")
-    warnings = check_range(series, model)
+    say(f"model: {model.name}, {passing.describe(model)}, on {device}")
+    measured = replace(series, noise_sd=noise_level(series, settings))
+    warnings = outside_of_training(model.card, measured)
     for warning in warnings:
         click.echo(f"Warning: {warning}", err=True)
-    maps = predict(series, model, settings, device)
+    clock.lap("preparation")
+    maps = predict(measured, model, settings, str(device), passes, progress)
+    clock.lap("prediction")
+    images = _parts(maps)
     estimator = {
         "Estimator": "physics-residual network",
         "Model": model.name,
         "ModelSha256": model.sha256,
+        "Passes": passing.describe(model),
+        "Device": str(device),
         "ArterialCompartment": has_arterial,
         "ATTBounds": list(settings.att_bounds_s),
         "Warnings": warnings,
     }
+    if ood:
+        images["ood"], estimator["OODScore"] = _ood(measured, maps)
     figures = quality_figures(series, maps, settings, prepared.tissue)
-    files = write_results(scan, prepared, maps, settings, estimator, figures)
-    print_summary(series, maps, figures, files, time.perf_counter() - started)
+    files = write_results(scan, prepared, maps, settings, estimator, figures, images)
+    clock.lap("writing")
+    print_summary(series, maps, figures, files, clock.total())
+    say(f"of this: {clock}")
+    say(_citation(model))
+
+
+class _Clock:
+    """Wall time of the steps of a run."""
+
+    def __init__(self) -> None:
+        self._times = [time.perf_counter()]
+        self._names: list[str] = []
+
+    def lap(self, name: str) -> None:
+        """The end of a step."""
+        self._names.append(name)
+        self._times.append(time.perf_counter())
+
+    def total(self) -> float:
+        """Seconds until the last step ended."""
+        return self._times[-1] - self._times[0]
+
+    def __str__(self) -> str:
+        starts, ends = self._times[:-1], self._times[1:]
+        laps = zip(self._names, starts, ends, strict=True)
+        return ", ".join(f"{name} {end - start:.1f} s" for name, start, end in laps)
+
+
+def _parts(maps: "ParameterMaps") -> "dict[str, FloatImage]":
+    """What of the standard deviations comes from the data, and what from the network."""
+    import numpy as np
+
+    images: dict[str, FloatImage] = {}
+    for name in ("cbf", "att"):
+        total, network = getattr(maps, f"{name}_std"), getattr(maps, f"{name}_std_network")
+        if network is not None:
+            images[f"{name}-std-network"] = network
+            images[f"{name}-std-data"] = np.sqrt(np.maximum(total**2 - network**2, 0))
+    return images
+
+
+def _ood(series: "AslSeries", maps: "ParameterMaps") -> "tuple[FloatImage, float | None]":
+    """Map and score of what the maps leave unexplained."""
+    from aslkit.leftovers import residual_structure, score
+
+    structure = residual_structure(series, maps)
+    found = score(structure)
+    say(f"structure left in the data: {found:.2f} (clean simulated scans, white noise: 2.5-2.9)")
+    return structure, found
+
+
+def _citation(model: "Model") -> str:
+    from aslkit.derivatives import version
+
+    return (
+        f"cite: aslkit {version()}, model {model.name} ({model.sha256[:12]}); signal model of "
+        "Alsop et al. 2015, doi:10.1002/mrm.25197"
+    )
 
 
 def _refuse_single_delay(scan: ScanArguments, series: "AslSeries") -> None:

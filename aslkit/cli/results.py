@@ -45,11 +45,11 @@ def write_results(
     settings: "FitSettings",
     estimator: Mapping[str, object],
     figures: "Figures",
-    intervals: "Mapping[str, FloatImage] | None" = None,
+    more_images: "Mapping[str, FloatImage] | None" = None,
 ) -> list[Path]:
     """Write the maps with everything used in their sidecars; `estimator` says how they were made.
 
-    `intervals` replace those that the diagnostic maps take from standard deviations.
+    `more_images` go beside the diagnostic maps, or replace those of their kind.
     Returns the files written, sidecars aside.
     """
     from aslkit.derivatives import describe, write_maps
@@ -64,8 +64,9 @@ def write_results(
     if scan.fitted:
         images["fit"] = fitted_signal(maps, series.acquisition)
     if scan.diagnostics:
-        images |= {**diagnostic_maps(series, maps, settings), **(intervals or {})}
+        images |= diagnostic_maps(series, maps, settings)
         notes = list(missing_diagnostics(series, settings))
+    images |= more_images or {}
     for note in notes:
         say(f"note: {note}")
     sidecar = {**describe(runs, series, notes), **prepared.fields, **estimator}

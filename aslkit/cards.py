@@ -1,0 +1,101 @@
+"""Model card -> sentences: what a model is, and what of a scan it was not trained for."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from aslkit.images import AslSeries
+from aslkit.simulation import REFERENCE_SIGNAL
+
+Card = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class _Range:
+    """A field of the card that holds the lowest and the highest value seen in training."""
+
+    label: str
+    unit: str = ""
+
+
+def describe_card(card: Card) -> list[str]:
+    """Lines for a reader; what the card does not hold is left out."""
+    scope = [", ".join(_names(card, f)) for f in ("labelings", "kinetics")]
+    ranges = [
+        f"{r.label} {low:g}-{high:g}{r.unit}"
+        for field, r in _RANGES.items()
+        for low, high in _limits(card, field)
+    ]
+    training = [f"{card[f]} {f}" for f in ("steps", "patches", "hours") if f in card]
+    sha256 = str(card.get("sha256", "unknown"))[:12]
+    lines = {
+        "about": [str(card.get("description", ""))],
+        "trained for": [*scope, *ranges],
+        "training": [*training, str(card.get("machine", ""))],
+        "weights": [f"members {card.get('members', 1)}", f"sha256 {sha256}"],
+    }
+    shown = {label: "; ".join(filter(None, parts)) for label, parts in lines.items()}
+    return [f"{label}: {text}" for label, text in shown.items() if text]
+
+
+def outside_of_training(card: Card, series: AslSeries) -> list[str]:
+    """What about a series lies outside of what the model was trained for, one sentence each."""
+    name, acquisition = card.get("name"), series.acquisition
+    found = [
+        f"{label} {value}: model {name} was trained for {', '.join(known)}"
+        for label, field, values in (
+            ("labeling", "labelings", {t.labeling for t in acquisition.timings}),
+            ("kinetic", "kinetics", {acquisition.kinetic}),
+        )
+        for known in [_names(card, field)]
+        for value in sorted(values - set(known))
+        if known
+    ]
+    for field, values in _measured(series):
+        for low, high in _limits(card, field):
+            least, most = np.min(values), np.max(values)
+            if least < low or most > high:
+                shown = f"{least:.3g}" if least == most else f"{least:.3g}-{most:.3g}"
+                r = _RANGES[field]
+                found.append(
+                    f"{r.label} {shown}{r.unit}: model {name} was trained for "
+                    f"{low:g}-{high:g}{r.unit}"
+                )
+    return found
+
+
+def _measured(series: AslSeries) -> Iterator[tuple[str, ArrayLike]]:
+    """Fields of the card and the values that a series has of them."""
+    acquisition = series.acquisition
+    yield "n_timings", acquisition.n_timings
+    yield "plds_s", acquisition.effective_plds_s(series.mask.shape[2])
+    yield "t1_blood_s", acquisition.t1_blood_s
+    durations = [t.label_duration_s for t in acquisition.timings if "casl" in t.labeling]
+    if durations:
+        yield "label_durations_s", durations
+    if series.noise_sd is not None:
+        sd = series.noise_sd[series.mask]
+        known = sd[np.isfinite(sd) & (sd > 0)]
+        if known.size:
+            yield "snr", REFERENCE_SIGNAL / np.median(known)
+
+
+def _names(card: Card, field: str) -> Sequence[str]:
+    return cast(Sequence[str], card.get(field, ()))
+
+
+def _limits(card: Card, field: str) -> list[tuple[float, float]]:
+    """The range that the card states, or none."""
+    return [cast(tuple[float, float], card[field])] if field in card else []
+
+
+_RANGES = {
+    "n_timings": _Range("timings"),
+    "plds_s": _Range("PLDs", " s"),
+    "label_durations_s": _Range("label durations", " s"),
+    "t1_blood_s": _Range("T1 of blood", " s"),
+    "snr": _Range("SNR"),
+}

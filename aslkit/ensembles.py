@@ -1,0 +1,182 @@
+"""Encoded slices -> corrections by every pass of a model, combined by the law of total variance:
+
+    variance = mean of the variances that the passes predict    (the data)
+             + variance of the passes' corrections              (the network)
+
+A pass is one network (a member of the model, as trained or thinned by dropout) that sees the
+slices once (as they are, or mirrored).
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from aslkit.errors import InputError
+from aslkit.images import FloatImage
+from aslkit.tiling import Tiling, run_tiled
+from aslkit.weights import Model
+
+AS_THEY_ARE: tuple[tuple[int, ...], ...] = ((),)
+MIRRORED = ((), (2,), (3,), (2, 3))  # axes of (n, channels, x, y)
+PIXELS_PER_RUN = {"cpu": 2**15, "cuda": 2**21}  # more is no faster
+BYTES_PER_PIXEL = 4096  # of a network at work
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How often, and on what, a model runs.
+
+    Attributes
+    ----------
+    members : int, optional
+        The first so many members of the model; None takes all.
+    n_thinned : int
+        Random thinnings of every member by its dropout layers; 0 takes it whole.
+    is_mirrored : bool
+        Whether the slices are seen mirrored in x, in y and in both, too.
+    tiling : Tiling
+        How they are cut into patches.
+    batch : int, optional
+        Patches at a time; None takes what the free memory of the device allows.
+    """
+
+    members: int | None = None
+    n_thinned: int = 0
+    is_mirrored: bool = False
+    tiling: Tiling = Tiling()  # noqa: RUF009  # frozen
+    batch: int | None = None
+
+    def check(self, model: Model) -> None:
+        """Refuse what the model cannot do.
+
+        Raises
+        ------
+        InputError
+        """
+        n = len(model.members)
+        if self.members is not None and self.members > n:
+            raise InputError(
+                f"model {model.name}",
+                "members",
+                found=f"{n}",
+                expected=f"at least {self.members}",
+                fix=f"give --members {n} or less, or another --model",
+            )
+        if self.n_thinned and not any(_dropouts(member) for member in model.members):
+            raise InputError(
+                f"model {model.name}",
+                "network",
+                found="no dropout layer",
+                expected="dropout, which --mc-dropout draws from",
+                fix="leave --mc-dropout out, or give another --model",
+            )
+
+    def count(self, model: Model) -> int:
+        """Number of passes."""
+        n_members = len(model.members[: self.members])
+        return n_members * max(self.n_thinned, 1) * (len(MIRRORED) if self.is_mirrored else 1)
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What all passes say, in least-squares standard errors; CBF and ATT, (n, 2, x, y) each."""
+
+    mean: FloatImage
+    data_variance: FloatImage
+    network_variance: FloatImage
+
+
+def correct(model: Model, slices: FloatImage, passes: Passes, device: torch.device) -> Correction:
+    """Run all passes on encoded slices (n, channels, x, y)."""
+    n, mean, square, variance = passes.count(model), np.zeros(()), np.zeros(()), np.zeros(())
+    for outputs in _outputs(model, slices, passes, device):
+        mean = mean + outputs[:, :2] / n
+        square = square + outputs[:, :2] ** 2 / n
+        variance = variance + np.exp(2 * outputs[:, 2:]) / n
+    spread = np.maximum(square - mean**2, 0) * (n > 1)
+    return Correction(*(v.astype(np.float32) for v in (mean, variance, spread)))
+
+
+def _outputs(
+    model: Model, slices: FloatImage, passes: Passes, device: torch.device
+) -> Iterator[NDArray[np.float64]]:
+    """What each pass returns, (n, 4, x, y)."""
+    for member, thinning in product(
+        model.members[: passes.members], range(max(passes.n_thinned, 1))
+    ):
+        network = member.to(device)
+        is_whole = not passes.n_thinned
+        with _thinned(network, None if is_whole else thinning), _workers(device) as pool:
+            for axes in MIRRORED if passes.is_mirrored else AS_THEY_ARE:
+                seen = np.flip(slices, axes)
+                batch = passes.batch or _batch(seen, passes.tiling, network.stride, device)
+                found = run_tiled(
+                    _runner(network, device),
+                    seen,
+                    passes.tiling,
+                    network.stride,
+                    batch,
+                    pool.map if is_whole else map,  # thinning draws layer by layer
+                )
+                yield np.flip(found, axes).astype(np.float64)
+
+
+def _runner(network: nn.Module, device: torch.device) -> Callable[[FloatImage], FloatImage]:
+    def run(patches: FloatImage) -> FloatImage:
+        with torch.inference_mode():
+            outputs: Tensor = network(torch.from_numpy(patches).to(device))
+        return outputs.cpu().numpy()
+
+    return run
+
+
+def _workers(device: torch.device) -> ThreadPoolExecutor:
+    """Threads that run a batch each: on a busy CPU far faster than all cores on one batch."""
+    if device.type != "cpu":
+        return ThreadPoolExecutor(1)
+    return ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,))
+
+
+def _batch(slices: FloatImage, tiling: Tiling, stride: int, device: torch.device) -> int:
+    """Patches that run at a time: as many as pay, and fit into half of the free memory."""
+    pixels = PIXELS_PER_RUN.get(device.type, PIXELS_PER_RUN["cpu"])
+    if device.type == "cuda":
+        pixels = min(pixels, torch.cuda.mem_get_info(device)[0] // 2 // BYTES_PER_PIXEL)
+    sides = [tiling.side(size, stride) for size in slices.shape[2:]]
+    return max(pixels // int(np.prod(sides)), 1)
+
+
+@contextmanager
+def _thinned(network: nn.Module, seed: int | None) -> Iterator[None]:
+    """The network without the features that one draw of its dropout layers takes away."""
+    generator = torch.Generator()
+    masks: dict[nn.Module, Tensor] = {}
+
+    def thin(layer: nn.Module, inputs: tuple[Tensor], _: Tensor) -> Tensor:
+        x, p = inputs[0], float(layer.p)  # type: ignore[arg-type]
+        if layer not in masks:
+            kept = torch.rand((1, x.shape[1], 1, 1), generator=generator) >= p
+            masks[layer] = (kept / (1 - p)).to(x)
+        return x * masks[layer]
+
+    hooks = []
+    if seed is not None:
+        generator.manual_seed(seed)
+        hooks = [layer.register_forward_hook(thin) for layer in _dropouts(network)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _dropouts(network: nn.Module) -> list[nn.Module]:
+    return [layer for layer in network.modules() if isinstance(layer, nn.Dropout2d)]

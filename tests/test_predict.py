@@ -1,0 +1,340 @@
+"""asl_predict: one estimate wherever slices are cut, its uncertainty, and what it says."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import nn
+
+from aslkit import ensembles, inference
+from aslkit.cards import describe_card, outside_of_training
+from aslkit.cli.predict import main as asl_predict
+from aslkit.cli.sim import main as asl_sim
+from aslkit.ensembles import Passes, correct
+from aslkit.errors import InputError
+from aslkit.fitting import FitSettings, fit_least_squares
+from aslkit.images import AslSeries
+from aslkit.inference import noise_level, predict
+from aslkit.leftovers import residual_structure, score
+from aslkit.networks import PhysicsResidualNet
+from aslkit.phantoms import brain_phantom
+from aslkit.simulation import PROTOCOLS, noise_sd, simulate_series
+from aslkit.tiling import Tiling
+from aslkit.weights import DEFAULT_MODEL, Model, load_model, save_model
+
+OFF = FitSettings(macrovascular="off")
+CPU = torch.device("cpu")
+MIRRORED = Passes(is_mirrored=True)
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_model(DEFAULT_MODEL)
+
+
+@pytest.fixture(scope="module")
+def brain():
+    return brain_phantom("brain", 8, voxel_size_mm=5)
+
+
+@pytest.fixture(scope="module")
+def series(brain):
+    return some_slices(simulate(brain), slice(10, 20))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A simulated scan on disk."""
+    root = tmp_path_factory.mktemp("scan")
+    options = ["--out", str(root), "--voxel-size", "8", "--snr", "20", "--protocol", "pcasl6"]
+    assert CliRunner().invoke(asl_sim, options).exit_code == 0
+    return root / "sub-01" / "perf"
+
+
+def simulate(brain, snr=5.0):
+    acquisition = PROTOCOLS["joint6"].acquisition(brain.mask.shape[2])
+    return simulate_series(brain, acquisition, snr, seed=2)
+
+
+def some_slices(series, z):
+    return AslSeries(series.delta_m[:, :, z], series.acquisition, series.mask[:, :, z])
+
+
+def constant_network(correction, log_sd):
+    """A network that says the same everywhere."""
+    network = PhysicsResidualNet((8, 8)).eval()
+    with torch.no_grad():
+        network.head.bias.copy_(torch.tensor([correction, correction, log_sd, log_sd]))
+    return network
+
+
+class Thinning(nn.Module):
+    """Mean of 100 features that are 1, behind dropout of 20 %, in every output."""
+
+    stride = 1
+
+    def __init__(self):
+        super().__init__()
+        self.dropout = nn.Dropout2d(0.2)
+
+    def forward(self, x):
+        features = self.dropout(torch.ones(len(x), 100, *x.shape[2:]))
+        return features.mean(1, keepdim=True).expand(-1, 4, -1, -1)
+
+
+def run(folder, out, *options):
+    return CliRunner().invoke(
+        asl_predict, ["-i", str(folder / "sub-01_asl.nii.gz"), "-o", str(out), *options]
+    )
+
+
+def deviation(series, found, expected):
+    """Mean absolute deviation of CBF in the mask over mean CBF."""
+    return np.abs(found.cbf - expected.cbf)[series.mask].mean() / expected.cbf[series.mask].mean()
+
+
+def test_where_the_head_lies_in_the_image_changes_nothing(series, shipped):
+    wide = [(3, 70), (5, 1), (0, 0)]
+    moved = replace(
+        series, delta_m=np.pad(series.delta_m, [*wide, (0, 0)]), mask=np.pad(series.mask, wide)
+    )
+    one, other = predict(series, shipped, OFF), predict(moved, shipped, OFF)
+    for name in ("cbf", "att", "cbf_std", "att_std"):
+        cut = getattr(other, name)[3:-70, 5:-1][series.mask]
+        np.testing.assert_allclose(cut, getattr(one, name)[series.mask], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shift", [1, 8, 21])
+def test_where_the_patches_fall_changes_cbf_by_less_than_one_percent(series, shipped, shift):
+    """A single voxel far off in the mask moves the corner that patches are laid from."""
+    known = replace(series, noise_sd=noise_level(series, OFF))
+    wide = [(shift, 0), (shift, 0), (0, 0)]
+    mask = np.pad(series.mask, wide)
+    mask[0, 0] = True
+    moved = replace(
+        known,
+        delta_m=np.pad(series.delta_m, [*wide, (0, 0)]),
+        mask=mask,
+        noise_sd=np.pad(known.noise_sd, wide, mode="edge"),
+    )
+    for patch in (64, None):
+        passes = Passes(tiling=Tiling(patch, 0.5))
+        one, other = (predict(s, shipped, OFF, passes=passes) for s in (known, moved))
+        cut = replace(one, cbf=other.cbf[shift:, shift:])
+        assert deviation(series, cut, one) < 0.01
+
+
+def test_patches_leave_no_seams(shipped):
+    """Mean deviation from whole slices, in the worst of all rows and columns."""
+    brain = brain_phantom("brain", 8, voxel_size_mm=1.8)
+    middle = brain.mask.shape[2] // 2
+    series = some_slices(simulate(brain), slice(middle, middle + 1))
+    whole = predict(series, shipped, OFF)
+    tiled = predict(series, shipped, OFF, passes=Passes(tiling=Tiling(64)))
+    mask, difference = series.mask[..., 0], np.abs(tiled.cbf - whole.cbf)[..., 0]
+    for axis in (0, 1):
+        counts = mask.sum(axis)
+        bands = (difference * mask).sum(axis)[counts > 20] / counts[counts > 20]
+        assert bands.max() < 0.005 * whole.cbf[series.mask].mean()
+
+
+def test_slices_pass_a_few_at_a_time_and_their_number_changes_nothing(
+    series, shipped, monkeypatch
+):
+    most = []
+
+    def watched(model, slices, *others):
+        most.append(len(slices))
+        return correct(model, slices, *others)
+
+    monkeypatch.setattr(inference, "correct", watched)
+    together = predict(series, shipped, OFF)
+    monkeypatch.setattr(inference, "SLICES_AT_ONCE", 3)
+    apart = predict(series, shipped, OFF)
+    assert most == [8, 2, 3, 3, 3, 1]
+    np.testing.assert_allclose(apart.cbf, together.cbf, rtol=1e-4, atol=1e-4)
+
+
+def test_variances_of_members_and_between_them_add_up(series):
+    model = Model("two", constant_network(1, 0), {}, "", (constant_network(-1, np.log(2)),))
+    maps, ls = predict(series, model, OFF), fit_least_squares(series, OFF)
+    inside = series.mask & (ls.cbf_std > 0)
+    np.testing.assert_allclose(maps.cbf[inside], ls.cbf[inside], rtol=1e-4, atol=1e-4)
+    for name in ("cbf_std", "att_std"):
+        se, total = getattr(ls, name)[inside], getattr(maps, name)[inside]
+        np.testing.assert_allclose(total, np.sqrt((1 + 4) / 2 + 1) * se, rtol=1e-4)
+        np.testing.assert_allclose(getattr(maps, f"{name}_network")[inside], se, rtol=1e-4)
+    first = predict(series, model, OFF, passes=Passes(members=1))
+    np.testing.assert_allclose(first.cbf_std[inside], ls.cbf_std[inside], rtol=1e-4)
+    assert first.cbf_std_network is None
+
+
+def test_mirrored_views_come_back_in_place(series, shipped):
+    one, mirrored = predict(series, shipped, OFF), predict(series, shipped, OFF, passes=MIRRORED)
+    assert 0 < deviation(series, mirrored, one) < 0.02
+    network = mirrored.cbf_std_network
+    assert (network <= mirrored.cbf_std).all() and network[series.mask].mean() > 0
+    assert (network[~series.mask] == 0).all()
+
+
+def test_dropout_thins_the_network_alike_everywhere_and_repeats():
+    model = Model("thin", Thinning().eval(), {}, "")
+    slices = np.ones((2, 1, 9, 20), dtype=np.float32)
+    tiling = Tiling(32, 0.5)
+    whole = correct(model, slices, Passes(tiling=tiling), CPU)
+    np.testing.assert_allclose(whole.mean, 1, rtol=1e-6)
+    one, two = (correct(model, slices, Passes(n_thinned=60, tiling=tiling), CPU) for _ in "ab")
+    np.testing.assert_array_equal(one.mean, two.mean)
+    for found in (one.mean, one.network_variance):
+        np.testing.assert_allclose(found, found[0, 0, 0, 0], rtol=1e-3)
+    np.testing.assert_allclose(one.mean, 1, atol=0.03)
+    np.testing.assert_allclose(one.network_variance, 0.2 / 0.8 / 100, rtol=0.5)
+
+
+def test_members_share_a_file(tmp_path, shipped):
+    members = [constant_network(value, 0) for value in (0.5, -0.5)]
+    states = {f"{i}.{k}": v for i, m in enumerate(members) for k, v in m.state_dict().items()}
+    card = {**shipped.card, "name": "two", "members": 2, "network": {"widths": [8, 8]}}
+    save_model(tmp_path, states, card)
+    found = load_model(str(tmp_path))
+    assert [m.head.bias[0].item() for m in found.members] == [0.5, -0.5]
+    save_model(tmp_path, states, {**card, "members": 3})
+    with pytest.raises(InputError, match="weights of another network"):
+        load_model(str(tmp_path))
+
+
+def test_passes_that_a_model_cannot_make_are_refused(shipped, folder, tmp_path):
+    for options, message in (
+        (["--members", "2"], "members: found 1, expected at least 2. Fix: give --members 1"),
+        (["--mc-dropout", "5"], "network: found no dropout layer"),
+    ):
+        done = run(folder, tmp_path / "cbf.nii.gz", *options)
+        assert done.exit_code == 3 and f"model small: {message}" in done.output
+
+
+def test_the_batch_is_what_the_user_asks_for_or_what_fits():
+    slices = np.zeros((3, 1, 240, 240), dtype=np.float32)
+    assert ensembles._batch(slices, Tiling(), 8, CPU) == 1
+    assert ensembles._batch(slices, Tiling(64), 8, CPU) == 8
+
+
+def test_what_a_model_was_not_trained_for_is_named(series, shipped):
+    measured = replace(series, noise_sd=noise_level(series, OFF))
+    assert outside_of_training(shipped.card, measured) == []
+    late = replace(series.acquisition, slice_offsets_s=(2.0,), t1_blood_s=2.2)
+    few = replace(late, timings=late.timings[:3])
+    loud = replace(
+        series,
+        delta_m=series.delta_m[..., :3],
+        acquisition=few,
+        noise_sd=np.full(series.mask.shape, noise_sd(0.25), dtype=np.float32),
+    )
+    card = {**shipped.card, "labelings": ["vsasl"], "kinetics": ["tissue"]}
+    assert outside_of_training({**card, "t1_blood_s": [1.5, 1.9]}, loud) == [
+        "labeling pcasl: model small was trained for vsasl",
+        "kinetic single: model small was trained for tissue",
+        "timings 3: model small was trained for 4-16",
+        "T1 of blood 2.2 s: model small was trained for 1.5-1.9 s",
+        "SNR 0.25: model small was trained for 0.7-80",
+    ]
+    assert "PLDs 2.5-5 s: " in outside_of_training(card, replace(series, acquisition=late))[2]
+
+
+def test_the_card_of_every_model_is_listed_and_damage_does_not_hide_the_others(
+    tmp_path, shipped, monkeypatch
+):
+    assert describe_card({}) == ["weights: members 1; sha256 unknown"]
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "model.json").write_text("{")
+    monkeypatch.setenv("ASLKIT_MODELS", str(tmp_path))
+    done = CliRunner().invoke(asl_predict, ["--list-models"])
+    assert done.exit_code == 0
+    assert "trained for: pcasl, casl, pasl, vsasl; single, tissue; timings 4-16;" in done.output
+    assert f"sha256 {shipped.sha256[:12]}" in done.output
+    assert "broken\t" in done.output and "expected a matching model.json" in done.output
+
+
+@pytest.mark.parametrize("artefact", ["ghost", "wrong delays", "spike"])
+def test_artefacts_leave_structure_that_clean_data_do_not(brain, shipped, artefact):
+    def measure(series):
+        known = replace(series, noise_sd=noise_level(series, OFF))
+        return residual_structure(known, predict(known, shipped, OFF))
+
+    series = simulate(brain, snr=10)
+    clean = measure(series)
+    delta_m, acquisition = series.delta_m.copy(), series.acquisition
+    if artefact == "ghost":
+        delta_m[..., 3] += 0.1 * np.roll(brain.gm * 0.05, delta_m.shape[1] // 2, axis=1)
+    elif artefact == "spike":
+        stripes = np.cos(0.8 * np.arange(delta_m.shape[0]))[:, None]
+        delta_m[:, :, 12, 2] += 3 * noise_sd(10) * stripes
+    else:
+        timings = tuple(replace(t, pld_s=0.6 * t.pld_s) for t in acquisition.timings)
+        acquisition = replace(acquisition, timings=timings)
+    bad = measure(replace(series, delta_m=delta_m, acquisition=acquisition))
+    assert np.isnan(clean[~series.mask]).all()
+    assert 0.7 < np.nanmean(clean) < 1 and score(clean) < 4
+    if artefact == "spike":  # in one slice of 31
+        clean, bad = clean[:, :, 12], bad[:, :, 12]
+    assert score(bad) > 1.5 * score(clean)
+
+
+def test_the_score_of_nothing_is_none(series, shipped):
+    assert score(np.full((2, 2, 2), np.nan)) is None
+    with pytest.raises(ValueError, match="needs the noise level"):
+        residual_structure(series, fit_least_squares(series, OFF))
+
+
+def test_the_command_writes_the_parts_of_the_uncertainty_and_the_structure(folder, tmp_path):
+    out = tmp_path / "cbf.nii.gz"
+    done = run(
+        folder, out, "--tta", "--ood", "--patch", "64", "--overlap", "0.5", "--blend", "hann"
+    )
+    assert done.exit_code == 0, done.output
+    assert "1 member, 4 mirrored views, patches of 64, overlap 0.5, hann blend" in done.output
+    assert "structure left in the data" in done.output and "cite: aslkit" in done.output
+    assert "of this: reading" in done.output
+    for name in ("cbf", "att"):
+        total, data, network = (
+            nib.load(tmp_path / f"{name}-std{part}.nii.gz").get_fdata()
+            for part in ("", "-data", "-network")
+        )
+        np.testing.assert_allclose(total**2, data**2 + network**2, rtol=1e-3, atol=1e-6)
+    sidecar = json.loads((tmp_path / "ood.json").read_text())
+    assert sidecar["OODScore"] > 0 and sidecar["Device"] == "cpu" and sidecar["Units"] == "1"
+
+
+def test_a_series_outside_of_the_training_is_predicted_with_a_warning(folder, tmp_path):
+    out = tmp_path / "cbf.nii.gz"
+    done = run(folder, out, "--plds", "1.5,2,2.5,3,3.5,4")
+    assert done.exit_code == 0, done.output
+    warning = "PLDs 1.5-4 s: model small was trained for 0.05-3.6 s"
+    assert f"Warning: {warning}" in done.output
+    assert json.loads((tmp_path / "cbf.json").read_text())["Warnings"] == [warning]
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "LAS", "LPS", "oblique"])
+def test_maps_keep_the_orientation_of_the_scan(folder, tmp_path, orientation):
+    scan = tmp_path / "sub-01" / "perf"
+    shutil.copytree(folder, scan)
+    original = nib.load(folder / "sub-01_asl.nii.gz").affine
+    signs = {"RAS": (1, 1, 1), "LAS": (-1, 1, 1), "LPS": (-1, -1, 1), "oblique": (1, 1, 1)}
+    affine = original @ np.diag([*signs[orientation], 1])
+    if orientation == "oblique":
+        turn = np.array([[0.936, -0.289, 0.201], [0.275, 0.957, 0.094], [-0.220, -0.033, 0.975]])
+        affine[:3, :3] = np.linalg.qr(turn)[0] @ affine[:3, :3]
+    for path in scan.glob("*.nii.gz"):
+        image = nib.load(path)
+        nib.save(nib.Nifti1Image(image.get_fdata(dtype=np.float32), affine), path)
+    assert run(scan, tmp_path / "cbf.nii.gz").exit_code == 0
+    assert run(folder, tmp_path / "straight" / "cbf.nii.gz").exit_code == 0
+    for name in ("cbf", "att"):
+        found = nib.load(tmp_path / f"{name}.nii.gz")
+        straight = nib.load(tmp_path / "straight" / f"{name}.nii.gz")
+        np.testing.assert_allclose(found.affine, affine, atol=1e-5)
+        np.testing.assert_allclose(found.get_fdata(), straight.get_fdata(), rtol=1e-3, atol=1e-3)

@@ -1,0 +1,141 @@
+"""Slices in patches: nothing lost, nothing moved, no seams."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aslkit.tiling import BLENDS, MARGIN, Tiling, bounding_box, run_tiled
+
+STRIDE = 8
+ONCE = (0,)
+
+
+def noise(*shape):
+    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+
+
+def pooled(patches):
+    """Every block of STRIDE x STRIDE pixels replaced by its mean, as a network's pooling does."""
+    n, c, x, y = patches.shape
+    blocks = patches.reshape(n, c, x // STRIDE, STRIDE, y // STRIDE, STRIDE)
+    return np.broadcast_to(blocks.mean((3, 5), keepdims=True), blocks.shape).reshape(n, c, x, y)
+
+
+@settings(max_examples=40)
+@given(
+    shape=st.tuples(st.integers(1, 4), st.integers(1, 150), st.integers(1, 150)),
+    patch=st.sampled_from([16, 64, 128, None]),
+    overlap=st.floats(0, 0.9),
+    blend=st.sampled_from(sorted(BLENDS)),
+    batch=st.integers(1, 9),
+)
+def test_a_function_that_changes_nothing_changes_nothing(shape, patch, overlap, blend, batch):
+    slices = noise(shape[0], 1, *shape[1:])
+    tiling = Tiling(patch, overlap, blend)
+    found = run_tiled(lambda patches: patches, slices, tiling, STRIDE, batch)
+    np.testing.assert_array_equal(found, slices)
+
+
+@pytest.mark.parametrize(("n", "x", "y"), [(1, 256, 256), (200, 9, 7), (1, 1, 1)])
+def test_any_matrix_and_any_number_of_slices_pass(n, x, y):
+    slices = noise(n, 2, x, y)
+    for tiling in (Tiling(64), Tiling(128), Tiling()):
+        found = run_tiled(lambda patches: patches[:, :1], slices, tiling, STRIDE, 8)
+        np.testing.assert_array_equal(found, slices[:, :1])
+
+
+@pytest.mark.parametrize("patch", [64, 128, None])
+def test_patches_have_sides_that_a_network_can_halve(patch):
+    seen = set()
+
+    def run(patches):
+        seen.add(patches.shape[2:])
+        return patches
+
+    run_tiled(run, noise(1, 1, 51, 77), Tiling(patch), STRIDE, 4)
+    assert seen == {(88, 112) if patch is None else (patch, patch)}
+
+
+def test_pooling_sees_the_same_pixels_in_every_patch():
+    slices = noise(2, 1, 101, 90)
+    whole, tiled = (
+        run_tiled(pooled, slices, Tiling(patch, shifts=ONCE), STRIDE, 4) for patch in (None, 64)
+    )
+    np.testing.assert_allclose(tiled, whole, atol=1e-6)
+
+
+def test_where_patches_overlap_their_mean_counts_or_their_centres():
+    """Two patches along x, the first returns 0 and the second 1."""
+    size = 96 - 2 * MARGIN
+
+    def run(patches):
+        return np.stack([np.full((1, 64, 64), float(i)) for i in range(len(patches))])
+
+    slices = np.zeros((1, 1, size, 16), dtype=np.float32)
+    weights = {
+        blend: run_tiled(run, slices, Tiling(64, 0.5, blend, ONCE), STRIDE, 2)[0, 0, :, 0]
+        for blend in BLENDS
+    }
+    overlap = np.arange(32, 64) - MARGIN
+    np.testing.assert_allclose(weights["mean"][overlap], 0.5)
+    second = np.arange(32) + 0.5
+    np.testing.assert_allclose(
+        weights["hann"][overlap], np.sin(np.pi * second / 64) ** 2, atol=1e-6
+    )
+    assert (np.diff(weights["gaussian"][overlap]) > 0).all()
+    for found in weights.values():
+        assert (found[: overlap[0]] == 0).all() and (found[overlap[-1] + 1 :] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "overlap"),
+    [("mean", "constant", 0.25), ("mean", "constant", 0.5), ("gaussian", "gaussian", 0.5)],
+)
+def test_monai_blends_alike(ours, theirs, overlap):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        inferers = pytest.importorskip("monai.inferers")
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.SiLU(), torch.nn.Conv2d(8, 4, 5, padding=2)
+    )
+    slices = noise(2, 3, 160 - 2 * MARGIN, 160 - 2 * MARGIN)  # both lay the same patches
+    padded = np.pad(slices, [(0, 0), (0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN)])
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = inferers.sliding_window_inference(
+            torch.from_numpy(padded), (64, 64), 4, network, overlap, theirs
+        ).numpy()
+        found = run_tiled(
+            lambda patches: network(torch.from_numpy(patches)).numpy(),
+            slices,
+            Tiling(64, overlap, ours, ONCE),
+            STRIDE,
+            4,
+        )
+    inner = expected[..., MARGIN:-MARGIN, MARGIN:-MARGIN]
+    if ours == "mean":
+        np.testing.assert_allclose(found, inner, atol=1e-5)
+    else:  # MONAI's gaussian is nowhere below 0.001
+        assert np.abs(found - inner).mean() < 1e-3 * np.abs(inner).mean()
+
+
+def test_impossible_tilings_are_refused():
+    for wrong, message in (
+        ({"patch": 0}, "patches of 0 pixels"),
+        ({"overlap": 1.0}, "overlap 1: expected 0 to below 1"),
+        ({"blend": "cosine"}, "blend 'cosine' is not one of hann, gaussian, mean"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Tiling(**wrong)
+
+
+def test_the_bounding_box_holds_the_whole_mask():
+    mask = np.zeros((5, 6, 7), dtype=bool)
+    assert mask[bounding_box(mask)].size == 0
+    mask[1, 2, 3] = mask[3, 2, 6] = True
+    assert bounding_box(mask) == (slice(1, 4), slice(2, 3), slice(3, 7))
