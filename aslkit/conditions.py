@@ -43,6 +43,8 @@ class Design:
         Of the noise and of the subjects' constants.
     most_phantoms : int, optional
         Of each set, the first in alphabetical order.
+    is_first_set_only : bool
+        Whether to leave out all sets but the first, the brains where there are any.
 
     Raises
     ------
@@ -56,6 +58,7 @@ class Design:
     kinetic: str = "single"
     seed: int = 0
     most_phantoms: int | None = None
+    is_first_set_only: bool = False
 
     def __post_init__(self) -> None:
         for name in ("tracks", "protocols", "snrs"):
@@ -73,8 +76,14 @@ class Design:
     def tasks(
         self, sets: Mapping[str, Sequence[Phantom]]
     ) -> Iterator[tuple["Condition", Phantom]]:
-        """Every phantom in every condition, those of a condition one after the other."""
+        """Every phantom in every condition, those of a condition one after the other.
+
+        The first set meets every track, the others (shapes) only the first track.
+        """
         for track, kind, protocol, snr in product(self.tracks, sets, self.protocols, self.snrs):
+            is_first = kind == next(iter(sets))
+            if not is_first and (self.is_first_set_only or track != self.tracks[0]):
+                continue
             condition = Condition(track, kind, protocol, snr, self.kinetic, self.seed)
             for phantom in sets[kind][: self.most_phantoms]:
                 yield condition, phantom
@@ -87,7 +96,9 @@ class Design:
 
 
 FULL = Design()
-QUICK = Design(protocols=("joint6", "pcasl5"), snrs=(3.0, 30.0), most_phantoms=2)
+QUICK = Design(
+    protocols=("joint6", "pcasl5"), snrs=(3.0, 30.0), most_phantoms=2, is_first_set_only=True
+)
 
 
 @dataclass(frozen=True)

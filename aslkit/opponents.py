@@ -14,7 +14,7 @@ from aslkit.noise import smooth_within
 from aslkit.scoring import LS, LS_ARTERIAL, LS_ORACLE, QUANTITIES
 from aslkit.subjects import SubjectPhysics
 
-SIGMAS_VOXELS = (0.0, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0)  # for the oracle to choose; 0: plain LS
+SIGMAS_VOXELS = (0.0, 0.5, 0.75, 1.0, 1.5, 2.5)  # for the oracle to choose; 0: plain LS
 
 
 def opponents(physics: SubjectPhysics, nominal: Acquisition, track: str) -> dict[str, Estimator]:
