@@ -18,7 +18,7 @@ from aslkit.fitting import (
     slice_signal,
 )
 from aslkit.images import AslSeries, FloatImage, MaskImage, ParameterMaps
-from aslkit.networks import PhysicsResidualNet
+from aslkit.networks import Network
 from aslkit.physics import delta_m, kinetic_model
 from aslkit.projection import Solution
 from aslkit.weights import Model
@@ -141,7 +141,7 @@ def _correct(model: Model, channels: FloatImage, device: torch.device) -> FloatI
     return outputs.permute(1, 2, 3, 0).numpy()
 
 
-def _run_padded(network: PhysicsResidualNet, batch: Tensor) -> Tensor:
+def _run_padded(network: Network, batch: Tensor) -> Tensor:
     """Run on slices whose sides are padded with background to the network's stride."""
     x, y = batch.shape[2:]
     stride = network.stride

@@ -6,22 +6,26 @@
 The head also sees the input and starts at zero: an untrained network is least squares.
 """
 
+from typing import TypeAlias
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from aslkit.encoding import CHANNELS
 
+Network: TypeAlias = "PhysicsResidualNet | VoxelwiseNet"
+
 N_OUTPUTS = 4  # correction of CBF and ATT, log sd of both
 
 
 class Block(nn.Module):
-    """Two 3 x 3 convolutions around a shortcut; the norm is per pixel, whatever lies around."""
+    """Two convolutions around a shortcut; the norm is per pixel, whatever lies around."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, kernel: int = 3) -> None:
         super().__init__()
-        self.first = nn.Conv2d(width, width, 3, padding=1)
-        self.second = nn.Conv2d(width, width, 3, padding=1)
+        self.first = nn.Conv2d(width, width, kernel, padding=kernel // 2)
+        self.second = nn.Conv2d(width, width, kernel, padding=kernel // 2)
         nn.init.zeros_(self.second.weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -68,3 +72,37 @@ class PhysicsResidualNet(nn.Module):
         for up, block in zip(self.ups, self.up_blocks, strict=True):
             x = block(up(x) + skips.pop())
         return self.head(torch.cat([x, channels], dim=1)).float()
+
+
+class VoxelwiseNet(nn.Module):
+    """The same correction from one voxel alone: what its neighbours add is the difference.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Feature maps of the successive residual blocks.
+    """
+
+    stride = 1
+
+    def __init__(self, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        n_channels = len(CHANNELS)
+        pairs = zip((n_channels, *widths[:-1]), widths, strict=True)
+        layers = [(nn.Conv2d(a, b, 1), Block(b, kernel=1)) for a, b in pairs]
+        self.body = nn.Sequential(*(part for layer in layers for part in layer))
+        self.head = nn.Conv2d(widths[-1] + n_channels, N_OUTPUTS, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+
+    def forward(self, channels: Tensor) -> Tensor:
+        """(batch, channels, x, y) -> corrections and log sds (batch, 4, x, y), float32."""
+        return self.head(torch.cat([self.body(channels), channels], dim=1)).float()
+
+
+def build_network(kind: str, widths: tuple[int, ...]) -> Network:
+    """An untrained network by the name that model cards give it."""
+    return NETWORKS[kind](widths)
+
+
+NETWORKS = {"physics_residual": PhysicsResidualNet, "voxelwise": VoxelwiseNet}

@@ -21,7 +21,7 @@ from aslkit.datasets import Batch, stream
 from aslkit.encoding import CHANNELS
 from aslkit.errors import InputError
 from aslkit.losses import correction_loss
-from aslkit.networks import PhysicsResidualNet
+from aslkit.networks import Network, build_network
 from aslkit.weights import load_model, save_model
 
 logger = logging.getLogger(__name__)
@@ -38,8 +38,8 @@ Progress = Callable[[int, float], None]
 class State:
     """All that a run needs to go on: network, its running average, optimiser, steps and time."""
 
-    network: PhysicsResidualNet
-    average: PhysicsResidualNet
+    network: Network
+    average: Network
     optimizer: torch.optim.AdamW
     origin: Mapping[str, object] | None = None  # of the first weights, as in the model card
     step: int = 0
@@ -127,7 +127,7 @@ def _start(
             fix="give another --out, or --resume" if has_run else "leave out --resume",
         )
     torch.manual_seed(config.seed)
-    network = PhysicsResidualNet(config.network.widths)
+    network = build_network(config.network.kind, config.network.widths)
     origin = None
     if init_from is not None:
         initial = load_model(init_from)
@@ -198,7 +198,7 @@ def _card(state: State, config: TrainingConfig) -> dict[str, object]:
     """The model card: what the network is and how it came about."""
     return {
         "name": config.name,
-        "description": "Physics-residual network: corrects least squares in its standard errors",
+        "description": "Corrects least squares in its standard errors",
         "network": config.network.model_dump(mode="json"),
         "n_channels": len(CHANNELS),
         "units": {"cbf": "ml/100 g/min", "att": "s"},

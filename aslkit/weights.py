@@ -15,7 +15,7 @@ from torch import Tensor
 
 from aslkit.encoding import CHANNELS
 from aslkit.errors import InputError, UnavailableError
-from aslkit.networks import PhysicsResidualNet
+from aslkit.networks import Network, build_network
 
 DEFAULT_MODEL = "small"
 PACKAGE_FOLDER = Path(__file__).parent / "models"
@@ -29,7 +29,7 @@ class Model:
     Attributes
     ----------
     name : str
-    network : PhysicsResidualNet
+    network : Network
         In evaluation mode, on the CPU.
     card : mapping
         The model card: what it was trained for, and how.
@@ -38,7 +38,7 @@ class Model:
     """
 
     name: str
-    network: PhysicsResidualNet
+    network: Network
     card: Mapping[str, object]
     sha256: str
 
@@ -80,7 +80,10 @@ def load_model(name_or_folder: str) -> Model:
         raise _damaged(folder, str(error)) from error
     if card.get("channels") != list(CHANNELS):
         raise _damaged(folder, "channels of another version of aslkit")
-    network = PhysicsResidualNet(tuple(card["network"]["widths"]))
+    described = card["network"]
+    network = build_network(
+        described.get("kind", "physics_residual"), tuple(described["widths"])
+    )
     try:
         network.load_state_dict({k: v.float() for k, v in tensors.items()})
     except RuntimeError as error:

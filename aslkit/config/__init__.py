@@ -1,6 +1,7 @@
 """YAML -> a checked training configuration; an unknown key is an error."""
 
 from pathlib import Path
+from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -15,8 +16,9 @@ class _Strict(BaseModel):
 
 
 class NetworkConfig(_Strict):
-    """Feature maps per resolution, finest first."""
+    """Kind of network, and its feature maps: per resolution, finest first, or per layer."""
 
+    kind: Literal["physics_residual", "voxelwise"] = "physics_residual"
     widths: tuple[int, ...] = Field(min_length=2)
 
 
