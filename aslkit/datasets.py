@@ -1,6 +1,6 @@
 """Seed and step -> one batch of simulated, fitted and encoded slices; the stream never repeats."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,6 +26,7 @@ from aslkit.protocols import draw_acquisition, draw_mismatch
 from aslkit.simulation import mixed_signal, noise_sd
 
 Batch = dict[str, Tensor]
+Draw = Callable[[np.random.Generator], Batch]
 Voxels = NDArray[np.float32]
 
 STREAM_SEED = 9_104  # keeps training apart from the reserved subjects of phantoms
@@ -48,8 +49,8 @@ SMALLEST_BRAIN = 200  # pixels; slices with less are drawn again
 class SimulatedStream(IterableDataset[Batch]):
     """Batches of steps first, first + 1, …; batch k is the same however many workers there are."""
 
-    def __init__(self, config: DataConfig, seed: int, first_step: int) -> None:
-        self._config, self._seed, self._first = config, seed, first_step
+    def __init__(self, draw: Draw, seed: int, first_step: int) -> None:
+        self._draw, self._seed, self._first = draw, seed, first_step
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches that belong to this worker."""
@@ -58,14 +59,14 @@ class SimulatedStream(IterableDataset[Batch]):
         step, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
         step += self._first
         while True:
-            yield draw_batch(self._config, np.random.default_rng([STREAM_SEED, self._seed, step]))
+            yield self._draw(np.random.default_rng([STREAM_SEED, self._seed, step]))
             step += stride
 
 
-def stream(config: DataConfig, seed: int, first_step: int, n_workers: int) -> Iterator[Batch]:
-    """Endless batches made by background processes."""
+def stream(draw: Draw, seed: int, first_step: int, n_workers: int) -> Iterator[Batch]:
+    """Endless batches that background processes draw."""
     loader = DataLoader(
-        SimulatedStream(config, seed, first_step), batch_size=None, num_workers=n_workers
+        SimulatedStream(draw, seed, first_step), batch_size=None, num_workers=n_workers
     )
     return iter(loader)
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from aslkit.arterial import arterial_given_tissue
+from aslkit.direct import direct_maps
 from aslkit.encoding import CHANNELS, encode, to_image
 from aslkit.errors import InputError, UnavailableError
 from aslkit.fitting import (
@@ -18,9 +19,10 @@ from aslkit.fitting import (
     slice_signal,
 )
 from aslkit.images import AslSeries, FloatImage, MaskImage, ParameterMaps
-from aslkit.networks import Network
 from aslkit.physics import delta_m, kinetic_model
 from aslkit.projection import Solution
+from aslkit.raw_encoding import RawEncoding
+from aslkit.residual_nets import Network
 from aslkit.weights import Model
 
 SLICES_PER_BATCH = 8
@@ -35,18 +37,23 @@ def predict(
     """CBF, ATT and their standard deviations by the network; least squares outside the mask.
 
     Where the arterial compartment is on, aBV and aBAT are estimated again, given the network's
-    CBF and ATT.
+    CBF and ATT. A network that sees the curves of its one protocol works without least squares
+    and without arterial compartment.
 
     Raises
     ------
     ValueError
         When there are too few timings for least squares.
     InputError
-        When neither repeats nor residuals tell the noise level.
+        When neither repeats nor residuals tell the noise level, or the model is for another
+        protocol.
     UnavailableError
         When the device is not there.
     """
     chosen = select_device(device)
+    if isinstance(model.encoding, RawEncoding):
+        outputs = _correct(model, model.encoding.encode_series(series), chosen)
+        return direct_maps(series, outputs[:2], np.exp(outputs[2:]), settings)
     sd = residual_sd(series, settings) if series.noise_sd is None else series.noise_sd
     if not np.isfinite(sd[series.mask]).any():
         raise InputError(

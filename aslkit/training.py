@@ -4,7 +4,6 @@ import csv
 import logging
 import math
 import os
-import platform
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -18,10 +17,12 @@ from torch import Tensor
 
 from aslkit.config import TrainingConfig, dump_config
 from aslkit.datasets import Batch, stream
-from aslkit.encoding import CHANNELS
+from aslkit.encodings import build_encoding
 from aslkit.errors import InputError
-from aslkit.losses import correction_loss
-from aslkit.networks import Network, build_network
+from aslkit.model_card import model_card
+from aslkit.networks import build_network
+from aslkit.residual_nets import Network
+from aslkit.tasks import Loss, batches_of, loss_of
 from aslkit.weights import load_model, save_model
 
 logger = logging.getLogger(__name__)
@@ -30,8 +31,13 @@ CHECKPOINT = "checkpoint.safetensors"
 METRICS = "metrics.csv"
 METRICS_EVERY = 50  # steps
 LARGEST_GRADIENT = 1.0
+CYCLE_TOP, CYCLE_START = 0.3, 0.04  # of one cycle: where it is highest, how low it begins
 ORIGIN_FIELDS = ("name", "steps", "hours", "training", "initialised_from")
 Progress = Callable[[int, float], None]
+
+
+def silent(step: int, loss: float) -> None:
+    """Progress that nobody looks at."""
 
 
 @dataclass
@@ -53,13 +59,18 @@ def train(
     max_minutes: float = math.inf,
     resume: bool = False,
     init_from: str | None = None,
-    progress: Progress = lambda step, loss: None,
-) -> None:
+    progress: Progress = silent,
+) -> bool:
     """Train until the last step or `max_minutes`, whichever comes first.
 
     The learning rate falls to zero at that moment, so a run that time ends is a whole run. On
     SIGTERM the run writes a checkpoint and stops. A new run may start from the weights of the
     model `init_from`, of the same network.
+
+    Returns
+    -------
+    bool
+        Whether the run is complete: not stopped by SIGTERM.
 
     Raises
     ------
@@ -68,13 +79,14 @@ def train(
     """
     out.mkdir(parents=True, exist_ok=True)
     state = _start(config, out, device, resume, init_from)
-    batches = stream(config.data, config.seed, state.step, os.cpu_count() or 1)
+    batches = stream(batches_of(config), config.seed, state.step, os.cpu_count() or 1)
+    loss_function = loss_of(config)
     stop = _stop_on_sigterm()
     last_checkpoint = time.monotonic()
     began, before, losses = time.monotonic(), state.seconds, []
     while state.step < config.steps and state.seconds < 60 * max_minutes and not stop.is_set:
         done = max(state.step / config.steps, state.seconds / (60 * max_minutes))
-        losses.append(_step(state, next(batches), config, done, device))
+        losses.append(_step(state, next(batches), config, loss_function, done))
         state.step += 1
         state.seconds = before + time.monotonic() - began
         progress(state.step, losses[-1])
@@ -87,20 +99,21 @@ def train(
     _write(state, config, out)
     _draw_losses(out)
     logger.info("Stopped after step %d, %.1f minutes", state.step, state.seconds / 60)
+    return not stop.is_set
 
 
-def _step(state: State, batch: Batch, config: TrainingConfig, done: float, device: str) -> float:
+def _step(
+    state: State, batch: Batch, config: TrainingConfig, loss_function: Loss, done: float
+) -> float:
     """One step of the optimiser; returns the loss."""
-    warmup = min(1.0, (state.step + 1) / max(config.warmup_steps, 1))
     for group in state.optimizer.param_groups:
-        group["lr"] = config.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * min(done, 1)))
+        group["lr"] = config.learning_rate * _SCHEDULES[config.schedule](config, state.step, done)
+    device = next(state.network.parameters()).device
     batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
     channels = batch["channels"].contiguous(memory_format=torch.channels_last)
-    with torch.autocast(device.partition(":")[0], dtype=torch.bfloat16):
+    with torch.autocast(device.type, dtype=torch.bfloat16):
         outputs = state.network(channels)
-    loss = correction_loss(
-        outputs, batch["errors"], batch["truth"], batch["base"], batch["channels"][:, -1:]
-    )
+    loss = loss_function(outputs, batch)
     state.optimizer.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(state.network.parameters(), LARGEST_GRADIENT)
@@ -127,7 +140,7 @@ def _start(
             fix="give another --out, or --resume" if has_run else "leave out --resume",
         )
     torch.manual_seed(config.seed)
-    network = build_network(config.network.kind, config.network.widths)
+    network = build_network(config.network, build_encoding(config).layout)
     origin = None
     if init_from is not None:
         initial = load_model(init_from)
@@ -154,7 +167,11 @@ def _write(state: State, config: TrainingConfig, out: Path) -> None:
     temporary = out / f".{CHECKPOINT}"
     save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata=meta)
     os.replace(temporary, out / CHECKPOINT)
-    save_model(out, state.average.state_dict(), _card(state, config))
+    save_model(
+        out,
+        state.average.state_dict(),
+        model_card(config, state.step, state.seconds, state.origin),
+    )
 
 
 def _restore(state: State, config: TrainingConfig, out: Path, device: str) -> None:
@@ -194,26 +211,17 @@ def _restore(state: State, config: TrainingConfig, out: Path, device: str) -> No
     state.origin = origin if isinstance(origin, dict) else None
 
 
-def _card(state: State, config: TrainingConfig) -> dict[str, object]:
-    """The model card: what the network is and how it came about."""
-    return {
-        "name": config.name,
-        "description": "Corrects least squares in its standard errors",
-        "network": config.network.model_dump(mode="json"),
-        "n_channels": len(CHANNELS),
-        "units": {"cbf": "ml/100 g/min", "att": "s"},
-        "labelings": ["pcasl", "casl", "pasl", "vsasl"],
-        "kinetics": ["single", "tissue"],
-        "n_timings": [4, 16],
-        "plds_s": [0.05, 3.6],
-        "snr": list(config.data.snr_range),
-        "training": config.model_dump(mode="json"),
-        "steps": state.step,
-        "patches": state.step * config.data.groups * config.data.patches_per_group,
-        "hours": round(state.seconds / 3600, 2),
-        "initialised_from": state.origin,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
-    }
+def _cosine(config: TrainingConfig, step: int, done: float) -> float:
+    """Up in the warm-up steps, then down to 0 along half a cosine."""
+    warmup = min(1.0, (step + 1) / max(config.warmup_steps, 1))
+    return warmup * 0.5 * (1 + math.cos(math.pi * min(done, 1)))
+
+
+def _one_cycle(config: TrainingConfig, step: int, done: float) -> float:
+    """Up along half a cosine in the first 30 % of the run, then down to 0 along another."""
+    if done < CYCLE_TOP:
+        return CYCLE_START + (1 - CYCLE_START) * 0.5 * (1 - math.cos(math.pi * done / CYCLE_TOP))
+    return 0.5 * (1 + math.cos(math.pi * min((done - CYCLE_TOP) / (1 - CYCLE_TOP), 1)))
 
 
 def _log_metrics(out: Path, state: State, losses: list[float]) -> None:
@@ -257,3 +265,6 @@ def _stop_on_sigterm() -> _Stop:
 
     signal.signal(signal.SIGTERM, raise_flag)
     return stop
+
+
+_SCHEDULES = {"cosine": _cosine, "one_cycle": _one_cycle}

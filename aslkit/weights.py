@@ -13,11 +13,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from aslkit.encoding import CHANNELS
+from aslkit.config.schema import DEFAULT_KINDS, NETWORKS
+from aslkit.encoding import ProfileEncoding
+from aslkit.encodings import Encoding, read_encoding
 from aslkit.errors import InputError, UnavailableError
-from aslkit.networks import Network, build_network
+from aslkit.networks import build_network
+from aslkit.residual_nets import Network
 
 DEFAULT_MODEL = "small"
+DEFAULT_KIND = DEFAULT_KINDS["network"]  # of cards that do not name it
 PACKAGE_FOLDER = Path(__file__).parent / "models"
 WEIGHTS, CARD = "weights.safetensors", "model.json"
 
@@ -30,17 +34,39 @@ class Model:
     ----------
     name : str
     network : Network
-        In evaluation mode, on the CPU.
+        In evaluation mode, on the CPU; the first where there are several.
     card : mapping
         The model card: what it was trained for, and how.
     sha256 : str
         Of the weights file.
+    others : tuple of Network
+        Networks that were trained likewise from other seeds.
+    encoding : Encoding
+        What the networks see, and what their outputs mean.
     """
 
     name: str
     network: Network
     card: Mapping[str, object]
     sha256: str
+    others: tuple[Network, ...] = ()
+    encoding: Encoding = ProfileEncoding()  # noqa: RUF009  # frozen
+
+    @property
+    def members(self) -> tuple[Network, ...]:
+        """All networks of the model."""
+        return self.network, *self.others
+
+    @property
+    def kind(self) -> str:
+        """Of its networks, in words."""
+        described = cast(dict[str, str], self.card["network"])
+        return described.get("kind", DEFAULT_KIND).replace("_", "-")
+
+    @property
+    def corrects_least_squares(self) -> bool:
+        """Whether outputs are corrections, rather than CBF and ATT themselves."""
+        return isinstance(self.encoding, ProfileEncoding)
 
     def trained_range(self, field: str) -> tuple[float, float]:
         """Lowest and highest value of a field of the card that the model was trained for."""
@@ -78,17 +104,20 @@ def load_model(name_or_folder: str) -> Model:
         tensors = load_file(folder / WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
         raise _damaged(folder, str(error)) from error
-    if card.get("channels") != list(CHANNELS):
-        raise _damaged(folder, "channels of another version of aslkit")
-    described = card["network"]
-    network = build_network(
-        described.get("kind", "physics_residual"), tuple(described["widths"])
-    )
     try:
-        network.load_state_dict({k: v.float() for k, v in tensors.items()})
+        encoding = read_encoding(card)
+        described = NETWORKS.validate_python({"kind": DEFAULT_KIND, **card["network"]})
+        members = []
+        for state in _states(tensors, int(card.get("members", 1))):
+            network = build_network(described, encoding.layout)
+            network.load_state_dict(state)
+            members.append(network.eval())
     except RuntimeError as error:
         raise _damaged(folder, "weights of another network") from error
-    return Model(card["name"], network.eval(), card, file_sha256(folder / WEIGHTS))
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(folder, " ".join(str(error).split())) from error
+    first, *others = members
+    return Model(card["name"], first, card, file_sha256(folder / WEIGHTS), tuple(others), encoding)
 
 
 def save_model(folder: Path, state: Mapping[str, Tensor], card: Mapping[str, object]) -> None:
@@ -97,7 +126,7 @@ def save_model(folder: Path, state: Mapping[str, Tensor], card: Mapping[str, obj
     temporary = folder / f".{WEIGHTS}"
     save_file({k: v.to(torch.float16).contiguous() for k, v in state.items()}, temporary)
     os.replace(temporary, folder / WEIGHTS)
-    complete = {**card, "channels": list(CHANNELS), "sha256": file_sha256(folder / WEIGHTS)}
+    complete = {**card, "sha256": file_sha256(folder / WEIGHTS)}
     temporary = folder / f".{CARD}"
     temporary.write_text(json.dumps(complete, indent=2) + "\n")
     os.replace(temporary, folder / CARD)
@@ -106,6 +135,17 @@ def save_model(folder: Path, state: Mapping[str, Tensor], card: Mapping[str, obj
 def file_sha256(path: Path) -> str:
     """Checksum of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _states(tensors: Mapping[str, Tensor], n_members: int) -> list[dict[str, Tensor]]:
+    """Tensors of each member; with several, their names begin with its number: `0.`, `1.`, …"""
+    if n_members == 1:
+        return [{k: v.float() for k, v in tensors.items()}]
+    starts = [f"{member}." for member in range(n_members)]
+    return [
+        {k.removeprefix(s): v.float() for k, v in tensors.items() if k.startswith(s)}
+        for s in starts
+    ]
 
 
 def _damaged(folder: Path, reason: str) -> InputError:

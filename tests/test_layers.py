@@ -14,6 +14,7 @@ PACKAGE = Path(aslkit.__file__).parent
 # A module imports only from lines above its own.
 LAYERS = """
     errors
+    config.schema config.plan_names
     acquisition config resources textfiles
     images overrides
     nifti
@@ -29,13 +30,18 @@ LAYERS = """
     lesions
     anatomy
     bids encoding fitting phantoms
-    diagnostics intervals simulation
+    diagnostics intervals raw_encoding simulation
     quality
     derivatives
-    protocols scanner
-    networks losses
-    datasets weights
+    direct one_protocol protocols scanner
+    encodings losses residual_nets
+    brain_unet
+    spatial_nets
+    networks
+    datasets model_card weights
+    tasks
     inference training
+    members
     benchmark pictures
     invivo report validation
     sections
@@ -47,7 +53,19 @@ LAYERS = """
     cli.fit_ls cli.predict cli.sim cli.train cli.validate
 """
 RANKS = {name: rank for rank, line in enumerate(LAYERS.split("\n")) for name in line.split()}
-MAY_IMPORT_TORCH = {"networks", "losses", "datasets", "weights", "training", "inference"}
+MAY_IMPORT_TORCH = {
+    "brain_unet",
+    "datasets",
+    "inference",
+    "losses",
+    "members",
+    "model_card",
+    "residual_nets",
+    "spatial_nets",
+    "tasks",
+    "training",
+    "weights",
+}
 COMMANDS = ("fit_ls", "predict", "sim", "train", "validate")
 LONGEST_FUNCTION = 80
 LONGEST_FILE = 300

@@ -53,15 +53,16 @@ def main(scan: ScanArguments, model_name: str | None, device: str) -> None:
     prepared = prepare(scan, runs)
     series = prepared.series
     _refuse_single_delay(scan, series)
-    settings = FitSettings(macrovascular=scan.macrovascular)
+    macrovascular = scan.macrovascular if model.corrects_least_squares else "off"
+    settings = FitSettings(macrovascular=macrovascular)
     has_arterial = settings.has_arterial(series.acquisition)
-    say(f"arterial compartment: {'on' if has_arterial else 'off'} ({scan.macrovascular})")
+    say(f"arterial compartment: {'on' if has_arterial else 'off'} ({macrovascular})")
     warnings = check_range(series, model)
     for warning in warnings:
         click.echo(f"Warning: {warning}", err=True)
     maps = predict(series, model, settings, device)
     estimator = {
-        "Estimator": "physics-residual network",
+        "Estimator": f"{model.kind} network",
         "Model": model.name,
         "ModelSha256": model.sha256,
         "ArterialCompartment": has_arterial,

@@ -54,15 +54,17 @@ def main(
     from tqdm import tqdm
 
     from aslkit.inference import select_device
-    from aslkit.training import train
+    from aslkit.members import train_members
 
-    with tqdm(total=resolved.steps, desc="Training", disable=not sys.stderr.isatty()) as bar:
+    total = resolved.members * resolved.steps
+    with tqdm(total=total, desc="Training", disable=not sys.stderr.isatty()) as bar:
 
         def show(step: int, loss: float) -> None:
             bar.update(step - bar.n)
             bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
 
-        train(resolved, out, str(select_device(device)), max_minutes, resume, init_from, show)
+        chosen = str(select_device(device))
+        train_members(resolved, out, chosen, max_minutes, resume, init_from, show)
     say(f"written: {out} (asl_predict --model {out})")
 
 
