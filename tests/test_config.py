@@ -163,12 +163,12 @@ def test_a_wrong_configuration_is_named(change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("data.plds_s=[500,1000]", "expected plds_s in seconds"),
-        ("data.alpha_bs_range=[1.0,0.8]", "expected ranges from low to high, above 0"),
+        ("data.plds_s=[500,1000]", "found [500, 1000], expected delays in seconds, 0 to 20"),
         (
-            "network.widths=[12,24]",
-            "network: found other values, expected widths in multiples of 8",
+            "data.alpha_bs_range=[1.0,0.8]",
+            "data.alpha_bs_range: found [1.0, 0.8], expected a range",
         ),
+        ("network.widths=[12,24]", "network.widths: found [12, 24], expected multiples of 8"),
     ],
 )
 def test_values_that_cannot_be_are_named(change, message):

@@ -71,7 +71,7 @@ def _explained(path: Path, error: ErrorDetails) -> InputError:
     parts = [str(part) for part in error["loc"] if part not in KINDS]
     found, expected = repr(error["input"]), error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
-        found = "other values"
+        found = "other sections" if not parts else found
     if error["type"] == "extra_forbidden":
         known = [*SECTIONS, *PLAN_NAMES]
         near = get_close_matches(".".join(parts), known) or get_close_matches(

@@ -2,9 +2,30 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
-Range = tuple[float, float]
+LONGEST_DELAY_S = 20.0  # a longer one is milliseconds written for seconds
+
+
+def _ascending(limits: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < limits[0] <= limits[1]:
+        raise ValueError("a range from low to high, above 0")
+    return limits
+
+
+def _in_seconds(plds: tuple[float, ...]) -> tuple[float, ...]:
+    if not 0 <= min(plds) <= max(plds) <= LONGEST_DELAY_S:
+        raise ValueError(f"delays in seconds, 0 to {LONGEST_DELAY_S:g}")
+    return plds
+
+
+def _in_groups(widths: tuple[int, ...]) -> tuple[int, ...]:
+    if any(width % 8 or width <= 0 for width in widths):
+        raise ValueError("multiples of 8, the groups of the norm")
+    return widths
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
 Feature = Literal["mean", "std", "peak", "t1_artery"]
 DEFAULT_KINDS = {
     "network": "physics_residual",
@@ -28,15 +49,9 @@ class BrainUNetConfig(_Strict):
     """U-Net of raw curves: feature maps per resolution, finest first."""
 
     kind: Literal["spatial", "dual_encoder"]
-    widths: tuple[int, ...] = Field(min_length=2)
+    widths: Annotated[tuple[int, ...], AfterValidator(_in_groups)] = Field(min_length=2)
     norm: Literal["group", "none"] = "group"
     dropout: float = Field(0.0, ge=0, lt=1)
-
-    @model_validator(mode="after")
-    def _check_groups(self) -> Self:
-        if any(width % 8 for width in self.widths):
-            raise ValueError("widths in multiples of 8")
-        return self
 
 
 class AmplitudeAwareConfig(BrainUNetConfig):
@@ -113,7 +128,9 @@ class OneProtocolConfig(_Strict):
     patch: int = Field(64, ge=16, multiple_of=8)
     patches: int = Field(32, ge=1)
     labelings: tuple[Literal["pcasl", "vsasl"], ...] = Field(("pcasl", "vsasl"), min_length=1)
-    plds_s: tuple[float, ...] = Field((0.5, 1.0, 1.5, 2.0, 2.5, 3.0), min_length=2)
+    plds_s: Annotated[tuple[float, ...], AfterValidator(_in_seconds)] = Field(
+        (0.5, 1.0, 1.5, 2.0, 2.5, 3.0), min_length=2
+    )
     label_duration_s: float = Field(1.8, gt=0, le=10)
     t1_blood_s: float = Field(1.65, gt=0.5, le=4)
     t1_blood_range_s: Range = (1.55, 2.15)
@@ -126,15 +143,6 @@ class OneProtocolConfig(_Strict):
     snr_levels: tuple[float, ...] = Field((2.0, 5.0, 10.0, 15.0, 20.0, 25.0), min_length=1)
     noise_components: tuple[Literal["thermal", "physio", "drift"], ...] = ("thermal",)
     noise_type: Literal["gaussian", "rician"] = "gaussian"
-
-    @model_validator(mode="after")
-    def _check_values(self) -> Self:
-        if max(self.plds_s) > 20:
-            raise ValueError("plds_s in seconds")
-        names = [n for n in type(self).model_fields if n.endswith(("_range", "_range_s"))]
-        if any(low > high or low <= 0 for low, high in (getattr(self, n) for n in names)):
-            raise ValueError("ranges from low to high, above 0")
-        return self
 
 
 class TrainingConfig(_Strict):
