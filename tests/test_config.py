@@ -111,6 +111,12 @@ def test_the_founding_plans_block_is_production_v2_and_says_what_it_became(tmp_p
     )
 
 
+def test_a_change_wins_over_the_file_by_either_name(tmp_path):
+    path = written(tmp_path, {"name": "own", **yaml.safe_load(EXPERIMENT_09)})
+    assert load_config(path, ("steps=7",)).steps == 7
+    assert load_config(path, ("n_epochs=2",)).steps == 2000
+
+
 @pytest.fixture(scope="module")
 def usual(tmp_path_factory):
     values = yaml.safe_load(EXPERIMENT_09) | TINY

@@ -6,8 +6,10 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 from aslkit.acquisition import Acquisition, protocol
+from aslkit.cli.train import main as asl_train
 from aslkit.config import load_config
 from aslkit.config.schema import NETWORKS
 from aslkit.encodings import build_encoding, describe_encoding, read_encoding
@@ -147,3 +149,15 @@ def test_members_are_independent_and_live_in_one_model(tmp_path):
     assert again.sha256 == model.sha256
     with pytest.raises(InputError, match="found no checkpoint, expected member-1/"):
         train_members(config, tmp_path / "other", resume=True)
+
+
+def test_the_command_trains_members_and_says_what_the_plans_keys_became(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("{name: own, n_epochs: 1, batch_size: 2, hidden_sizes: [8, 8], cbf_weight: 2}")
+    tiny = [part for c in ("steps=1", "data.patch=32") for part in ("--set", c)]
+    network = ["--set", "network.kind=spatial"]
+    command = ["--config", str(path), "--out", str(tmp_path / "run"), "--members", "2"]
+    done = CliRunner().invoke(asl_train, [*command, *tiny, *network])
+    assert done.exit_code == 0, done.output
+    assert "batch_size: 2 is read as data.patches: 2" in done.output
+    assert len(load_model(str(tmp_path / "run")).members) == 2

@@ -14,6 +14,7 @@ EXAMPLES = """Examples:
   asl_train --config small --out my_model --max-minutes 90
   asl_train --config small --out my_model --resume
   asl_train --config small --out quick --set steps=500 --set data.patch=32
+  asl_train --config production_v2 --out ensemble --members 5
   asl_predict -i sub-01_asl.nii.gz -o cbf.nii.gz --model my_model"""
 
 
@@ -27,6 +28,12 @@ def _configs() -> "dict[str, Path]":
 @click.option("--config", required=True, metavar="NAME|FILE.yaml", help="Configuration.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Model folder.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change one value.")
+@click.option(
+    "--members",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Networks of other seeds in one model [the configuration's].",
+)
 @click.option("--max-minutes", type=POSITIVE, default=math.inf, help="Finish in this time.")
 @click.option("--resume", is_flag=True, help="Continue from the checkpoint in --out.")
 @click.option("--init-from", metavar="NAME|DIR", help="Start from the weights of this model.")
@@ -36,6 +43,7 @@ def main(
     config: str,
     out: Path,
     changes: tuple[str, ...],
+    members: int | None,
     max_minutes: float,
     resume: bool,
     init_from: str | None,
@@ -48,6 +56,8 @@ def main(
     """
     from aslkit.config import load_config
 
+    if members is not None:
+        changes = (*changes, f"members={members}")
     resolved = load_config(config, changes)
     if out.exists() and not out.is_dir():
         raise InputError(out, "", found="a file", expected="a folder", fix="give another --out")

@@ -48,9 +48,10 @@ def load_config(name_or_file: str, changes: tuple[str, ...] = ()) -> TrainingCon
         values = yaml.safe_load(path.read_text())
         if not isinstance(values, dict):
             raise _refused(path, "", type(values).__name__, "keys and values")
+        notes = rename(values, _set)
         for change in changes:
             _change(values, change)
-        for note in rename(values, _set):
+        for note in notes + rename(values, _set):
             logger.warning("%s: %s", path.name, note)
         return TrainingConfig.model_validate(values)
     except yaml.YAMLError as error:
