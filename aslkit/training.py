@@ -1,6 +1,5 @@
 """TrainingConfig -> a model folder: one loop over simulated batches, resumable at any step."""
 
-import csv
 import logging
 import math
 import os
@@ -8,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -17,8 +16,10 @@ from torch import Tensor
 
 from aslkit.config import TrainingConfig, dump_config
 from aslkit.datasets import Batch, stream
+from aslkit.early_stopping import Best, validation_batches, validation_loss
 from aslkit.encodings import build_encoding
 from aslkit.errors import InputError
+from aslkit.loss_curve import draw_losses, log_losses
 from aslkit.model_card import model_card
 from aslkit.networks import build_network
 from aslkit.residual_nets import Network
@@ -28,7 +29,8 @@ from aslkit.weights import load_model, save_model
 logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.safetensors"
-METRICS = "metrics.csv"
+SECTIONS = ("network", "average", "optimizer", "best")  # of the tensors in a checkpoint
+PROGRESS = ("step", "seconds", "best_loss", "n_worse")  # beside them
 METRICS_EVERY = 50  # steps
 LARGEST_GRADIENT = 1.0
 CYCLE_TOP, CYCLE_START = 0.3, 0.04  # of one cycle: where it is highest, how low it begins
@@ -50,6 +52,7 @@ class State:
     origin: Mapping[str, object] | None = None  # of the first weights, as in the model card
     step: int = 0
     seconds: float = 0.0
+    best: Best = field(default_factory=Best)
 
 
 def train(
@@ -79,27 +82,37 @@ def train(
     """
     out.mkdir(parents=True, exist_ok=True)
     state = _start(config, out, device, resume, init_from)
-    batches = stream(batches_of(config), config.seed, state.step, os.cpu_count() or 1)
-    loss_function = loss_of(config)
+    draw, loss_function = batches_of(config), loss_of(config)
+    batches = stream(draw, config.seed, state.step, os.cpu_count() or 1)
+    apart = validation_batches(config.validation, draw) if config.validation else []
     stop = _stop_on_sigterm()
     last_checkpoint = time.monotonic()
     began, before, losses = time.monotonic(), state.seconds, []
-    while state.step < config.steps and state.seconds < 60 * max_minutes and not stop.is_set:
+    while not (stop.is_set or _is_over(state, config, max_minutes)):
         done = max(state.step / config.steps, state.seconds / (60 * max_minutes))
         losses.append(_step(state, next(batches), config, loss_function, done))
         state.step += 1
         state.seconds = before + time.monotonic() - began
         progress(state.step, losses[-1])
         if state.step % METRICS_EVERY == 0:
-            _log_metrics(out, state, losses)
+            log_losses(out, state.step, state.seconds, losses)
             losses = []
+        if config.validation and state.step % config.validation.every_steps == 0:
+            state.best.see(state.average, validation_loss(state.average, apart, loss_function))
+            logger.info("Step %d: validation loss, best %.4f", state.step, state.best.loss)
         if time.monotonic() - last_checkpoint > 60 * config.checkpoint_minutes:
             _write(state, config, out)
             last_checkpoint = time.monotonic()
     _write(state, config, out)
-    _draw_losses(out)
+    draw_losses(out)
     logger.info("Stopped after step %d, %.1f minutes", state.step, state.seconds / 60)
     return not stop.is_set
+
+
+def _is_over(state: State, config: TrainingConfig, max_minutes: float) -> bool:
+    """Whether steps, time or patience are at their end."""
+    is_late = state.step >= config.steps or state.seconds >= 60 * max_minutes
+    return is_late or bool(config.validation and state.best.n_worse >= config.validation.patience)
 
 
 def _step(
@@ -141,20 +154,39 @@ def _start(
         )
     torch.manual_seed(config.seed)
     network = build_network(config.network, build_encoding(config).layout)
-    origin = None
-    if init_from is not None:
-        initial = load_model(init_from)
-        network.load_state_dict(initial.network.state_dict())
-        origin = {"sha256": initial.sha256} | {k: initial.card.get(k) for k in ORIGIN_FIELDS}
+    origin = None if init_from is None else _take_weights(network, config, init_from)
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(
         network.parameters(), config.learning_rate, weight_decay=config.weight_decay
     )
-    state = State(network, deepcopy(network).requires_grad_(False), optimizer, origin)
+    state = State(network, deepcopy(network).requires_grad_(False).eval(), optimizer, origin)
     if resume:
         _restore(state, config, out, device)
     (out / "config.yaml").write_text(dump_config(config))
     return state
+
+
+def _take_weights(network: Network, config: TrainingConfig, name: str) -> dict[str, object]:
+    """Give a network the weights of a model; returns where they come from.
+
+    Raises
+    ------
+    InputError
+        When the model has another network or encoding.
+    """
+    initial = load_model(name)
+    weights, own = initial.network.state_dict(), network.state_dict()
+    shapes, own_shapes = ({k: v.shape for k, v in w.items()} for w in (weights, own))
+    if initial.encoding != build_encoding(config) or shapes != own_shapes:
+        raise InputError(
+            "--init-from",
+            "",
+            found=f"another network or encoding in {name}",
+            expected="those of the configuration",
+            fix="give the configuration that the model was trained with",
+        )
+    network.load_state_dict(weights)
+    return {"sha256": initial.sha256} | {k: initial.card.get(k) for k in ORIGIN_FIELDS}
 
 
 def _write(state: State, config: TrainingConfig, out: Path) -> None:
@@ -163,7 +195,10 @@ def _write(state: State, config: TrainingConfig, out: Path) -> None:
     tensors |= {f"average.{k}": v for k, v in state.average.state_dict().items()}
     for i, values in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{k}": v for k, v in values.items()}
-    meta = {"step": str(state.step), "seconds": str(state.seconds), "config": dump_config(config)}
+    numbers = (state.step, state.seconds, state.best.loss, state.best.n_worse)
+    meta = {k: str(v) for k, v in zip(PROGRESS, numbers, strict=True)}
+    meta["config"] = dump_config(config)
+    tensors |= {f"best.{k}": v for k, v in state.best.weights.items()}
     temporary = out / f".{CHECKPOINT}"
     save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata=meta)
     os.replace(temporary, out / CHECKPOINT)
@@ -194,7 +229,7 @@ def _restore(state: State, config: TrainingConfig, out: Path, device: str) -> No
             expected="the one of the run",
             fix="give the same --config and --set, or another --out",
         )
-    parts: dict[str, dict[str, Tensor]] = {"network": {}, "average": {}, "optimizer": {}}
+    parts: dict[str, dict[str, Tensor]] = {s: {} for s in SECTIONS}
     for key, tensor in load_file(out / CHECKPOINT, device=device).items():
         section, _, name = key.partition(".")
         parts[section][name] = tensor
@@ -206,7 +241,9 @@ def _restore(state: State, config: TrainingConfig, out: Path, device: str) -> No
         moments.setdefault(int(index), {})[name] = tensor
     groups = state.optimizer.state_dict()["param_groups"]
     state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-    state.step, state.seconds = int(meta["step"]), float(meta["seconds"])
+    step, seconds, loss, n_worse = (float(meta[key]) for key in PROGRESS)
+    state.step, state.seconds = int(step), seconds
+    state.best = Best(parts["best"], loss, int(n_worse))
     origin = load_model(str(out)).card.get("initialised_from")
     state.origin = origin if isinstance(origin, dict) else None
 
@@ -222,34 +259,6 @@ def _one_cycle(config: TrainingConfig, step: int, done: float) -> float:
     if done < CYCLE_TOP:
         return CYCLE_START + (1 - CYCLE_START) * 0.5 * (1 - math.cos(math.pi * done / CYCLE_TOP))
     return 0.5 * (1 + math.cos(math.pi * min((done - CYCLE_TOP) / (1 - CYCLE_TOP), 1)))
-
-
-def _log_metrics(out: Path, state: State, losses: list[float]) -> None:
-    is_new = not (out / METRICS).is_file()
-    with (out / METRICS).open("a", newline="") as file:
-        writer = csv.writer(file)
-        if is_new:
-            writer.writerow(["step", "minutes", "loss"])
-        mean = sum(losses) / len(losses)
-        writer.writerow([state.step, f"{state.seconds / 60:.2f}", f"{mean:.4f}"])
-
-
-def _draw_losses(out: Path) -> None:
-    """The loss curve, loss.png."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    if not (out / METRICS).is_file():
-        return
-    with (out / METRICS).open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    figure, axes = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
-    axes.plot([int(r["step"]) for r in rows], [float(r["loss"]) for r in rows], linewidth=1)
-    axes.set(xlabel="step", ylabel="loss (LS standard errors)")
-    figure.savefig(out / "loss.png", dpi=120)
-    pyplot.close(figure)
 
 
 class _Stop:

@@ -183,6 +183,19 @@ def test_values_that_cannot_be_are_named(change, message):
     assert message in str(caught.value)
 
 
+def test_a_voxelwise_network_of_engineered_features_is_a_configuration():
+    network = "network={kind: voxelwise, widths: [8, 8]}"
+    config = load_config("production_v2", (network, "encoding.normalization=per_curve"))
+    layout = build_encoding(config).layout
+    channels = torch.randn(1, layout.n_channels, 8, 8)
+    net = build_network(config.network, layout)
+    torch.nn.init.normal_(net.head.weight)
+    changed = channels.clone()
+    changed[:, :-1, 4, 4] += 1
+    moved = (net(changed) - net(channels)).abs().amax(1)[0]
+    assert moved[4, 4] > 0 and moved.count_nonzero() == 1
+
+
 def test_a_file_without_keys_and_an_unknown_name_are_refused(tmp_path):
     with pytest.raises(InputError, match="found NoneType, expected keys and values"):
         load_config(written(tmp_path, None))

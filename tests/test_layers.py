@@ -39,7 +39,8 @@ LAYERS = """
     spatial_nets
     networks
     datasets model_card weights
-    tasks
+    loss_curve tasks
+    early_stopping
     inference training
     members
     benchmark pictures
@@ -56,6 +57,7 @@ RANKS = {name: rank for rank, line in enumerate(LAYERS.split("\n")) for name in 
 MAY_IMPORT_TORCH = {
     "brain_unet",
     "datasets",
+    "early_stopping",
     "inference",
     "losses",
     "members",

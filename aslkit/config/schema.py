@@ -145,6 +145,14 @@ class OneProtocolConfig(_Strict):
     noise_type: Literal["gaussian", "rician"] = "gaussian"
 
 
+class ValidationConfig(_Strict):
+    """Early stopping: after `patience` looks in a row without a lower loss; the best is kept."""
+
+    every_steps: int = Field(500, ge=1)
+    batches: int = Field(8, ge=1)
+    patience: int = Field(5, ge=1)
+
+
 class TrainingConfig(_Strict):
     """Everything that determines a training run."""
 
@@ -162,6 +170,7 @@ class TrainingConfig(_Strict):
     encoding: ProfileEncodingConfig | RawEncodingConfig = Field(discriminator="kind")
     loss: LossConfig | None = None
     data: DataConfig | OneProtocolConfig = Field(discriminator="kind")
+    validation: ValidationConfig | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -199,6 +208,7 @@ _MODELS: dict[str, tuple[type[BaseModel], ...]] = {
     "encoding": (ProfileEncodingConfig, RawEncodingConfig),
     "loss": (LossConfig,),
     "data": (DataConfig, OneProtocolConfig),
+    "validation": (ValidationConfig,),
 }
 KINDS = (
     "physics_residual",
