@@ -6,11 +6,15 @@ import numpy as np
 
 from aslkit.fitting import FitSettings, fit_least_squares, quality_flags
 from aslkit.images import AslSeries, FloatImage, ParameterMaps
-from aslkit.raw_encoding import ATT_UNIT, CBF_UNIT, cbf_and_att, known_voxels
+from aslkit.raw_encoding import RawEncoding, known_voxels
 
 
 def direct_maps(
-    series: AslSeries, mean: FloatImage, sd: FloatImage, settings: FitSettings
+    series: AslSeries,
+    encoding: RawEncoding,
+    mean: FloatImage,
+    sd: FloatImage,
+    settings: FitSettings,
 ) -> ParameterMaps:
     """CBF, ATT and their sds where the signal is known; least squares outside the mask.
 
@@ -20,12 +24,12 @@ def direct_maps(
         CBF and ATT in the units of the encoding, and their standard deviations.
     """
     inside = known_voxels(series)
-    cbf, att = cbf_and_att(*mean)
+    cbf, att = encoding.cbf_and_att(*mean)
     found = {
         "cbf": cbf,
         "att": np.clip(att, *settings.att_bounds_s),
-        "cbf_std": CBF_UNIT[1] * sd[0],
-        "att_std": ATT_UNIT[1] * sd[1],
+        "cbf_std": encoding.cbf_unit[1] * sd[0],
+        "att_std": encoding.att_unit[1] * sd[1],
     }
     base = fit_least_squares(series, replace(settings, macrovascular="off"))
     maps = {

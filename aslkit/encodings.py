@@ -47,7 +47,10 @@ def read_encoding(card: Mapping[str, Any]) -> Encoding:
     kind = constants.pop("kind")
     if kind == "raw":
         timings = tuple(Timing(**t) for t in constants.pop("timings"))
-        return RawEncoding(timings, features=tuple(constants.pop("features")), **constants)
+        rest: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in constants.items()
+        }
+        return RawEncoding(timings, **rest)
     if kind != "physics_profile" or card.get("channels") != list(CHANNELS):
         raise ValueError("channels of another version of aslkit")
     return ProfileEncoding()

@@ -53,7 +53,7 @@ def predict(
     chosen = select_device(device)
     if isinstance(model.encoding, RawEncoding):
         outputs = _correct(model, model.encoding.encode_series(series), chosen)
-        return direct_maps(series, outputs[:2], np.exp(outputs[2:]), settings)
+        return direct_maps(series, model.encoding, outputs[:2], np.exp(outputs[2:]), settings)
     sd = residual_sd(series, settings) if series.noise_sd is None else series.noise_sd
     if not np.isfinite(sd[series.mask]).any():
         raise InputError(

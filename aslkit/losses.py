@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from aslkit.config.schema import LossConfig
 from aslkit.physics import KineticModel, delta_m
-from aslkit.raw_encoding import PERCENT, cbf_and_att, standardised
+from aslkit.raw_encoding import PERCENT, RawEncoding
 
 SD_WEIGHT = 0.1  # of the standard deviations' likelihood beside the estimates' error
 SD_PER_ERROR = math.sqrt(math.pi / 2)  # sd of a Gaussian over its mean absolute error
@@ -49,13 +49,15 @@ def correction_loss(
     return 2 * l1.mean() + SD_WEIGHT * nll.mean()
 
 
-def estimate_loss(outputs: Tensor, truth: Tensor, mask: Tensor, config: LossConfig) -> Tensor:
+def estimate_loss(
+    outputs: Tensor, truth: Tensor, mask: Tensor, encoding: RawEncoding, config: LossConfig
+) -> Tensor:
     """Error of the estimates, likelihood of their sds, and a penalty on estimates too alike.
 
     Parameters
     ----------
     outputs : (batch, 4, x, y)
-        CBF and ATT in the units of `standardised`, and their log sds.
+        CBF and ATT in the units of the encoding, and their log sds.
     truth : (batch, 2, x, y)
         True CBF and ATT [ml/100 g/min, s].
     mask : (batch, 1, x, y)
@@ -63,7 +65,7 @@ def estimate_loss(outputs: Tensor, truth: Tensor, mask: Tensor, config: LossConf
     """
     weight = mask.expand_as(truth).clone()
     weight[:, 1] *= truth[:, 0] > LEAST_FLOW
-    target = torch.stack(standardised(truth[:, 0], truth[:, 1]), dim=1)
+    target = torch.stack(encoding.outputs_for(*truth.unbind(1)), dim=1)
     residual = outputs[:, :2] - target
     loss = _ERRORS[config.error](residual)
     if config.mode == "mae_nll":
@@ -77,7 +79,9 @@ def estimate_loss(outputs: Tensor, truth: Tensor, mask: Tensor, config: LossConf
     return config.cbf_weight * total[0] + config.att_weight * total[1]
 
 
-def data_misfit(outputs: Tensor, signal: Tensor, mask: Tensor, model: KineticModel) -> Tensor:
+def data_misfit(
+    outputs: Tensor, signal: Tensor, mask: Tensor, encoding: RawEncoding, model: KineticModel
+) -> Tensor:
     """Mean distance of the signal from that of the estimates [% of M0].
 
     Parameters
@@ -89,7 +93,7 @@ def data_misfit(outputs: Tensor, signal: Tensor, mask: Tensor, model: KineticMod
     model : KineticModel
         Its arrays are tensors that broadcast against (batch, n, pixels).
     """
-    cbf, att = cbf_and_att(*outputs[:, :2].flatten(2).unbind(1))
+    cbf, att = encoding.cbf_and_att(*outputs[:, :2].flatten(2).unbind(1))
     expected = delta_m(model, cbf, att.clamp(min=0))
     return PERCENT * _mean((signal.flatten(2) - expected).abs(), mask.flatten(2)).mean()
 

@@ -20,10 +20,7 @@ from aslkit.images import AslSeries, MaskImage
 PERCENT = 100.0  # ΔM/M0 is encoded in percent
 PLD_TOLERANCE_S = 0.025  # between the delays of a scan and those of the encoding
 DURATION_TOLERANCE = 0.1  # likewise of label durations, a fraction
-T1_UNIT_S = 0.2  # T1 of blood is encoded in such steps from the usual one
 SMALLEST_SD = 1e-6  # [ΔM/M0] of a curve that z-scores divide by
-CBF_UNIT = (50.0, 25.0)  # outputs are (CBF - first) / second [ml/100 g/min]
-ATT_UNIT = (1.4, 0.5)  # likewise [s]
 CURVE_FEATURES = {
     "mean": lambda curve: curve.mean(axis=1),
     "std": lambda curve: curve.std(axis=1),
@@ -47,8 +44,10 @@ class RawEncoding:
     scale : float
     features : tuple of str
         "mean", "std" and "peak" of the scaled curves of each labeling; "t1_artery", the T1 of
-        blood relative to `t1_blood_s`.
-    t1_blood_s : float
+        blood less `t1_blood_s`, over `t1_unit_s`.
+    t1_blood_s, t1_unit_s : float
+    cbf_unit, att_unit : tuple of float
+        Outputs are CBF less the first over the second [ml/100 g/min], and ATT likewise [s].
     """
 
     timings: tuple[Timing, ...]
@@ -56,6 +55,9 @@ class RawEncoding:
     scale: float
     features: tuple[str, ...]
     t1_blood_s: float
+    t1_unit_s: float = 0.2
+    cbf_unit: tuple[float, float] = (50.0, 25.0)
+    att_unit: tuple[float, float] = (1.4, 0.5)
 
     @property
     def layout(self) -> Layout:
@@ -86,7 +88,7 @@ class RawEncoding:
         channels = [self._normalised(part) for part in parts]
         for name in self.features:
             if name == "t1_artery":
-                told = (t1_blood_s - self.t1_blood_s) / T1_UNIT_S
+                told = (t1_blood_s - self.t1_blood_s) / self.t1_unit_s
                 channels.append(told[:, None, None, None] * inside)
             else:
                 channels += [CURVE_FEATURES[name](part)[:, None] for part in parts]
@@ -106,6 +108,16 @@ class RawEncoding:
         signal = np.moveaxis(series.delta_m[..., order] * gain, (2, 3), (0, 1))
         mask = np.moveaxis(known_voxels(series), 2, 0)
         return self.encode(signal, mask, np.full(len(mask), series.acquisition.t1_blood_s))
+
+    def outputs_for(self, cbf, att):  # type: ignore[no-untyped-def]
+        """CBF [ml/100 g/min] and ATT [s] in the units of a network's outputs."""
+        (cbf_centre, cbf_width), (att_centre, att_width) = self.cbf_unit, self.att_unit
+        return (cbf - cbf_centre) / cbf_width, (att - att_centre) / att_width
+
+    def cbf_and_att(self, cbf, att):  # type: ignore[no-untyped-def]
+        """The first two outputs of a network as CBF [ml/100 g/min] and ATT [s]."""
+        (cbf_centre, cbf_width), (att_centre, att_width) = self.cbf_unit, self.att_unit
+        return cbf_centre + cbf_width * cbf, att_centre + att_width * att
 
     def _normalised(self, curves: Values) -> Values:
         if self.normalization == "global_scale":
@@ -137,16 +149,6 @@ class RawEncoding:
 def known_voxels(series: AslSeries) -> MaskImage:
     """Voxels of the mask with a finite signal, (x, y, z)."""
     return series.mask & np.isfinite(series.delta_m).all(axis=3)
-
-
-def standardised(cbf, att):  # type: ignore[no-untyped-def]
-    """CBF and ATT in the units of the outputs."""
-    return (cbf - CBF_UNIT[0]) / CBF_UNIT[1], (att - ATT_UNIT[0]) / ATT_UNIT[1]
-
-
-def cbf_and_att(cbf, att):  # type: ignore[no-untyped-def]
-    """The first two outputs of a network as CBF [ml/100 g/min] and ATT [s]."""
-    return CBF_UNIT[0] + CBF_UNIT[1] * cbf, ATT_UNIT[0] + ATT_UNIT[1] * att
 
 
 def _is_alike(one: Timing, other: Timing) -> bool:

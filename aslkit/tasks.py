@@ -57,10 +57,11 @@ def _correction_loss(outputs: Tensor, batch: Batch) -> Tensor:
 
 def _raw_loss(config: LossConfig, encoding: RawEncoding, outputs: Tensor, batch: Batch) -> Tensor:
     mask = batch["channels"][:, -1:]
-    loss = estimate_loss(outputs, batch["truth"], mask, config)
+    loss = estimate_loss(outputs, batch["truth"], mask, encoding, config)
     if config.dc_weight:
         model = _told_model(encoding, batch["t1_blood"])
-        loss = loss + config.dc_weight * data_misfit(outputs, batch["signal"], mask, model)
+        misfit = data_misfit(outputs, batch["signal"], mask, encoding, model)
+        loss = loss + config.dc_weight * misfit
     return loss
 
 

@@ -202,11 +202,8 @@ def _write(state: State, config: TrainingConfig, out: Path) -> None:
     temporary = out / f".{CHECKPOINT}"
     save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata=meta)
     os.replace(temporary, out / CHECKPOINT)
-    save_model(
-        out,
-        state.average.state_dict(),
-        model_card(config, state.step, state.seconds, state.origin),
-    )
+    weights = state.best.weights or state.average.state_dict()
+    save_model(out, weights, model_card(config, state.step, state.seconds, state.origin))
 
 
 def _restore(state: State, config: TrainingConfig, out: Path, device: str) -> None:

@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from aslkit.acquisition import Acquisition
 from aslkit.config.schema import LossConfig
 from aslkit.losses import correction_loss, data_misfit, estimate_loss
 from aslkit.physics import delta_m, kinetic_model
-from aslkit.raw_encoding import PERCENT, cbf_and_att, standardised
+from aslkit.raw_encoding import PERCENT, RawEncoding
 from aslkit.simulation import PROTOCOLS
 from aslkit.tasks import _told_model as told_model
+
+JOINT = PROTOCOLS["joint6"].acquisition(1)
+ENCODING = RawEncoding(JOINT.timings, "global_scale", 10.0, (), JOINT.t1_blood_s)
 
 
 def test_the_loss_is_least_for_the_truth_and_its_mean_error():
@@ -31,7 +33,7 @@ def images():
     """Truth (2, 2, 8, 8), and outputs that are off by 0.5 and by 2 units in half of the pixels."""
     torch.manual_seed(2)
     cbf, att = 60 + 10 * torch.randn(2, 8, 8), 1.4 + 0.2 * torch.randn(2, 8, 8)
-    target = torch.stack(standardised(cbf, att), 1)
+    target = torch.stack(ENCODING.outputs_for(cbf, att), 1)
     error = torch.where(torch.arange(8) % 2 == 0, 0.5, 2.0).expand_as(target)
     outputs = torch.cat([target + error, torch.zeros_like(target)], 1)
     return torch.stack([cbf, att], 1), outputs, torch.ones(2, 1, 8, 8)
@@ -40,7 +42,7 @@ def images():
 def loss_value(images, **config):
     truth, outputs, mask = images
     settings = LossConfig(**{"mode": "mae", **config})
-    return float(estimate_loss(outputs, truth, mask, settings))
+    return float(estimate_loss(outputs, truth, mask, ENCODING, settings))
 
 
 def test_errors_are_absolute_squared_or_huber_in_fixed_units(images):
@@ -81,7 +83,7 @@ def test_the_stated_sd_is_best_where_it_is_that_of_the_errors(images):
 
 def test_estimates_that_are_all_alike_are_penalised_and_true_ones_are_not(images):
     truth, outputs, mask = images
-    target = torch.stack(standardised(truth[:, 0], truth[:, 1]), 1)
+    target = torch.stack(ENCODING.outputs_for(*truth.unbind(1)), 1)
     flat = torch.cat([0 * target, 0 * target], 1)
     exact = torch.cat([target, 0 * target], 1)
     penalty = [
@@ -92,16 +94,14 @@ def test_estimates_that_are_all_alike_are_penalised_and_true_ones_are_not(images
 
 
 def test_the_misfit_to_the_data_is_zero_for_the_truth_and_has_a_gradient():
-    acquisition = PROTOCOLS["joint6"].acquisition(1)
     outputs = torch.zeros(1, 4, 4, 4, requires_grad=True)
-    cbf, att = (np.full((1, 16), v, dtype=np.float32) for v in cbf_and_att(0.0, 0.0))
-    signal = delta_m(kinetic_model(acquisition, 1, np.float32), cbf, att).reshape(1, 12, 4, 4)
-    encoding = type("Told", (), {"timings": acquisition.timings})
-    model = told_model(encoding, torch.tensor([Acquisition.t1_blood_s]))
+    cbf, att = (np.full((1, 16), v, dtype=np.float32) for v in ENCODING.cbf_and_att(0.0, 0.0))
+    signal = delta_m(kinetic_model(JOINT, 1, np.float32), cbf, att).reshape(1, 12, 4, 4)
+    model = told_model(ENCODING, torch.tensor([JOINT.t1_blood_s]))
     mask = torch.ones(1, 1, 4, 4)
-    exact = data_misfit(outputs, torch.from_numpy(signal), mask, model)
+    exact = data_misfit(outputs, torch.from_numpy(signal), mask, ENCODING, model)
     assert float(exact.detach()) < 1e-6
-    off = data_misfit(outputs, torch.from_numpy(signal) + 0.001, mask, model)
+    off = data_misfit(outputs, torch.from_numpy(signal) + 0.001, mask, ENCODING, model)
     assert float(off.detach()) == pytest.approx(0.001 * PERCENT, rel=1e-3)
     off.backward()
     assert outputs.grad[:, 0].abs().min() > 0 and outputs.grad[:, 2:].abs().max() == 0

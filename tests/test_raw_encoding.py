@@ -18,7 +18,7 @@ from aslkit.images import AslSeries
 from aslkit.inference import predict
 from aslkit.members import train_members
 from aslkit.networks import build_network
-from aslkit.raw_encoding import CBF_UNIT, RawEncoding, cbf_and_att, standardised
+from aslkit.raw_encoding import RawEncoding
 from aslkit.weights import Model, load_model
 
 PLDS = (0.5, 1.5, 2.5)
@@ -98,7 +98,8 @@ def test_a_scan_of_another_protocol_is_refused(other):
 
 
 def test_units_of_the_outputs_are_undone():
-    np.testing.assert_allclose(cbf_and_att(*standardised(60.0, 1.2)), (60.0, 1.2))
+    own = encoding()
+    np.testing.assert_allclose(own.cbf_and_att(*own.outputs_for(60.0, 1.2)), (60.0, 1.2))
 
 
 def test_an_encoding_survives_the_model_card():
@@ -119,7 +120,7 @@ def test_a_network_of_curves_gives_maps_with_least_squares_around_them(kind):
     scan = series()
     maps = predict(scan, Model("own", network, {}, "", encoding=own))
     assert np.isfinite(maps.cbf).all() and (maps.cbf_std[scan.mask] > 0).all()
-    assert abs(maps.cbf[scan.mask].mean() - CBF_UNIT[0]) < 50
+    assert abs(maps.cbf[scan.mask].mean() - own.cbf_unit[0]) < 50
 
 
 def test_training_writes_a_model_that_rebuilds_itself_and_its_encoding(tmp_path):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from aslkit.config import load_config
 from aslkit.config.schema import NETWORKS
@@ -86,6 +87,17 @@ def test_the_validation_loss_is_the_mean_over_the_batches():
     each = [validation_loss(network, [b], loss_of(config)) for b in batches]
     both = validation_loss(network, batches, loss_of(config))
     assert both == pytest.approx(np.mean(each)) and each[0] != each[1]
+
+
+def test_the_model_of_a_run_with_early_stopping_holds_the_best_weights(tmp_path):
+    changes = ("steps=6", "learning_rate=0.03", "schedule=cosine", "warmup_steps=0")
+    config = tiny(*changes, "validation={every_steps: 1, batches: 1, patience: 6}")
+    train(config, tmp_path / "run")
+    kept = load_file(tmp_path / "run" / "weights.safetensors")
+    run = load_file(tmp_path / "run" / "checkpoint.safetensors")
+    name = "cbf_head.0.weight"
+    torch.testing.assert_close(kept[name].float(), run[f"best.{name}"], rtol=1e-3, atol=1e-4)
+    assert (run[f"best.{name}"] - run[f"average.{name}"]).abs().max() > 0.01
 
 
 def test_early_stopping_survives_an_interruption(tmp_path):

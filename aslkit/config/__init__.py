@@ -107,11 +107,5 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
     for section in sections:
         target = target.setdefault(section, {})
         if not isinstance(target, dict):
-            raise InputError(
-                "--set",
-                key,
-                found=section,
-                expected="section.key=value",
-                fix="see docs/training.md",
-            )
+            raise _refused("--set", key, section, "section.key=value")
     target[last] = value
