@@ -1,7 +1,9 @@
 """Raw curves of a slice -> CBF and ATT: the U-Nets of the founding plan, aware of the brain.
 
-curves ─ conv² ─ pool ─ conv² ─ pool ─ conv² ─ pool ─ conv² ─ up ─ conv² ─ … ─ 1x1 heads
-            └──────────────────────── skips ────────────────────────┘
+    curves ─ conv² ─ pool ─ conv² ─ pool ─ conv² ─ pool ─ conv² ─ up ─ conv² ─ … ─ 1x1 heads
+                └──────────────────────── skips ────────────────────────┘
+
+The parts are those of `aslkit.brain_unet`; outputs are in the units of the encoding.
 """
 
 from collections.abc import Sequence
