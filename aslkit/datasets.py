@@ -1,6 +1,6 @@
 """Seed and step -> one batch of simulated, fitted and encoded slices; the stream never repeats."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from aslkit.projection import ATT_BOUNDS_S, Solution, solve_tissue
 from aslkit.scenes import Scene, draw_scene
 
 Batch = dict[str, Tensor]
+Draw = Callable[[np.random.Generator], Batch]
 Voxels = NDArray[np.float32]
 
 STREAM_SEED = 9_104  # keeps training apart from the reserved subjects of phantoms
@@ -33,8 +34,8 @@ FEWEST = 8  # voxels that can tell it
 class SimulatedStream(IterableDataset[Batch]):
     """Batches of steps first, first + 1, …; batch k is the same however many workers there are."""
 
-    def __init__(self, config: DataConfig, seed: int, first_step: int) -> None:
-        self._config, self._seed, self._first = config, seed, first_step
+    def __init__(self, draw: Draw, seed: int, first_step: int) -> None:
+        self._draw, self._seed, self._first = draw, seed, first_step
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches that belong to this worker."""
@@ -43,14 +44,14 @@ class SimulatedStream(IterableDataset[Batch]):
         step, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
         step += self._first
         while True:
-            yield draw_batch(self._config, np.random.default_rng([STREAM_SEED, self._seed, step]))
+            yield self._draw(np.random.default_rng([STREAM_SEED, self._seed, step]))
             step += stride
 
 
-def stream(config: DataConfig, seed: int, first_step: int, n_workers: int) -> Iterator[Batch]:
-    """Endless batches made by background processes."""
+def stream(draw: Draw, seed: int, first_step: int, n_workers: int) -> Iterator[Batch]:
+    """Endless batches that background processes draw."""
     loader = DataLoader(
-        SimulatedStream(config, seed, first_step), batch_size=None, num_workers=n_workers
+        SimulatedStream(draw, seed, first_step), batch_size=None, num_workers=n_workers
     )
     return iter(loader)
 

@@ -6,6 +6,9 @@ is also the only place where numpy images (x, y, z, channel) become network batc
 (batch, channel, x, y).
 """
 
+from dataclasses import dataclass
+from itertools import accumulate
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,6 +32,43 @@ CHANNELS = (
     "arterial compartment",
     "mask",
 )
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Order of the channels: curves of every labeling, features, mask.
+
+    Attributes
+    ----------
+    curves : tuple of int
+        Number of delays of every labeling.
+    n_features : int
+    """
+
+    curves: tuple[int, ...]
+    n_features: int
+
+    @property
+    def n_channels(self) -> int:
+        """All of them, the mask included."""
+        return sum(self.curves) + self.n_features + 1
+
+    def parts(self, channels):  # type: ignore[no-untyped-def]
+        """Channels (batch, c, …) as the curves of each labeling, and the rest."""
+        ends = list(accumulate(self.curves))
+        starts = [0, *ends[:-1]]
+        curves = [channels[:, a:b] for a, b in zip(starts, ends, strict=True)]
+        return [*curves, channels[:, ends[-1] :]]
+
+
+@dataclass(frozen=True)
+class ProfileEncoding:
+    """The channels of `encode`, whatever the protocol; nothing about them can be chosen."""
+
+    @property
+    def layout(self) -> Layout:
+        """No curves, all features."""
+        return Layout((), len(CHANNELS) - 1)
 
 
 def encode(

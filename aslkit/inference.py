@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from aslkit.arterial import arterial_given_tissue
+from aslkit.direct import direct_maps
 from aslkit.encoding import encode, to_image
 from aslkit.ensembles import Correction, Passes, correct
 from aslkit.errors import InputError, UnavailableError
@@ -21,6 +22,7 @@ from aslkit.fitting import (
 from aslkit.images import AslSeries, FloatImage, MaskImage, ParameterMaps
 from aslkit.physics import KineticModel, delta_m, kinetic_model
 from aslkit.projection import Solution
+from aslkit.raw_encoding import RawEncoding, known_voxels
 from aslkit.tiling import bounding_box
 from aslkit.weights import Model
 
@@ -41,7 +43,8 @@ def predict(
 
     Where the arterial compartment is on, aBV and aBAT are estimated again, given the network's
     CBF and ATT. Where the network runs several times, its part of the standard deviations is
-    there too. `progress` wraps the groups of slices, as tqdm does.
+    there too. `progress` wraps the groups of slices, as tqdm does. A network that sees the curves
+    of its one protocol works without least squares and without arterial compartment.
 
     Raises
     ------
@@ -49,29 +52,36 @@ def predict(
         When there are too few timings for least squares.
     InputError
         When neither repeats nor residuals tell the noise level, or the model cannot make
-        these passes.
+        these passes or is for another protocol.
     UnavailableError
         When the device is not there.
     """
     chosen = select_device(device)
     passes.check(model)
-    sd = noise_level(series, settings)
-    base = fit_least_squares(replace(series, noise_sd=sd), settings)
+
+    def outputs(encode_slice: Callable[[int], FloatImage], inside: MaskImage) -> Correction:
+        return _outputs(model, encode_slice, inside, passes, chosen, progress)
+
+    is_several = passes.count(model) > 1
+    if isinstance(model.encoding, RawEncoding):
+        found = outputs(model.encoding.encode_series(series).__getitem__, known_voxels(series))
+        sd = np.sqrt(found.data_variance + found.network_variance)
+        maps = direct_maps(series, model.encoding, found.mean, sd, settings)
+        units = (model.encoding.cbf_unit[1], model.encoding.att_unit[1])
+        return _with_network_part(maps, found, *units) if is_several else maps
+    noise = noise_level(series, settings)
+    base = fit_least_squares(replace(series, noise_sd=noise), settings)
     inside = series.mask & np.isfinite(series.delta_m).all(axis=3) & (base.cbf_std > 0)
-    found = _corrections(model, series, sd, base, inside, passes, chosen, progress)
+    whole = kinetic_model(series.acquisition, inside.shape[2], np.float32)
+    found = outputs(lambda z: _encoded(series, whole, noise, base, inside, z), inside)
     corrected = _corrected(base, found, inside, settings)
     flags = quality_flags(**corrected, mask=series.mask, settings=settings)
     maps = replace(base, flags=flags, **corrected)
-    if passes.count(model) > 1:
-        cbf_std, att_std = np.sqrt(found.network_variance) * inside
-        maps = replace(
-            maps,
-            cbf_std_network=base.cbf_std * cbf_std,
-            att_std_network=base.att_std * att_std,
-        )
+    if is_several:
+        maps = _with_network_part(maps, found, base.cbf_std * inside, base.att_std * inside)
     if base.abv is None or base.abat is None:
         return maps
-    abv, abat = _arterial(maps, series, sd, inside, (base.abv.copy(), base.abat.copy()))
+    abv, abat = _arterial(maps, series, noise, inside, (base.abv.copy(), base.abat.copy()))
     return replace(maps, abv=abv, abat=abat)
 
 
@@ -114,31 +124,39 @@ def select_device(name: str) -> torch.device:
     return device
 
 
-def _corrections(
+def _outputs(
     model: Model,
-    series: AslSeries,
-    sd: FloatImage,
-    base: ParameterMaps,
+    encode_slice: Callable[[int], FloatImage],
     inside: MaskImage,
     passes: Passes,
     device: torch.device,
     progress: Progress,
 ) -> Correction:
-    """Corrections of the whole image, (2, x, y, z) each; they count inside.
+    """What all passes say of the whole image, (2, x, y, z) each; it counts inside.
 
-    Slices are encoded and corrected a few at a time, cut to the brain.
+    Slices are encoded, to (channels, x, y), and seen a few at a time, cut to the brain.
     """
     images = Correction(*(np.zeros((2, *inside.shape), dtype=np.float32) for _ in range(3)))
-    whole = kinetic_model(series.acquisition, inside.shape[2], np.float32)
     x, y = bounding_box(inside)[:2]
     slices = np.flatnonzero(inside.any(axis=(0, 1)))
     groups = [slices[i : i + SLICES_AT_ONCE] for i in range(0, slices.size, SLICES_AT_ONCE)]
     for some in progress(groups):
-        channels = [_encoded(series, whole, sd, base, inside, z)[:, x, y] for z in some]
-        found = correct(model, np.stack(channels), passes, device)
+        channels = np.stack([encode_slice(z)[:, x, y] for z in some])
+        found = correct(model, channels, passes, device)
         for image, values in zip(vars(images).values(), vars(found).values(), strict=True):
             image[:, x, y, some] = np.moveaxis(values, 0, -1)
     return images
+
+
+def _with_network_part(
+    maps: ParameterMaps,
+    found: Correction,
+    cbf_unit: FloatImage | float,
+    att_unit: FloatImage | float,
+) -> ParameterMaps:
+    """The maps with the part of their standard deviations by which passes differ."""
+    cbf_std, att_std = np.sqrt(found.network_variance)
+    return replace(maps, cbf_std_network=cbf_unit * cbf_std, att_std_network=att_unit * att_std)
 
 
 def _corrected(

@@ -1,11 +1,19 @@
-"""Corrections and truth -> one number, in units of the least-squares standard errors.
+"""Outputs and truth -> one number.
 
-Each sample's error is divided by its mean standard error, so that every SNR counts the same.
+Corrections count in units of the least-squares standard errors: each sample's error is divided
+by its mean standard error, so that every SNR counts the same. Estimates of a network that works
+without least squares count in fixed units.
 """
 
 import math
 
+import torch
 from torch import Tensor
+from torch.nn import functional
+
+from aslkit.config.schema import LossConfig
+from aslkit.physics import KineticModel, delta_m
+from aslkit.raw_encoding import PERCENT, RawEncoding
 
 SD_WEIGHT = 0.1  # of the standard deviations' likelihood beside the estimates' error
 SD_PER_ERROR = math.sqrt(math.pi / 2)  # sd of a Gaussian over its mean absolute error
@@ -39,3 +47,72 @@ def correction_loss(
     likelihood = (log_sd + z * (-log_sd).exp()) * weight
     nll = likelihood.sum((2, 3)) / weight.sum((2, 3)).clamp(min=1)
     return 2 * l1.mean() + SD_WEIGHT * nll.mean()
+
+
+def estimate_loss(
+    outputs: Tensor, truth: Tensor, mask: Tensor, encoding: RawEncoding, config: LossConfig
+) -> Tensor:
+    """Error of the estimates, likelihood of their sds, and a penalty on estimates too alike.
+
+    Parameters
+    ----------
+    outputs : (batch, 4, x, y)
+        CBF and ATT in the units of the encoding, and their log sds.
+    truth : (batch, 2, x, y)
+        True CBF and ATT [ml/100 g/min, s].
+    mask : (batch, 1, x, y)
+        1 where the estimates count.
+    """
+    weight = mask.expand_as(truth).clone()
+    weight[:, 1] *= truth[:, 0] > LEAST_FLOW
+    target = torch.stack(encoding.outputs_for(*truth.unbind(1)), dim=1)
+    residual = outputs[:, :2] - target
+    loss = _ERRORS[config.error](residual)
+    if config.mode == "mae_nll":
+        log_sd = outputs[:, 2:]
+        z = SD_PER_ERROR * residual.detach().abs()
+        loss = loss + SD_WEIGHT * (log_sd + z * (-log_sd).exp())
+    total = _mean(loss, weight)
+    if config.variance_weight:
+        spread = _spread(outputs[:, :2], weight) / _spread(target, weight).clamp(min=1e-6)
+        total = total + config.variance_weight * functional.relu(1 - spread)
+    return config.cbf_weight * total[0] + config.att_weight * total[1]
+
+
+def data_misfit(
+    outputs: Tensor, signal: Tensor, mask: Tensor, encoding: RawEncoding, model: KineticModel
+) -> Tensor:
+    """Mean distance of the signal from that of the estimates [% of M0].
+
+    Parameters
+    ----------
+    outputs : (batch, 4, x, y)
+    signal : (batch, n, x, y)
+        Measured ΔM/M0.
+    mask : (batch, 1, x, y)
+    model : KineticModel
+        Its arrays are tensors that broadcast against (batch, n, pixels).
+    """
+    cbf, att = encoding.cbf_and_att(*outputs[:, :2].flatten(2).unbind(1))
+    expected = delta_m(model, cbf, att.clamp(min=0))
+    return PERCENT * _mean((signal.flatten(2) - expected).abs(), mask.flatten(2)).mean()
+
+
+def _mean(values: Tensor, weight: Tensor) -> Tensor:
+    """Weighted mean of every channel."""
+    axes = [0, *range(2, values.ndim)]
+    weight = weight.expand_as(values)
+    return (values * weight).sum(axes) / weight.sum(axes).clamp(min=1)
+
+
+def _spread(values: Tensor, weight: Tensor) -> Tensor:
+    """Weighted standard deviation of every channel."""
+    centred = values - _mean(values, weight)[:, None, None]
+    return (_mean(centred.square(), weight) + 1e-8).sqrt()
+
+
+_ERRORS = {
+    "l1": torch.abs,
+    "l2": torch.square,
+    "huber": lambda r: functional.huber_loss(r, torch.zeros_like(r), reduction="none"),
+}

@@ -1,70 +1,32 @@
-"""Encoded slices -> corrections of a least-squares fit, in its standard errors.
+"""Description in a configuration or a model card -> an untrained network, by its kind."""
 
-                 ┌───────────────────────── skip ─────────────────────────┐
-    channels ─ stem ─ block ─ down ─ block ─ … ─ block ─ up ─ block ─ … ─ block ─ head ─ 4 maps
+from collections.abc import Callable
 
-The head also sees the input and starts at zero: an untrained network is least squares.
-"""
-
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
-
-from aslkit.encoding import CHANNELS
-
-N_OUTPUTS = 4  # correction of CBF and ATT, log sd of both
+from aslkit.config.schema import NetworkConfig, ResidualConfig
+from aslkit.encoding import Layout
+from aslkit.residual_nets import Network, PhysicsResidualNet, VoxelwiseNet
+from aslkit.spatial_nets import (
+    AmplitudeAwareSpatialASLNet,
+    DualEncoderSpatialASLNet,
+    SpatialASLNet,
+)
 
 
-class Block(nn.Module):
-    """Two 3 x 3 convolutions around a shortcut; the norm is per pixel, whatever lies around."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(width, width, 3, padding=1)
-        self.second = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.second.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, width, x, y) -> the same shape."""
-        scale = torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-4)
-        return x + self.second(functional.silu(self.first(x * scale)))
+def build_network(config: NetworkConfig, layout: Layout) -> Network:
+    """An untrained network for channels of a layout."""
+    options = config.model_dump(exclude={"kind"})
+    if isinstance(config, ResidualConfig):
+        return _RESIDUAL[config.kind](layout.n_channels, **options)
+    options["has_norm"] = options.pop("norm") == "group"
+    return _SPATIAL[config.kind](layout, **options)
 
 
-class PhysicsResidualNet(nn.Module):
-    """U-Net of residual blocks.
-
-    Parameters
-    ----------
-    widths : sequence of int
-        Feature maps per resolution, finest first; each step down halves the resolution.
-    """
-
-    def __init__(self, widths: tuple[int, ...]) -> None:
-        super().__init__()
-        n_channels = len(CHANNELS)
-        self.stem = nn.Conv2d(n_channels, widths[0], 3, padding=1)
-        self.down_blocks = nn.ModuleList(Block(w) for w in widths)
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
-        self.downs = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairs)
-        self.ups = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairs[::-1])
-        self.up_blocks = nn.ModuleList(Block(a) for a, _ in pairs[::-1])
-        self.head = nn.Conv2d(widths[0] + n_channels, N_OUTPUTS, 1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
-
-    @property
-    def stride(self) -> int:
-        """Sides of the input must be multiples of this."""
-        return 2 ** len(self.downs)
-
-    def forward(self, channels: Tensor) -> Tensor:
-        """(batch, channels, x, y) -> corrections and log sds (batch, 4, x, y), float32."""
-        x = self.stem(channels)
-        skips = []
-        for block, down in zip(self.down_blocks, self.downs, strict=False):
-            skips.append(block(x))
-            x = down(skips[-1])
-        x = self.down_blocks[-1](x)
-        for up, block in zip(self.ups, self.up_blocks, strict=True):
-            x = block(up(x) + skips.pop())
-        return self.head(torch.cat([x, channels], dim=1)).float()
+_RESIDUAL: dict[str, Callable[..., Network]] = {
+    "physics_residual": PhysicsResidualNet,
+    "voxelwise": VoxelwiseNet,
+}
+_SPATIAL: dict[str, Callable[..., Network]] = {
+    "spatial": SpatialASLNet,
+    "amplitude_aware": AmplitudeAwareSpatialASLNet,
+    "dual_encoder": DualEncoderSpatialASLNet,
+}

@@ -1,15 +1,13 @@
 """TrainingConfig -> a model folder: one loop over simulated batches, resumable at any step."""
 
-import csv
 import logging
 import math
 import os
-import platform
 import signal
 import time
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -18,32 +16,43 @@ from torch import Tensor
 
 from aslkit.config import TrainingConfig, dump_config
 from aslkit.datasets import Batch, stream
-from aslkit.encoding import CHANNELS
+from aslkit.early_stopping import Best, validation_batches, validation_loss
+from aslkit.encodings import build_encoding
 from aslkit.errors import InputError
-from aslkit.losses import correction_loss
-from aslkit.networks import PhysicsResidualNet
+from aslkit.loss_curve import draw_losses, log_losses
+from aslkit.model_card import model_card
+from aslkit.networks import build_network
+from aslkit.residual_nets import Network
+from aslkit.tasks import Loss, batches_of, loss_of
 from aslkit.weights import load_model, save_model
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.safetensors"
-METRICS = "metrics.csv"
+SECTIONS = ("network", "average", "optimizer", "best")  # of the tensors in a checkpoint
+PROGRESS = ("step", "seconds", "best_loss", "n_worse")  # beside them
 METRICS_EVERY = 50  # steps
 LARGEST_GRADIENT = 1.0
+CYCLE_TOP, CYCLE_START = 0.3, 0.04  # of one cycle: where it is highest, how low it begins
 ORIGIN_FIELDS = ("name", "steps", "hours", "training", "initialised_from")
 Progress = Callable[[int, float], None]
+
+
+def silent(step: int, loss: float) -> None:
+    """Progress that nobody looks at."""
 
 
 @dataclass
 class State:
     """All that a run needs to go on: network, its running average, optimiser, steps and time."""
 
-    network: PhysicsResidualNet
-    average: PhysicsResidualNet
+    network: Network
+    average: Network
     optimizer: torch.optim.AdamW
     origin: Mapping[str, object] | None = None  # of the first weights, as in the model card
     step: int = 0
     seconds: float = 0.0
+    best: Best = field(default_factory=Best)
 
 
 def train(
@@ -53,13 +62,18 @@ def train(
     max_minutes: float = math.inf,
     resume: bool = False,
     init_from: str | None = None,
-    progress: Progress = lambda step, loss: None,
-) -> None:
+    progress: Progress = silent,
+) -> bool:
     """Train until the last step or `max_minutes`, whichever comes first.
 
     The learning rate falls to zero at that moment, so a run that time ends is a whole run. On
     SIGTERM the run writes a checkpoint and stops. A new run may start from the weights of the
     model `init_from`, of the same network.
+
+    Returns
+    -------
+    bool
+        Whether the run is complete: not stopped by SIGTERM.
 
     Raises
     ------
@@ -68,39 +82,51 @@ def train(
     """
     out.mkdir(parents=True, exist_ok=True)
     state = _start(config, out, device, resume, init_from)
-    batches = stream(config.data, config.seed, state.step, os.cpu_count() or 1)
+    draw, loss_function = batches_of(config), loss_of(config)
+    batches = stream(draw, config.seed, state.step, os.cpu_count() or 1)
+    apart = validation_batches(config.validation, draw) if config.validation else []
     stop = _stop_on_sigterm()
     last_checkpoint = time.monotonic()
     began, before, losses = time.monotonic(), state.seconds, []
-    while state.step < config.steps and state.seconds < 60 * max_minutes and not stop.is_set:
+    while not (stop.is_set or _is_over(state, config, max_minutes)):
         done = max(state.step / config.steps, state.seconds / (60 * max_minutes))
-        losses.append(_step(state, next(batches), config, done, device))
+        losses.append(_step(state, next(batches), config, loss_function, done))
         state.step += 1
         state.seconds = before + time.monotonic() - began
         progress(state.step, losses[-1])
         if state.step % METRICS_EVERY == 0:
-            _log_metrics(out, state, losses)
+            log_losses(out, state.step, state.seconds, losses)
             losses = []
+        if config.validation and state.step % config.validation.every_steps == 0:
+            state.best.see(state.average, validation_loss(state.average, apart, loss_function))
+            logger.info("Step %d: validation loss, best %.4f", state.step, state.best.loss)
         if time.monotonic() - last_checkpoint > 60 * config.checkpoint_minutes:
             _write(state, config, out)
             last_checkpoint = time.monotonic()
     _write(state, config, out)
-    _draw_losses(out)
+    draw_losses(out)
     logger.info("Stopped after step %d, %.1f minutes", state.step, state.seconds / 60)
+    return not stop.is_set
 
 
-def _step(state: State, batch: Batch, config: TrainingConfig, done: float, device: str) -> float:
+def _is_over(state: State, config: TrainingConfig, max_minutes: float) -> bool:
+    """Whether steps, time or patience are at their end."""
+    is_late = state.step >= config.steps or state.seconds >= 60 * max_minutes
+    return is_late or bool(config.validation and state.best.n_worse >= config.validation.patience)
+
+
+def _step(
+    state: State, batch: Batch, config: TrainingConfig, loss_function: Loss, done: float
+) -> float:
     """One step of the optimiser; returns the loss."""
-    warmup = min(1.0, (state.step + 1) / max(config.warmup_steps, 1))
     for group in state.optimizer.param_groups:
-        group["lr"] = config.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * min(done, 1)))
+        group["lr"] = config.learning_rate * _SCHEDULES[config.schedule](config, state.step, done)
+    device = next(state.network.parameters()).device
     batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
     channels = batch["channels"].contiguous(memory_format=torch.channels_last)
-    with torch.autocast(device.partition(":")[0], dtype=torch.bfloat16):
+    with torch.autocast(device.type, dtype=torch.bfloat16):
         outputs = state.network(channels)
-    loss = correction_loss(
-        outputs, batch["errors"], batch["truth"], batch["base"], batch["channels"][:, -1:]
-    )
+    loss = loss_function(outputs, batch)
     state.optimizer.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(state.network.parameters(), LARGEST_GRADIENT)
@@ -127,21 +153,40 @@ def _start(
             fix="give another --out, or --resume" if has_run else "leave out --resume",
         )
     torch.manual_seed(config.seed)
-    network = PhysicsResidualNet(config.network.widths)
-    origin = None
-    if init_from is not None:
-        initial = load_model(init_from)
-        network.load_state_dict(initial.network.state_dict())
-        origin = {"sha256": initial.sha256} | {k: initial.card.get(k) for k in ORIGIN_FIELDS}
+    network = build_network(config.network, build_encoding(config).layout)
+    origin = None if init_from is None else _take_weights(network, config, init_from)
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(
         network.parameters(), config.learning_rate, weight_decay=config.weight_decay
     )
-    state = State(network, deepcopy(network).requires_grad_(False), optimizer, origin)
+    state = State(network, deepcopy(network).requires_grad_(False).eval(), optimizer, origin)
     if resume:
         _restore(state, config, out, device)
     (out / "config.yaml").write_text(dump_config(config))
     return state
+
+
+def _take_weights(network: Network, config: TrainingConfig, name: str) -> dict[str, object]:
+    """Give a network the weights of a model; returns where they come from.
+
+    Raises
+    ------
+    InputError
+        When the model has another network or encoding.
+    """
+    initial = load_model(name)
+    weights, own = initial.network.state_dict(), network.state_dict()
+    shapes, own_shapes = ({k: v.shape for k, v in w.items()} for w in (weights, own))
+    if initial.encoding != build_encoding(config) or shapes != own_shapes:
+        raise InputError(
+            "--init-from",
+            "",
+            found=f"another network or encoding in {name}",
+            expected="those of the configuration",
+            fix="give the configuration that the model was trained with",
+        )
+    network.load_state_dict(weights)
+    return {"sha256": initial.sha256} | {k: initial.card.get(k) for k in ORIGIN_FIELDS}
 
 
 def _write(state: State, config: TrainingConfig, out: Path) -> None:
@@ -150,11 +195,15 @@ def _write(state: State, config: TrainingConfig, out: Path) -> None:
     tensors |= {f"average.{k}": v for k, v in state.average.state_dict().items()}
     for i, values in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{k}": v for k, v in values.items()}
-    meta = {"step": str(state.step), "seconds": str(state.seconds), "config": dump_config(config)}
+    numbers = (state.step, state.seconds, state.best.loss, state.best.n_worse)
+    meta = {k: str(v) for k, v in zip(PROGRESS, numbers, strict=True)}
+    meta["config"] = dump_config(config)
+    tensors |= {f"best.{k}": v for k, v in state.best.weights.items()}
     temporary = out / f".{CHECKPOINT}"
     save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata=meta)
     os.replace(temporary, out / CHECKPOINT)
-    save_model(out, state.average.state_dict(), _card(state, config))
+    weights = state.best.weights or state.average.state_dict()
+    save_model(out, weights, model_card(config, state.step, state.seconds, state.origin))
 
 
 def _restore(state: State, config: TrainingConfig, out: Path, device: str) -> None:
@@ -177,7 +226,7 @@ def _restore(state: State, config: TrainingConfig, out: Path, device: str) -> No
             expected="the one of the run",
             fix="give the same --config and --set, or another --out",
         )
-    parts: dict[str, dict[str, Tensor]] = {"network": {}, "average": {}, "optimizer": {}}
+    parts: dict[str, dict[str, Tensor]] = {s: {} for s in SECTIONS}
     for key, tensor in load_file(out / CHECKPOINT, device=device).items():
         section, _, name = key.partition(".")
         parts[section][name] = tensor
@@ -189,59 +238,24 @@ def _restore(state: State, config: TrainingConfig, out: Path, device: str) -> No
         moments.setdefault(int(index), {})[name] = tensor
     groups = state.optimizer.state_dict()["param_groups"]
     state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-    state.step, state.seconds = int(meta["step"]), float(meta["seconds"])
+    step, seconds, loss, n_worse = (float(meta[key]) for key in PROGRESS)
+    state.step, state.seconds = int(step), seconds
+    state.best = Best(parts["best"], loss, int(n_worse))
     origin = load_model(str(out)).card.get("initialised_from")
     state.origin = origin if isinstance(origin, dict) else None
 
 
-def _card(state: State, config: TrainingConfig) -> dict[str, object]:
-    """The model card: what the network is and how it came about."""
-    return {
-        "name": config.name,
-        "description": "Physics-residual network: corrects least squares in its standard errors",
-        "network": config.network.model_dump(mode="json"),
-        "n_channels": len(CHANNELS),
-        "units": {"cbf": "ml/100 g/min", "att": "s"},
-        "labelings": ["pcasl", "casl", "pasl", "vsasl"],
-        "kinetics": ["single", "tissue"],
-        "n_timings": [4, 16],
-        "plds_s": [0.05, 3.6],
-        "snr": list(config.data.snr_range),
-        "training": config.model_dump(mode="json"),
-        "steps": state.step,
-        "patches": state.step * config.data.groups * config.data.patches_per_group,
-        "hours": round(state.seconds / 3600, 2),
-        "initialised_from": state.origin,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
-    }
+def _cosine(config: TrainingConfig, step: int, done: float) -> float:
+    """Up in the warm-up steps, then down to 0 along half a cosine."""
+    warmup = min(1.0, (step + 1) / max(config.warmup_steps, 1))
+    return warmup * 0.5 * (1 + math.cos(math.pi * min(done, 1)))
 
 
-def _log_metrics(out: Path, state: State, losses: list[float]) -> None:
-    is_new = not (out / METRICS).is_file()
-    with (out / METRICS).open("a", newline="") as file:
-        writer = csv.writer(file)
-        if is_new:
-            writer.writerow(["step", "minutes", "loss"])
-        mean = sum(losses) / len(losses)
-        writer.writerow([state.step, f"{state.seconds / 60:.2f}", f"{mean:.4f}"])
-
-
-def _draw_losses(out: Path) -> None:
-    """The loss curve, loss.png."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    if not (out / METRICS).is_file():
-        return
-    with (out / METRICS).open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    figure, axes = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
-    axes.plot([int(r["step"]) for r in rows], [float(r["loss"]) for r in rows], linewidth=1)
-    axes.set(xlabel="step", ylabel="loss (LS standard errors)")
-    figure.savefig(out / "loss.png", dpi=120)
-    pyplot.close(figure)
+def _one_cycle(config: TrainingConfig, step: int, done: float) -> float:
+    """Up along half a cosine in the first 30 % of the run, then down to 0 along another."""
+    if done < CYCLE_TOP:
+        return CYCLE_START + (1 - CYCLE_START) * 0.5 * (1 - math.cos(math.pi * done / CYCLE_TOP))
+    return 0.5 * (1 + math.cos(math.pi * min((done - CYCLE_TOP) / (1 - CYCLE_TOP), 1)))
 
 
 class _Stop:
@@ -257,3 +271,6 @@ def _stop_on_sigterm() -> _Stop:
 
     signal.signal(signal.SIGTERM, raise_flag)
     return stop
+
+
+_SCHEDULES = {"cosine": _cosine, "one_cycle": _one_cycle}

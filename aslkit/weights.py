@@ -6,18 +6,22 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from aslkit.encoding import CHANNELS
+from aslkit.config.schema import DEFAULT_KINDS, NETWORKS
+from aslkit.encoding import ProfileEncoding
+from aslkit.encodings import Encoding, read_encoding
 from aslkit.errors import InputError, UnavailableError
-from aslkit.networks import PhysicsResidualNet
+from aslkit.networks import build_network
+from aslkit.residual_nets import Network
 
 DEFAULT_MODEL = "small"
+DEFAULT_KIND = DEFAULT_KINDS["network"]  # of cards that do not name it
 PACKAGE_FOLDER = Path(__file__).parent / "models"
 WEIGHTS, CARD = "weights.safetensors", "model.json"
 
@@ -29,26 +33,40 @@ class Model:
     Attributes
     ----------
     name : str
-    network : PhysicsResidualNet
+    network : Network
         In evaluation mode, on the CPU; the first where there are several.
     card : mapping
         The model card: what it was trained for, and how.
     sha256 : str
         Of the weights file.
-    others : tuple of PhysicsResidualNet
+    others : tuple of Network
         Networks that were trained likewise from other seeds.
+    encoding : Encoding
+        What the networks see, and what their outputs mean.
     """
 
     name: str
-    network: PhysicsResidualNet
+    network: Network
     card: Mapping[str, object]
     sha256: str
-    others: tuple[PhysicsResidualNet, ...] = ()
+    others: tuple[Network, ...] = ()
+    encoding: Encoding = ProfileEncoding()  # noqa: RUF009  # frozen
 
     @property
-    def members(self) -> tuple[PhysicsResidualNet, ...]:
+    def members(self) -> tuple[Network, ...]:
         """All networks of the model."""
         return self.network, *self.others
+
+    @property
+    def kind(self) -> str:
+        """Of its networks, in words."""
+        described = cast(dict[str, str], self.card["network"])
+        return described.get("kind", DEFAULT_KIND).replace("_", "-")
+
+    @property
+    def corrects_least_squares(self) -> bool:
+        """Whether outputs are corrections, rather than CBF and ATT themselves."""
+        return isinstance(self.encoding, ProfileEncoding)
 
 
 def list_models() -> dict[str, Path]:
@@ -81,18 +99,20 @@ def load_model(name_or_folder: str) -> Model:
         tensors = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise _damaged(folder, str(error)) from error
-    if card.get("channels") != list(CHANNELS):
-        raise _damaged(folder, "channels of another version of aslkit")
-    members = []
-    for state in _states(tensors, int(card.get("members", 1))):
-        network = PhysicsResidualNet(tuple(card["network"]["widths"]))
-        try:
+    try:
+        encoding = read_encoding(card)
+        described = NETWORKS.validate_python({"kind": DEFAULT_KIND, **card["network"]})
+        members = []
+        for state in _states(tensors, int(card.get("members", 1))):
+            network = build_network(described, encoding.layout)
             network.load_state_dict(state)
-        except RuntimeError as error:
-            raise _damaged(folder, "weights of another network") from error
-        members.append(network.eval())
+            members.append(network.eval())
+    except RuntimeError as error:
+        raise _damaged(folder, "weights of another network") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(folder, " ".join(str(error).split())) from error
     first, *others = members
-    return Model(card["name"], first, card, file_sha256(folder / WEIGHTS), tuple(others))
+    return Model(card["name"], first, card, file_sha256(folder / WEIGHTS), tuple(others), encoding)
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -115,7 +135,7 @@ def save_model(folder: Path, state: Mapping[str, Tensor], card: Mapping[str, obj
     temporary = folder / f".{WEIGHTS}"
     save_file({k: v.to(torch.float16).contiguous() for k, v in state.items()}, temporary)
     os.replace(temporary, folder / WEIGHTS)
-    complete = {**card, "channels": list(CHANNELS), "sha256": file_sha256(folder / WEIGHTS)}
+    complete = {**card, "sha256": file_sha256(folder / WEIGHTS)}
     temporary = folder / f".{CARD}"
     temporary.write_text(json.dumps(complete, indent=2) + "\n")
     os.replace(temporary, folder / CARD)

@@ -14,6 +14,7 @@ PACKAGE = Path(aslkit.__file__).parent
 # A module imports only from lines above its own.
 LAYERS = """
     errors
+    config.schema config.plan_names
     acquisition config resources textfiles
     images overrides
     nifti
@@ -31,15 +32,20 @@ LAYERS = """
     lesions
     anatomy
     bids encoding fitting phantoms
-    diagnostics intervals leftovers simulation
+    diagnostics intervals leftovers raw_encoding simulation
     quality
     derivatives
-    cards protocols scanner
+    cards direct one_protocol protocols scanner
     simulated_files scenes
-    networks losses
-    datasets weights
-    ensembles
+    encodings losses residual_nets
+    brain_unet
+    spatial_nets
+    networks
+    datasets model_card weights
+    ensembles loss_curve tasks
+    early_stopping
     inference training
+    members
     benchmark conditions drawing
     opponents
     trials
@@ -56,13 +62,19 @@ LAYERS = """
 """
 RANKS = {name: rank for rank, line in enumerate(LAYERS.split("\n")) for name in line.split()}
 MAY_IMPORT_TORCH = {
-    "networks",
-    "losses",
+    "brain_unet",
     "datasets",
-    "weights",
+    "early_stopping",
     "ensembles",
-    "training",
     "inference",
+    "losses",
+    "members",
+    "model_card",
+    "residual_nets",
+    "spatial_nets",
+    "tasks",
+    "training",
+    "weights",
 }
 COMMANDS = ("fit_ls", "predict", "sim", "train", "validate")
 LONGEST_FUNCTION = 80

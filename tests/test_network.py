@@ -12,14 +12,13 @@ from click.testing import CliRunner
 from aslkit.cli.predict import main as asl_predict
 from aslkit.cli.sim import main as asl_sim
 from aslkit.cli.train import main as asl_train
-from aslkit.config import list_configs, load_config
+from aslkit.config import load_config
 from aslkit.datasets import draw_batch
-from aslkit.encoding import CHANNELS
+from aslkit.encoding import CHANNELS, ProfileEncoding
 from aslkit.errors import InputError, UnavailableError
 from aslkit.fitting import FitSettings, fit_least_squares, fitted_signal
 from aslkit.inference import predict, select_device
-from aslkit.losses import correction_loss
-from aslkit.networks import PhysicsResidualNet
+from aslkit.networks import build_network
 from aslkit.phantoms import brain_phantom
 from aslkit.simulation import PROTOCOLS, noise_sd, simulate_series, truth_maps
 from aslkit.subjects import SubjectPhysics
@@ -45,14 +44,20 @@ def scan(brain, name="joint6", snr=3.0, **changes):
     return simulate_series(brain, acquisition, snr, seed=2, **changes)
 
 
+def untrained(kind="physics_residual"):
+    config = load_config("small", (f"network.kind={kind}", *TINY))
+    return build_network(config.network, ProfileEncoding().layout).eval()
+
+
 def errors(brain, maps):
     true, where = truth_maps(brain), brain.mask & (brain.cbf > 5)
     return [np.abs(getattr(maps, q) - getattr(true, q))[where].mean() for q in ("cbf", "att")]
 
 
-def test_an_untrained_network_is_least_squares(brain):
+@pytest.mark.parametrize("kind", ["physics_residual", "voxelwise"])
+def test_an_untrained_network_is_least_squares(brain, kind):
     torch.manual_seed(0)
-    model = Model("untrained", PhysicsResidualNet((8, 8)).eval(), {}, "")
+    model = Model("untrained", untrained(kind), {}, "")
     series = scan(brain)
     maps, ls = predict(series, model, OFF), fit_least_squares(series, OFF)
     for name in ("cbf", "att", "cbf_std", "att_std", "flags"):
@@ -140,7 +145,7 @@ def test_the_command_predicts_a_simulated_scan_from_file_to_files(tmp_path):
 def test_models_and_configurations_are_listed():
     for command, flag in ((asl_predict, "--list-models"), (asl_train, "--list-configs")):
         done = CliRunner().invoke(command, [flag])
-        assert done.exit_code == 0 and done.output.startswith("small\t")
+        assert done.exit_code == 0 and "small\t" in done.output
 
 
 def test_training_ends_in_the_time_it_is_given(tmp_path):
@@ -157,19 +162,6 @@ def test_batches_are_finite_and_repeat(tmp_path):
     for name, values in one.items():
         assert torch.isfinite(values).all(), name
         assert torch.equal(values, two[name])
-
-
-def test_the_loss_is_least_for_the_truth_and_its_mean_error():
-    torch.manual_seed(1)
-    truth, base = 60 + torch.zeros(1, 2, 16, 16), 60 + torch.randn(1, 2, 16, 16)
-    unit, mask = torch.ones(1, 2, 16, 16), torch.ones(1, 1, 16, 16)
-
-    def loss(correction, log_sd):
-        outputs = torch.cat([correction, log_sd * unit], 1)
-        return float(correction_loss(outputs, unit, truth, base, mask))
-
-    assert loss(truth - base, 0.0) < loss(0.5 * (truth - base), 0.0) < loss(0 * unit, 0.0)
-    assert loss(0 * unit, 0.0) < min(loss(0 * unit, -0.7), loss(0 * unit, 0.7))
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
@@ -212,26 +204,6 @@ def test_training_refuses_to_overwrite_or_to_resume_nothing(tmp_path):
     assert again.exit_code == 3 and "found a training run, expected a new folder" in again.output
     other = CliRunner().invoke(asl_train, [*command, "--set", "seed=9", "--resume"])
     assert other.exit_code == 3 and "found another configuration" in other.output
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ("stepps=3", "stepps: found 3, expected Extra inputs are not permitted"),
-        ("steps=-1", "steps: found -1, expected Input should be greater than or equal to 1"),
-        ("steps", "--set: steps: found steps, expected section.key=value"),
-    ],
-)
-def test_a_wrong_configuration_is_named(change, message):
-    with pytest.raises(InputError) as caught:
-        load_config("small", (change,))
-    assert message in str(caught.value)
-
-
-def test_every_configuration_is_valid_and_an_unknown_one_is_refused():
-    assert {load_config(name).name for name in list_configs()} == set(list_configs())
-    with pytest.raises(InputError, match="found exp99, expected a YAML file or one of small"):
-        load_config("exp99")
 
 
 def test_a_model_survives_its_files_and_damage_is_named(tmp_path, shipped):

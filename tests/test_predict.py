@@ -15,14 +15,15 @@ from aslkit import ensembles, inference
 from aslkit.cards import describe_card, outside_of_training
 from aslkit.cli.predict import main as asl_predict
 from aslkit.cli.sim import main as asl_sim
+from aslkit.encoding import CHANNELS
 from aslkit.ensembles import Passes, correct
 from aslkit.errors import InputError
 from aslkit.fitting import FitSettings, fit_least_squares
 from aslkit.images import AslSeries
 from aslkit.inference import noise_level, predict
 from aslkit.leftovers import residual_structure, score
-from aslkit.networks import PhysicsResidualNet
 from aslkit.phantoms import brain_phantom
+from aslkit.residual_nets import PhysicsResidualNet
 from aslkit.simulation import PROTOCOLS, noise_sd, simulate_series
 from aslkit.tiling import Tiling
 from aslkit.weights import DEFAULT_MODEL, Model, load_model, save_model
@@ -67,7 +68,7 @@ def some_slices(series, z):
 
 def constant_network(correction, log_sd):
     """A network that says the same everywhere."""
-    network = PhysicsResidualNet((8, 8)).eval()
+    network = PhysicsResidualNet(len(CHANNELS), (8, 8)).eval()
     with torch.no_grad():
         network.head.bias.copy_(torch.tensor([correction, correction, log_sd, log_sd]))
     return network

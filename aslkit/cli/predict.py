@@ -77,9 +77,10 @@ def main(scan: ScanArguments, model_name: str | None, passing: PassArguments, oo
     prepared = prepare(scan, runs)
     series = prepared.series
     _refuse_single_delay(scan, series)
-    settings = FitSettings(macrovascular=scan.macrovascular)
+    macrovascular = scan.macrovascular if model.corrects_least_squares else "off"
+    settings = FitSettings(macrovascular=macrovascular)
     has_arterial = settings.has_arterial(series.acquisition)
-    say(f"arterial compartment: {'on' if has_arterial else 'off'} ({scan.macrovascular})")
+    say(f"arterial compartment: {'on' if has_arterial else 'off'} ({macrovascular})")
     say(f"model: {model.name}, {passing.describe(model)}, on {device}")
     measured = replace(series, noise_sd=noise_level(series, settings))
     warnings = outside_of_training(model.card, measured)
@@ -90,7 +91,7 @@ def main(scan: ScanArguments, model_name: str | None, passing: PassArguments, oo
     clock.lap("prediction")
     images = _parts(maps)
     estimator = {
-        "Estimator": "physics-residual network",
+        "Estimator": f"{model.kind} network",
         "Model": model.name,
         "ModelSha256": model.sha256,
         "Passes": passing.describe(model),

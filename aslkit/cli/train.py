@@ -14,6 +14,7 @@ EXAMPLES = """Examples:
   asl_train --config small --out my_model --max-minutes 90
   asl_train --config small --out my_model --resume
   asl_train --config small --out quick --set steps=500 --set data.patch=32
+  asl_train --config production_v2 --out ensemble --members 5
   asl_predict -i sub-01_asl.nii.gz -o cbf.nii.gz --model my_model"""
 
 
@@ -27,6 +28,12 @@ def _configs() -> "dict[str, Path]":
 @click.option("--config", required=True, metavar="NAME|FILE.yaml", help="Configuration.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Model folder.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change one value.")
+@click.option(
+    "--members",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Networks of other seeds in one model [the configuration's].",
+)
 @click.option("--max-minutes", type=POSITIVE, default=math.inf, help="Finish in this time.")
 @click.option("--resume", is_flag=True, help="Continue from the checkpoint in --out.")
 @click.option("--init-from", metavar="NAME|DIR", help="Start from the weights of this model.")
@@ -36,6 +43,7 @@ def main(
     config: str,
     out: Path,
     changes: tuple[str, ...],
+    members: int | None,
     max_minutes: float,
     resume: bool,
     init_from: str | None,
@@ -48,21 +56,25 @@ def main(
     """
     from aslkit.config import load_config
 
+    if members is not None:
+        changes = (*changes, f"members={members}")
     resolved = load_config(config, changes)
     if out.exists() and not out.is_dir():
         raise InputError(out, "", found="a file", expected="a folder", fix="give another --out")
     from tqdm import tqdm
 
     from aslkit.inference import select_device
-    from aslkit.training import train
+    from aslkit.members import train_members
 
-    with tqdm(total=resolved.steps, desc="Training", disable=not sys.stderr.isatty()) as bar:
+    total = resolved.members * resolved.steps
+    with tqdm(total=total, desc="Training", disable=not sys.stderr.isatty()) as bar:
 
         def show(step: int, loss: float) -> None:
             bar.update(step - bar.n)
             bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
 
-        train(resolved, out, str(select_device(device)), max_minutes, resume, init_from, show)
+        chosen = str(select_device(device))
+        train_members(resolved, out, chosen, max_minutes, resume, init_from, show)
     say(f"written: {out} (asl_predict --model {out})")
 
 

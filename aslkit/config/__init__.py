@@ -1,53 +1,23 @@
 """YAML -> a checked training configuration; an unknown key is an error."""
 
+import logging
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
+from aslkit.config.plan_names import PLAN_NAMES, rename
+from aslkit.config.schema import KINDS, SECTIONS, DataConfig, TrainingConfig
 from aslkit.errors import InputError
 
+__all__ = ["DataConfig", "TrainingConfig", "dump_config", "list_configs", "load_config"]
+
+logger = logging.getLogger(__name__)
+
 FOLDER = Path(__file__).parent
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class NetworkConfig(_Strict):
-    """Feature maps per resolution, finest first."""
-
-    widths: tuple[int, ...] = Field(min_length=2)
-
-
-class DataConfig(_Strict):
-    """The stream of simulated patches.
-
-    A step sees `groups` protocols with `patches_per_group` slices of `patch` x `patch` pixels
-    each; SNR (as in benchmark.md) is drawn per patch, uniformly in its logarithm.
-    """
-
-    patch: int = Field(64, ge=16, multiple_of=8)
-    groups: int = Field(4, ge=1)
-    patches_per_group: int = Field(8, ge=1)
-    snr_range: tuple[float, float] = (0.7, 80.0)
-    arterial_share: float = Field(0.45, ge=0, le=1)
-    mismatched_share: float = Field(0.5, ge=0, le=1)
-
-
-class TrainingConfig(_Strict):
-    """Everything that determines a training run."""
-
-    name: str
-    steps: int = Field(ge=1)
-    seed: int = 0
-    learning_rate: float = Field(2e-3, gt=0)
-    weight_decay: float = Field(1e-3, ge=0)
-    warmup_steps: int = Field(200, ge=0)
-    averaging: float = Field(0.998, ge=0, lt=1)
-    checkpoint_minutes: float = Field(5.0, gt=0)
-    network: NetworkConfig
-    data: DataConfig = DataConfig()
 
 
 def list_configs() -> dict[str, Path]:
@@ -57,6 +27,8 @@ def list_configs() -> dict[str, Path]:
 
 def load_config(name_or_file: str, changes: tuple[str, ...] = ()) -> TrainingConfig:
     """A configuration by name or file, with changes of the form "section.key=value".
+
+    Keys of the founding plan are converted, and what was made of them is logged.
 
     Raises
     ------
@@ -74,42 +46,66 @@ def load_config(name_or_file: str, changes: tuple[str, ...] = ()) -> TrainingCon
         )
     try:
         values = yaml.safe_load(path.read_text())
+        if not isinstance(values, dict):
+            raise _refused(path, "", type(values).__name__, "keys and values")
+        notes = rename(values, _set)
         for change in changes:
-            _set(values, change)
+            _change(values, change)
+        for note in notes + rename(values, _set):
+            logger.warning("%s: %s", path.name, note)
         return TrainingConfig.model_validate(values)
     except yaml.YAMLError as error:
         raise InputError(
             path, "", found=str(error).splitlines()[0], expected="YAML", fix="correct the file"
         ) from error
     except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(
-            path,
-            ".".join(str(part) for part in first["loc"]),
-            found=repr(first["input"]),
-            expected=first["msg"],
-            fix="correct the value or the name of the key",
-        ) from error
+        raise _explained(path, error.errors()[0]) from error
 
 
 def dump_config(config: TrainingConfig) -> str:
     """The resolved configuration as YAML."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return yaml.safe_dump(config.model_dump(mode="json", exclude_none=True), sort_keys=False)
 
 
-def _set(values: dict[str, object], change: str) -> None:
-    """Apply "section.key=value" to nested mappings."""
+def _explained(path: Path, error: ErrorDetails) -> InputError:
+    """The first fault in a configuration; for an unknown key, the known ones like it."""
+    parts = [str(part) for part in error["loc"] if part not in KINDS]
+    found, expected = repr(error["input"]), error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        found = "other sections" if not parts else found
+    if error["type"] == "extra_forbidden":
+        known = [*SECTIONS, *PLAN_NAMES]
+        near = get_close_matches(".".join(parts), known) or get_close_matches(
+            parts[-1], [name.rpartition(".")[2] for name in known]
+        )
+        expected = f"a known key{', like ' + ' or '.join(near) if near else ''}"
+    return _refused(path, ".".join(parts), found, expected)
+
+
+def _refused(source: object, field: str, found: str, expected: str) -> InputError:
+    return InputError(
+        source,
+        field,
+        found=found,
+        expected=expected,
+        fix="correct the value or the name of the key, see docs/training.md",
+    )
+
+
+def _change(values: dict[str, Any], change: str) -> None:
+    """Apply "section.key=value"."""
     key, sign, value = change.partition("=")
+    if not sign:
+        raise _refused("--set", change, change, "section.key=value")
+    _set(values, key, yaml.safe_load(value))
+
+
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set "section.key" of nested mappings."""
     *sections, last = key.split(".")
     target = values
     for section in sections:
-        inner = target.setdefault(section, {})
-        if not isinstance(inner, dict):
-            sign = ""
-            break
-        target = inner
-    if not sign:
-        raise InputError(
-            "--set", change, found=change, expected="section.key=value", fix="see docs/training.md"
-        )
-    target[last] = yaml.safe_load(value)
+        target = target.setdefault(section, {})
+        if not isinstance(target, dict):
+            raise _refused("--set", key, section, "section.key=value")
+    target[last] = value

@@ -1,0 +1,227 @@
+"""Everything that a training configuration may hold, with units and limits; nothing else."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+
+LONGEST_DELAY_S = 20.0  # a longer one is milliseconds written for seconds
+
+
+def _ascending(limits: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < limits[0] <= limits[1]:
+        raise ValueError("a range from low to high, above 0")
+    return limits
+
+
+def _in_seconds(plds: tuple[float, ...]) -> tuple[float, ...]:
+    if not 0 <= min(plds) <= max(plds) <= LONGEST_DELAY_S:
+        raise ValueError(f"delays in seconds, 0 to {LONGEST_DELAY_S:g}")
+    return plds
+
+
+def _in_groups(widths: tuple[int, ...]) -> tuple[int, ...]:
+    if any(width % 8 or width <= 0 for width in widths):
+        raise ValueError("multiples of 8, the groups of the norm")
+    return widths
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
+Feature = Literal["mean", "std", "peak", "t1_artery"]
+DEFAULT_KINDS = {
+    "network": "physics_residual",
+    "encoding": "physics_profile",
+    "data": "any_protocol",
+}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ResidualConfig(_Strict):
+    """Residual blocks: feature maps per resolution, finest first, or per block."""
+
+    kind: Literal["physics_residual", "voxelwise"]
+    widths: tuple[int, ...] = Field(min_length=2)
+
+
+class BrainUNetConfig(_Strict):
+    """U-Net of raw curves: feature maps per resolution, finest first."""
+
+    kind: Literal["spatial", "dual_encoder"]
+    widths: Annotated[tuple[int, ...], AfterValidator(_in_groups)] = Field(min_length=2)
+    norm: Literal["group", "none"] = "group"
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class AmplitudeAwareConfig(BrainUNetConfig):
+    """The same with amplitude: FiLM by image-wide statistics, and the pixel's own for CBF."""
+
+    kind: Literal["amplitude_aware"]  # type: ignore[assignment]
+    film_at_bottleneck: bool = True
+    film_at_decoder: bool = True
+    output_modulation: bool = True
+
+
+NetworkConfig = ResidualConfig | BrainUNetConfig | AmplitudeAwareConfig
+NETWORKS: TypeAdapter[NetworkConfig] = TypeAdapter(
+    Annotated[NetworkConfig, Field(discriminator="kind")]
+)
+
+
+class ProfileEncodingConfig(_Strict):
+    """The data of any protocol, matched with its kinetic curves in units of their noise."""
+
+    kind: Literal["physics_profile"]
+
+
+class RawEncodingConfig(_Strict):
+    """The curves of one protocol themselves, and features of them."""
+
+    kind: Literal["raw"]
+    normalization: Literal["global_scale", "per_curve"] = "global_scale"
+    scale: float = Field(10.0, gt=0)
+    features: tuple[Feature, ...] = ()
+
+
+class LossConfig(_Strict):
+    """Error of the estimates in fixed units, and what is added to it."""
+
+    error: Literal["l1", "l2", "huber"] = "l1"
+    mode: Literal["mae_nll", "mae"] = "mae_nll"
+    cbf_weight: float = Field(1.0, ge=0)
+    att_weight: float = Field(1.0, ge=0)
+    dc_weight: float = Field(0.0, ge=0)
+    variance_weight: float = Field(0.0, ge=0)
+
+
+class DataConfig(_Strict):
+    """The stream of simulated patches of any protocol.
+
+    A step sees `groups` protocols with `patches_per_group` slices of `patch` x `patch` pixels
+    each; SNR (as in benchmark.md) is drawn per patch, uniformly in its logarithm.
+    """
+
+    kind: Literal["any_protocol"] = "any_protocol"
+    patch: int = Field(64, ge=16, multiple_of=8)
+    groups: int = Field(4, ge=1)
+    patches_per_group: int = Field(8, ge=1)
+    snr_range: Range = (0.7, 80.0)
+    arterial_share: float = Field(0.45, ge=0, le=1)
+    mismatched_share: float = Field(0.5, ge=0, le=1)
+
+    @property
+    def patches(self) -> int:
+        """Patches in a step."""
+        return self.groups * self.patches_per_group
+
+
+class OneProtocolConfig(_Strict):
+    """The stream of simulated patches of one protocol, with physics drawn per patch.
+
+    `plds_s` holds for every labeling. Without `domain_randomization`, the single values count
+    and there is no background suppression; with it, the ranges count, the label duration
+    scatters by 10 %, and PCASL has 4 background-suppression pulses, VSASL 3.
+    """
+
+    kind: Literal["one_protocol"]
+    patch: int = Field(64, ge=16, multiple_of=8)
+    patches: int = Field(32, ge=1)
+    labelings: tuple[Literal["pcasl", "vsasl"], ...] = Field(("pcasl", "vsasl"), min_length=1)
+    plds_s: Annotated[tuple[float, ...], AfterValidator(_in_seconds)] = Field(
+        (0.5, 1.0, 1.5, 2.0, 2.5, 3.0), min_length=2
+    )
+    label_duration_s: float = Field(1.8, gt=0, le=10)
+    t1_blood_s: float = Field(1.65, gt=0.5, le=4)
+    t1_blood_range_s: Range = (1.55, 2.15)
+    alpha_pcasl: float = Field(0.85, gt=0, le=1)
+    alpha_pcasl_range: Range = (0.75, 0.95)
+    alpha_vsasl: float = Field(0.56, gt=0, le=1)
+    alpha_vsasl_range: Range = (0.40, 0.70)
+    alpha_bs_range: Range = (0.85, 1.0)
+    domain_randomization: bool = True
+    snr_levels: tuple[float, ...] = Field((2.0, 5.0, 10.0, 15.0, 20.0, 25.0), min_length=1)
+    noise_components: tuple[Literal["thermal", "physio", "drift"], ...] = ("thermal",)
+    noise_type: Literal["gaussian", "rician"] = "gaussian"
+
+
+class ValidationConfig(_Strict):
+    """Early stopping: after `patience` looks in a row without a lower loss; the best is kept."""
+
+    every_steps: int = Field(500, ge=1)
+    batches: int = Field(8, ge=1)
+    patience: int = Field(5, ge=1)
+
+
+class TrainingConfig(_Strict):
+    """Everything that determines a training run."""
+
+    name: str
+    steps: int = Field(ge=1)
+    seed: int = 0
+    members: int = Field(1, ge=1)
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(1e-3, ge=0)
+    schedule: Literal["cosine", "one_cycle"] = "cosine"
+    warmup_steps: int = Field(200, ge=0)
+    averaging: float = Field(0.998, ge=0, lt=1)
+    checkpoint_minutes: float = Field(5.0, gt=0)
+    network: NetworkConfig = Field(discriminator="kind")
+    encoding: ProfileEncodingConfig | RawEncodingConfig = Field(discriminator="kind")
+    loss: LossConfig | None = None
+    data: DataConfig | OneProtocolConfig = Field(discriminator="kind")
+    validation: ValidationConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_kinds(cls, values: object) -> object:
+        """Sections that do not say their kind have the default one."""
+        if not isinstance(values, dict):
+            return values
+        kinds = {s: values.get(s, {}) for s in DEFAULT_KINDS if s in values or s != "network"}
+        return values | {
+            section: {"kind": DEFAULT_KINDS[section], **given}
+            if isinstance(given, dict)
+            else given
+            for section, given in kinds.items()
+        }
+
+    @model_validator(mode="after")
+    def _check_sections(self) -> Self:
+        is_raw = isinstance(self.encoding, RawEncodingConfig)
+        if is_raw != isinstance(self.data, OneProtocolConfig):
+            raise ValueError("encoding.kind raw together with data.kind one_protocol")
+        if is_raw != (self.loss is not None):
+            raise ValueError("a section loss with encoding.kind raw, and only with it")
+        needs_curves = not isinstance(self.network, ResidualConfig)
+        if needs_curves and not is_raw:
+            raise ValueError(f"encoding.kind raw for network.kind {self.network.kind}")
+        return self
+
+
+def _names(model: type[BaseModel]) -> list[str]:
+    return list(model.model_fields)
+
+
+_MODELS: dict[str, tuple[type[BaseModel], ...]] = {
+    "network": (ResidualConfig, BrainUNetConfig, AmplitudeAwareConfig),
+    "encoding": (ProfileEncodingConfig, RawEncodingConfig),
+    "loss": (LossConfig,),
+    "data": (DataConfig, OneProtocolConfig),
+    "validation": (ValidationConfig,),
+}
+KINDS = (
+    "physics_residual",
+    "voxelwise",
+    "spatial",
+    "dual_encoder",
+    "amplitude_aware",
+    "physics_profile",
+    "raw",
+    "any_protocol",
+    "one_protocol",
+)
+SECTIONS = (
+    *TrainingConfig.model_fields,
+    *dict.fromkeys(f"{s}.{n}" for s, models in _MODELS.items() for m in models for n in _names(m)),
+)

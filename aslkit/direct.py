@@ -1,0 +1,39 @@
+"""Outputs of a network that works without least squares -> ParameterMaps."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from aslkit.fitting import FitSettings, fit_least_squares, quality_flags
+from aslkit.images import AslSeries, FloatImage, ParameterMaps
+from aslkit.raw_encoding import RawEncoding, known_voxels
+
+
+def direct_maps(
+    series: AslSeries,
+    encoding: RawEncoding,
+    mean: FloatImage,
+    sd: FloatImage,
+    settings: FitSettings,
+) -> ParameterMaps:
+    """CBF, ATT and their sds where the signal is known; least squares outside the mask.
+
+    Parameters
+    ----------
+    mean, sd : array (2, x, y, z)
+        CBF and ATT in the units of the encoding, and their standard deviations.
+    """
+    inside = known_voxels(series)
+    cbf, att = encoding.cbf_and_att(*mean)
+    found = {
+        "cbf": cbf,
+        "att": np.clip(att, *settings.att_bounds_s),
+        "cbf_std": encoding.cbf_unit[1] * sd[0],
+        "att_std": encoding.att_unit[1] * sd[1],
+    }
+    base = fit_least_squares(series, replace(settings, macrovascular="off"))
+    maps = {
+        name: np.where(inside, image, getattr(base, name)).astype(np.float32)
+        for name, image in found.items()
+    }
+    return replace(base, flags=quality_flags(**maps, mask=series.mask, settings=settings), **maps)

@@ -1,0 +1,49 @@
+"""Weights along a training run -> the best ones, by their loss on noisy scans set apart."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aslkit.config.schema import ValidationConfig
+from aslkit.datasets import Batch, Draw
+from aslkit.residual_nets import Network
+from aslkit.tasks import Loss
+
+VALIDATION_SEED = 31_337  # the scans are the same for every run, and none that trains
+
+
+@dataclass
+class Best:
+    """The best weights so far, their loss, and how often in a row later ones were no better."""
+
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    loss: float = math.inf
+    n_worse: int = 0
+
+    def see(self, network: Network, loss: float) -> None:
+        """Take the weights of a network if its loss is lower."""
+        if loss < self.loss:
+            self.weights = {k: v.clone() for k, v in network.state_dict().items()}
+            self.loss, self.n_worse = loss, 0
+        else:
+            self.n_worse += 1
+
+
+def validation_batches(config: ValidationConfig, draw: Draw) -> list[Batch]:
+    """The scans set apart."""
+    return [draw(np.random.default_rng([VALIDATION_SEED, i])) for i in range(config.batches)]
+
+
+def validation_loss(network: Network, batches: Sequence[Batch], loss_function: Loss) -> float:
+    """Mean loss of a network, as in use: without dropout, in full precision."""
+    device = next(network.parameters()).device
+    total = 0.0
+    with torch.no_grad():
+        for batch in batches:
+            here = {k: v.to(device) for k, v in batch.items()}
+            total += float(loss_function(network(here["channels"]), here))
+    return total / len(batches)

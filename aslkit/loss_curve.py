@@ -1,0 +1,36 @@
+"""Losses of a training run -> its metrics.csv and loss.png."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+METRICS = "metrics.csv"
+
+
+def log_losses(out: Path, step: int, seconds: float, losses: Sequence[float]) -> None:
+    """Append the mean loss of the last steps to metrics.csv."""
+    is_new = not (out / METRICS).is_file()
+    with (out / METRICS).open("a", newline="") as file:
+        writer = csv.writer(file)
+        if is_new:
+            writer.writerow(["step", "minutes", "loss"])
+        mean = sum(losses) / len(losses)
+        writer.writerow([step, f"{seconds / 60:.2f}", f"{mean:.4f}"])
+
+
+def draw_losses(out: Path) -> None:
+    """Draw loss.png from metrics.csv, where there is one."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    if not (out / METRICS).is_file():
+        return
+    with (out / METRICS).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    figure, axes = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
+    axes.plot([int(r["step"]) for r in rows], [float(r["loss"]) for r in rows], linewidth=1)
+    axes.set(xlabel="step", ylabel="loss (LS standard errors)")
+    figure.savefig(out / "loss.png", dpi=120)
+    pyplot.close(figure)

@@ -1,0 +1,169 @@
+"""Signal of one fixed protocol -> network channels, and a network's outputs -> CBF and ATT.
+
+    curves of PCASL | curves of VSASL | features of PCASL | features of VSASL | T1 | mask
+
+Such a network knows its protocol by heart: the encoding holds it, with every constant, is saved
+in the model card, and refuses scans of another protocol.
+"""
+
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aslkit.acquisition import Timing
+from aslkit.encoding import Layout
+from aslkit.errors import InputError
+from aslkit.images import AslSeries, MaskImage
+
+PERCENT = 100.0  # ΔM/M0 is encoded in percent
+PLD_TOLERANCE_S = 0.025  # between the delays of a scan and those of the encoding
+DURATION_TOLERANCE = 0.1  # likewise of label durations, a fraction
+SMALLEST_SD = 1e-6  # [ΔM/M0] of a curve that z-scores divide by
+CURVE_FEATURES = {
+    "mean": lambda curve: curve.mean(axis=1),
+    "std": lambda curve: curve.std(axis=1),
+    "peak": lambda curve: curve.max(axis=1),
+}
+Values = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class RawEncoding:
+    """The protocol of a network that sees the curves themselves, and how they are scaled.
+
+    Attributes
+    ----------
+    timings : tuple of Timing
+        In the order of the curves, one labeling after the other; signals are scaled to these
+        efficiencies.
+    normalization : str
+        "global_scale": percent of M0 times `scale`, which keeps the amplitude that CBF is; or
+        "per_curve": z-scores of each curve, which lose it (the negative control).
+    scale : float
+    features : tuple of str
+        "mean", "std" and "peak" of the scaled curves of each labeling; "t1_artery", the T1 of
+        blood less `t1_blood_s`, over `t1_unit_s`.
+    t1_blood_s, t1_unit_s : float
+    cbf_unit, att_unit : tuple of float
+        Outputs are CBF less the first over the second [ml/100 g/min], and ATT likewise [s].
+    """
+
+    timings: tuple[Timing, ...]
+    normalization: str
+    scale: float
+    features: tuple[str, ...]
+    t1_blood_s: float
+    t1_unit_s: float = 0.2
+    cbf_unit: tuple[float, float] = (50.0, 25.0)
+    att_unit: tuple[float, float] = (1.4, 0.5)
+
+    @property
+    def layout(self) -> Layout:
+        """Order of the channels."""
+        curves = tuple(len(list(g)) for _, g in groupby(self.timings, lambda t: t.labeling))
+        n_single = self.features.count("t1_artery")
+        return Layout(curves, len(curves) * (len(self.features) - n_single) + n_single)
+
+    def encode(
+        self, signal: Values, mask: NDArray[np.bool_], t1_blood_s: NDArray[np.floating]
+    ) -> Values:
+        """Channels of slices, 0 outside the brain.
+
+        Parameters
+        ----------
+        signal : array (b, n, x, y)
+            ΔM/M0 in the order of `timings`, at their efficiencies.
+        mask : bool array (b, x, y)
+        t1_blood_s : array (b,)
+
+        Returns
+        -------
+        array (b, c, x, y), float32
+        """
+        inside = mask[:, None]
+        curves = np.where(inside, PERCENT * self.scale * signal, 0)
+        *parts, _ = self.layout.parts(curves)
+        channels = [self._normalised(part) for part in parts]
+        for name in self.features:
+            if name == "t1_artery":
+                told = (t1_blood_s - self.t1_blood_s) / self.t1_unit_s
+                channels.append(told[:, None, None, None] * inside)
+            else:
+                channels += [CURVE_FEATURES[name](part)[:, None] for part in parts]
+        return np.concatenate([*channels, inside], axis=1).astype(np.float32)
+
+    def encode_series(self, series: AslSeries) -> Values:
+        """Channels of every slice of a scan, (z, c, x, y).
+
+        Raises
+        ------
+        InputError
+            When the scan has another protocol.
+        """
+        order = self._order_in(series)
+        told = [series.acquisition.timings[i].efficiency for i in order]
+        gain = np.array([t.efficiency for t in self.timings]) / told
+        signal = np.moveaxis(series.delta_m[..., order] * gain, (2, 3), (0, 1))
+        mask = np.moveaxis(known_voxels(series), 2, 0)
+        return self.encode(signal, mask, np.full(len(mask), series.acquisition.t1_blood_s))
+
+    def outputs_for(self, cbf, att):  # type: ignore[no-untyped-def]
+        """CBF [ml/100 g/min] and ATT [s] in the units of a network's outputs."""
+        (cbf_centre, cbf_width), (att_centre, att_width) = self.cbf_unit, self.att_unit
+        return (cbf - cbf_centre) / cbf_width, (att - att_centre) / att_width
+
+    def cbf_and_att(self, cbf, att):  # type: ignore[no-untyped-def]
+        """The first two outputs of a network as CBF [ml/100 g/min] and ATT [s]."""
+        (cbf_centre, cbf_width), (att_centre, att_width) = self.cbf_unit, self.att_unit
+        return cbf_centre + cbf_width * cbf, att_centre + att_width * att
+
+    def _normalised(self, curves: Values) -> Values:
+        if self.normalization == "global_scale":
+            return curves
+        spread = curves.std(axis=1, keepdims=True)
+        smallest = PERCENT * self.scale * SMALLEST_SD
+        return (curves - curves.mean(axis=1, keepdims=True)) / np.maximum(spread, smallest)
+
+    def _order_in(self, series: AslSeries) -> list[int]:
+        """Where in the series each of the timings is."""
+        theirs, latest = series.acquisition.timings, max(series.acquisition.slice_offsets_s)
+        order = [
+            i
+            for own in self.timings
+            for i, other in enumerate(theirs)
+            if _is_alike(own, other) and own.pld_s + PLD_TOLERANCE_S >= other.pld_s + latest
+        ]
+        if len(order) != len(theirs) or sorted(order) != list(range(len(self.timings))):
+            raise InputError(
+                "ASL series",
+                "PostLabelingDelay",
+                found=_listed(theirs) + (f", slices up to {latest:g} s later" if latest else ""),
+                expected=f"the protocol of the model, {_listed(self.timings)}",
+                fix="use a model for any protocol, such as the default one",
+            )
+        return order
+
+
+def known_voxels(series: AslSeries) -> MaskImage:
+    """Voxels of the mask with a finite signal, (x, y, z)."""
+    return series.mask & np.isfinite(series.delta_m).all(axis=3)
+
+
+def _is_alike(one: Timing, other: Timing) -> bool:
+    return (
+        one.labeling == other.labeling
+        and abs(one.pld_s - other.pld_s) <= PLD_TOLERANCE_S
+        and abs(one.label_duration_s - other.label_duration_s)
+        <= DURATION_TOLERANCE * one.label_duration_s
+    )
+
+
+def _listed(timings: tuple[Timing, ...]) -> str:
+    parts = groupby(timings, lambda t: (t.labeling, t.label_duration_s))
+    return " and ".join(
+        f"{labeling.upper()} {', '.join(f'{t.pld_s:g}' for t in group)} s"
+        + (f" (label duration {duration:g} s)" if duration else "")
+        for (labeling, duration), group in parts
+    )

@@ -1,0 +1,98 @@
+"""Encoded slices -> corrections of a least-squares fit, in its standard errors.
+
+                 ┌───────────────────────── skip ─────────────────────────┐
+    channels ─ stem ─ block ─ down ─ block ─ … ─ block ─ up ─ block ─ … ─ block ─ head ─ 4 maps
+
+The head also sees the input and starts at zero: an untrained network is least squares.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+N_OUTPUTS = 4  # CBF and ATT, log sd of both
+
+
+class Network(nn.Module):
+    """Channels (batch, c, x, y) -> maps (batch, 4, x, y): two estimates, two log sds.
+
+    Sides of the input must be multiples of `stride`.
+    """
+
+    stride: int
+
+
+class Block(nn.Module):
+    """Two convolutions around a shortcut; the norm is per pixel, whatever lies around."""
+
+    def __init__(self, width: int, kernel: int = 3) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, kernel, padding=kernel // 2)
+        self.second = nn.Conv2d(width, width, kernel, padding=kernel // 2)
+        nn.init.zeros_(self.second.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, width, x, y) -> the same shape."""
+        scale = torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-4)
+        return x + self.second(functional.silu(self.first(x * scale)))
+
+
+class PhysicsResidualNet(Network):
+    """U-Net of residual blocks.
+
+    Parameters
+    ----------
+    n_channels : int
+    widths : sequence of int
+        Feature maps per resolution, finest first; each step down halves the resolution.
+    """
+
+    def __init__(self, n_channels: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.stride = 2 ** (len(widths) - 1)
+        self.stem = nn.Conv2d(n_channels, widths[0], 3, padding=1)
+        self.down_blocks = nn.ModuleList(Block(w) for w in widths)
+        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        self.downs = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairs)
+        self.ups = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairs[::-1])
+        self.up_blocks = nn.ModuleList(Block(a) for a, _ in pairs[::-1])
+        self.head = nn.Conv2d(widths[0] + n_channels, N_OUTPUTS, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+
+    def forward(self, channels: Tensor) -> Tensor:
+        """(batch, channels, x, y) -> corrections and log sds (batch, 4, x, y), float32."""
+        x = self.stem(channels)
+        skips = []
+        for block, down in zip(self.down_blocks, self.downs, strict=False):
+            skips.append(block(x))
+            x = down(skips[-1])
+        x = self.down_blocks[-1](x)
+        for up, block in zip(self.ups, self.up_blocks, strict=True):
+            x = block(up(x) + skips.pop())
+        return self.head(torch.cat([x, channels], dim=1)).float()
+
+
+class VoxelwiseNet(Network):
+    """The same correction from one voxel alone: what its neighbours add is the difference.
+
+    Parameters
+    ----------
+    n_channels : int
+    widths : sequence of int
+        Feature maps of the successive residual blocks.
+    """
+
+    def __init__(self, n_channels: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.stride = 1
+        pairs = zip((n_channels, *widths[:-1]), widths, strict=True)
+        layers = [(nn.Conv2d(a, b, 1), Block(b, kernel=1)) for a, b in pairs]
+        self.body = nn.Sequential(*(part for layer in layers for part in layer))
+        self.head = nn.Conv2d(widths[-1] + n_channels, N_OUTPUTS, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+
+    def forward(self, channels: Tensor) -> Tensor:
+        """(batch, channels, x, y) -> corrections and log sds (batch, 4, x, y), float32."""
+        return self.head(torch.cat([self.body(channels), channels], dim=1)).float()

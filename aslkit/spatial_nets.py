@@ -1,0 +1,171 @@
+"""Raw curves of a slice -> CBF and ATT: the U-Nets of the founding plan, aware of the brain.
+
+    curves ─ conv² ─ pool ─ conv² ─ pool ─ conv² ─ pool ─ conv² ─ up ─ conv² ─ … ─ 1x1 heads
+                └──────────────────────── skips ────────────────────────┘
+
+The parts are those of `aslkit.brain_unet`; outputs are in the units of the encoding.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from aslkit.brain_unet import (
+    CONDITION_WIDTH,
+    ConvPair,
+    Decoder,
+    Encoder,
+    FiLM,
+    Film,
+    brain_statistics,
+    mask_pyramid,
+)
+from aslkit.encoding import Layout
+from aslkit.residual_nets import Network
+
+AMPLITUDE_WIDTH = 32  # of the CBF head that sees the amplitude of a pixel
+
+
+class SpatialASLNet(Network):
+    """U-Net of raw curves.
+
+    Parameters
+    ----------
+    layout : Layout
+        Of the channels.
+    widths : sequence of int
+        Feature maps per resolution, finest first, multiples of 8.
+    has_norm : bool
+        Whether convolutions are followed by a group norm.
+    dropout : float
+        Share of the feature maps that are left out, in training.
+    """
+
+    _is_first_normed = True
+
+    def __init__(
+        self, layout: Layout, widths: tuple[int, ...], has_norm: bool = True, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.stride = 2 ** (len(widths) - 1)
+        self.layout = layout
+        self.encoder = Encoder(layout.n_channels, widths, has_norm, dropout, self._is_first_normed)
+        self.decoder = Decoder(widths, 1, has_norm, dropout)
+        self.cbf_head: nn.Module = nn.Conv2d(widths[0], 2, 1)
+        self.att_head = nn.Conv2d(widths[0], 2, 1)
+
+    def forward(self, channels: Tensor) -> Tensor:
+        """(batch, channels, x, y) -> CBF, ATT and their log sds (batch, 4, x, y), float32."""
+        masks = mask_pyramid(channels[:, -1:], self.stride)
+        deepest, *others = self._films(channels, masks)
+        x, skips = self.encoder(channels, masks)
+        x = self.decoder(deepest(x), skips, masks, others)
+        return _interleaved(self.cbf_head(self._cbf_features(x, channels)), self.att_head(x))
+
+    def _films(self, channels: Tensor, masks: list[Tensor]) -> Sequence[Film]:
+        """What is done to the features at every resolution, coarsest first."""
+        return [nn.Identity()] * len(masks)
+
+    def _cbf_features(self, x: Tensor, channels: Tensor) -> Tensor:
+        """What the CBF head sees."""
+        return x
+
+
+class AmplitudeAwareSpatialASLNet(SpatialASLNet):
+    """U-Net of raw curves that is told how strong they are, each way switchable.
+
+    Parameters
+    ----------
+    film_at_bottleneck, film_at_decoder : bool
+        Whether a code of image-wide amplitudes scales and shifts the features there.
+    output_modulation : bool
+        Whether the CBF head sees the amplitude of the pixel.
+    """
+
+    _is_first_normed = False
+
+    def __init__(
+        self,
+        layout: Layout,
+        widths: tuple[int, ...],
+        has_norm: bool = True,
+        dropout: float = 0.0,
+        film_at_bottleneck: bool = True,
+        film_at_decoder: bool = True,
+        output_modulation: bool = True,
+    ) -> None:
+        super().__init__(layout, widths, has_norm, dropout)
+        self.is_modulated = [film_at_bottleneck] + [film_at_decoder] * (len(widths) - 1)
+        self.films = nn.ModuleList(
+            FiLM(w) for w, is_on in zip(widths[::-1], self.is_modulated, strict=True) if is_on
+        )
+        if self.films:
+            self.condition = nn.Sequential(
+                nn.Linear(2 * (layout.n_channels - 1), CONDITION_WIDTH),
+                nn.ReLU(),
+                nn.Linear(CONDITION_WIDTH, CONDITION_WIDTH),
+                nn.ReLU(),
+            )
+        self.output_modulation = output_modulation
+        if output_modulation:
+            self.cbf_head = nn.Sequential(
+                nn.Conv2d(widths[0] + len(layout.curves), AMPLITUDE_WIDTH, 1),
+                nn.ReLU(),
+                nn.Conv2d(AMPLITUDE_WIDTH, 2, 1),
+            )
+
+    def _films(self, channels: Tensor, masks: list[Tensor]) -> Sequence[Film]:
+        if not self.films:
+            return super()._films(channels, masks)
+        code, films = self.condition(brain_statistics(channels)), iter(self.films)
+        return [
+            partial(next(films), code=code, mask=mask) if is_on else nn.Identity()
+            for is_on, mask in zip(self.is_modulated, masks[::-1], strict=True)
+        ]
+
+    def _cbf_features(self, x: Tensor, channels: Tensor) -> Tensor:
+        if not self.output_modulation:
+            return x
+        *curves, _ = self.layout.parts(channels)
+        amplitudes = [part.abs().mean(1, keepdim=True) for part in curves]
+        return torch.cat([x, *amplitudes], dim=1)
+
+
+class DualEncoderSpatialASLNet(Network):
+    """U-Net with an encoder for the curves of each labeling, joined where they are deepest.
+
+    Parameters as for `SpatialASLNet`; features besides the curves are seen by every encoder.
+    """
+
+    def __init__(
+        self, layout: Layout, widths: tuple[int, ...], has_norm: bool = True, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.stride = 2 ** (len(widths) - 1)
+        self.layout = layout
+        self.encoders = nn.ModuleList(
+            Encoder(n + layout.n_features + 1, widths, has_norm, dropout) for n in layout.curves
+        )
+        n_encoders = len(layout.curves)
+        self.join = ConvPair(n_encoders * widths[-1], widths[-1], has_norm, dropout)
+        self.decoder = Decoder(widths, n_encoders, has_norm, dropout)
+        self.cbf_head, self.att_head = (nn.Conv2d(widths[0], 2, 1) for _ in range(2))
+
+    def forward(self, channels: Tensor) -> Tensor:
+        """(batch, channels, x, y) -> CBF, ATT and their log sds (batch, 4, x, y), float32."""
+        masks = mask_pyramid(channels[:, -1:], self.stride)
+        *curves, others = self.layout.parts(channels)
+        seen = [torch.cat([part, others], dim=1) for part in curves]
+        found = [e(part, masks) for e, part in zip(self.encoders, seen, strict=True)]
+        x = self.join(torch.cat([deepest for deepest, _ in found], dim=1), masks[-1])
+        levels = zip(*(skips for _, skips in found), strict=True)
+        skips = [torch.cat(level, dim=1) for level in levels]
+        x = self.decoder(x, skips, masks, [nn.Identity()] * len(skips))
+        return _interleaved(self.cbf_head(x), self.att_head(x))
+
+
+def _interleaved(cbf: Tensor, att: Tensor) -> Tensor:
+    """(estimate, log sd) of CBF and of ATT as CBF, ATT, log sd of CBF, log sd of ATT."""
+    return torch.cat([cbf[:, :1], att[:, :1], cbf[:, 1:], att[:, 1:]], dim=1).float()

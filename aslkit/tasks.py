@@ -1,0 +1,80 @@
+"""Configuration -> what a training run needs besides its network: batches, and their loss."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aslkit.acquisition import Acquisition
+from aslkit.cells import alike
+from aslkit.config.schema import DataConfig, LossConfig, TrainingConfig
+from aslkit.datasets import Batch, Draw, draw_batch
+from aslkit.encodings import build_encoding
+from aslkit.losses import correction_loss, data_misfit, estimate_loss
+from aslkit.one_protocol import draw_patches
+from aslkit.physics import kinetic_model
+from aslkit.raw_encoding import RawEncoding
+
+Loss = Callable[[Tensor, Batch], Tensor]
+
+
+def batches_of(config: TrainingConfig) -> Draw:
+    """A function from a random generator to a batch."""
+    if isinstance(config.data, DataConfig):
+        return partial(draw_batch, config.data)
+    return partial(draw_raw_batch, config)
+
+
+def loss_of(config: TrainingConfig) -> Loss:
+    """A function from a network's outputs and their batch to the loss."""
+    encoding = build_encoding(config)
+    if config.loss is None or not isinstance(encoding, RawEncoding):
+        return _correction_loss
+    return partial(_raw_loss, config.loss, encoding)
+
+
+def draw_raw_batch(config: TrainingConfig, rng: np.random.Generator) -> Batch:
+    """`channels` (b, c, x, y), `truth` (b, 2, x, y), `signal` (b, n, x, y), `t1_blood` (b,)."""
+    encoding = build_encoding(config)
+    assert isinstance(encoding, RawEncoding) and not isinstance(config.data, DataConfig)
+    patches = draw_patches(config.data, rng)
+    arrays = {
+        "channels": encoding.encode(patches.signal, patches.mask, patches.t1_blood_s),
+        "truth": np.stack([patches.cbf, patches.att], axis=1),
+        "signal": patches.signal,
+        "t1_blood": patches.t1_blood_s,
+    }
+    return {name: torch.from_numpy(values) for name, values in arrays.items()}
+
+
+def _correction_loss(outputs: Tensor, batch: Batch) -> Tensor:
+    mask = batch["channels"][:, -1:]
+    return correction_loss(outputs, batch["errors"], batch["truth"], batch["base"], mask)
+
+
+def _raw_loss(config: LossConfig, encoding: RawEncoding, outputs: Tensor, batch: Batch) -> Tensor:
+    mask = batch["channels"][:, -1:]
+    loss = estimate_loss(outputs, batch["truth"], mask, encoding, config)
+    if config.dc_weight:
+        model = _told_model(encoding, batch["t1_blood"])
+        misfit = data_misfit(outputs, batch["signal"], mask, encoding, model)
+        loss = loss + config.dc_weight * misfit
+    return loss
+
+
+def _told_model(encoding: RawEncoding, t1_blood_s):  # type: ignore[no-untyped-def]
+    """The model that estimators know: nominal efficiencies, T1 of blood of every subject."""
+    nominal = kinetic_model(Acquisition(encoding.timings), 1, np.float32)
+    blocks = [
+        replace(
+            b,
+            plds=alike(b.plds, t1_blood_s),
+            label_durations=alike(b.label_durations, t1_blood_s),
+            efficiencies=alike(b.efficiencies, t1_blood_s),
+        )
+        for b in nominal.blocks
+    ]
+    return replace(nominal, blocks=tuple(blocks), t1_blood=t1_blood_s[:, None, None])

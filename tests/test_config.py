@@ -1,0 +1,207 @@
+"""Configurations: strict, in units, and every key of the founding plan's experiment 09 used."""
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from aslkit.config import dump_config, list_configs, load_config
+from aslkit.encodings import build_encoding
+from aslkit.errors import InputError
+from aslkit.networks import build_network
+from aslkit.tasks import batches_of, loss_of
+
+EXPERIMENT_09 = """
+model_class_name: "AmplitudeAwareSpatialASLNet"
+hidden_sizes: [32, 64, 128, 256]
+use_film_at_bottleneck: true
+use_film_at_decoder: true
+use_amplitude_output_modulation: true
+normalization_mode: "global_scale"
+global_scale_factor: 10.0
+learning_rate: 0.0001
+batch_size: 32
+n_epochs: 50
+n_ensembles: 3
+dropout_rate: 0.1
+norm_type: "group"
+loss_type: "l1"
+loss_mode: "mae_nll"
+cbf_weight: 1.0
+att_weight: 1.0
+dc_weight: 0.0
+variance_weight: 0.1
+domain_randomization: true
+training_noise_levels: [2.0, 5.0, 10.0, 15.0, 20.0, 25.0]
+T1_artery: 1850.0
+T1_artery_range: [1550.0, 2150.0]
+T_tau: 1800.0
+alpha_PCASL: 0.85
+alpha_PCASL_range: [0.75, 0.95]
+alpha_VSASL: 0.56
+alpha_VSASL_range: [0.40, 0.70]
+alpha_BS1_range: [0.85, 1.0]
+pld_values: [500, 1000, 1500, 2000, 2500, 3000]
+active_features: ['mean', 'std', 'peak', 't1_artery']
+data_noise_components: ['thermal', 'physio', 'drift']
+noise_type: "rician"
+"""
+OTHER_VALUES = {
+    "model_class_name": "SpatialASLNet",
+    "hidden_sizes": [8, 24],
+    "use_film_at_bottleneck": False,
+    "use_film_at_decoder": False,
+    "use_amplitude_output_modulation": False,
+    "normalization_mode": "per_curve",
+    "global_scale_factor": 5.0,
+    "batch_size": 3,
+    "dropout_rate": 0.5,
+    "norm_type": "none",
+    "loss_type": "l2",
+    "loss_mode": "mae",
+    "cbf_weight": 2.0,
+    "att_weight": 2.0,
+    "dc_weight": 0.3,
+    "variance_weight": 0.0,
+    "domain_randomization": False,
+    "training_noise_levels": [1.0],
+    "T1_artery": 1600.0,
+    "T1_artery_range": [1400.0, 1500.0],
+    "T_tau": 1500.0,
+    "alpha_PCASL": 0.8,
+    "alpha_PCASL_range": [0.5, 0.6],
+    "alpha_VSASL": 0.5,
+    "alpha_VSASL_range": [0.3, 0.35],
+    "alpha_BS1_range": [0.5, 0.6],
+    "pld_values": [500, 1000, 1500, 2000, 2500, 3500],
+    "active_features": ["mean"],
+    "data_noise_components": ["thermal"],
+    "noise_type": "gaussian",
+}
+TINY = {"name": "tiny", "hidden_sizes": [8, 16], "batch_size": 2}
+FILMS = ("use_film_at_bottleneck", "use_film_at_decoder", "use_amplitude_output_modulation")
+
+
+def written(tmp_path, values):
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return str(path)
+
+
+def trace(config):
+    """What a first step of training comes from: size of the network, loss, told efficiencies."""
+    torch.manual_seed(0)
+    encoding = build_encoding(config)
+    network = build_network(config.network, encoding.layout)
+    with torch.no_grad():
+        for values in network.parameters():  # FiLM begins as the identity: wake it up
+            values += 0.05 * torch.randn_like(values)
+    batch = batches_of(config)(np.random.default_rng(1))
+    loss = float(loss_of(config)(network(batch["channels"]), batch).detach())
+    size = sum(values.numel() for values in network.parameters())
+    return size, loss, tuple(t.efficiency for t in encoding.timings)
+
+
+def test_the_founding_plans_block_is_production_v2_and_says_what_it_became(tmp_path, caplog):
+    values = {"name": "production_v2", **yaml.safe_load(EXPERIMENT_09)}
+    values |= {"weight_decay": 1e-4, "schedule": "one_cycle"}
+    assert load_config(written(tmp_path, values)) == load_config("production_v2")
+    assert "pld_values: [500, 1000, 1500, 2000, 2500, 3000] is read as data.plds_s: [0.5" in (
+        caplog.text
+    )
+
+
+def test_a_change_wins_over_the_file_by_either_name(tmp_path):
+    path = written(tmp_path, {"name": "own", **yaml.safe_load(EXPERIMENT_09)})
+    assert load_config(path, ("steps=7",)).steps == 7
+    assert load_config(path, ("n_epochs=2",)).steps == 2000
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory):
+    values = yaml.safe_load(EXPERIMENT_09) | TINY
+    return trace(
+        load_config(written(tmp_path_factory.mktemp("usual"), values), ("data.patch=32",))
+    )
+
+
+@pytest.mark.parametrize("key", sorted(set(yaml.safe_load(EXPERIMENT_09)) & set(OTHER_VALUES)))
+def test_each_key_of_the_block_changes_the_first_step_of_training(tmp_path, usual, key):
+    values = yaml.safe_load(EXPERIMENT_09) | TINY | {key: OTHER_VALUES[key]}
+    if key == "model_class_name":
+        values = {k: v for k, v in values.items() if k not in FILMS}
+    assert trace(load_config(written(tmp_path, values), ("data.patch=32",))) != usual
+
+
+def test_every_other_key_of_the_block_belongs_to_the_loop():
+    rest = set(yaml.safe_load(EXPERIMENT_09)) - set(OTHER_VALUES)
+    assert rest == {"learning_rate", "n_epochs", "n_ensembles"}
+
+
+def test_a_configuration_written_out_is_read_back(tmp_path):
+    for name in list_configs():
+        config = load_config(name)
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(dump_config(config))
+        assert load_config(str(path)) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("stepps=3", "stepps: found 3, expected a known key, like steps."),
+        ("network.width=[8,8]", "network.width: found [8, 8], expected a known key, like network"),
+        ("network.dropout=0.1", "network.dropout: found 0.1, expected a known key, like network"),
+        ("steps=-1", "steps: found -1, expected Input should be greater than or equal to 1"),
+        ("steps", "--set: steps: found steps, expected section.key=value"),
+        ("seed.x=1", "--set: seed.x: found seed, expected section.key=value"),
+        ("network.kind=spatial", "expected encoding.kind raw for network.kind spatial"),
+        ("encoding.kind=raw", "expected encoding.kind raw together with data.kind one_protocol"),
+        ("loss.error=l2", "expected a section loss with encoding.kind raw, and only with it"),
+    ],
+)
+def test_a_wrong_configuration_is_named(change, message):
+    with pytest.raises(InputError) as caught:
+        load_config("small", ("seed=1", change))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("data.plds_s=[500,1000]", "found [500, 1000], expected delays in seconds, 0 to 20"),
+        (
+            "data.alpha_bs_range=[1.0,0.8]",
+            "data.alpha_bs_range: found [1.0, 0.8], expected a range",
+        ),
+        ("network.widths=[12,24]", "network.widths: found [12, 24], expected multiples of 8"),
+    ],
+)
+def test_values_that_cannot_be_are_named(change, message):
+    with pytest.raises(InputError) as caught:
+        load_config("production_v2", (change,))
+    assert message in str(caught.value)
+
+
+def test_a_voxelwise_network_of_engineered_features_is_a_configuration():
+    network = "network={kind: voxelwise, widths: [8, 8]}"
+    config = load_config("production_v2", (network, "encoding.normalization=per_curve"))
+    layout = build_encoding(config).layout
+    channels = torch.randn(1, layout.n_channels, 8, 8)
+    net = build_network(config.network, layout)
+    torch.nn.init.normal_(net.head.weight)
+    changed = channels.clone()
+    changed[:, :-1, 4, 4] += 1
+    moved = (net(changed) - net(channels)).abs().amax(1)[0]
+    assert moved[4, 4] > 0 and moved.count_nonzero() == 1
+
+
+def test_a_file_without_keys_and_an_unknown_name_are_refused(tmp_path):
+    with pytest.raises(InputError, match="found NoneType, expected keys and values"):
+        load_config(written(tmp_path, None))
+    (tmp_path / "broken.yaml").write_text("a: [")
+    with pytest.raises(InputError, match="expected YAML"):
+        load_config(str(tmp_path / "broken.yaml"))
+    known = ", ".join(list_configs())
+    with pytest.raises(InputError, match=f"found exp99, expected a YAML file or one of {known}"):
+        load_config("exp99")

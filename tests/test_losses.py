@@ -1,0 +1,107 @@
+"""Losses: least for the truth, each part doing what its name says."""
+
+import numpy as np
+import pytest
+import torch
+
+from aslkit.config.schema import LossConfig
+from aslkit.losses import correction_loss, data_misfit, estimate_loss
+from aslkit.physics import delta_m, kinetic_model
+from aslkit.raw_encoding import PERCENT, RawEncoding
+from aslkit.simulation import PROTOCOLS
+from aslkit.tasks import _told_model as told_model
+
+JOINT = PROTOCOLS["joint6"].acquisition(1)
+ENCODING = RawEncoding(JOINT.timings, "global_scale", 10.0, (), JOINT.t1_blood_s)
+
+
+def test_the_loss_is_least_for_the_truth_and_its_mean_error():
+    torch.manual_seed(1)
+    truth, base = 60 + torch.zeros(1, 2, 16, 16), 60 + torch.randn(1, 2, 16, 16)
+    unit, mask = torch.ones(1, 2, 16, 16), torch.ones(1, 1, 16, 16)
+
+    def loss(correction, log_sd):
+        outputs = torch.cat([correction, log_sd * unit], 1)
+        return float(correction_loss(outputs, unit, truth, base, mask))
+
+    assert loss(truth - base, 0.0) < loss(0.5 * (truth - base), 0.0) < loss(0 * unit, 0.0)
+    assert loss(0 * unit, 0.0) < min(loss(0 * unit, -0.7), loss(0 * unit, 0.7))
+
+
+@pytest.fixture
+def images():
+    """Truth (2, 2, 8, 8), and outputs that are off by 0.5 and by 2 units in half of the pixels."""
+    torch.manual_seed(2)
+    cbf, att = 60 + 10 * torch.randn(2, 8, 8), 1.4 + 0.2 * torch.randn(2, 8, 8)
+    target = torch.stack(ENCODING.outputs_for(cbf, att), 1)
+    error = torch.where(torch.arange(8) % 2 == 0, 0.5, 2.0).expand_as(target)
+    outputs = torch.cat([target + error, torch.zeros_like(target)], 1)
+    return torch.stack([cbf, att], 1), outputs, torch.ones(2, 1, 8, 8)
+
+
+def loss_value(images, **config):
+    truth, outputs, mask = images
+    settings = LossConfig(**{"mode": "mae", **config})
+    return float(estimate_loss(outputs, truth, mask, ENCODING, settings))
+
+
+def test_errors_are_absolute_squared_or_huber_in_fixed_units(images):
+    assert loss_value(images, error="l1") == pytest.approx(2 * (0.5 + 2) / 2, rel=1e-5)
+    assert loss_value(images, error="l2") == pytest.approx(2 * (0.25 + 4) / 2, rel=1e-5)
+    assert loss_value(images, error="huber") == pytest.approx(2 * (0.125 + 1.5) / 2, rel=1e-5)
+
+
+def test_cbf_and_att_have_their_weights(images):
+    both = loss_value(images)
+    cbf, att = loss_value(images, att_weight=0), loss_value(images, cbf_weight=0)
+    assert loss_value(images, cbf_weight=3) == pytest.approx(both + 2 * cbf)
+    assert cbf + att == pytest.approx(both)
+
+
+def test_what_is_outside_the_brain_or_has_no_flow_does_not_count(images):
+    truth, outputs, mask = images
+    half = mask.clone()
+    half[..., ::2] = 0
+    assert loss_value((truth, outputs, half)) == pytest.approx(4, rel=1e-5)
+    without = truth.clone()
+    without[:, 0, :4], without[:, 1, :4] = 0, 3.9
+    assert loss_value((without, outputs, mask), cbf_weight=0) == pytest.approx(
+        loss_value((truth, outputs, mask), cbf_weight=0), rel=1e-5
+    )
+
+
+def test_the_stated_sd_is_best_where_it_is_that_of_the_errors(images):
+    truth, outputs, mask = images
+
+    def likelihood(log_sd):
+        stated = torch.cat([outputs[:, :2], log_sd + outputs[:, 2:]], 1)
+        return loss_value((truth, stated, mask), mode="mae_nll")
+
+    best = np.log(1.2533 * 1.25)  # a Gaussian's sd over its mean absolute error, here 1.25
+    assert likelihood(best) < min(likelihood(best - 0.3), likelihood(best + 0.3))
+
+
+def test_estimates_that_are_all_alike_are_penalised_and_true_ones_are_not(images):
+    truth, outputs, mask = images
+    target = torch.stack(ENCODING.outputs_for(*truth.unbind(1)), 1)
+    flat = torch.cat([0 * target, 0 * target], 1)
+    exact = torch.cat([target, 0 * target], 1)
+    penalty = [
+        loss_value((truth, o, mask), variance_weight=1.0) - loss_value((truth, o, mask))
+        for o in (flat, exact)
+    ]
+    assert penalty[0] == pytest.approx(2, abs=0.01) and penalty[1] == pytest.approx(0, abs=1e-4)
+
+
+def test_the_misfit_to_the_data_is_zero_for_the_truth_and_has_a_gradient():
+    outputs = torch.zeros(1, 4, 4, 4, requires_grad=True)
+    cbf, att = (np.full((1, 16), v, dtype=np.float32) for v in ENCODING.cbf_and_att(0.0, 0.0))
+    signal = delta_m(kinetic_model(JOINT, 1, np.float32), cbf, att).reshape(1, 12, 4, 4)
+    model = told_model(ENCODING, torch.tensor([JOINT.t1_blood_s]))
+    mask = torch.ones(1, 1, 4, 4)
+    exact = data_misfit(outputs, torch.from_numpy(signal), mask, ENCODING, model)
+    assert float(exact.detach()) < 1e-6
+    off = data_misfit(outputs, torch.from_numpy(signal) + 0.001, mask, ENCODING, model)
+    assert float(off.detach()) == pytest.approx(0.001 * PERCENT, rel=1e-3)
+    off.backward()
+    assert outputs.grad[:, 0].abs().min() > 0 and outputs.grad[:, 2:].abs().max() == 0

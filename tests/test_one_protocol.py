@@ -1,0 +1,94 @@
+"""The stream of one protocol: physics and noise are those of the configuration, and measured."""
+
+import numpy as np
+import pytest
+
+from aslkit.config import load_config
+from aslkit.encodings import build_encoding
+from aslkit.one_protocol import draw_patches, nominal_timings
+from aslkit.simulation import REFERENCE_SIGNAL, noise_sd
+
+SMALL = ("data.patch=32", "data.patches=8")
+QUIET = (*SMALL, "data.noise_components=[]")
+
+
+def drawn(*changes, seed=4):
+    config = load_config("production_v2", changes).data
+    return draw_patches(config, np.random.default_rng(seed))
+
+
+def noise(*changes):
+    """What the noise of a configuration adds, (b, n, x, y), and the mask (b, 1, x, y)."""
+    noisy, clean = drawn(*SMALL, *changes), drawn(*changes, *QUIET)
+    return noisy.signal - clean.signal, clean.mask[:, None]
+
+
+def sd_in_brain(difference, mask):
+    return difference[np.broadcast_to(mask, difference.shape)].std()
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "rician"])
+def test_thermal_noise_has_the_sd_of_its_snr(kind):
+    only = ("data.noise_components=[thermal]", f"data.noise_type={kind}", "data.snr_levels=[10]")
+    assert sd_in_brain(*noise(*only)) == pytest.approx(noise_sd(10), rel=0.03)
+
+
+def test_the_noise_at_the_networks_input_is_a_tenth_of_the_signal_at_snr_10():
+    only = ("data.noise_components=[thermal]", "data.snr_levels=[10]", "data.noise_type=gaussian")
+    config = load_config("production_v2", (*SMALL, *only))
+    encoding = build_encoding(config)
+    noisy, clean = drawn(*SMALL, *only), drawn(*only, *QUIET)
+    one, other = (encoding.encode(p.signal, p.mask, p.t1_blood_s)[:, :12] for p in (noisy, clean))
+    sd = sd_in_brain(one - other, clean.mask[:, None])
+    assert sd == pytest.approx(1000 * REFERENCE_SIGNAL / 10, rel=0.03)
+
+
+def test_magnitudes_scatter_less_where_noise_reaches_the_control_image():
+    loud = ("data.noise_components=[thermal]", "data.snr_levels=[0.1]")
+    gaussian, rician = (
+        sd_in_brain(*noise(*loud, f"data.noise_type={k}")) / noise_sd(0.1)
+        for k in ("gaussian", "rician")
+    )
+    assert gaussian == pytest.approx(1, abs=0.02) and 0.6 < rician < 0.97
+
+
+@pytest.mark.parametrize(("component", "most"), [("physio", 0.15), ("drift", 0.03)])
+def test_structured_noise_is_a_fraction_of_the_reference_and_common_to_the_slice(component, most):
+    difference, mask = noise(f"data.noise_components=[{component}]")
+    for patch, inside in zip(difference, mask[:, 0], strict=True):
+        values = patch[:, inside]
+        np.testing.assert_allclose(values, np.broadcast_to(values[:, :1], values.shape), atol=1e-7)
+        largest = np.abs(values).max() / REFERENCE_SIGNAL
+        assert 0 < largest <= most + 1e-6
+
+
+def test_physics_are_drawn_per_patch_and_told_where_a_sidecar_tells_them():
+    patches = drawn(*QUIET)
+    assert len(set(patches.t1_blood_s)) == 8
+    assert patches.t1_blood_s.min() >= 1.55 and patches.t1_blood_s.max() <= 2.15
+    fixed = drawn(*QUIET, "data.domain_randomization=false")
+    assert set(fixed.t1_blood_s) == {np.float32(1.85)}
+
+
+def test_without_randomisation_the_signal_is_that_of_the_nominal_protocol():
+    config = load_config("production_v2", (*QUIET, "data.domain_randomization=false")).data
+    weak = config.model_copy(update={"alpha_pcasl": 0.425})
+    one, half = (draw_patches(c, np.random.default_rng(4)).signal for c in (config, weak))
+    np.testing.assert_allclose(half[:, :6], one[:, :6] / 2, rtol=1e-5)
+    np.testing.assert_allclose(half[:, 6:], one[:, 6:])
+
+
+def test_estimators_are_told_the_mean_efficiency_of_background_suppression():
+    random, fixed = (
+        nominal_timings(load_config("production_v2", (f"data.domain_randomization={r}",)).data)
+        for r in ("true", "false")
+    )
+    assert [t.efficiency for t in fixed[::6]] == [0.85, 0.56]
+    ratios = [r.efficiency / f.efficiency for r, f in zip(random[::6], fixed[::6], strict=True)]
+    np.testing.assert_allclose(ratios, [0.925**4, 0.925**3])
+
+
+def test_the_same_generator_gives_the_same_patches():
+    one, two = drawn(*SMALL), drawn(*SMALL)
+    for name, values in vars(one).items():
+        np.testing.assert_array_equal(values, getattr(two, name))

@@ -1,0 +1,135 @@
+"""The plan's U-Nets: their sizes, their switches, and what must not matter to them."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from aslkit.brain_unet import BrainNorm, brain_statistics
+from aslkit.config.schema import NETWORKS
+from aslkit.encoding import Layout
+from aslkit.networks import build_network
+
+JOINT = Layout(curves=(6, 6), n_features=7)
+KINDS = ("spatial", "amplitude_aware", "dual_encoder")
+
+
+def network(kind, widths=(8, 16, 32), layout=JOINT, **options):
+    torch.manual_seed(0)
+    config = NETWORKS.validate_python({"kind": kind, "widths": widths, **options})
+    return build_network(config, layout).eval()
+
+
+@pytest.fixture
+def channels():
+    """Two slices (2, 20, 32, 32) of random curves in a round brain."""
+    rng = np.random.default_rng(3)
+    x, y = np.mgrid[:32, :32] - 15.5
+    mask = np.broadcast_to(x**2 + y**2 < 12**2, (2, 1, 32, 32))
+    values = rng.normal(5, 2, (2, JOINT.n_channels - 1, 32, 32))
+    return torch.from_numpy(np.concatenate([values * mask, mask], 1).astype(np.float32))
+
+
+def wake(net):
+    """FiLM begins as the identity: give every weight a random push."""
+    with torch.no_grad():
+        for values in net.parameters():
+            values += 0.05 * torch.randn_like(values)
+    return net
+
+
+@pytest.mark.parametrize(
+    ("kind", "millions"), [("spatial", 1.93), ("amplitude_aware", 2.04), ("dual_encoder", 5.07)]
+)
+def test_the_number_of_parameters_is_that_of_the_plan(kind, millions):
+    net = network(kind, (32, 64, 128, 256))
+    n = sum(values.numel() for values in net.parameters())
+    assert n / 1e6 == pytest.approx(millions, rel=0.05)
+
+
+@pytest.mark.parametrize("norm", ["group", "none"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_air_around_the_head_changes_nothing(kind, norm, channels):
+    net = wake(network(kind, norm=norm))
+    wide = functional.pad(channels, (8, 16, 4, 8))
+    with torch.inference_mode():
+        one, other = net(channels), net(wide)[:, :, 4:36, 8:40]
+    inside = channels[:, -1:] > 0
+    torch.testing.assert_close(other * inside, one * inside, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_neighbours_matter_and_other_slices_do_not(kind, channels):
+    net = wake(network(kind))
+    changed = channels.clone()
+    changed[0, :-1, 16, 16] += 5
+    with torch.inference_mode():
+        difference = (net(changed) - net(channels)).abs().amax(1)
+    assert difference[0, 16, 19] > 0 and difference[1].max() == 0
+
+
+def test_statistics_are_those_of_the_brain(channels):
+    found = brain_statistics(channels)
+    inside = channels[0, -1] > 0
+    values = channels[0, :-1][:, inside]
+    torch.testing.assert_close(found[0, :19], values.mean(1))
+    torch.testing.assert_close(found[0, 19:], values.std(1, correction=0), rtol=1e-4, atol=1e-4)
+    assert torch.isfinite(brain_statistics(0 * channels)).all()
+
+
+def test_the_norm_is_a_group_norm_where_the_brain_fills_the_image():
+    x, mask = torch.randn(2, 16, 8, 8), torch.ones(2, 1, 8, 8)
+    expected = functional.group_norm(x, 8)
+    torch.testing.assert_close(BrainNorm(16)(x, mask), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_film_is_the_identity_before_training(channels):
+    plain = network("amplitude_aware", film_at_bottleneck=False, film_at_decoder=False)
+    film = network("amplitude_aware")
+    film.load_state_dict(plain.state_dict(), strict=False)
+    with torch.inference_mode():
+        torch.testing.assert_close(film(channels), plain(channels))
+
+
+@pytest.mark.parametrize(
+    ("switch", "part"),
+    [
+        ("film_at_bottleneck", "films.0."),
+        ("film_at_decoder", "films.1."),
+        ("output_modulation", "cbf_head.2."),
+    ],
+)
+def test_each_amplitude_path_can_be_switched_off(switch, part):
+    on, off = network("amplitude_aware"), network("amplitude_aware", **{switch: False})
+    assert any(name.startswith(part) for name in on.state_dict())
+    missing = set(on.state_dict()) - set(off.state_dict())
+    assert any("films" in name or part in name for name in missing)
+
+
+def test_with_all_paths_off_the_first_block_still_keeps_amplitude(channels):
+    names = ("film_at_bottleneck", "film_at_decoder", "output_modulation")
+    aware = network("amplitude_aware", **dict.fromkeys(names, False))
+    plain = network("spatial")
+    normed = set(plain.state_dict()) - set(aware.state_dict())
+    assert normed == {f"encoder.pairs.0.norms.{i}.{p}" for i in (0, 1) for p in ("weight", "bias")}
+
+
+def test_each_encoder_sees_its_own_curves(channels):
+    net = wake(network("dual_encoder"))
+    masks = [channels[:, -1:]]
+    seen = []
+    for encoder in net.encoders:
+        encoder.pairs[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    net(channels)
+    assert masks[0].shape[1] == 1
+    torch.testing.assert_close(seen[0][:, :6], channels[:, :6])
+    torch.testing.assert_close(seen[1][:, :6], channels[:, 6:12])
+    assert seen[0].shape[1] == seen[1].shape[1] == 6 + 7 + 1
+
+
+def test_dropout_thins_in_training_alone(channels):
+    net = network("spatial", dropout=0.5)
+    with torch.no_grad():
+        assert torch.equal(net(channels), net(channels))
+        net.train()
+        assert not torch.equal(net(channels), net(channels))
