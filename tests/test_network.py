@@ -73,11 +73,22 @@ def test_the_shipped_model_beats_least_squares_on_a_brain_it_never_saw(brain, sh
     assert net[0] < 0.97 * ls[0] and net[1] < 0.7 * ls[1]
 
 
+@pytest.mark.parametrize("name", ["joint6", "pcasl6"])
+def test_the_voxelwise_model_beats_least_squares_and_neighbours_beat_it(brain, shipped, name):
+    series = scan(brain, name)
+    ls = errors(brain, fit_least_squares(series, OFF))
+    alone = errors(brain, predict(series, load_model("voxelwise"), OFF))
+    together = errors(brain, predict(series, shipped, OFF))
+    assert alone[0] < 1.01 * ls[0] and alone[1] < 0.8 * ls[1]  # CBF of joint6 gains nothing
+    assert together[0] < 0.9 * alone[0] and together[1] < 0.65 * alone[1]
+
+
+@pytest.mark.parametrize("model", ["small", "voxelwise"])
 @pytest.mark.parametrize("factor", [0.1, 10])
-def test_signal_and_noise_scaled_together_scale_cbf(brain, shipped, factor):
+def test_signal_and_noise_scaled_together_scale_cbf(brain, model, factor):
     series = scan(brain)
     scaled = replace(series, delta_m=series.delta_m * np.float32(factor))
-    one, other = (predict(s, shipped, OFF) for s in (series, scaled))
+    one, other = (predict(s, load_model(model), OFF) for s in (series, scaled))
     where = brain.mask & (np.abs(one.cbf) > 1)
     for expected, found in ((factor * one.cbf, other.cbf), (one.att, other.att)):
         deviation = np.abs(found[where] / expected[where] - 1)
@@ -222,7 +233,7 @@ def test_a_model_survives_its_files_and_damage_is_named(tmp_path, shipped):
 
 
 def test_unknown_models_and_devices_are_refused(tmp_path, monkeypatch):
-    with pytest.raises(UnavailableError, match="model 'best' is not there: installed are small"):
+    with pytest.raises(UnavailableError, match="is not there: installed are small, voxelwise"):
         load_model("best")
     with pytest.raises(UnavailableError, match="device 'cuda:99' is not available"):
         select_device("cuda:99")

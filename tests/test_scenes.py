@@ -113,6 +113,15 @@ def test_a_batch_has_the_channels_of_the_network():
     assert all(torch.isfinite(v).all() for v in made.values())
 
 
+@pytest.mark.parametrize("patch", [16, 64])
+def test_slices_that_hardly_touch_the_brain_make_finite_batches(patch):
+    for seed in range(6):
+        data = DataConfig(patch=patch, patches_per_group=12)
+        scene = draw_scene(data, np.random.default_rng(seed))
+        assert patch < 64 or scene.mask.sum((1, 2)).min() > 200
+        assert all(torch.isfinite(v).all() for v in batch(scene).values())
+
+
 def test_a_batch_is_the_same_however_many_workers_make_it():
     small = config(groups=1)
     one, two = (list(islice(stream(partial(draw_batch, small), 7, 3, n), 4)) for n in (1, 2))
