@@ -79,7 +79,7 @@ def test_the_voxelwise_model_beats_least_squares_and_neighbours_beat_it(brain, s
     ls = errors(brain, fit_least_squares(series, OFF))
     alone = errors(brain, predict(series, load_model("voxelwise"), OFF))
     together = errors(brain, predict(series, shipped, OFF))
-    assert alone[0] < 1.01 * ls[0] and alone[1] < 0.8 * ls[1]  # CBF of joint6 gains nothing
+    assert alone[0] < 1.05 * ls[0] and alone[1] < 0.8 * ls[1]  # CBF of joint6 gains nothing
     assert together[0] < 0.9 * alone[0] and together[1] < 0.65 * alone[1]
 
 
