@@ -136,7 +136,7 @@ class Condition:
         values of ATT lie exactly on delays, where the signal curve has a kink and the bound,
         which needs a derivative, does not hold.
         """
-        return self.track == MATCHED and self.has_delays and self.phantoms == BRAINS
+        return self.track == MATCHED and self.has_delays and self.phantoms.startswith(BRAINS)
 
     @property
     def quantities(self) -> tuple[str, ...]:

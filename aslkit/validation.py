@@ -5,6 +5,8 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
+import numpy as np
+
 from aslkit.benchmark import Benchmark, Estimator, Example, Progress, Stopwatch
 from aslkit.conditions import BRAINS, FULL, Condition, Design, most_typical
 from aslkit.figures import score
@@ -90,14 +92,24 @@ def validate_phantoms(
 
 
 def phantom_sets(folder: Path) -> dict[str, list[Phantom]]:
-    """The phantoms of a folder by the first part of their names, brains first."""
+    """The phantoms of a folder by the first part of their names, brains first.
+
+    Those whose voxels are of another size than the first one's are a set of their own.
+    """
     sets: dict[str, list[Phantom]] = {}
     for path in sorted(
         find_phantoms(folder), key=lambda p: (not p.name.startswith(BRAINS), p.name)
     ):
         phantom = load_phantom(path)
-        sets.setdefault(phantom.name.split("-")[0], []).append(phantom)
+        kind, size = phantom.name.split("-")[0], _voxel_size_mm(phantom)
+        if size != _voxel_size_mm(sets.get(kind, [phantom])[0]):
+            kind = f"{kind} {size:g} mm"
+        sets.setdefault(kind, []).append(phantom)
     return sets
+
+
+def _voxel_size_mm(phantom: Phantom) -> float:
+    return float(round(np.linalg.norm(phantom.affine[:3, 0]), 3))
 
 
 def _judged(condition: Condition, trials: Sequence[Trial]) -> Findings:

@@ -18,7 +18,7 @@ from aslkit.invariance import fill_deviations, fill_rows, scale_deviations, scal
 from aslkit.phantoms import brain_phantom, save_phantom, shape_phantom
 from aslkit.scoring import lookup
 from aslkit.simulation import PROTOCOLS, simulate_series
-from aslkit.validation import validate_phantoms
+from aslkit.validation import phantom_sets, validate_phantoms
 
 SMALL = Design(tracks=("matched",), protocols=("pcasl6",), snrs=(25.0,))
 
@@ -285,3 +285,22 @@ def test_speed_adds_up_and_memory_does_not():
     part = benchmark.Benchmark([], [], [], [one])
     (total,) = benchmark.merge([part, part]).speeds
     assert (total.voxels_per_second, total.n_voxels, total.peak_mib) == (100.0, 200, 50.0)
+
+
+def test_phantoms_of_another_voxel_size_are_a_set_of_their_own(tmp_path):
+    for seed, size in ((1, 8.0), (2, 8.0), (3, 6.0)):
+        save_phantom(brain_phantom(f"brain-{seed}", seed, voxel_size_mm=size), tmp_path)
+    save_phantom(shape_phantom("disc", 1), tmp_path)
+    sets = phantom_sets(tmp_path)
+    assert {kind: len(own) for kind, own in sets.items()} == {
+        "brain": 2,
+        "brain 6 mm": 1,
+        "disc": 1,
+    }
+    tasks = list(Design(protocols=("joint6",), snrs=(3.0,)).tasks(sets))
+    assert [(c.track, c.phantoms) for c, _ in tasks] == [
+        *[("matched", "brain")] * 2,
+        ("matched", "brain 6 mm"),
+        ("matched", "disc"),
+        *[("mismatched", "brain")] * 2,
+    ]
