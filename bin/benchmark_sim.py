@@ -13,16 +13,22 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import torch
 
+from aslkit.bids import read_run
 from aslkit.cli.sim import main as asl_sim
 from aslkit.config import DataConfig, load_config
 from aslkit.datasets import STREAM_SEED, draw_batch, stream
+from aslkit.fitting import FitSettings, fit_least_squares
+from aslkit.preprocess import series_from_runs
 from aslkit.report import machine
 from aslkit.scenes import draw_scene
-from aslkit.simulation import PROTOCOLS
+from aslkit.simulated_files import truth_root
+from aslkit.simulation import PROTOCOLS, REFERENCE_SIGNAL
 from aslkit.training import train
+from aslkit.trials import PURE
 
 N_SCENES = 100
 N_BATCHES = 20
@@ -92,6 +98,35 @@ def brains() -> None:
     print(f"{cpu / N_SUBJECTS:.2f} s of CPU time, {wall / N_SUBJECTS:.2f} s wall a subject")
 
 
+def readback() -> None:
+    """Raw scans of SNR 10 (4 repeats, background suppression) through reader and least squares."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("joint6", "pcasl6"):
+            root = Path(folder) / name
+            options = (
+                f"--protocol {name} --participants {N_SUBJECTS} --repeats 4 --n-bs 2 --snr 10"
+            )
+            asl_sim(["--out", str(root), *options.split(), "--seed", "200"], standalone_mode=False)
+            for subject in sorted(root.glob("sub-*")):
+                show_readback(subject, truth_root(root) / subject.name / "perf")
+
+
+def show_readback(subject: Path, truth: Path) -> None:
+    """Print SNR and bias in grey matter of one subject's scan."""
+
+    def true(name: str) -> np.ndarray:
+        return nib.load(truth / f"{subject.name}_{name}.nii.gz").get_fdata()
+
+    scans = sorted((subject / "perf").glob("*_asl.nii.gz"))
+    series = series_from_runs([read_run(path) for path in scans])
+    cbf = fit_least_squares(series, FitSettings(macrovascular="off")).cbf
+    signals = [nib.load(path).get_fdata() for path in sorted(truth.glob("*_signal.nii.gz"))]
+    noise = (series.delta_m - np.concatenate(signals, axis=3))[true("mask") > 0]
+    grey = (true("gm") > PURE) & (true("lesions") == 0)
+    bias = cbf[grey].mean() / true("cbf")[grey].mean() - 1
+    print(f"{subject.name}: SNR {REFERENCE_SIGNAL / noise.std():.2f}, CBF of GM {bias:+.2%}")
+
+
 def joint_scene(number: int, device: str | None = None) -> None:
     """Draw a scene of the joint protocol; nothing of it is kept."""
     draw_scene(DATA, generator(number), JOINT, device)
@@ -141,7 +176,7 @@ def show(name: str, seconds: float) -> None:
 DATA: DataConfig = load_config("small").data
 PATCHES = DATA.groups * DATA.patches_per_group
 JOINT = PROTOCOLS["joint6"].acquisition(1)
-PARTS = {"scenes": scenes, "batches": batches, "share": share, "brains": brains}
+PARTS = {f.__name__: f for f in (scenes, batches, share, brains, readback)}
 
 if __name__ == "__main__":
     main()
