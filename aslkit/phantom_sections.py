@@ -87,26 +87,29 @@ def lesion_sections(f: Findings, examples: Iterable[Example]) -> list[Section]:
 
 
 def strata_sections(f: Findings) -> list[Section]:
-    """Errors by tissue and lesion."""
-    columns = ["protocol", "where"] + [
-        f"{q.heading} {e}" for q in QUANTITIES.values() for e in f.estimators
+    """Errors by tissue and lesion, a table for each quantity."""
+    text = (
+        f"Mean absolute error at SNR {f.snr:g}. 'brain' is everything, lesions included; grey "
+        "matter (GM), white matter (WM) and their boundary are without lesions."
+    )
+    return [
+        Section(f"Where the errors are: {shown.heading} [{shown.unit}]", text, table=table)
+        for q, shown in QUANTITIES.items()
+        if (table := _strata_table(f, q)).rows
     ]
+
+
+def _strata_table(f: Findings, quantity: str) -> Table:
     rows = [
         [s.title, stratum]
         + [
-            number(f.figure(s, e, q, "MAE", stratum)[0], DIGITS[q])
-            for q in QUANTITIES
+            number(f.figure(s, e, quantity, "MAE", stratum)[0], DIGITS[quantity])
             for e in f.estimators
         ]
         for s in f.shown
         for stratum in f.strata(s)
     ]
-    text = (
-        f"Mean absolute error at SNR {f.snr:g}; CBF in ml/100 g/min, ATT in ms. 'brain' is "
-        "everything, lesions included; grey matter (GM), white matter (WM) and their boundary "
-        "are without lesions."
-    )
-    return [Section("Where the errors are", text, table=Table(columns, rows, 2))] if rows else []
+    return Table(["protocol", "where", *f.estimators], rows, 2)
 
 
 def agreement_sections(f: Findings, examples: Iterable[Example]) -> list[Section]:
