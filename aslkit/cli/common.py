@@ -16,6 +16,7 @@ import click
 from aslkit.errors import AslkitError
 
 INTERNAL_ERROR = 1
+LABELS = "L …"  # metavar of options that take one value or more
 KILLED = 128  # plus the number of the signal, as shells count
 
 _LOG: ContextVar[TextIO | None] = ContextVar("log", default=None)
@@ -39,6 +40,7 @@ def aslkit_command(
 
     def decorate(function: Callable[..., None]) -> click.Command:
         command = click.command(
+            cls=_Command,
             epilog=epilog and f"\b\n{epilog}",
             short_help=short_help,
             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 99},
@@ -47,6 +49,24 @@ def aslkit_command(
         return command
 
     return decorate
+
+
+class _Command(click.Command):
+    """Takes `--participant-label 01 02`, as BIDS apps do, like the option given twice."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeat the option before each further label."""
+        options = [p for p in self.params if isinstance(p, click.Option)]
+        of_labels = {flag for p in options if p.metavar == LABELS for flag in p.opts}
+        spread: list[str] = []
+        current = ""
+        for arg in args:
+            if arg.startswith("-"):
+                current = arg if arg in of_labels else ""
+            elif current and spread[-1] != current:
+                spread.append(current)
+            spread.append(arg)
+        return super().parse_args(ctx, spread)
 
 
 def listing_option(

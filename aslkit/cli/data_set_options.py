@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import click
 
+from aslkit.cli.common import LABELS
 from aslkit.cli.scan_options import ScanArguments
 
 Result = TypeVar("Result")
@@ -111,14 +112,14 @@ _OPTIONS = (
         "--participant-label",
         "participants",
         multiple=True,
-        metavar="L …",
+        metavar=LABELS,
         help="These participants only, with or without sub-.",
     ),
     click.option(
         "--session-label",
         "sessions",
         multiple=True,
-        metavar="L …",
+        metavar=LABELS,
         help="These sessions only, with or without ses-.",
     ),
     click.option("--part", type=Part(), help="The K-th of N parts of the scans, for job arrays."),
