@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing import get_context
@@ -50,7 +50,7 @@ class Stages(Protocol[Given, Job, Found]):
 
 def work_through(
     tasks: Sequence[Task], stages: Stages[Task, Job, Result], n_workers: int
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """The result of every task, as they come.
 
     The tasks of a process that dies are given to another one. From then on a process has one

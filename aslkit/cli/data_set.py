@@ -5,6 +5,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -172,9 +173,11 @@ def _run_data_set(
     is_verbose = logging.getLogger("aslkit").isEnabledFor(logging.DEBUG)
     stages = ScanStages(estimator, parameters, data_set.skip_existing, is_verbose)
     report = _Report(len(tasks))
-    for outcome in work_through(tasks, stages, data_set.n_jobs or 1):
-        record_outcome(folder, f"{outcome.name}_desc-{desc}", outcome.exit_code, outcome.message)
-        report.add(outcome)
+    with closing(work_through(tasks, stages, data_set.n_jobs or 1)) as outcomes:
+        for outcome in outcomes:
+            key = f"{outcome.name}_desc-{desc}"
+            record_outcome(folder, key, outcome.exit_code, outcome.message)
+            report.add(outcome)
     report.finish(folder)
 
 
