@@ -11,7 +11,6 @@ import os
 import platform
 import shlex
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from aslkit.atomic import appear_together
 from aslkit.benchmark import Benchmark
 from aslkit.drawing import PIXELS_PER_INCH
 from aslkit.errors import InputError
@@ -100,12 +100,9 @@ def write_benchmark(out: Path, benchmark: Benchmark, report: Report) -> list[Pat
         "report.html": render(report),
     }
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out, prefix=".aslkit-") as folder:
+        with appear_together(out, last="report.html") as folder:
             for name, text in files.items():
-                (Path(folder) / name).write_text(text, encoding="utf-8")
-            for name in files:
-                os.replace(Path(folder) / name, out / name)
+                (folder / name).write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(
             out,

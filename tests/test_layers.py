@@ -13,13 +13,15 @@ PACKAGE = Path(aslkit.__file__).parent
 
 # A module imports only from lines above its own.
 LAYERS = """
-    errors
+    atomic errors workers
     config.schema config.plan_names
     acquisition config resources textfiles
     images overrides
     nifti
+    destinations
     sidecars
-    bids_layout m0scans runs
+    bids_layout derivative_sets m0scans runs
+    fingerprints
     physics noise metrics tiling resampling subjects
     dispersion
     arrays cells scoring outliers motion preprocess calibration contexts delays efficiency tissue
@@ -56,8 +58,9 @@ LAYERS = """
     invivo_report phantom_report
     cli.common
     cli.pass_options cli.scan_options
-    cli.preparation cli.sim_options
+    cli.data_set_options cli.preparation cli.sim_options
     cli.results
+    cli.data_set
     cli.fit_ls cli.predict cli.sim cli.train cli.validate
 """
 RANKS = {name: rank for rank, line in enumerate(LAYERS.split("\n")) for name in line.split()}

@@ -299,7 +299,7 @@ def test_the_command_writes_the_parts_of_the_uncertainty_and_the_structure(folde
     assert done.exit_code == 0, done.output
     assert "1 member, 4 mirrored views, patches of 64, overlap 0.5, hann blend" in done.output
     assert "structure left in the data" in done.output and "cite: aslkit" in done.output
-    assert "of this: reading" in done.output
+    assert "s (reading" in done.output
     for name in ("cbf", "att"):
         total, data, network = (
             nib.load(tmp_path / f"{name}-std{part}.nii.gz").get_fdata()

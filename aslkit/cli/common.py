@@ -2,17 +2,24 @@
 
 import functools
 import logging
+import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 import click
 
 from aslkit.errors import AslkitError
 
 INTERNAL_ERROR = 1
+LABELS = "L …"  # metavar of options that take one value or more
+KILLED = 128  # plus the number of the signal, as shells count
+
+_LOG: ContextVar[TextIO | None] = ContextVar("log", default=None)
 
 Step = TypeVar("Step")
 Decorated = TypeVar("Decorated", bound=Callable[..., object])
@@ -33,6 +40,7 @@ def aslkit_command(
 
     def decorate(function: Callable[..., None]) -> click.Command:
         command = click.command(
+            cls=_Command,
             epilog=epilog and f"\b\n{epilog}",
             short_help=short_help,
             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 99},
@@ -41,6 +49,24 @@ def aslkit_command(
         return command
 
     return decorate
+
+
+class _Command(click.Command):
+    """Takes `--participant-label 01 02`, as BIDS apps do, like the option given twice."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeat the option before each further label."""
+        options = [p for p in self.params if isinstance(p, click.Option)]
+        of_labels = {flag for p in options if p.metavar == LABELS for flag in p.opts}
+        spread: list[str] = []
+        current = ""
+        for arg in args:
+            if arg.startswith("-"):
+                current = arg if arg in of_labels else ""
+            elif current and spread[-1] != current:
+                spread.append(current)
+            spread.append(arg)
+        return super().parse_args(ctx, spread)
 
 
 def listing_option(
@@ -62,14 +88,30 @@ def listing_option(
 def say(text: str) -> None:
     """Print a result, unless the user asked for quiet."""
     if logging.getLogger("aslkit").isEnabledFor(logging.INFO):
-        click.echo(text)
+        click.echo(text, file=_LOG.get())
+
+
+def warn(text: str) -> None:
+    """Print a warning."""
+    logging.getLogger("aslkit").warning(text)
+
+
+@contextmanager
+def logging_into(log: TextIO) -> Iterator[None]:
+    """Have this thread's results, warnings and log lines in a file instead of the terminal."""
+    token = _LOG.set(log)
+    try:
+        yield
+    finally:
+        _LOG.reset(token)
 
 
 def progress(steps: Sequence[Step]) -> Iterable[Step]:
     """A bar on stderr, on a terminal only."""
     from tqdm import tqdm
 
-    return tqdm(steps, disable=not sys.stderr.isatty(), leave=False, file=sys.stderr, delay=1)
+    is_seen = _LOG.get() is None and sys.stderr.isatty()
+    return tqdm(steps, disable=not is_seen, leave=False, file=sys.stderr, delay=1)
 
 
 def _common_options() -> list[click.Option]:
@@ -80,43 +122,72 @@ def _common_options() -> list[click.Option]:
     ]
 
 
+def message_and_code(error: BaseException) -> tuple[str, int]:
+    """What the user reads of an exception, and the exit code."""
+    if isinstance(error, click.ClickException):
+        return error.format_message(), error.exit_code
+    text = " ".join(str(error).split())
+    if isinstance(error, AslkitError):
+        return text, error.exit_code
+    return f"{type(error).__name__}: {text}", INTERNAL_ERROR
+
+
+class _Terminated(BaseException):
+    """SIGTERM came."""
+
+
 def _run_safely(function: Callable[..., None]) -> Callable[..., None]:
     """Consume the common options, and turn exceptions into one line and an exit code."""
 
     @functools.wraps(function)
     def run(quiet: bool, verbose: bool, debug: bool, **arguments: object) -> None:
-        _set_up_logging(quiet, verbose or debug)
+        set_up_logging(quiet, verbose or debug)
         try:
-            function(**arguments)
+            with _stopped_by_sigterm():
+                function(**arguments)
         except (click.exceptions.Exit, click.Abort, click.ClickException):
             raise
+        except (KeyboardInterrupt, _Terminated) as error:
+            number = signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT
+            click.echo(f"Stopped by {number.name}; what was written is whole", err=True)
+            sys.exit(KILLED + number)
         except Exception as error:  # the one place where every fault becomes a message
             if debug:
                 traceback.print_exc()
-            click.echo(_message(error), err=True)
-            sys.exit(error.exit_code if isinstance(error, AslkitError) else INTERNAL_ERROR)
+            text, code = message_and_code(error)
+            if not isinstance(error, AslkitError):
+                text = f"{text}; run again with --debug for the traceback"
+            kind = "Error" if isinstance(error, AslkitError) else "Internal error"
+            click.echo(f"{kind}: {text}", err=True)
+            sys.exit(code)
 
     return run
 
 
-def _message(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    if isinstance(error, AslkitError):
-        return f"Error: {text}"
-    return (
-        f"Internal error: {type(error).__name__}: {text}; run again with --debug for the traceback"
-    )
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Turn SIGTERM into an exception, so that nothing is left behind."""
+
+    def stop(*_: object) -> None:
+        raise _Terminated
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 class _EchoHandler(logging.Handler):
-    """Log records as plain lines on whatever stderr is at the time."""
+    """Log records as plain lines in the log of the thread, or on whatever stderr is."""
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = f"{record.levelname.title()}: " if record.levelno >= logging.WARNING else ""
-        click.echo(prefix + record.getMessage(), err=True)
+        click.echo(prefix + record.getMessage(), file=_LOG.get() or sys.stderr)
 
 
-def _set_up_logging(quiet: bool, verbose: bool) -> None:
+def set_up_logging(quiet: bool = False, verbose: bool = False) -> None:
+    """Show errors, or also results and warnings, or also details."""
     logger = logging.getLogger("aslkit")
     logger.handlers = [_EchoHandler()]
     logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)

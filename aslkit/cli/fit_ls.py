@@ -1,20 +1,17 @@
 """asl_fit_ls: CBF and ATT maps of one scan by voxel-wise least squares."""
 
-import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from aslkit.cli.common import aslkit_command, progress, say
+from aslkit.cli.data_set import run
+from aslkit.cli.data_set_options import DataSetArguments, data_set_options
 from aslkit.cli.preparation import prepare
-from aslkit.cli.results import print_summary, write_results
-from aslkit.cli.scan_options import (
-    NumberList,
-    ScanArguments,
-    read_runs,
-    scan_options,
-)
+from aslkit.cli.results import Clock, Estimate
+from aslkit.cli.scan_options import NumberList, ScanArguments, read_runs, scan_options
 from aslkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,7 +27,8 @@ EXAMPLES = """Examples:
   asl_fit_ls -i sub-01_asl.nii.gz --dry-run
   asl_fit_ls -i sub-01_acq-pcasl_asl.nii.gz -i sub-01_acq-vsasl_asl.nii.gz -o cbf.nii.gz
   asl_fit_ls -i asl.nii.gz --order tc --labeling pcasl --label-duration 1.8 \\
-             --plds 0.5,1,1.5,2 --m0 m0.nii.gz -o out/cbf.nii.gz"""
+             --plds 0.5,1,1.5,2 --m0 m0.nii.gz -o out/cbf.nii.gz
+  asl_fit_ls --bids study --derivatives study/derivatives/aslkit --n-jobs 4"""
 
 
 @aslkit_command(epilog=EXAMPLES)
@@ -55,8 +53,10 @@ EXAMPLES = """Examples:
     is_flag=True,
     help="Fit tissue T1 too, 0.8-2 s; needs --kinetic tissue and four timings or more.",
 )
+@data_set_options
 def main(
     scan: ScanArguments,
+    data_set: DataSetArguments,
     sigma_mm: float | None,
     att: str | None,
     cbf_bounds: tuple[float, float] | None,
@@ -66,40 +66,69 @@ def main(
     """CBF and arrival time of an ASL scan by exact voxel-wise least squares.
 
     Writes CBF [ml/100 g/min], ATT [s], their standard errors, flags, and a table of quality
-    figures, each with a JSON sidecar.
+    figures, each with a JSON sidecar; with --bids, of all scans of a data set.
     """
-    started = time.perf_counter()
     if scan.macrovascular == "on" and (att or cbf_bounds):
         raise click.UsageError("--macrovascular on excludes --att and --cbf-bounds")
     if att_bounds[1] > LONGEST_ATT_S:
         raise click.UsageError(f"--att-bounds are seconds, at most {LONGEST_ATT_S:g}")
     if fit_t1t:
         _check_options_of_free_t1(scan, att, cbf_bounds)
-    runs = read_runs(scan)
-    if fit_t1t:
-        _check_timings_of_free_t1(runs)
-    if scan.dry_run:
-        return
-    from aslkit.fitting import FitSettings, fit_least_squares
-    from aslkit.intervals import profile_intervals
-    from aslkit.quality import quality_figures
+    run(scan, data_set, LeastSquares(sigma_mm or 0.0, att, cbf_bounds, att_bounds, fit_t1t))
 
-    prepared = prepare(scan, runs, sigma_mm or 0.0)
-    series = prepared.series
-    try:
-        known = _att(att, series, runs)
-        settings = FitSettings(att_bounds, cbf_bounds, scan.macrovascular, known, fit_t1t)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
-    has_arterial = settings.has_arterial(series.acquisition)
-    say(f"arterial compartment: {'on' if has_arterial else 'off'} ({scan.macrovascular})")
-    maps = fit_least_squares(series, settings, progress)
-    figures = quality_figures(series, maps, settings, prepared.tissue)
-    estimator = _describe(settings, series, sigma_mm, att)
-    has_profile = known is None and cbf_bounds is None and not fit_t1t and scan.diagnostics
-    intervals = profile_intervals(series, maps, settings) if has_profile else None
-    files = write_results(scan, prepared, maps, settings, estimator, figures, intervals)
-    print_summary(series, maps, figures, files, time.perf_counter() - started)
+
+@dataclass(frozen=True)
+class LeastSquares:
+    """Voxel-wise least squares, as the options say."""
+
+    sigma_mm: float
+    att: str | None
+    cbf_bounds: tuple[float, float] | None
+    att_bounds: tuple[float, float]
+    is_t1_free: bool
+
+    def desc(self) -> str:
+        """Name of the estimator in file names."""
+        return "ls"
+
+    def parameters(self) -> dict[str, object]:
+        """All that the maps depend on, the scan and its options aside."""
+        return asdict(self)
+
+    def read(self, scan: ScanArguments) -> "list[AslRun]":
+        """The runs, which this estimator can fit."""
+        runs = read_runs(scan)
+        if self.is_t1_free:
+            _check_timings_of_free_t1(runs)
+        return runs
+
+    def estimate(self, scan: ScanArguments, runs: "list[AslRun]", clock: Clock) -> Estimate:
+        """The maps of a scan."""
+        from aslkit.fitting import FitSettings, fit_least_squares
+        from aslkit.intervals import profile_intervals
+        from aslkit.quality import quality_figures
+
+        with clock.timing("preparation"):
+            prepared = prepare(scan, runs, self.sigma_mm)
+        series = prepared.series
+        try:
+            known = _att(self.att, series, runs)
+            settings = FitSettings(
+                self.att_bounds, self.cbf_bounds, scan.macrovascular, known, self.is_t1_free
+            )
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+        has_arterial = settings.has_arterial(series.acquisition)
+        say(f"arterial compartment: {'on' if has_arterial else 'off'} ({scan.macrovascular})")
+        with clock.timing("fit"):
+            maps = fit_least_squares(series, settings, progress)
+        with clock.timing("quality"):
+            figures = quality_figures(series, maps, settings, prepared.tissue)
+            is_profiled = known is None and self.cbf_bounds is None and not self.is_t1_free
+            has_profile = is_profiled and scan.diagnostics
+            intervals = profile_intervals(series, maps, settings) if has_profile else {}
+        fields = _describe(settings, series, self.sigma_mm, self.att)
+        return Estimate(prepared, maps, settings, fields, figures, intervals)
 
 
 def _check_options_of_free_t1(
@@ -157,7 +186,7 @@ def _att(
 
 
 def _describe(
-    settings: "FitSettings", series: "AslSeries", sigma_mm: float | None, att: str | None
+    settings: "FitSettings", series: "AslSeries", sigma_mm: float, att: str | None
 ) -> dict[str, object]:
     from aslkit.acquisition import SINGLE_DELAY_ATT_S
     from aslkit.relaxation import T1_BOUNDS_S
@@ -170,7 +199,7 @@ def _describe(
         "FixedATT": (att or SINGLE_DELAY_ATT_S) if is_fixed else None,
         "ATTBounds": list(settings.att_bounds_s),
         "CBFBounds": settings.cbf_bounds and list(settings.cbf_bounds),
-        "SmoothingSigma": sigma_mm or 0.0,
+        "SmoothingSigma": sigma_mm,
         **(free_t1 if settings.is_t1_free else {}),
     }
 

@@ -1,21 +1,25 @@
 """asl_predict: CBF and ATT maps of one scan by a trained network on top of least squares."""
 
-import time
-from dataclasses import replace
+import functools
+import re
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from aslkit.cli.common import aslkit_command, listing_option, progress, say
+from aslkit.cli.common import aslkit_command, listing_option, progress, say, warn
+from aslkit.cli.data_set import run
+from aslkit.cli.data_set_options import DataSetArguments, data_set_options
 from aslkit.cli.pass_options import PassArguments, pass_options
 from aslkit.cli.preparation import prepare
-from aslkit.cli.results import print_summary, write_results
+from aslkit.cli.results import Clock, Estimate
 from aslkit.cli.scan_options import ScanArguments, read_runs, scan_options
 from aslkit.errors import InputError
 
 if TYPE_CHECKING:
     from aslkit.images import AslSeries, FloatImage, ParameterMaps
+    from aslkit.runs import AslRun
     from aslkit.weights import Model
 
 EXAMPLES = """Examples:
@@ -23,6 +27,7 @@ EXAMPLES = """Examples:
   asl_predict -i sub-01_acq-pcasl_asl.nii.gz -i sub-01_acq-vsasl_asl.nii.gz -o cbf.nii.gz
   asl_predict -i sub-01_asl.nii.gz -o cbf.nii.gz --model my_training/model --device cuda
   asl_predict -i sub-01_asl.nii.gz -o cbf.nii.gz --tta --ood
+  asl_predict --bids study --derivatives study/derivatives/aslkit --n-jobs 4 --skip-existing
   asl_predict --list-models"""
 
 
@@ -51,85 +56,101 @@ def _models() -> dict[str, str | Path]:
     help="Also write ood.nii.gz, the structure that the maps leave in the data (motion, ghosts, "
     "spikes, wrong delays), and a score of the scan.",
 )
-def main(scan: ScanArguments, model_name: str | None, passing: PassArguments, ood: bool) -> None:
+@data_set_options
+def main(
+    scan: ScanArguments,
+    data_set: DataSetArguments,
+    model_name: str | None,
+    passing: PassArguments,
+    ood: bool,
+) -> None:
     """CBF and arrival time of an ASL scan by a network that corrects least squares.
 
     Writes CBF [ml/100 g/min], ATT [s], their standard deviations, flags, and a table of quality
-    figures, each with a JSON sidecar. Where the network runs several times (--tta, --mc-dropout,
-    a model of several members), the parts of the standard deviations are written too.
+    figures, each with a JSON sidecar; with --bids, of all scans of a data set. Where the network
+    runs several times (--tta, --mc-dropout, a model of several members), the parts of the
+    standard deviations are written too.
     """
-    clock = _Clock()
-    runs = read_runs(scan)
-    if scan.dry_run:
-        return
-    clock.lap("reading")
+    run(scan, data_set, Network(model_name, passing, ood))
+
+
+@functools.cache
+def _loaded(name: str | None) -> "Model":
+    """A model, read once by each process."""
     from aslkit.weights import DEFAULT_MODEL, load_model
 
-    model = load_model(model_name or DEFAULT_MODEL)
-    from aslkit.cards import outside_of_training
-    from aslkit.fitting import FitSettings
-    from aslkit.inference import noise_level, predict, select_device
-    from aslkit.quality import quality_figures
-
-    passes = passing.passes(model)
-    device = select_device(passing.device)
-    clock.lap("model")
-    prepared = prepare(scan, runs)
-    series = prepared.series
-    _refuse_single_delay(scan, series)
-    macrovascular = scan.macrovascular if model.corrects_least_squares else "off"
-    settings = FitSettings(macrovascular=macrovascular)
-    has_arterial = settings.has_arterial(series.acquisition)
-    say(f"arterial compartment: {'on' if has_arterial else 'off'} ({macrovascular})")
-    say(f"model: {model.name}, {passing.describe(model)}, on {device}")
-    measured = replace(series, noise_sd=noise_level(series, settings))
-    warnings = outside_of_training(model.card, measured)
-    for warning in warnings:
-        click.echo(f"Warning: {warning}", err=True)
-    clock.lap("preparation")
-    maps = predict(measured, model, settings, str(device), passes, progress)
-    clock.lap("prediction")
-    images = _parts(maps)
-    estimator = {
-        "Estimator": f"{model.kind} network",
-        "Model": model.name,
-        "ModelSha256": model.sha256,
-        "Passes": passing.describe(model),
-        "Device": str(device),
-        "ArterialCompartment": has_arterial,
-        "ATTBounds": list(settings.att_bounds_s),
-        "Warnings": warnings,
-    }
-    if ood:
-        images["ood"], estimator["OODScore"] = _ood(measured, maps)
-    figures = quality_figures(series, maps, settings, prepared.tissue)
-    files = write_results(scan, prepared, maps, settings, estimator, figures, images)
-    clock.lap("writing")
-    print_summary(series, maps, figures, files, clock.total())
-    say(f"of this: {clock}")
-    say(_citation(model))
+    return load_model(name or DEFAULT_MODEL)
 
 
-class _Clock:
-    """Wall time of the steps of a run."""
+@dataclass(frozen=True)
+class Network:
+    """A trained network on top of least squares, as the options say."""
 
-    def __init__(self) -> None:
-        self._times = [time.perf_counter()]
-        self._names: list[str] = []
+    model_name: str | None
+    passing: PassArguments
+    ood: bool
 
-    def lap(self, name: str) -> None:
-        """The end of a step."""
-        self._names.append(name)
-        self._times.append(time.perf_counter())
+    def desc(self) -> str:
+        """Name of the estimator in file names."""
+        return re.sub("[^A-Za-z0-9]", "", _loaded(self.model_name).name)
 
-    def total(self) -> float:
-        """Seconds until the last step ended."""
-        return self._times[-1] - self._times[0]
+    def parameters(self) -> dict[str, object]:
+        """All that the maps depend on, the scan and its options aside; checks the device."""
+        from aslkit.inference import select_device
 
-    def __str__(self) -> str:
-        starts, ends = self._times[:-1], self._times[1:]
-        laps = zip(self._names, starts, ends, strict=True)
-        return ", ".join(f"{name} {end - start:.1f} s" for name, start, end in laps)
+        model = _loaded(self.model_name)
+        self.passing.passes(model)
+        device = str(select_device(self.passing.device))
+        passing = {**asdict(self.passing), "device": device}
+        return {"model": model.name, "sha256": model.sha256, "passing": passing, "ood": self.ood}
+
+    def read(self, scan: ScanArguments) -> "list[AslRun]":
+        """The runs of a scan."""
+        return read_runs(scan)
+
+    def estimate(self, scan: ScanArguments, runs: "list[AslRun]", clock: Clock) -> Estimate:
+        """The maps of a scan."""
+        with clock.timing("model"):
+            model = _loaded(self.model_name)
+            from aslkit.cards import outside_of_training
+            from aslkit.fitting import FitSettings
+            from aslkit.inference import noise_level, predict, select_device
+            from aslkit.quality import quality_figures
+
+            passes = self.passing.passes(model)
+            device = select_device(self.passing.device)
+        with clock.timing("preparation"):
+            prepared = prepare(scan, runs)
+            series = prepared.series
+            _refuse_single_delay(scan, series)
+            macrovascular = scan.macrovascular if model.corrects_least_squares else "off"
+            settings = FitSettings(macrovascular=macrovascular)
+            measured = replace(series, noise_sd=noise_level(series, settings))
+        has_arterial = settings.has_arterial(series.acquisition)
+        say(f"arterial compartment: {'on' if has_arterial else 'off'} ({macrovascular})")
+        say(f"model: {model.name}, {self.passing.describe(model)}, on {device}")
+        say(_citation(model))
+        warnings = outside_of_training(model.card, measured)
+        for warning in warnings:
+            warn(warning)
+        with clock.timing("prediction"):
+            maps = predict(measured, model, settings, str(device), passes, progress)
+        images = _parts(maps)
+        fields: dict[str, object] = {
+            "Estimator": f"{model.kind} network",
+            "Model": model.name,
+            "ModelSha256": model.sha256,
+            "Passes": self.passing.describe(model),
+            "Device": str(device),
+            "ArterialCompartment": has_arterial,
+            "ATTBounds": list(settings.att_bounds_s),
+            "Warnings": warnings,
+        }
+        with clock.timing("quality"):
+            if self.ood:
+                images["ood"], fields["OODScore"] = _ood(measured, maps)
+            figures = quality_figures(series, maps, settings, prepared.tissue)
+        return Estimate(prepared, maps, settings, fields, figures, images)
 
 
 def _parts(maps: "ParameterMaps") -> "dict[str, FloatImage]":

@@ -1,17 +1,22 @@
 """Estimated maps -> files on disk and the summary that a user reads."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from aslkit.cli.common import say
 from aslkit.cli.preparation import Prepared
 from aslkit.cli.scan_options import ScanArguments
 
 if TYPE_CHECKING:
+    from aslkit.destinations import Destination
     from aslkit.fitting import FitSettings
-    from aslkit.images import AslSeries, FloatImage, ParameterMaps
+    from aslkit.images import FloatImage, ParameterMaps
     from aslkit.quality import Figures
+    from aslkit.runs import AslRun
 
 Shown = tuple[tuple[str, str], ...]  # label and name of each figure
 IN_GM: tuple[str, Shown] = (
@@ -38,26 +43,82 @@ OF_FIT: Shown = (
 )
 
 
-def write_results(
-    scan: ScanArguments,
-    prepared: Prepared,
-    maps: "ParameterMaps",
-    settings: "FitSettings",
-    estimator: Mapping[str, object],
-    figures: "Figures",
-    more_images: "Mapping[str, FloatImage] | None" = None,
-) -> list[Path]:
-    """Write the maps with everything used in their sidecars; `estimator` says how they were made.
+class Clock:
+    """Wall time of the steps of a run."""
 
-    `more_images` go beside the diagnostic maps, or replace those of their kind.
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def timing(self, name: str) -> Iterator[None]:
+        """Add the time of a step."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def __str__(self) -> str:
+        steps = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.seconds.items())
+        return f"{sum(self.seconds.values()):.1f} s ({steps})"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Maps of a scan, and what their sidecars say of the way to them.
+
+    Attributes
+    ----------
+    prepared : Prepared
+    maps : ParameterMaps
+    settings : FitSettings
+        Of the least squares behind the maps.
+    fields : mapping
+        Sidecar fields of the estimator.
+    figures : Figures
+        Quality figures.
+    images : mapping
+        More maps by kind; they replace diagnostic maps of their kind.
+    """
+
+    prepared: Prepared
+    maps: "ParameterMaps"
+    settings: "FitSettings"
+    fields: Mapping[str, object]
+    figures: "Figures"
+    images: "Mapping[str, FloatImage]"
+
+
+class Estimator(Protocol):
+    """What asl_fit_ls and asl_predict do differently."""
+
+    def desc(self) -> str:
+        """Name of the estimator in file names."""
+        ...
+
+    def parameters(self) -> dict[str, object]:
+        """All that the maps depend on, the scan and its options aside."""
+        ...
+
+    def read(self, scan: ScanArguments) -> "list[AslRun]":
+        """The runs of a scan, which this estimator can take."""
+        ...
+
+    def estimate(self, scan: ScanArguments, runs: "list[AslRun]", clock: Clock) -> Estimate:
+        """The maps of a scan."""
+        ...
+
+
+def write_results(
+    scan: ScanArguments, estimate: Estimate, destination: "Destination"
+) -> list[Path]:
+    """Write the maps with everything used in their sidecars.
+
     Returns the files written, sidecars aside.
     """
     from aslkit.derivatives import describe, write_maps
     from aslkit.diagnostics import diagnostic_maps, missing_diagnostics
     from aslkit.fitting import fitted_signal
 
-    if scan.out is None:
-        raise ValueError("no output file was given")
+    prepared, maps, settings = estimate.prepared, estimate.maps, estimate.settings
     runs, series = prepared.runs, prepared.series
     images: dict[str, FloatImage] = {}
     notes: list[str] = []
@@ -66,27 +127,26 @@ def write_results(
     if scan.diagnostics:
         images |= diagnostic_maps(series, maps, settings)
         notes = list(missing_diagnostics(series, settings))
-    images |= more_images or {}
+    images |= estimate.images
     for note in notes:
         say(f"note: {note}")
-    sidecar = {**describe(runs, series, notes), **prepared.fields, **estimator}
+    sidecar = {**describe(runs, series, notes), **prepared.fields, **estimate.fields}
+    sources = dict.fromkeys(destination.source(p) for run in runs for p in run.sources)
+    sidecar["Sources"] = list(sources)
     sidecar["DegreesOfFreedom"] = settings.n_free(series.acquisition)
     sidecar["TissueMaps"] = [str(path) for path in (scan.gm, scan.wm) if path is not None]
-    return write_maps(maps, scan.out, runs[0].header, sidecar, figures, images, prepared.files)
+    sidecar |= destination.fields
+    header, figures, files = runs[0].header, estimate.figures, prepared.files
+    return write_maps(maps, destination, header, sidecar, figures, images, files)
 
 
-def print_summary(
-    series: "AslSeries",
-    maps: "ParameterMaps",
-    figures: "Figures",
-    files: list[Path],
-    seconds: float,
-) -> None:
+def print_summary(estimate: Estimate, files: list[Path], clock: Clock) -> None:
     """Mean and median of the maps in the mask, flagged voxels, quality, time, and files."""
     import numpy as np
 
     from aslkit.images import Flag
 
+    series, maps = estimate.prepared.series, estimate.maps
     flags = maps.flags[series.mask]
     shares = {flag.name: float(np.mean(flags == flag)) for flag in Flag if flag != Flag.OK}
     flagged = ", ".join(
@@ -106,9 +166,9 @@ def print_summary(
         say(f"{label:20s} {_statistics(image[where], digits)}")
     say(f"\nvoxels in the mask: {series.mask.sum()}, flagged {100 * sum(shares.values()):.1f} %")
     say(f"  {flagged}")
-    for line in _quality(figures):
+    for line in _quality(estimate.figures):
         say(line)
-    say(f"time: {seconds:.1f} s")
+    say(f"time: {clock}")
     say("written: " + ", ".join(str(path) for path in files))
 
 

@@ -121,17 +121,21 @@ def scan_options(function: Callable[..., Result]) -> Callable[..., Result]:
     return decorated
 
 
-def read_runs(scan: ScanArguments) -> "list[AslRun]":
-    """Read every input and print what was understood of it."""
-    from aslkit.bids import read_run, timing_table
-    from aslkit.derivatives import check_output
-
+def check_scan(scan: ScanArguments) -> None:
+    """Refuse options that do not say which scan to read, and where to write."""
     if not scan.inputs:
         raise click.UsageError("give the ASL image: -i FILE")
     if scan.out is None and not scan.dry_run:
         raise click.UsageError("give the CBF map to write: -o FILE")
     if (scan.gm is None) != (scan.wm is None):
         raise click.UsageError("give both tissue maps: --gm FILE --wm FILE")
+
+
+def read_runs(scan: ScanArguments) -> "list[AslRun]":
+    """Read every input and print what was understood of it."""
+    from aslkit.bids import read_run, timing_table
+    from aslkit.destinations import check_output
+
     if scan.out is not None:
         check_output(scan.out)
     overrides = scan.overrides()

@@ -1,0 +1,294 @@
+"""One scan, or all scans of a BIDS data set -> maps on disk, and what became of every scan."""
+
+import logging
+import time
+import traceback
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aslkit.cli.common import (
+    INTERNAL_ERROR,
+    logging_into,
+    message_and_code,
+    say,
+    set_up_logging,
+)
+from aslkit.cli.data_set_options import DataSetArguments
+from aslkit.cli.results import Clock, Estimate, Estimator, print_summary, write_results
+from aslkit.cli.scan_options import ScanArguments, check_scan
+from aslkit.errors import InputError, SubjectsFailedError
+
+if TYPE_CHECKING:
+    from aslkit.destinations import Destination
+    from aslkit.runs import AslRun
+
+SECONDS_PER_MINUTE = 60
+
+
+def run(scan: ScanArguments, data_set: DataSetArguments, estimator: Estimator) -> None:
+    """Write the maps of a scan, or of all scans of a data set."""
+    data_set.check(scan)
+    if data_set.bids is not None:
+        _run_data_set(scan, data_set, data_set.bids, estimator)
+        return
+    check_scan(scan)
+    clock = Clock()
+    with clock.timing("reading"):
+        runs = estimator.read(scan)
+    if scan.dry_run or scan.out is None:
+        return
+    from aslkit.destinations import Destination
+
+    estimate = estimator.estimate(scan, runs, clock)
+    with clock.timing("writing"):
+        files = write_results(scan, estimate, Destination(scan.out))
+    print_summary(estimate, files, clock)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A scan of a data set: its name, its runs, and where its maps and its log go."""
+
+    name: str
+    scan: ScanArguments
+    destination: "Destination"
+    log: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a scan: done, skipped or failed; why it failed."""
+
+    name: str
+    state: str
+    seconds: float = 0.0
+    message: str = ""
+    exit_code: int = 0
+
+
+@dataclass
+class Job:
+    """A scan on its way."""
+
+    task: Task
+    clock: Clock = field(default_factory=Clock)
+    destination: "Destination | None" = None
+    runs: "list[AslRun]" = field(default_factory=list)
+    estimate: Estimate | None = None
+    outcome: Outcome | None = None
+
+
+@dataclass(frozen=True)
+class ScanStages:
+    """Reading, estimating and writing of the scans of a data set, see `aslkit.workers`."""
+
+    estimator: Estimator
+    parameters: Mapping[str, object]
+    skips_current: bool
+    is_verbose: bool
+
+    def read(self, task: Task) -> Job:
+        """The runs of a scan, unless its maps are current."""
+        set_up_logging(verbose=self.is_verbose)
+        job = Job(task)
+        try:
+            self._find_current(job)
+            if job.outcome is None:
+                opened = task.log.open("w", encoding="utf-8")
+                with opened as log, logging_into(log), job.clock.timing("reading"):
+                    job.runs = self.estimator.read(task.scan)
+        except Exception as error:  # a scan that fails must not end the others
+            self._fail(job, error)
+        return job
+
+    def compute(self, job: Job) -> Job:
+        """The maps of a scan."""
+        if job.outcome is None:
+            try:
+                with job.task.log.open("a", encoding="utf-8") as log, logging_into(log):
+                    scan, runs, job.runs = job.task.scan, job.runs, []
+                    job.estimate = self.estimator.estimate(scan, runs, job.clock)
+            except Exception as error:  # likewise
+                self._fail(job, error)
+        return job
+
+    def write(self, job: Job) -> Outcome:
+        """What became of the scan, after writing its maps."""
+        if job.estimate is not None and job.destination is not None:
+            try:
+                with job.task.log.open("a", encoding="utf-8") as log, logging_into(log):
+                    with job.clock.timing("writing"):
+                        files = write_results(job.task.scan, job.estimate, job.destination)
+                    print_summary(job.estimate, files, job.clock)
+            except Exception as error:  # likewise
+                self._fail(job, error)
+        return job.outcome or Outcome(job.task.name, "done", sum(job.clock.seconds.values()))
+
+    def lose(self, task: Task, reason: str) -> Outcome:
+        """What became of a scan whose process died."""
+        return Outcome(task.name, "failed", 0.0, reason, INTERNAL_ERROR)
+
+    def _find_current(self, job: Job) -> None:
+        from aslkit.derivative_sets import is_current
+        from aslkit.fingerprints import fingerprint
+
+        found = fingerprint(job.task.scan.inputs, self.parameters)
+        job.destination = replace(job.task.destination, fields={"Fingerprint": found})
+        if self.skips_current and is_current(job.destination, found):
+            job.outcome = Outcome(job.task.name, "skipped")
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        text, code = message_and_code(error)
+        job.outcome = Outcome(job.task.name, "failed", 0.0, text, code)
+        try:
+            with job.task.log.open("a", encoding="utf-8") as log:
+                log.write(f"FAILED: {text}\n")
+                if code == INTERNAL_ERROR:
+                    log.write("".join(traceback.format_exception(error)))
+        except OSError:
+            pass  # the log may be what could not be written; the message goes to failed.tsv
+
+
+def _run_data_set(
+    scan: ScanArguments, data_set: DataSetArguments, bids: Path, estimator: Estimator
+) -> None:
+    from aslkit.derivative_sets import open_derivative, record_outcome
+    from aslkit.derivatives import version
+    from aslkit.workers import work_through
+
+    if scan.dry_run:
+        _show(_tasks(scan, data_set, bids, ""), estimator)
+        return
+    desc, parameters = estimator.desc(), _parameters(scan, estimator)
+    tasks = _tasks(scan, data_set, bids, desc)
+    if not data_set.skip_existing and not data_set.overwrite:
+        _refuse_existing(tasks)
+    folder = tasks[0].log.parents[1] if tasks else Path()
+    if tasks:
+        open_derivative(folder, bids.absolute(), version())
+    is_verbose = logging.getLogger("aslkit").isEnabledFor(logging.DEBUG)
+    stages = ScanStages(estimator, parameters, data_set.skip_existing, is_verbose)
+    report = _Report(len(tasks))
+    with closing(work_through(tasks, stages, data_set.n_jobs or 1)) as outcomes:
+        for outcome in outcomes:
+            key = f"{outcome.name}_desc-{desc}"
+            record_outcome(folder, key, outcome.exit_code, outcome.message)
+            report.add(outcome)
+    report.finish(folder)
+
+
+def _tasks(scan: ScanArguments, data_set: DataSetArguments, bids: Path, desc: str) -> list[Task]:
+    """The scans of the part that is asked for."""
+    from aslkit.bids_layout import find_acquisitions, scan_name
+    from aslkit.derivative_sets import LOGS
+    from aslkit.destinations import Destination
+
+    bids, folder = bids.absolute(), (data_set.derivatives or Path()).absolute()
+    tasks: dict[Path, Task] = {}
+    for runs in find_acquisitions(bids, data_set.participants, data_set.sessions):
+        name = scan_name(runs)
+        cbf = folder / runs[0].parent.relative_to(bids) / f"{name}_desc-{desc}_cbf.nii.gz"
+        if cbf in tasks:
+            raise InputError(
+                runs[0],
+                "",
+                found=f"the name of {tasks[cbf].scan.inputs[0].name}",
+                expected="a name of its own",
+                fix="remove one of the two",
+            )
+        own = replace(scan, inputs=runs, out=None if scan.dry_run else cbf)
+        log = folder / LOGS / f"{name}_desc-{desc}.log"
+        tasks[cbf] = Task(name, own, Destination(cbf, desc, bids), log)
+    k, n = data_set.part or (1, 1)
+    return list(tasks.values())[k - 1 :: n]
+
+
+def _parameters(scan: ScanArguments, estimator: Estimator) -> dict[str, object]:
+    """Everything but the files that the maps depend on."""
+    from aslkit.derivatives import version
+
+    shared = asdict(replace(scan, inputs=(), out=None))
+    return {"version": version(), "scan": shared, "estimator": estimator.parameters()}
+
+
+def _refuse_existing(tasks: Sequence[Task]) -> None:
+    existing = [task.destination.cbf for task in tasks if task.destination.cbf.exists()]
+    if existing:
+        raise InputError(
+            existing[0],
+            "",
+            found=f"maps of {len(existing)} of {len(tasks)} scans",
+            expected="none",
+            fix="give --skip-existing or --overwrite",
+        )
+
+
+def _show(tasks: Sequence[Task], estimator: Estimator) -> None:
+    """Print what is understood of every scan."""
+    n_failed = 0
+    for task in tasks:
+        try:
+            estimator.read(task.scan)
+        except Exception as error:  # the others are still worth a look
+            text, code = message_and_code(error)
+            if code == INTERNAL_ERROR:
+                raise
+            n_failed += 1
+            logging.getLogger("aslkit").error(text)
+    say(f"{len(tasks)} scans, {n_failed} of them with errors")
+    if n_failed:
+        raise SubjectsFailedError(f"{n_failed} of {len(tasks)} scans cannot be read")
+
+
+class _Report:
+    """A line per scan, with the time that is left, and one at the end."""
+
+    def __init__(self, n_scans: int) -> None:
+        self._n_scans = n_scans
+        self._counts: Counter[str] = Counter()
+        self._start = time.perf_counter()
+
+    def add(self, outcome: Outcome) -> None:
+        """Print what became of a scan."""
+        self._counts[outcome.state] += 1
+        n = self._counts.total()
+        n_made = n - self._counts["skipped"]
+        place = f"[{n}/{self._n_scans}] {outcome.name}"
+        if outcome.state == "failed":
+            logging.getLogger("aslkit").error(f"{place}: {outcome.message}")
+            return
+        left = ""
+        if n_made and n < self._n_scans:
+            seconds = (time.perf_counter() - self._start) / n_made * (self._n_scans - n)
+            left = f", {_duration(seconds)} left"
+        spent = f" in {outcome.seconds:.1f} s" if outcome.seconds else ""
+        say(f"{place}: {outcome.state}{spent}{left}")
+
+    def finish(self, folder: Path) -> None:
+        """Print the numbers of all, and fail where a scan failed."""
+        from aslkit.derivative_sets import FAILED, LOGS
+
+        counts, seconds = self._counts, time.perf_counter() - self._start
+        n_made = counts["done"] + counts["failed"]
+        each = f", {seconds / n_made:.2f} s each" if n_made else ""
+        summary = (
+            f"{self._n_scans} scans: {counts['done']} done, {counts['skipped']} skipped, "
+            f"{counts['failed']} failed; {_duration(seconds)}{each}"
+        )
+        say(summary)
+        if counts["failed"]:
+            raise SubjectsFailedError(
+                f"{counts['failed']} of {self._n_scans} scans failed: see {folder / FAILED} and "
+                f"{folder / LOGS}. The others are done."
+            )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < SECONDS_PER_MINUTE:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / SECONDS_PER_MINUTE)
+    return f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"

@@ -1,0 +1,135 @@
+"""The options of asl_fit_ls and asl_predict for whole data sets."""
+
+import functools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+from aslkit.cli.common import LABELS
+from aslkit.cli.scan_options import ScanArguments
+
+Result = TypeVar("Result")
+
+
+class Part(click.ParamType):  # type: ignore[type-arg]
+    """K/N: the K-th of N parts."""
+
+    name = "K/N"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """K and N."""
+        found = re.fullmatch(r"(\d+)/(\d+)", str(value))
+        if not found or not 1 <= int(found[1]) <= int(found[2]):
+            self.fail(f"{value!r} is not like 2/8, with K from 1 to N", param, ctx)
+        return int(found[1]), int(found[2])
+
+
+@dataclass(frozen=True)
+class DataSetArguments:
+    """What the options say; `bids` is None for a single scan."""
+
+    bids: Path | None
+    derivatives: Path | None
+    participants: tuple[str, ...]
+    sessions: tuple[str, ...]
+    part: tuple[int, int] | None
+    n_jobs: int | None
+    skip_existing: bool
+    overwrite: bool
+
+    def check(self, scan: ScanArguments) -> None:
+        """Refuse options that exclude each other."""
+        given = [f.name for f in fields(self) if getattr(self, f.name)]
+        if self.bids is None:
+            if given:
+                raise click.UsageError(f"{_flag(given[0])} needs --bids DIR")
+            return
+        if self.derivatives is None and not scan.dry_run:
+            raise click.UsageError("give the folder to write: --derivatives DIR")
+        if self.skip_existing and self.overwrite:
+            raise click.UsageError("give either --skip-existing or --overwrite")
+        of_one_scan = {
+            "-i": scan.inputs,
+            "-o": scan.out,
+            "-m": scan.mask,
+            "--gm": scan.gm,
+            "--wm": scan.wm,
+            "--m0 FILE": scan.m0 if scan.m0 and not _is_number(scan.m0) else None,
+        }
+        for flag, value in of_one_scan.items():
+            if value:
+                raise click.UsageError(f"{flag} is for a single scan, and excludes --bids")
+
+
+def data_set_options(function: Callable[..., Result]) -> Callable[..., Result]:
+    """Decorator that adds the options and passes them on as one argument, `data_set`."""
+
+    @functools.wraps(function)
+    def run(**arguments: object) -> Result:
+        names = [f.name for f in fields(DataSetArguments)]
+        data_set = DataSetArguments(**{name: arguments.pop(name) for name in names})  # type: ignore[arg-type]
+        return function(data_set=data_set, **arguments)
+
+    decorated: Callable[..., Result] = run
+    for option in reversed(_OPTIONS):
+        decorated = option(decorated)
+    return decorated
+
+
+def _flag(name: str) -> str:
+    renamed = {"participants": "participant-label", "sessions": "session-label"}
+    return "--" + renamed.get(name, name).replace("_", "-")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+_OPTIONS = (
+    click.option(
+        "--bids",
+        type=click.Path(path_type=Path, exists=True, file_okay=False),
+        metavar="DIR",
+        help="BIDS data set, all of whose ASL scans are processed, instead of -i and -o.",
+    ),
+    click.option(
+        "--derivatives",
+        type=click.Path(path_type=Path, file_okay=False),
+        metavar="DIR",
+        help="Folder of the BIDS derivative to write, with logs and failed.tsv.",
+    ),
+    click.option(
+        "--participant-label",
+        "participants",
+        multiple=True,
+        metavar=LABELS,
+        help="These participants only, with or without sub-.",
+    ),
+    click.option(
+        "--session-label",
+        "sessions",
+        multiple=True,
+        metavar=LABELS,
+        help="These sessions only, with or without ses-.",
+    ),
+    click.option("--part", type=Part(), help="The K-th of N parts of the scans, for job arrays."),
+    click.option(
+        "--n-jobs", type=click.IntRange(1), metavar="N", help="Scans at a time, in processes [1]."
+    ),
+    click.option(
+        "--skip-existing",
+        is_flag=True,
+        help="Leave maps of the same inputs, parameters and version; make all others.",
+    ),
+    click.option("--overwrite", is_flag=True, help="Make all maps again."),
+)

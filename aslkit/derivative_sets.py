@@ -1,0 +1,133 @@
+"""A folder -> a BIDS derivative: its description, which results are current, and what failed."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from aslkit.atomic import appear_together, locked
+from aslkit.destinations import KINDS, Destination
+from aslkit.errors import InputError
+from aslkit.textfiles import read_json
+
+DESCRIPTION, IGNORED, FAILED, LOGS = (
+    "dataset_description.json",
+    ".bidsignore",
+    "failed.tsv",
+    "logs",
+)
+COLUMNS = ("scan", "exit_code", "message")
+BIDS_VERSION = "1.10.0"
+
+
+def open_derivative(folder: Path, raw: Path, version: str) -> None:
+    """Make a folder a BIDS derivative of a data set.
+
+    Raises
+    ------
+    InputError
+        When it is another data set, or cannot be written.
+    """
+    description = folder / DESCRIPTION
+    if description.exists():
+        _check_is_ours(description)
+    else:
+        _describe(folder, raw, version)
+    with _writing(folder):
+        (folder / LOGS).mkdir(exist_ok=True)
+
+
+def is_current(destination: Destination, fingerprint: str) -> bool:
+    """Whether the maps are there, whole, and of this fingerprint."""
+    cbf = destination.cbf
+    sidecar = cbf.with_name(cbf.name.removesuffix(".nii.gz") + ".json")
+    if not (sidecar.is_file() and cbf.is_file() and destination.path("att").is_file()):
+        return False
+    try:
+        return read_json(sidecar).get("Fingerprint") == fingerprint
+    except InputError:  # damaged: to be made again
+        return False
+
+
+def record_outcome(folder: Path, scan: str, exit_code: int, message: str) -> None:
+    """Bring failed.tsv up to date; the file is there only when a scan has failed.
+
+    Raises
+    ------
+    InputError
+        When it cannot be written.
+    """
+    path = folder / FAILED
+    with _writing(folder), locked(folder / LOGS):
+        rows = {}
+        if path.is_file():
+            with path.open(encoding="utf-8", newline="") as file:
+                rows = {row["scan"]: row for row in csv.DictReader(file, delimiter="\t")}
+        before = dict(rows)
+        rows.pop(scan, None)
+        if exit_code:
+            rows[scan] = {"scan": scan, "exit_code": str(exit_code), "message": message}
+        if rows == before:
+            return
+        if not rows:
+            path.unlink()
+            return
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, delimiter="\t", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows[name] for name in sorted(rows))
+        with appear_together(folder, FAILED) as temporary:
+            (temporary / FAILED).write_text(text.getvalue(), encoding="utf-8")
+
+
+def _describe(folder: Path, raw: Path, version: str) -> None:
+    """Write what the data set is, and what of it is beyond BIDS."""
+    source = read_json(raw / DESCRIPTION) if (raw / DESCRIPTION).is_file() else {}
+    doi = source.get("DatasetDOI")
+    link = os.path.relpath(raw, folder)
+    fields = {
+        "Name": "aslkit: CBF and arrival time",
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": "aslkit", "Version": version}],
+        "SourceDatasets": [{"DOI": doi} if isinstance(doi, str) else {"URL": link}],
+        "DatasetLinks": {"raw": link},
+    }
+    suffixes = dict.fromkeys(kind.partition("-")[0] for kind in (*KINDS, "quality", "outliers"))
+    ignored = [*(f"*_{suffix}.*" for suffix in (*suffixes, "motion")), FAILED, f"{LOGS}/"]
+    with _writing(folder), appear_together(folder, DESCRIPTION) as temporary:
+        (temporary / IGNORED).write_text("\n".join(ignored) + "\n", encoding="utf-8")
+        text = json.dumps(fields, indent=2, ensure_ascii=False)
+        (temporary / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+
+
+def _check_is_ours(description: Path) -> None:
+    fields = read_json(description)
+    generators = fields.get("GeneratedBy")
+    names = [g.get("Name") for g in generators] if isinstance(generators, list) else []
+    if fields.get("DatasetType") != "derivative" or "aslkit" not in names:
+        what = f"derivatives of {names[0]}" if names else "another data set"
+        raise InputError(
+            description,
+            "GeneratedBy",
+            found=what,
+            expected="a new folder, or derivatives of aslkit",
+            fix="give a --derivatives folder of its own, like derivatives/aslkit",
+        )
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            folder,
+            "",
+            found=f"a folder that cannot be written ({error.strerror})",
+            expected="a writable folder with room for the maps",
+            fix="make room, or give another --derivatives",
+        ) from error
