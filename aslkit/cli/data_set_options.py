@@ -100,7 +100,7 @@ _OPTIONS = (
         "--bids",
         type=click.Path(path_type=Path, exists=True, file_okay=False),
         metavar="DIR",
-        help="BIDS data set, all of whose ASL scans are processed, instead of -i and -o.",
+        help="BIDS data set: process all of its ASL scans, not one.",
     ),
     click.option(
         "--derivatives",
