@@ -19,7 +19,8 @@ LAYERS = """
     nifti
     sidecars
     bids_layout m0scans runs
-    physics noise metrics tiling resampling subjects
+    physics noise metrics tiling resampling subjects references
+    paired
     dispersion
     arrays cells scoring outliers motion preprocess calibration contexts delays efficiency tissue
     timing_table projection motion_report artefacts
@@ -33,6 +34,7 @@ LAYERS = """
     bids encoding fitting phantoms
     diagnostics intervals leftovers simulation
     quality
+    lights
     derivatives
     cards protocols scanner
     simulated_files scenes
@@ -41,17 +43,21 @@ LAYERS = """
     ensembles
     inference training
     benchmark conditions drawing
-    opponents
+    opponents repeats
     trials
     invariance
     agreement charts invivo pictures report validation
+    overlays scatters
     findings sections
-    phantom_sections robustness_sections
-    invivo_report phantom_report
+    invivo_tables methods_text phantom_sections robustness_sections
+    invivo_sections phantom_report
+    subject_report
+    invivo_report
     cli.common
     cli.pass_options cli.scan_options
     cli.preparation cli.sim_options
     cli.results
+    cli.validate_bids
     cli.fit_ls cli.predict cli.sim cli.train cli.validate
 """
 RANKS = {name: rank for rank, line in enumerate(LAYERS.split("\n")) for name in line.split()}

@@ -93,13 +93,14 @@ def _run_safely(function: Callable[..., None]) -> Callable[..., None]:
         except Exception as error:  # the one place where every fault becomes a message
             if debug:
                 traceback.print_exc()
-            click.echo(_message(error), err=True)
+            click.echo(message_of(error), err=True)
             sys.exit(error.exit_code if isinstance(error, AslkitError) else INTERNAL_ERROR)
 
     return run
 
 
-def _message(error: Exception) -> str:
+def message_of(error: Exception) -> str:
+    """An exception as one line."""
     text = " ".join(str(error).split())
     if isinstance(error, AslkitError):
         return f"Error: {text}"
