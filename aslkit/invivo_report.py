@@ -10,11 +10,12 @@ from aslkit.invivo import MEAN, REFERENCE
 from aslkit.invivo_sections import GLOSSARY, calibration_section, left_out_section
 from aslkit.invivo_tables import (
     ALL,
+    FROM_FEW,
     HEADLINE,
     Column,
     ScanTable,
     against,
-    from_few,
+    few_table,
     group_table,
     headline_of_scans,
     limits_table,
@@ -85,7 +86,9 @@ def invivo_report(
 def _repeat_sections(
     tables: Sequence[ScanTable], estimators: Sequence[str], styles: Mapping[str, Style]
 ) -> list[Section]:
-    few = group_table(tables, estimators, [*from_few(1), *from_few(2), *from_few("half")])
+    few = few_table(
+        [(words, group_table(tables, estimators, columns)) for words, columns in FROM_FEW]
+    )
     found = [
         left_out_section(tables, styles),
         Section("From few repeats, against LS on all", f"{FEW} {OVER}", table=few),
@@ -149,9 +152,9 @@ def _agreement_sections(
             label = f"{shown.heading} [{shown.unit}]"
             picture = subject_differences(means, names, styles, label)
             text = (
-                f"Mean {shown.heading} over the mask, a point per subject: difference from LS over "
-                "the mean of both. Solid: mean difference; dashed: limits of agreement, shaded "
-                f"their 95 % intervals. {_limits_in_words(means, q)}"
+                f"Mean {shown.heading} over the mask, a point per subject: difference from LS "
+                "over the mean of both. Solid: mean difference; dashed: limits of agreement, "
+                f"shaded their 95 % intervals. {_limits_in_words(means, q)}"
             )
             found.append(Section(f"Bland-Altman of subjects: {shown.heading}", text, picture))
     return found

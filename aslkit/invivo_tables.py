@@ -1,8 +1,8 @@
 """The tidy table of scans -> tables of a scan, and of subjects with intervals over them."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from aslkit.metrics import Values
 from aslkit.paired import Interval, mean_interval
 from aslkit.repeats import CONTRAST, LS_ON_ALL, PERFUSED
 from aslkit.report import Table
-from aslkit.scoring import AVERAGE, QUANTITIES, Record, lookup
+from aslkit.scoring import AVERAGE, QUANTITIES, Record
 from aslkit.sections import DIGITS, MISSING, number, percent
 
 HALF, ALL = "half", "all"  # repeats that a figure is made from; else their number
@@ -73,7 +73,7 @@ class ScanTable:
             "stratum": column.stratum,
         }
         own = [r for r in self.records if all(r[k] == v for k, v in where.items())]
-        return Interval(*(lookup(own) if not own else float(own[0][k]) for k in ENDS))
+        return Interval(*(float(own[0][k]) if own else math.nan for k in ENDS))
 
 
 ENDS = ("value", "low", "high")
@@ -102,16 +102,19 @@ def over_subjects(tables: Sequence[ScanTable], estimator: str, column: Column) -
     return np.array([np.mean(values) for values in found.values()])
 
 
-def headline_of_scans(
-    tables: Sequence[ScanTable], links: Mapping[str, str] = MappingProxyType({})
-) -> Table:
+def headline_of_scans(tables: Sequence[ScanTable], links: Mapping[str, str]) -> Table:
     """Per scan and estimator: prediction, repeatability, consistency, and plausibility."""
-    rows = [
-        [t.name, e, *(c.cell(Interval(t.find(e, c).value)) for c in HEADLINE)]
-        for t in tables
-        for e in [AVERAGE, *t.estimators]
-    ]
+    rows = [[t.name, *row] for t in tables for row in headline(t).rows]
     return Table(["scan", "method", *(c.heading for c in HEADLINE)], rows, n_text=2, links=links)
+
+
+def headline(table: ScanTable) -> Table:
+    """The same of one scan."""
+    rows = [
+        [e, *(c.cell(Interval(table.find(e, c).value)) for c in HEADLINE)]
+        for e in [AVERAGE, *table.estimators]
+    ]
+    return Table(["method", *(c.heading for c in HEADLINE)], rows)
 
 
 def scan_table(table: ScanTable, columns: Sequence[Column], caption: str = "") -> Table:
@@ -166,22 +169,13 @@ def against(name: str, repeats: int | str = ALL) -> list[Column]:
     ]
 
 
-def from_few(n: int | str) -> list[Column]:
-    """Bias and CCC of maps from n repeats with least squares on all of them."""
-    words = f"{n} repeat{'s' * (n != 1)}" if isinstance(n, int) else f"{n} of them"
-    return [
-        Column(
-            f"{words}: {shown.heading} bias",
-            f"difference from {LS_ON_ALL}",
-            q,
-            repeats=n,
-            digits=DIGITS[q] and 1,
-        )
-        if kind == "bias"
-        else Column(f"{shown.heading} CCC", f"CCC with {LS_ON_ALL}", q, repeats=n)
-        for q, shown in QUANTITIES.items()
-        for kind in ("bias", "CCC")
-    ]
+def few_table(parts: Sequence[tuple[str, Table]]) -> Table:
+    """Tables from different numbers of repeats as one, sorted by method."""
+    rows = [[row[0], words, *row[1:]] for words, part in parts for row in part.rows]
+    methods = [row[0] for row in parts[0][1].rows]
+    rows.sort(key=lambda row: methods.index(row[0]))
+    columns = parts[0][1].columns
+    return Table([columns[0], "repeats", *columns[1:]], rows, n_text=2)
 
 
 def repeatability() -> list[Column]:
@@ -195,12 +189,16 @@ def repeatability() -> list[Column]:
             ),
             Column("CoV", "within-scan CoV", q, is_share=True),
             Column("ICC(A,1)", "split-half ICC(A,1)", q),
-            Column("CCC", "split-half CCC", q),
             Column("Spearman", "split-half Spearman", q),
         )
     ]
 
 
+FROM_FEW: tuple[tuple[str, list[Column]], ...] = (
+    ("1", against(LS_ON_ALL, 1)),
+    ("2", against(LS_ON_ALL, 2)),
+    ("half", against(LS_ON_ALL, HALF)),
+)
 ALL_LIMITS = tuple(LIMITS.values())
 HEADLINE = (
     Column("left-out RMS 1", "left-out RMS", "delta_m", repeats=1, digits=3),

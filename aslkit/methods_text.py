@@ -9,6 +9,7 @@ from aslkit.repeats import Scan
 from aslkit.report import Table
 from aslkit.scoring import LS, LS_ARTERIAL
 
+WHITE_PAPER = "Alsop 2015"
 KINETICS = {
     "single": "single-compartment kinetic model (label decays with the T1 of blood)",
     "tissue": "kinetic model in which label decays with the T1 of tissue after arrival",
@@ -20,15 +21,14 @@ def quantification_table(scan: Scan) -> Table:
     acquisition, settings = scan.series.acquisition, scan.settings
     rows = [
         ["kinetic model", acquisition.kinetic, "--kinetic"],
-        ["T1 of arterial blood [s]", f"{acquisition.t1_blood_s:g}", _constant(scan, "t1_blood_s")],
+        ["T1 of arterial blood [s]", f"{acquisition.t1_blood_s:g}", WHITE_PAPER],
     ]
     if acquisition.kinetic == "tissue":
-        origin = _constant(scan, "t1_tissue_s")
-        rows.append(["T1 of tissue [s]", f"{acquisition.t1_tissue_s:g}", origin])
+        rows.append(["T1 of tissue [s]", f"{acquisition.t1_tissue_s:g}", "default"])
     partition = f"{acquisition.partition_ml_per_g:g}"
     low, high = settings.att_bounds_s
     rows += [
-        ["partition coefficient [ml/g]", partition, _constant(scan, "partition_ml_per_g")],
+        ["partition coefficient [ml/g]", partition, WHITE_PAPER],
         ["ATT searched [s]", f"{low:g} to {high:g}", "default"],
         ["arterial compartment", _compartment(scan), f"--macrovascular {settings.macrovascular}"],
         ["noise level", _noise(scan), ""],
@@ -83,10 +83,6 @@ def methods_text(scan: Scan) -> str:
         f"between {scan.settings.att_bounds_s[0]:g} and {scan.settings.att_bounds_s[1]:g} s."
         f"{arterial}{network} Standard deviations were based on {_noise(scan)}."
     )
-
-
-def _constant(scan: Scan, field: str) -> str:
-    return "overridden" if field in scan.runs[0].overrides.changed else "default"
 
 
 def _compartment(scan: Scan) -> str:

@@ -56,7 +56,7 @@ def agreement(first: Values, second: Values, blocks: Blocks, seed: int = 0) -> d
     """
     middle = first.mean()
     a, b = first - middle, second - middle
-    sums = np.stack(
+    sums: NDArray[np.float64] = np.stack(
         [np.bincount(blocks, weights=w) for w in (np.ones_like(a), a, b, a * a, b * b, a * b)]
     )
     values = _figures(sums.sum(axis=1))
@@ -64,7 +64,7 @@ def agreement(first: Values, second: Values, blocks: Blocks, seed: int = 0) -> d
     if n < FEWEST_BLOCKS:
         return {name: Interval(float(v)) for name, v in values.items()}
     drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), N_RESAMPLES)
-    resampled = _figures(sums @ drawn.T.astype(np.float64))
+    resampled = _figures(sums @ drawn.T.astype(float))
     return {
         name: Interval(float(v), *map(float, np.nanpercentile(resampled[name], [2.5, 97.5])))
         if np.isfinite(v)
@@ -113,7 +113,7 @@ def intraclass_correlation(first: Values, second: Values) -> Interval:
     return Interval(float(r), float(low), float(high))
 
 
-def _figures(sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+def _figures(sums: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
     """Figures of the sums (6, …) of 1, a, b, aa, bb and ab."""
     n = sums[0]
     a, b, aa, bb, ab = sums[1:] / n

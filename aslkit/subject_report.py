@@ -10,10 +10,11 @@ from aslkit.images import FloatImage, MaskImage
 from aslkit.invivo import REFERENCE, ScanResult
 from aslkit.invivo_sections import GLOSSARY, ORIENTATION, calibration_section, left_out_section
 from aslkit.invivo_tables import (
+    FROM_FEW,
     ScanTable,
     against,
-    from_few,
-    headline_of_scans,
+    few_table,
+    headline,
     limits_table,
     quality_rows,
     repeatability,
@@ -30,9 +31,8 @@ from aslkit.scoring import LS, LS_ARTERIAL, values_in
 from aslkit.sections import listed, speed_section
 
 FEW = (
-    "Maps from 1, 2 and half of the repeats against least squares on all of them (CBF in "
-    "ml/100 g/min, ATT in ms). Least squares on all is no truth, and shares its noise with least "
-    "squares on some of the same repeats, which favours that."
+    "Maps from 1, 2 and half of the repeats against least squares on all of them, which is no "
+    "truth. It shares its noise with least squares on some of the same repeats, and so favours it."
 )
 REPEATABILITY = (
     "Agreement of the maps from two disjoint halves of the repeats over the mask. sd is that of a "
@@ -56,12 +56,13 @@ def subject_report(result: ScanResult, facts: Mapping[str, str]) -> Report:
         f"{table.n_repeats[-1]} repeats, {int(scan.mask.sum())} voxels.",
         *(f"Note on the data: {note}." for note in notes),
     ]
-    few = [n for n in table.n_repeats[:-1]]
-    sections = [left_out_section([table], line_styles([*scan.maps]))] if few else []
+    has_repeats = len(table.n_repeats) > 1
+    sections = [left_out_section([table], line_styles([*scan.maps]))] if has_repeats else []
     sections += [_map_section(scan), *_agreement_sections(scan, table)]
-    if few:
+    if has_repeats:
+        few = few_table([(words, scan_table(table, columns)) for words, columns in FROM_FEW])
         sections += [
-            Section("From few repeats, against LS on all", FEW, table=_few_table(table, few)),
+            Section("From few repeats, against LS on all", FEW, table=few),
             Section(
                 "Split-half repeatability",
                 f"{REPEATABILITY} {WITHIN}",
@@ -80,9 +81,7 @@ def subject_report(result: ScanResult, facts: Mapping[str, str]) -> Report:
         Section("Methods, to paste", methods_text(scan)),
         speed_section(benchmark),
     ]
-    return Report(
-        scan.name, lead, headline_of_scans([table]), GLOSSARY, sections, benchmark.gates, facts
-    )
+    return Report(scan.name, lead, headline(table), GLOSSARY, sections, benchmark.gates, facts)
 
 
 def _map_section(scan: Scan) -> Section:
@@ -154,13 +153,6 @@ def _pictures(
             bland_altman(references, estimates, name),
         ),
     ]
-
-
-def _few_table(table: ScanTable, repeats: Sequence[int]) -> Table:
-    parts = [scan_table(table, from_few(n)) for n in repeats]
-    columns = [parts[0].columns[0], *(c for part in parts for c in part.columns[1:])]
-    lines = zip(*(part.rows for part in parts), strict=True)
-    return Table(columns, [[line[0][0], *(c for row in line for c in row[1:])] for line in lines])
 
 
 def _quality_section(table: ScanTable) -> Section:

@@ -81,8 +81,8 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 @click.option(
     "--reference",
     type=_FOLDER,
-    help="Maps to compare with, in vivo: <scan>_cbf.nii.gz and _att or _arrival on the grid of the "
-    "scan, with Units in their sidecars (BASIL, ASLPrep, the truth of asl_sim).",
+    help="Maps to compare with, in vivo: <scan>_cbf.nii.gz and _att or _arrival, on the grid of "
+    "the scan, with Units in their sidecars (BASIL, ASLPrep, the truth of asl_sim).",
 )
 @click.option(
     "--n-jobs",
