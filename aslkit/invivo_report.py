@@ -11,11 +11,12 @@ from aslkit.invivo_sections import GLOSSARY, calibration_section, left_out_secti
 from aslkit.invivo_tables import (
     ALL,
     FROM_FEW,
-    HEADLINE,
+    OVER,
     Column,
     ScanTable,
     against,
     few_table,
+    group_headline,
     group_table,
     headline_of_scans,
     limits_table,
@@ -33,7 +34,6 @@ from aslkit.scoring import AVERAGE, LS, LS_ARTERIAL, QUANTITIES
 from aslkit.sections import DIGITS, listed, speed_section
 from aslkit.subject_report import FEW, LIGHTS, REPEATABILITY
 
-OVER = "Mean over subjects; in brackets its 95 % interval (t), from two subjects on."
 FEWEST = 3  # subjects for figures between them
 
 
@@ -71,11 +71,10 @@ def invivo_report(
         rows = [[scan, reason] for scan, reason in failed.items()]
         table = Table(["scan", "reason"], rows, n_text=2)
         sections.append(Section("Scans that failed", "They are in no figure.", table=table))
-    headline = group_table(tables, [AVERAGE, *estimators], HEADLINE, OVER)
     return Report(
         "Validation in vivo",
         lead,
-        headline,
+        group_headline(tables, [AVERAGE, *estimators]),
         GLOSSARY,
         [*sections, speed_section(benchmark)],
         benchmark.gates,
@@ -137,13 +136,13 @@ def _agreement_sections(
     """Against least squares and the reference: voxels, then a point per subject."""
     models = [e for e in estimators if e not in (LS, LS_ARTERIAL)]
     found = []
-    voxels = "Figures of the voxels of each subject."
+    voxels = f"Figures of the voxels of each subject. {OVER}"
     if models:
-        table = group_table(tables, models, against(LS), OVER)
+        table = group_table(tables, models, against(LS))
         text = f"Least squares has the same compartments as the model. {voxels}"
         found.append(Section("Against LS", text, table=table))
     if any(over_subjects(tables, e, against(REFERENCE)[0]).size for e in estimators):
-        table = group_table(tables, estimators, against(REFERENCE), OVER)
+        table = group_table(tables, estimators, against(REFERENCE))
         found.append(Section("Against the reference", voxels, table=table))
     for q, shown in QUANTITIES.items():
         means = _means_against_ls(tables, models, q)

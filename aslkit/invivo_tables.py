@@ -14,12 +14,16 @@ from aslkit.report import Table
 from aslkit.scoring import AVERAGE, QUANTITIES, Record
 from aslkit.sections import DIGITS, MISSING, number, percent
 
+OVER = "Mean over subjects; in brackets its 95 % interval (t), from two subjects on."
 HALF, ALL = "half", "all"  # repeats that a figure is made from; else their number
 
 
 @dataclass(frozen=True)
 class Column:
-    """A figure of a table: its heading and where it stands in the records."""
+    """A figure of a table: its heading and where it stands in the records.
+
+    `least` and `most` are the ends of what the figure can be; an interval is cut there.
+    """
 
     heading: str
     metric: str
@@ -28,15 +32,18 @@ class Column:
     repeats: int | str = HALF
     digits: int = 2
     is_share: bool = False
+    least: float = -math.inf
+    most: float = math.inf
 
     def cell(self, found: Interval) -> str:
         """The value, and in brackets its interval where there is one."""
         form: Callable[[float], str] = (
             percent if self.is_share else lambda v: number(v, self.digits)
         )
-        if not np.isfinite([found.low, found.high]).all():
+        low, high = max(found.low, self.least), min(found.high, self.most)
+        if not (math.isfinite(low) and math.isfinite(high)) or low == high:
             return form(found.value)
-        return f"{form(found.value)} [{form(found.low)}, {form(found.high)}]"
+        return f"{form(found.value)} [{form(low)}, {form(high)}]"
 
 
 @dataclass(frozen=True)
@@ -117,24 +124,32 @@ def headline(table: ScanTable) -> Table:
     return Table(["method", *(c.heading for c in HEADLINE)], rows)
 
 
-def scan_table(table: ScanTable, columns: Sequence[Column], caption: str = "") -> Table:
+def scan_table(table: ScanTable, columns: Sequence[Column]) -> Table:
     """A line per estimator, with intervals within the scan."""
     rows = [[e, *(c.cell(table.find(e, c)) for c in columns)] for e in table.estimators]
-    return Table(["method", *(c.heading for c in columns)], rows, caption=caption)
+    return Table(["method", *(c.heading for c in columns)], rows)
+
+
+def group_headline(tables: Sequence[ScanTable], estimators: Sequence[str]) -> Table:
+    """The headline over subjects: a line per figure, a column per estimator."""
+    rows = [
+        [name, *(c.cell(mean_interval(over_subjects(tables, e, c))) for e in estimators)]
+        for name, c in zip(HEADLINE_NAMES, HEADLINE, strict=True)
+    ]
+    return Table(["figure", *estimators], rows, caption=OVER)
 
 
 def group_table(
     tables: Sequence[ScanTable],
     estimators: Sequence[str],
     columns: Sequence[Column],
-    caption: str = "",
 ) -> Table:
     """A line per estimator: mean over subjects with its t interval."""
     rows = [
         [e, *(c.cell(mean_interval(over_subjects(tables, e, c))) for c in columns)]
         for e in estimators
     ]
-    return Table(["method", *(c.heading for c in columns)], rows, caption=caption)
+    return Table(["method", *(c.heading for c in columns)], rows)
 
 
 def quality_rows(table: ScanTable) -> Iterator[tuple[str, list[str]]]:
@@ -155,17 +170,23 @@ def limits_table() -> Table:
     return Table(["figure", "● good", "▲ check", "what it means"], rows, n_text=4)
 
 
-def against(name: str, repeats: int | str = ALL) -> list[Column]:
+def against(
+    name: str,
+    repeats: int | str = ALL,
+    figures: Sequence[str] = ("bias", "lower limit", "upper limit", "CCC"),
+) -> list[Column]:
     """Bias, limits of agreement and CCC with other maps, of CBF and ATT."""
     return [
-        Column(f"{shown.heading} {heading}", f"{words} {name}", q, repeats=repeats, digits=digits)
-        for q, shown in QUANTITIES.items()
-        for heading, words, digits in (
-            (f"bias [{shown.unit}]", "difference from", DIGITS[q] and 1),
-            ("lower limit", "lower limit of agreement with", DIGITS[q] and 1),
-            ("upper limit", "upper limit of agreement with", DIGITS[q] and 1),
-            ("CCC", "CCC with", 2),
+        Column(
+            f"{shown.heading} {figure}" + f" [{shown.unit}]" * (figure == "bias"),
+            f"{AGAINST[figure]} {name}",
+            q,
+            repeats=repeats,
+            digits=2 if figure == "CCC" else DIGITS[q] and 1,
+            most=1 if figure == "CCC" else math.inf,
         )
+        for q, shown in QUANTITIES.items()
+        for figure in figures
     ]
 
 
@@ -184,33 +205,47 @@ def repeatability() -> list[Column]:
         column
         for q, shown in QUANTITIES.items()
         for column in (
-            Column(
-                f"{shown.heading} sd [{shown.unit}]", "within-scan sd", q, digits=DIGITS[q] and 1
-            ),
-            Column("CoV", "within-scan CoV", q, is_share=True),
-            Column("ICC(A,1)", "split-half ICC(A,1)", q),
-            Column("Spearman", "split-half Spearman", q),
+            Column(f"{shown.heading} sd [{shown.unit}]", "within-scan sd", q, digits=1, least=0),
+            Column("CoV", "within-scan CoV", q, is_share=True, least=0),
+            Column("ICC(A,1)", "split-half ICC(A,1)", q, most=1),
+            Column("Spearman", "split-half Spearman", q, most=1),
         )
     ]
 
 
-FROM_FEW: tuple[tuple[str, list[Column]], ...] = (
-    ("1", against(LS_ON_ALL, 1)),
-    ("2", against(LS_ON_ALL, 2)),
-    ("half", against(LS_ON_ALL, HALF)),
-)
+AGAINST = {
+    "bias": "difference from",
+    "lower limit": "lower limit of agreement with",
+    "upper limit": "upper limit of agreement with",
+    "CCC": "CCC with",
+}
+FROM_FEW = tuple((str(n), against(LS_ON_ALL, n, ("bias", "CCC"))) for n in (1, 2, HALF))
 ALL_LIMITS = tuple(LIMITS.values())
 HEADLINE = (
-    Column("left-out RMS 1", "left-out RMS", "delta_m", repeats=1, digits=3),
-    Column("2", "left-out RMS", "delta_m", repeats=2, digits=3),
-    Column("half", "left-out RMS", "delta_m", digits=3),
-    Column("Spearman CBF", "split-half Spearman"),
-    Column("ATT", "split-half Spearman", "att"),
+    Column("left-out RMS 1", "left-out RMS", "delta_m", repeats=1, digits=3, least=0),
+    Column("2", "left-out RMS", "delta_m", repeats=2, digits=3, least=0),
+    Column("half", "left-out RMS", "delta_m", digits=3, least=0),
+    Column("Spearman CBF", "split-half Spearman", most=1),
+    Column("ATT", "split-half Spearman", "att", most=1),
     Column("mean CBF 1 repeat", "mean", repeats=1, digits=1),
     Column("all", "mean", repeats=ALL, digits=1),
     Column("perfused of LS", "mean / mean of LS", stratum=PERFUSED, repeats=ALL),
     Column("GM-like CBF", "mean", stratum="GM-like", digits=1),
     Column("of LS", "mean / mean of LS", stratum="GM-like"),
     Column("contrast", CONTRAST, digits=1),
-    Column("negative", "share negative", repeats=ALL, is_share=True),
+    Column("negative", "share negative", repeats=ALL, is_share=True, least=0),
+)
+HEADLINE_NAMES = (
+    "left-out RMS, 1 repeat [% of M0]",
+    "left-out RMS, 2 repeats [% of M0]",
+    "left-out RMS, half of them [% of M0]",
+    "Spearman CBF",
+    "Spearman ATT",
+    "mean CBF, 1 repeat [ml/100 g/min]",
+    "mean CBF, all repeats [ml/100 g/min]",
+    "perfused of LS",
+    "GM-like CBF [ml/100 g/min]",
+    "GM-like CBF of LS",
+    "contrast",
+    "negative",
 )

@@ -37,7 +37,7 @@ FEW = (
 REPEATABILITY = (
     "Agreement of the maps from two disjoint halves of the repeats over the mask. sd is that of a "
     "map from one half; CoV is sd over mean; ICC(A,1) is the share of the variance between voxels "
-    "that repeats, in absolute terms; CCC is Lin's concordance."
+    "that repeats, in absolute terms."
 )
 LIGHTS = (
     "Lights point at figures to look at; nothing is rejected. Limits without a source are those "

@@ -15,7 +15,7 @@ from scipy import stats
 from aslkit.cli.sim import main as asl_sim
 from aslkit.cli.validate import main as asl_validate
 from aslkit.errors import InputError
-from aslkit.invivo_tables import Column, scan_tables
+from aslkit.invivo_tables import Column, over_subjects, scan_tables
 from aslkit.lights import CHECK, GOOD, LIMITS, SUSPECT, UNKNOWN
 from aslkit.metrics import concordance
 from aslkit.paired import (
@@ -159,8 +159,8 @@ def test_the_map_named_after_the_scan_comes_first(tmp_path):
     ("maps", "message"),
     [
         ([], "found no such map, expected sub-01_cbf.nii.gz"),
-        ([("sub-01_desc-a_cbf", 50, "ml/100g/min"), ("sub-01_desc-b_cbf", 50, "ml/100g/min")], "expected one map"),
-        ([("sub-01_cbf", 50, None)], "Units: found nothing, expected one of ml/100g/min"),
+        ([("sub-01_run-1_cbf", 50, "l/kg/min"), ("sub-01_run-2_cbf", 50, "")], "expected one map"),
+        ([("sub-01_cbf", 50, None)], "Units: found no such file, expected one of ml/100g/min"),
         ([("sub-01_cbf", 50, "%")], 'found "%"'),
         ([("sub-01_cbf", 6000, "ml/100g/min")], "found 6000 after conversion"),
         ([("sub-01_cbf", 0, "ml/100g/min")], "found no value"),
@@ -205,8 +205,8 @@ def test_pages_are_whole_and_need_no_network(validated):
         assert not re.search(r"(src|href)=\"(https?:)?//", text)
         assert "data:image/png;base64," in text and text.rstrip().endswith("</html>")
     subject = (validated[0] / "sub-01.html").read_text()
-    for needed in ("T1 of arterial blood", "Methods, to paste", "●", "asl_validate", "0.1.0"):
-        assert needed in subject or needed == "asl_validate"
+    for needed in ("T1 of arterial blood", "Methods, to paste", "● good", "Command"):
+        assert needed in subject
     group = (validated[0] / "report.html").read_text()
     assert '<a href="sub-02.html">' in group and "Scans that failed" in group
 
@@ -229,8 +229,6 @@ def test_subjects_weigh_alike_however_many_scans_they_have():
         {**line, "scan": s, "metric": "mean", "value": v, "low": v, "high": v}
         for s, v in values.items()
     ]
-    from aslkit.invivo_tables import over_subjects
-
     found = over_subjects(scan_tables(records), "LS", Column("", "mean", repeats="all"))
     assert found.tolist() == [2.0, 6.0]
 
@@ -250,7 +248,7 @@ def test_a_label_chooses_participants(study, tmp_path):
         (["--bids", "{study}", "--model", "best"], 5, "model 'best' is not there"),
         (["--phantoms", "{study}", "--n-jobs", "2"], 2, "belong to --bids"),
         (["--bids", "{study}", "--participant-label", "03"], 3, "no scan that can be validated"),
-        (["--bids", "{study}", "--participant-label", "02", "--reference", "{study}/sub-03"], 3, "no such map"),
+        (["--bids", "{study}", "--reference", "{study}/sub-03"], 3, "no such map"),
     ],
 )  # fmt: skip
 def test_wrong_requests_leave_nothing_behind(study, tmp_path, arguments, code, message):

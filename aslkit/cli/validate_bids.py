@@ -50,6 +50,7 @@ def validate_study(study: Study) -> None:
     from aslkit.benchmark import merge, networks
     from aslkit.fitting import FitSettings
     from aslkit.invivo_report import invivo_report
+    from aslkit.invivo_tables import headline_of_scans, scan_tables
     from aslkit.report import failure_table, provenance, write_benchmark
 
     scans = _scans(study)
@@ -73,7 +74,9 @@ def validate_study(study: Study) -> None:
     report = invivo_report(total, provenance(), failed)
     files = write_benchmark(study.out, total, report, failure_table(failed))
     pages = [study.out / f"{o.name}.html" for o in outcomes if o.found is not None]
-    say(report.headline.as_text())
+    tables = scan_tables(total.records)
+    table = report.headline if len(tables) > 1 else headline_of_scans(tables, {})
+    say(table.as_text())
     say("\n" + "\n".join(f"wrote {path}" for path in [*pages, *files]))
     if failed:
         raise SubjectsFailedError(
