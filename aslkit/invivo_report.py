@@ -1,61 +1,80 @@
-"""What a benchmark on real scans found -> its report in plain words."""
+"""What a benchmark found on all scans of a data set -> the page of the group."""
 
 from collections.abc import Mapping, Sequence
 
-from aslkit.benchmark import Benchmark, Example
-from aslkit.charts import Panel, draw_panels
-from aslkit.drawing import line_styles
-from aslkit.invivo import CONTRAST, GM_LIKE_CBF, PERFUSED
-from aslkit.report import Report, Section, Table
-from aslkit.scoring import AVERAGE, LEVELS, LS, LS_ARTERIAL, QUANTITIES, Record, lookup
-from aslkit.sections import (
-    as_points,
-    bland_altman_section,
-    coverage_panels,
-    listed,
-    map_section,
-    number,
-    percent,
-    speed_section,
+import numpy as np
+
+from aslkit.benchmark import Benchmark
+from aslkit.drawing import Style, line_styles
+from aslkit.invivo import MEAN, REFERENCE
+from aslkit.invivo_sections import GLOSSARY, calibration_section, left_out_section
+from aslkit.invivo_tables import (
+    ALL,
+    FROM_FEW,
+    OVER,
+    Column,
+    ScanTable,
+    against,
+    few_table,
+    group_headline,
+    group_table,
+    headline_of_scans,
+    limits_table,
+    over_subjects,
+    quality_rows,
+    repeatability,
+    scan_tables,
 )
+from aslkit.lights import LIMITS
+from aslkit.paired import intraclass_correlation, limits_of_agreement
+from aslkit.repeats import ONE_HALF, OTHER_HALF
+from aslkit.report import Report, Section, Table
+from aslkit.scatters import subject_differences
+from aslkit.scoring import AVERAGE, LS, LS_ARTERIAL, QUANTITIES
+from aslkit.sections import DIGITS, listed, speed_section
+from aslkit.subject_report import FEW, LIGHTS, REPEATABILITY
 
-GLOSSARY = {
-    "left-out RMS": "Error of predicting the mean of the repeats that were not used, from 1, 2 "
-    "and half of the repeats, in % of M0. It contains the noise of the left-out mean, alike for "
-    "all methods. Smaller is better. 'average of the repeats' predicts with their plain mean.",
-    "Spearman": "Rank correlation over the mask between the maps from two disjoint halves of the "
-    "repeats: how repeatable a map is. 1 is best. Freedom of the model improves left-out RMS and "
-    "lowers this, so look at both.",
-    "mean CBF": "Over the mask, from one repeat and from all. A method that shifts with "
-    "the amount of data is biased by noise.",
-    "perfused of LS": "Mean CBF of all repeats over the half of the mask with the larger mean "
-    "signal, which no method chose, over that of LS with the same compartments.",
-    "GM-like CBF": "Mean from half of the repeats, where LS with the same compartments has CBF "
-    f"{GM_LIKE_CBF[0]:g}-{GM_LIKE_CBF[1]:g} and a determined ATT in the other half; "
-    "'of LS' is its ratio to that of LS from the same half. Far from 1 means that contrast was "
-    "lost to a training mean, or added; where LS is wrong in both halves, it favours LS.",
-    "contrast": "Median CBF of the voxels in the upper third of LS CBF over that in the lower "
-    "third, sorted by one half of the repeats and measured in the other.",
-    "negative": "Share of voxels with CBF below 0.",
-}
-ORIENTATION = "Axial slices as they are stored, x to the right and y upwards."
+FEWEST = 3  # subjects for figures between them
 
 
-def invivo_report(benchmark: Benchmark, facts: Mapping[str, str]) -> Report:
-    """Report of a run on real scans, where the truth is unknown."""
+def invivo_report(
+    benchmark: Benchmark, facts: Mapping[str, str], failed: Mapping[str, str]
+) -> Report:
+    """Report of a run on real scans, where the truth is unknown.
+
+    Parameters
+    ----------
+    failed : mapping of scan to the reason
+    """
+    tables = scan_tables(benchmark.records)
+    estimators = list(dict.fromkeys(e for t in tables for e in t.estimators))
+    styles = line_styles(estimators)
     lead = [
-        f"{listed([*benchmark.models, 'least squares (LS)'])} on real scans. There is no truth: "
-        "half of the repeats estimate and the other half judge. LS on all repeats is noisy "
+        f"{listed([*benchmark.models, 'least squares (LS)'])} on {len(tables)} scans. There is no "
+        "truth: half of the repeats estimate and the other half judge. LS on all repeats is noisy "
         "itself and serves for comparison only.",
     ]
-    sections = []
-    for example in benchmark.examples:
-        own = [r for r in benchmark.records if r["scan"] == example.condition["scan"]]
-        sections += [map_section(example, ORIENTATION), *_scan_sections(example, own)]
+    has_repeats = [t for t in tables if len(t.n_repeats) > 1]
+    sections = _repeat_sections(has_repeats, estimators, styles) if has_repeats else []
+    sections += _agreement_sections(tables, estimators, styles)
+    links = {t.name: f"{t.name}.html" for t in tables}
+    sections += [
+        Section(
+            "Every scan",
+            "Each name leads to the page of the scan.",
+            table=headline_of_scans(tables, links),
+        ),
+        Section("Quality", LIGHTS, table=_quality_table(tables, links)),
+        Section("What the lights mean", "", table=limits_table()),
+    ]
+    if failed:
+        rows = [[scan, reason] for scan, reason in failed.items()]
+        table = Table(["scan", "reason"], rows, n_text=2)
+        sections.append(Section("Scans that failed", "They are in no figure.", table=table))
     return Report(
         "Validation in vivo",
         lead,
-        invivo_headline(benchmark),
+        group_headline(tables, [AVERAGE, *estimators]),
         GLOSSARY,
         [*sections, speed_section(benchmark)],
         benchmark.gates,
@@ -63,106 +82,109 @@ def invivo_report(benchmark: Benchmark, facts: Mapping[str, str]) -> Report:
     )
 
 
-def invivo_headline(benchmark: Benchmark) -> Table:
-    """Per scan and estimator: prediction, repeatability, consistency, and plausibility."""
-    columns = ["scan", "method", "left-out RMS 1", "2", "half", "Spearman CBF", "ATT"]
-    columns += [
-        "mean CBF 1 repeat",
-        "all",
-        "perfused of LS",
-        "GM-like CBF",
-        "of LS",
-        "contrast",
-        "negative",
+def _repeat_sections(
+    tables: Sequence[ScanTable], estimators: Sequence[str], styles: Mapping[str, Style]
+) -> list[Section]:
+    few = few_table(
+        [(words, group_table(tables, estimators, columns)) for words, columns in FROM_FEW]
+    )
+    found = [
+        left_out_section(tables, styles),
+        Section("From few repeats, against LS on all", f"{FEW} {OVER}", table=few),
+        Section(
+            "Split-half repeatability of voxels",
+            f"{REPEATABILITY} {OVER}",
+            table=group_table(tables, estimators, repeatability()),
+        ),
     ]
-    rows = [
-        _scan_row([r for r in benchmark.records if r["scan"] == scan], str(scan), estimator)
-        for scan in dict.fromkeys(r["scan"] for r in benchmark.records)
-        for estimator in [AVERAGE, *(s.estimator for s in benchmark.speeds)]
-    ]
-    return Table(columns, rows, n_text=2)
+    means = _repeated_means(tables, estimators)
+    if means.rows:
+        found.append(
+            Section(
+                "Split-half repeatability of subjects",
+                "Mean over the mask from one and from the other half of the repeats. sd within a "
+                "subject and its CoV; ICC(A,1): the share of the variance between subjects that "
+                "repeats, with its 95 % interval (F). It is low where subjects are alike.",
+                table=means,
+            )
+        )
+    return [*found, calibration_section(tables, styles)]
 
 
-def _scan_row(table: Sequence[Record], scan: str, estimator: str) -> list[str]:
-    repeats = sorted({int(r["n_repeats"]) for r in table})
-    n_all, half = repeats[-1], repeats[-2] if len(repeats) > 1 else 0
-
-    def value(n: int, metric: str, quantity: str = "cbf", stratum: str = "mask") -> float:
-        keys: dict[str, str | float] = {
-            "n_repeats": n,
-            "metric": metric,
-            "quantity": quantity,
-            "stratum": stratum,
-        }
-        return lookup(table, estimator=estimator, **keys)
-
-    gm_like = value(half, "mean", stratum="GM-like")
-    return [
-        scan,
-        estimator,
-        *(number(value(n, "left-out RMS", "delta_m"), 3) for n in (1, 2, half)),
-        number(value(half, "split-half Spearman"), 2),
-        number(value(half, "split-half Spearman", "att"), 2),
-        number(value(1, "mean"), 1),
-        number(value(n_all, "mean"), 1),
-        number(value(n_all, "mean / mean of LS", stratum=PERFUSED), 2),
-        number(gm_like, 1),
-        number(value(half, "mean / mean of LS", stratum="GM-like"), 2),
-        number(value(half, CONTRAST), 1),
-        percent(value(n_all, "share negative")),
-    ]
+def _repeated_means(tables: Sequence[ScanTable], estimators: Sequence[str]) -> Table:
+    """Within-subject sd and CoV and ICC(A,1) of mean CBF and ATT; no rows for few subjects."""
+    rows = []
+    for e in estimators:
+        cells = [e]
+        for q in QUANTITIES:
+            one, two = (over_subjects(tables, e, Column("", m, q)) for m in (ONE_HALF, OTHER_HALF))
+            if one.size < FEWEST:
+                break
+            sd = float(np.sqrt(np.mean((one - two) ** 2) / 2))
+            icc = Column("", "").cell(intraclass_correlation(one, two))
+            cells += [f"{sd:.2f}", f"{100 * sd / float(np.mean([one, two])):.1f} %", icc]
+        else:
+            rows.append(cells)
+    columns = [f"{shown.heading} sd [{shown.unit}]" for shown in QUANTITIES.values()]
+    headings = [h for c in columns for h in (c, "CoV", "ICC(A,1)")]
+    return Table(["method", *headings], rows)
 
 
-def _scan_sections(example: Example, table: Sequence[Record]) -> list[Section]:
-    """Agreement with LS, left-out repeats and error bars of one scan."""
-    models = [e for e in example.maps if e not in (LS, LS_ARTERIAL)]
-    reference = LS_ARTERIAL if LS_ARTERIAL in example.maps else LS
-    found = [bland_altman_section(example, reference, example.mask)] if models else []
-    repeats = sorted({int(r["n_repeats"]) for r in table})[:-1]
-    if not repeats:
-        return found
-    return [*found, _left_out_section(table, repeats), _calibration_section(table, repeats[-1])]
+def _agreement_sections(
+    tables: Sequence[ScanTable], estimators: Sequence[str], styles: Mapping[str, Style]
+) -> list[Section]:
+    """Against least squares and the reference: voxels, then a point per subject."""
+    models = [e for e in estimators if e not in (LS, LS_ARTERIAL)]
+    found = []
+    voxels = f"Figures of the voxels of each subject. {OVER}"
+    if models:
+        table = group_table(tables, models, against(LS))
+        text = f"Least squares has the same compartments as the model. {voxels}"
+        found.append(Section("Against LS", text, table=table))
+    if any(over_subjects(tables, e, against(REFERENCE)[0]).size for e in estimators):
+        table = group_table(tables, estimators, against(REFERENCE))
+        found.append(Section("Against the reference", voxels, table=table))
+    for q, shown in QUANTITIES.items():
+        means = _means_against_ls(tables, models, q)
+        if means and all(own.size >= FEWEST for own, _ in means.values()):
+            names = list(dict.fromkeys(t.name.partition("_")[0] for t in tables))
+            label = f"{shown.heading} [{shown.unit}]"
+            picture = subject_differences(means, names, styles, label)
+            text = (
+                f"Mean {shown.heading} over the mask, a point per subject: difference from LS "
+                "over the mean of both. Solid: mean difference; dashed: limits of agreement, "
+                f"shaded their 95 % intervals. {_limits_in_words(means, q)}"
+            )
+            found.append(Section(f"Bland-Altman of subjects: {shown.heading}", text, picture))
+    return found
 
 
-def _left_out_section(table: Sequence[Record], repeats: Sequence[int]) -> Section:
-    estimators = list(
-        dict.fromkeys(str(r["estimator"]) for r in table if r["metric"] == "left-out RMS")
-    )
-    where = {"metric": "left-out RMS", "stratum": "better-perfused half"}
-    lines = {
-        e: as_points([(n, lookup(table, estimator=e, n_repeats=n, **where)) for n in repeats])
-        for e in estimators
-    }
-    panel = Panel("Left-out repeats", "repeats used", "error [% of M0]", lines, repeats)
-    return Section(
-        "Left-out repeats",
-        "Error of predicting the mean of the repeats that were not used, over the better-perfused "
-        "half of the brain. It cannot fall below the noise of that mean.",
-        draw_panels([panel], line_styles(estimators), n_columns=1),
-    )
+def _limits_in_words(means: Mapping[str, tuple[np.ndarray, np.ndarray]], quantity: str) -> str:
+    digits = DIGITS[quantity] and 1
+    parts = []
+    for e, (own, reference) in means.items():
+        low, high = limits_of_agreement(own - reference)
+        mean = float(np.mean(own - reference))
+        parts.append(
+            f"{e}: {mean:.{digits}f}, limits {low.value:.{digits}f} to {high.value:.{digits}f}"
+        )
+    return "; ".join(parts) + "."
 
 
-def _calibration_section(table: Sequence[Record], half: int) -> Section:
-    estimators = list(
-        dict.fromkeys(str(r["estimator"]) for r in table if r["estimator"] != AVERAGE)
-    )
+def _means_against_ls(
+    tables: Sequence[ScanTable], models: Sequence[str], quantity: str
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Mean of every subject by a model, and by least squares with the same compartments."""
+    mean = Column("", MEAN, quantity, repeats=ALL)
+    apart = Column("", "difference from LS", quantity, repeats=ALL)
+    found = {}
+    for e in models:
+        own = over_subjects(tables, e, mean)
+        found[e] = own, own - over_subjects(tables, e, apart)
+    return found
 
-    def shares(estimator: str, quantity: str) -> list[float]:
-        where = {"estimator": estimator, "quantity": quantity, "stratum": "mask"}
-        return [lookup(table, metric=f"coverage {100 * v:.0f} %", **where) for v in LEVELS]
 
-    panels = coverage_panels(
-        {
-            f"{shown.heading}, {half} against {half} repeats": {
-                e: shares(e, q) for e in estimators
-            }
-            for q, shown in QUANTITIES.items()
-        }
-    )
-    return Section(
-        "Can the error bars be trusted?",
-        "Share of voxels where the maps from two halves of the repeats differ by no more than "
-        "their standard deviations promise. On the thin line they are right; below it they are "
-        "too small. Errors that both halves share do not show here.",
-        draw_panels(panels, line_styles(estimators), n_columns=2),
-    )
+def _quality_table(tables: Sequence[ScanTable], links: Mapping[str, str]) -> Table:
+    labels = [limit.label for limit in LIMITS.values()]
+    rows = [[t.name, e, *cells] for t in tables for e, cells in quality_rows(t)]
+    return Table(["scan", "method", *labels], rows, n_text=2, links=links)

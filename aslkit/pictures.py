@@ -67,7 +67,7 @@ def map_comparison(
     All columns of a row share one colour scale. Errors need a `truth`, which may be one of the
     maps; it has no error and no standard deviation, and its cells are left empty.
     """
-    slices = _slices(mask, 3 if len(maps) < 4 else 2)
+    slices = middle_slices(mask, 3 if len(maps) < 4 else 2)
     panels = [p for p in PANELS if truth is not None or not p.is_error]
     images = [[_mosaic(_image(m, p, truth), mask, slices) for m in maps.values()] for p in panels]
     height, width = images[0][0].shape
@@ -120,7 +120,7 @@ def _image(maps: ParameterMaps, panel: Panel, truth: ParameterMaps | None) -> Fl
     return own - getattr(truth, panel.name) if panel.is_error else own
 
 
-def _slices(mask: MaskImage, n: int) -> NDArray[np.intp]:
+def middle_slices(mask: MaskImage, n: int) -> NDArray[np.intp]:
     """Up to n axial slices, evenly over the middle of the brain."""
     filled = np.flatnonzero(mask.any(axis=(0, 1)))
     inner = filled[len(filled) // 3 : len(filled) - len(filled) // 5]

@@ -29,12 +29,16 @@ from aslkit.scoring import Record
 
 @dataclass(frozen=True)
 class Table:
-    """Column headings and formatted cells; the first `n_text` columns are words."""
+    """Column headings and formatted cells; the first `n_text` columns are words.
+
+    `links` are addresses by the text of a cell.
+    """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     n_text: int = 1
     caption: str = ""
+    links: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def grouped_rows(self) -> list[list[str]]:
@@ -86,32 +90,45 @@ class Report:
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
-def write_benchmark(out: Path, benchmark: Benchmark, report: Report) -> list[Path]:
+def write_benchmark(
+    out: Path, benchmark: Benchmark, report: Report, failures: str = ""
+) -> list[Path]:
     """Write the page and the tidy tables into a folder, all of them or none.
+
+    Parameters
+    ----------
+    failures : str
+        Content of failed.tsv; no such file when empty.
 
     Raises
     ------
     InputError
         When the folder cannot be written.
     """
-    files = {
-        "results.tsv": _tsv(benchmark),
-        "results.json": _json(benchmark, report.facts),
-        "report.html": render(report),
-    }
-    try:
-        with appear_together(out, last="report.html") as folder:
-            for name, text in files.items():
-                (folder / name).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(
-            out,
-            "",
-            found=f"a folder that cannot be written ({error.strerror})",
-            expected="a writable folder",
-            fix="give another --out",
-        ) from error
-    return [out / name for name in files]
+    files = {"results.tsv": _tsv(benchmark), "results.json": _json(benchmark, report.facts)}
+    if failures:
+        files["failed.tsv"] = failures
+    else:
+        (out / "failed.tsv").unlink(missing_ok=True)  # of an earlier run
+    files["report.html"] = render(report)
+    return _write(out, files)
+
+
+def write_page(path: Path, report: Report) -> None:
+    """Write one page, whole or not at all.
+
+    Raises
+    ------
+    InputError
+        When the folder cannot be written.
+    """
+    _write(path.parent, {path.name: render(report)})
+
+
+def failure_table(failed: Mapping[str, str]) -> str:
+    """Tab-separated text: scan and reason; empty when nothing failed."""
+    lines = [f"{scan}\t{reason}" for scan, reason in failed.items()]
+    return "\n".join(["scan\treason", *lines, ""]) if failed else ""
 
 
 def render(report: Report) -> str:
@@ -149,6 +166,23 @@ def machine() -> str:
         if torch.cuda.is_available():
             parts.append(torch.cuda.get_device_name())
     return ", ".join([*parts, f"{platform.system()}, Python {platform.python_version()}"])
+
+
+def _write(out: Path, files: Mapping[str, str]) -> list[Path]:
+    """Put the files into the folder, all of them or none; the last one appears last."""
+    try:
+        with appear_together(out, last=list(files)[-1]) as folder:
+            for name, text in files.items():
+                (folder / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            out,
+            "",
+            found=f"a folder that cannot be written ({error.strerror})",
+            expected="a writable folder",
+            fix="give another --out",
+        ) from error
+    return [out / name for name in files]
 
 
 def _css_width(image: bytes) -> int:

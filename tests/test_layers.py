@@ -22,7 +22,8 @@ LAYERS = """
     sidecars
     bids_layout derivative_sets m0scans runs
     fingerprints
-    physics noise metrics tiling resampling subjects
+    physics noise metrics tiling resampling subjects references
+    paired
     dispersion
     arrays cells scoring outliers motion preprocess calibration contexts delays efficiency tissue
     timing_table projection motion_report artefacts
@@ -36,6 +37,7 @@ LAYERS = """
     bids encoding fitting phantoms
     diagnostics intervals leftovers raw_encoding simulation
     quality
+    lights
     derivatives
     cards direct one_protocol protocols scanner
     simulated_files scenes
@@ -49,18 +51,21 @@ LAYERS = """
     inference training
     members
     benchmark conditions drawing
-    opponents
+    opponents repeats
     trials
     invariance
     agreement charts invivo pictures report validation
+    overlays scatters
     findings sections
-    phantom_sections robustness_sections
-    invivo_report phantom_report
+    invivo_tables methods_text phantom_sections robustness_sections
+    invivo_sections phantom_report
+    subject_report
+    invivo_report
     cli.common
     cli.pass_options cli.scan_options
     cli.data_set_options cli.preparation cli.sim_options
     cli.results
-    cli.data_set
+    cli.data_set cli.validate_bids
     cli.fit_ls cli.predict cli.sim cli.train cli.validate
 """
 RANKS = {name: rank for rank, line in enumerate(LAYERS.split("\n")) for name in line.split()}

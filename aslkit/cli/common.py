@@ -154,12 +154,8 @@ def _run_safely(function: Callable[..., None]) -> Callable[..., None]:
         except Exception as error:  # the one place where every fault becomes a message
             if debug:
                 traceback.print_exc()
-            text, code = message_and_code(error)
-            if not isinstance(error, AslkitError):
-                text = f"{text}; run again with --debug for the traceback"
-            kind = "Error" if isinstance(error, AslkitError) else "Internal error"
-            click.echo(f"{kind}: {text}", err=True)
-            sys.exit(code)
+            click.echo(message_of(error), err=True)
+            sys.exit(message_and_code(error)[1])
 
     return run
 
@@ -176,6 +172,14 @@ def _stopped_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def message_of(error: Exception) -> str:
+    """An exception as one line."""
+    text, _ = message_and_code(error)
+    if isinstance(error, AslkitError):
+        return f"Error: {text}"
+    return f"Internal error: {text}; run again with --debug for the traceback"
 
 
 class _EchoHandler(logging.Handler):

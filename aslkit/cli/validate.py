@@ -8,7 +8,6 @@ import click
 
 from aslkit.cli.common import aslkit_command, progress, say
 from aslkit.cli.scan_options import NumberList
-from aslkit.errors import InputError, SubjectsFailedError
 
 if TYPE_CHECKING:
     from aslkit.benchmark import Benchmark
@@ -19,7 +18,8 @@ EXAMPLES = """Examples:
   asl_validate --phantoms data/phantoms --model small --out validation
   asl_validate --phantoms data/phantoms --model small --quick --out first_look
   asl_validate --phantoms data/phantoms --track matched --protocol pcasl6 --out ls_alone
-  asl_validate --bids /data/study --model small --model my_training/model --out in_vivo"""
+  asl_validate --bids /data/study --model small --model my_training/model --out in_vivo
+  asl_validate --bids sim --model small --reference sim/derivatives/truth --n-jobs 4 --out vivo"""
 
 _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 
@@ -71,6 +71,26 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
     show_default=True,
     help="Arterial compartment of the models, in vivo.",
 )
+@click.option(
+    "--participant-label",
+    "labels",
+    multiple=True,
+    metavar="LABEL",
+    help="Participant of --bids, with or without sub-; repeat it for several [all].",
+)
+@click.option(
+    "--reference",
+    type=_FOLDER,
+    help="Maps to compare with, in vivo: <scan>_cbf.nii.gz and _att or _arrival, on the grid of "
+    "the scan, with Units in their sidecars (BASIL, ASLPrep, the truth of asl_sim).",
+)
+@click.option(
+    "--n-jobs",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Scans of --bids at a time.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(
     "-o",
@@ -78,7 +98,7 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
     metavar="DIR",
-    help="Folder for report.html, results.tsv and results.json.",
+    help="Folder for report.html, results.tsv, results.json and, with --bids, a page per scan.",
 )
 def main(
     phantoms: Path | None,
@@ -90,18 +110,26 @@ def main(
     quick: bool,
     kinetic: str,
     macrovascular: str,
+    labels: tuple[str, ...],
+    reference: Path | None,
+    n_jobs: int,
     seed: int,
     out: Path,
 ) -> None:
     """Measure how well least squares and trained models estimate CBF and ATT.
 
     On phantoms the truth is known and every method meets the same noise; in vivo, part of each
-    scan's repeats judges what the others estimate. Prints a table and writes a report.
+    scan's repeats judges what the others estimate. Prints a table and writes a report, in vivo
+    also a page per scan.
     """
     if (phantoms is None) == (bids is None):
         raise click.UsageError("give either --phantoms DIR or --bids DIR")
     if phantoms is not None:
         _check_snrs(snrs)
+        if labels or reference or n_jobs > 1:
+            raise click.UsageError(
+                "--participant-label, --reference and --n-jobs belong to --bids"
+            )
         from aslkit.conditions import FULL, QUICK
 
         design = QUICK if quick else FULL
@@ -117,7 +145,11 @@ def main(
     elif bids is not None:
         if snrs or protocols or tracks or quick:
             raise click.UsageError("--snr, --protocol, --track and --quick belong to --phantoms")
-        _validate_bids(bids, models, macrovascular, kinetic, seed, out)
+        from aslkit.cli.validate_bids import Study, validate_study
+
+        validate_study(
+            Study(bids, labels, models, reference, macrovascular, kinetic, seed, n_jobs, out)
+        )
 
 
 def _check_snrs(snrs: tuple[float, ...] | None) -> None:
@@ -134,58 +166,6 @@ def _validate_phantoms(folder: Path, models: tuple[str, ...], design: "Design", 
     found = validate_phantoms(folder, models, design, progress)
     _publish(out, found, phantom_report(found, provenance()), phantom_headline(found))
     require(found.gates)
-
-
-def _validate_bids(
-    folder: Path, models: tuple[str, ...], macrovascular: str, kinetic: str, seed: int, out: Path
-) -> None:
-    from aslkit.benchmark import merge
-    from aslkit.bids_layout import find_acquisitions, scan_name
-    from aslkit.invivo_report import invivo_headline, invivo_report
-    from aslkit.report import provenance
-
-    found, failed = [], []
-    for paths in find_acquisitions(folder):
-        try:
-            found.append(_validate_scan(paths, models, macrovascular, kinetic, seed))
-        except InputError as error:  # the other scans are still worth a report
-            failed.append(scan_name(paths))
-            click.echo(f"Error: {error}", err=True)
-    if not found:
-        raise InputError(
-            folder,
-            "",
-            found="no scan that can be validated",
-            expected="at least one",
-            fix="see the errors above",
-        )
-    total = merge(found)
-    _publish(out, total, invivo_report(total, provenance()), invivo_headline(total))
-    if failed:
-        raise SubjectsFailedError(
-            f"{len(failed)} of {len(found) + len(failed)} scans failed: {', '.join(failed)}."
-        )
-
-
-def _validate_scan(
-    paths: tuple[Path, ...], models: tuple[str, ...], macrovascular: str, kinetic: str, seed: int
-) -> "Benchmark":
-    from aslkit.bids import read_run
-    from aslkit.bids_layout import scan_name
-    from aslkit.fitting import FitSettings
-    from aslkit.invivo import validate_run
-    from aslkit.overrides import Overrides
-
-    runs = [read_run(path, Overrides(kinetic=kinetic)) for path in paths]
-    settings = FitSettings(macrovascular=macrovascular)
-    return validate_run(
-        runs,
-        models=models,
-        settings=settings,
-        seed=seed,
-        name=scan_name(paths),
-        progress=progress,
-    )
 
 
 def _publish(out: Path, found: "Benchmark", report: "Report", headline: "Table") -> None:

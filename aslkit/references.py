@@ -1,0 +1,120 @@
+"""A folder of maps from another program -> CBF and ATT of one scan, in the units of aslkit."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aslkit.errors import InputError
+from aslkit.images import FloatImage
+from aslkit.nifti import EXTENSIONS, read_on_grid
+from aslkit.sidecars import entities, read_sidecar
+
+SUFFIXES = {"cbf": ("cbf",), "att": ("att", "arrival")}
+# by the text of Units in lower case without spaces: what one unit is in ml/100 g/min, or in s
+FACTORS = {
+    "cbf": {"ml/100g/min": 1.0, "l/kg/min": 100.0, "ml/g/min": 100.0},
+    "att": {"s": 1.0, "ms": 0.001},
+}
+LARGEST = {"cbf": 500.0, "att": 10.0}  # median beyond it: the unit is another one
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Maps of another program, or the truth of a simulation.
+
+    Attributes
+    ----------
+    images : mapping of "cbf" [ml/100 g/min] and, where there is one, "att" [s] to array (x, y, z)
+        NaN where CBF is 0, which is how such maps mark what lies outside.
+    files : tuple of Path
+    """
+
+    images: dict[str, FloatImage]
+    files: tuple[Path, ...]
+
+
+def read_reference(
+    folder: Path, scan: str, shape: tuple[int, ...], affine: NDArray[np.float64]
+) -> Reference:
+    """The reference maps of a scan.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds, at any depth, `<scan>[_…]_cbf.nii.gz` and `…_att.nii.gz` or `…_arrival.nii.gz`,
+        each with its unit in a JSON sidecar.
+    scan : str
+        BIDS entities of the scan, as in "sub-01_ses-1".
+
+    Raises
+    ------
+    InputError
+        When there is no CBF map or several, the unit is missing or unknown, or the grid another.
+    """
+    found: dict[str, FloatImage] = {}
+    files = []
+    for quantity in SUFFIXES:
+        path = _find(folder, scan, quantity)
+        if path is not None:
+            found[quantity] = _read(path, quantity, shape, affine)
+            files.append(path)
+    is_known = found["cbf"] != 0
+    images = {q: np.where(is_known, image, np.nan) for q, image in found.items()}
+    return Reference({q: i.astype(np.float32) for q, i in images.items()}, tuple(files))
+
+
+def _find(folder: Path, scan: str, quantity: str) -> Path | None:
+    """The map named exactly after the scan, else the only one with more entities."""
+    own = entities(Path(f"{scan}_asl.nii"))[0].items()
+    found = [
+        path
+        for suffix in SUFFIXES[quantity]
+        for path in sorted(folder.rglob(f"sub-*_{suffix}.nii*"))
+        if path.name.endswith(EXTENSIONS) and own <= entities(path)[0].items()
+    ]
+    exact = [p for p in found if len(entities(p)[0]) == len(own)]
+    if len(exact or found) > 1:
+        raise InputError(
+            folder,
+            f"{quantity} of {scan}",
+            found=" and ".join(str(p.relative_to(folder)) for p in exact or found),
+            expected="one map",
+            fix="give a folder that holds only one of them",
+        )
+    if not found and quantity == "cbf":
+        raise InputError(
+            folder,
+            f"{quantity} of {scan}",
+            found="no such map",
+            expected=f"{scan}_cbf.nii.gz, at any depth",
+            fix="name the map after the scan, or leave the scan out with --participant-label",
+        )
+    return next(iter(exact or found), None)
+
+
+def _read(
+    path: Path, quantity: str, shape: tuple[int, ...], affine: NDArray[np.float64]
+) -> FloatImage:
+    sidecar = read_sidecar(path)
+    factors = FACTORS[quantity]
+    unit = (sidecar.text("Units") or "").replace(" ", "").lower()
+    if unit not in factors:
+        raise sidecar.refuse(
+            "Units",
+            expected=f"one of {', '.join(factors)}",
+            fix=f'write "Units": "{next(iter(factors))}" or what it is',
+        )
+    image = read_on_grid(path, shape, affine) * np.float32(factors[unit])
+    inside = image[np.isfinite(image) & (image != 0)]
+    median = float(np.median(inside)) if inside.size else float("nan")
+    if not abs(median) <= LARGEST[quantity]:
+        raise InputError(
+            path,
+            "median",
+            found=f"{median:.4g} after conversion from {unit}" if inside.size else "no value",
+            expected=f"at most {LARGEST[quantity]:g} {next(iter(factors))}",
+            fix="correct Units in the sidecar, or the map",
+        )
+    return image
