@@ -26,15 +26,13 @@ from aslkit.invivo_tables import (
     scan_tables,
 )
 from aslkit.lights import LIMITS
-from aslkit.paired import intraclass_correlation, limits_of_agreement
+from aslkit.paired import FEWEST_SUBJECTS, intraclass_correlation, limits_of_agreement
 from aslkit.repeats import ONE_HALF, OTHER_HALF
 from aslkit.report import Report, Section, Table
 from aslkit.scatters import subject_differences
 from aslkit.scoring import AVERAGE, LS, LS_ARTERIAL, QUANTITIES
 from aslkit.sections import DIGITS, listed, speed_section
 from aslkit.subject_report import FEW, LIGHTS, REPEATABILITY
-
-FEWEST = 3  # subjects for figures between them
 
 
 def invivo_report(
@@ -118,7 +116,7 @@ def _repeated_means(tables: Sequence[ScanTable], estimators: Sequence[str]) -> T
         cells = [e]
         for q in QUANTITIES:
             one, two = (over_subjects(tables, e, Column("", m, q)) for m in (ONE_HALF, OTHER_HALF))
-            if one.size < FEWEST:
+            if one.size < FEWEST_SUBJECTS:
                 break
             sd = float(np.sqrt(np.mean((one - two) ** 2) / 2))
             icc = Column("", "").cell(intraclass_correlation(one, two))
@@ -146,7 +144,7 @@ def _agreement_sections(
         found.append(Section("Against the reference", voxels, table=table))
     for q, shown in QUANTITIES.items():
         means = _means_against_ls(tables, models, q)
-        if means and all(own.size >= FEWEST for own, _ in means.values()):
+        if means and all(own.size >= FEWEST_SUBJECTS for own, _ in means.values()):
             names = list(dict.fromkeys(t.name.partition("_")[0] for t in tables))
             label = f"{shown.heading} [{shown.unit}]"
             picture = subject_differences(means, names, styles, label)

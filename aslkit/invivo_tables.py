@@ -14,7 +14,7 @@ from aslkit.report import Table
 from aslkit.scoring import AVERAGE, QUANTITIES, Record
 from aslkit.sections import DIGITS, MISSING, number, percent
 
-OVER = "Mean over subjects; in brackets its 95 % interval (t), from two subjects on."
+OVER = "Mean over subjects; in brackets its 95 % interval (t), from three subjects on."
 HALF, ALL = "half", "all"  # repeats that a figure is made from; else their number
 
 

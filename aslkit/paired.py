@@ -74,10 +74,10 @@ def agreement(first: Values, second: Values, blocks: Blocks, seed: int = 0) -> d
 
 
 def mean_interval(values: Values) -> Interval:
-    """Mean over subjects with its t interval."""
+    """Mean over subjects with its t interval; none from fewer than `FEWEST_SUBJECTS`."""
     known = values[np.isfinite(values)]
-    if known.size < 2:
-        return Interval(float(known[0]) if known.size else float("nan"))
+    if known.size < FEWEST_SUBJECTS:
+        return Interval(float(known.mean()) if known.size else float("nan"))
     half = stats.t.ppf(0.975, known.size - 1) * known.std(ddof=1) / np.sqrt(known.size)
     return Interval(float(known.mean()), float(known.mean() - half), float(known.mean() + half))
 

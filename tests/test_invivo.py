@@ -38,8 +38,8 @@ JUDGES = np.array([[5, 8], [3, 2], [2, 6], [4, 7], [1, 5], [6, 9]], dtype=float)
 def study(tmp_path_factory):
     """Four subjects, one of which has no timing; validated two at a time against the truth."""
     folder = tmp_path_factory.mktemp("study")
-    command = ["--out", folder / "sim", "--protocol", "pcasl6", "--repeats", 4, "--snr", 5]
-    command += ["--voxel-size", 7, "--participants", 4]
+    command = ["--out", folder / "sim", "--protocol", "pcasl6", "--repeats", 2, "--snr", 5]
+    command += ["--voxel-size", 8, "--participants", 4]
     simulated = CliRunner().invoke(asl_sim, [*map(str, command)])
     assert simulated.exit_code == 0, simulated.output
     sidecar = folder / "sim" / "sub-03" / "perf" / "sub-03_asl.json"
@@ -123,7 +123,7 @@ def test_blocks_are_cubes_of_two_centimetres():
 
 
 def test_few_subjects_have_no_interval():
-    assert np.isnan(mean_interval(np.array([3.0])).low)
+    assert np.isnan(mean_interval(np.array([3.0, 4])).low)
     assert np.isnan(intraclass_correlation(np.array([1.0, 2]), np.array([1.0, 2])).value)
     three = mean_interval(np.array([1.0, 2, 3]))
     assert three.high - 2 == pytest.approx(stats.t.ppf(0.975, 2) / np.sqrt(3))
@@ -213,7 +213,7 @@ def test_pages_are_whole_and_need_no_network(validated):
 
 def test_the_truth_as_reference_shows_the_error(validated, study):
     table = {(r["scan"], r["estimator"], r["metric"]): r for r in rows(validated[0])
-             if r["quantity"] == "cbf" and r["n_repeats"] == "4"}  # fmt: skip
+             if r["quantity"] == "cbf" and r["n_repeats"] == "2"}  # fmt: skip
     for scan in ("sub-01", "sub-02", "sub-04"):
         own, ls = (float(table[scan, e, "CCC with reference"]["value"]) for e in ("small", "LS"))
         assert own > ls

@@ -98,7 +98,7 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
     metavar="DIR",
-    help="Folder for report.html, results.tsv, results.json and, with --bids, a page per scan.",
+    help="Folder for report.html, results.tsv, results.json and, in vivo, a page per scan.",
 )
 def main(
     phantoms: Path | None,
