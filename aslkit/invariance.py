@@ -11,7 +11,8 @@ from aslkit.metrics import ScaleDeviation, Values, scale_deviation
 from aslkit.phantoms import Phantom
 from aslkit.scoring import Row
 from aslkit.simulation import noise_sd
-from aslkit.trials import box_of, part_of
+from aslkit.tiling import bounding_box
+from aslkit.trials import part_of
 
 SCALE_FACTORS = (0.1, 0.3, 3.0, 10.0)
 N_SLICES = 12  # through the middle of the brain; more only take longer
@@ -138,7 +139,7 @@ def _fill_deviation(
 
 def _in_box(series: AslSeries, inside: MaskImage) -> tuple[AslSeries, MaskImage]:
     """The scan cropped, in-plane, to the brain."""
-    box = (*box_of(series.mask)[:2], slice(None))
+    box = (*bounding_box(series.mask)[:2], slice(None))
     return replace(series, delta_m=series.delta_m[box], mask=series.mask[box]), inside[box]
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from aslkit.drawing import FAINT, INK, LABEL_SIZE, PAGE_WIDTH, TICK_SIZE, TITLE_SIZE, to_png
 from aslkit.images import FloatImage, MaskImage, ParameterMaps
+from aslkit.tiling import bounding_box
 
 TOP_PERCENTILE = 98.0  # of a map's values: the upper end of its colour scale
 MARGIN = 5  # voxels around a close-up
@@ -130,9 +131,7 @@ def middle_slices(mask: MaskImage, n: int) -> NDArray[np.intp]:
 
 def _mosaic(image: FloatImage, mask: MaskImage, slices: NDArray[np.intp]) -> FloatImage:
     """The slices side by side, cropped to the brain, NaN outside it; rows are y."""
-    x, y = (np.flatnonzero(mask.any(axis=a)) for a in ((1, 2), (0, 2)))
-    box = slice(x[0], x[-1] + 1), slice(y[0], y[-1] + 1)
-    shown = np.where(mask, image, np.nan)[box][:, :, slices]
+    shown = np.where(mask, image, np.nan)[bounding_box(mask)[:2]][:, :, slices]
     return np.concatenate(np.moveaxis(shown, 2, 0), axis=0).swapaxes(0, 1)
 
 

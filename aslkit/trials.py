@@ -30,6 +30,7 @@ from aslkit.scoring import (
     values_in,
 )
 from aslkit.simulation import clean_signal, noise_sd, simulate_series, truth_maps
+from aslkit.tiling import bounding_box
 
 LOWEST_CBF = 5.0  # [ml/100 g/min] of the truth; below it ATT means nothing
 PURE = 0.8  # tissue fraction above which a voxel counts as grey or white matter
@@ -67,7 +68,7 @@ def run_trial(
     """Simulate one scan and let every estimator meet it, without the air, which nothing scores."""
     series, physics = simulated(phantom, condition), condition.physics(phantom)
     noise = series.delta_m - clean_signal(phantom, physics)
-    box = (*box_of(phantom.mask)[:2], slice(None))
+    box = (*bounding_box(phantom.mask)[:2], slice(None))
     phantom, series = part_of(phantom, box), _brain_of(series, box)
     estimators = opponents(physics, series.acquisition, condition.track)
     if condition.has_delays:
@@ -163,11 +164,6 @@ def are_estimated(maps: ParameterMaps, scored: MaskImage) -> dict[str, NDArray[n
     low, high = FitSettings().att_bounds_s
     is_inside = (att > low + AT_BOUND_S) & (att < high - AT_BOUND_S)
     return {"cbf": np.isfinite(cbf), "att": np.isfinite(att) & is_inside}
-
-
-def box_of(mask: MaskImage) -> tuple[slice, ...]:
-    """The smallest box that holds the mask."""
-    return tuple(slice(int(i.min()), int(i.max()) + 1) for i in np.nonzero(mask))
 
 
 def part_of(phantom: Phantom, box: tuple[slice, ...]) -> Phantom:
