@@ -16,23 +16,67 @@ CONDITION_WIDTH = 96  # of the code that image-wide amplitudes are turned into
 Film = Callable[[Tensor], Tensor]
 
 
+class _NormedReLU(torch.autograd.Function):
+    """The arithmetic of `BrainNorm`, in few passes over the features, forwards and backwards."""
+
+    @staticmethod
+    def forward(ctx, x, mask, weight, bias):  # type: ignore[no-untyped-def]
+        """(b, c, x, y), (b, 1, x, y), (c,), (c,) -> (b, c, x, y)."""
+        x = x * mask
+        count = mask.float().sum((2, 3)).clamp(min=1) * (x.shape[1] // NORM_GROUPS)
+        mean = _pooled(x.sum((2, 3), dtype=torch.float32)) / count
+        length = torch.linalg.vector_norm(x, dim=(2, 3), dtype=torch.float32)
+        variance = (_pooled(length.square()) / count - mean.square()).clamp(min=0)
+        mean, inverse = _spread(mean, x), _spread(torch.rsqrt(variance + SMALLEST_VARIANCE), x)
+        scale = weight * inverse
+        unit = torch.addcmul(_image(bias - scale * mean, x), x, _image(scale, x))
+        y = functional.relu(unit) * mask
+        ctx.save_for_backward(x, mask, y, weight, mean, inverse, count)
+        return y
+
+    @staticmethod
+    def backward(ctx, upstream):  # type: ignore[no-untyped-def]
+        """Slopes with respect to features, weight and bias."""
+        x, mask, y, weight, mean, inverse, count = ctx.saved_tensors
+        slope = torch.ops.aten.threshold_backward(upstream, y, 0)
+        to_bias = slope.sum((2, 3)).float()
+        to_weight = inverse * ((slope * x).sum((2, 3)).float() - mean * to_bias)
+        lost_mean, lost_scale = (
+            _spread(_pooled(weight * s) / count, x) for s in (to_bias, to_weight)
+        )
+        factor = inverse.square() * lost_scale
+        result = torch.addcmul(slope * _image(weight * inverse, x), x, _image(-factor, x))
+        level = _image(mean * factor - inverse * lost_mean, x)
+        return torch.addcmul(result, mask, level), None, to_weight.sum(0), to_bias.sum(0)
+
+
+def _pooled(values: Tensor) -> Tensor:
+    """Sums of (batch, c) over the features of each group."""
+    return values.unflatten(1, (NORM_GROUPS, -1)).sum(2)
+
+
+def _spread(values: Tensor, like: Tensor) -> Tensor:
+    """Values of groups, for each of their features."""
+    return values.repeat_interleave(like.shape[1] // NORM_GROUPS, 1)
+
+
+def _image(values: Tensor, like: Tensor) -> Tensor:
+    """(batch, c) to broadcast over images of a precision."""
+    return values.to(like.dtype)[..., None, None]
+
+
 class BrainNorm(nn.Module):
-    """Group norm with mean and variance over the brain: (b, c, x, y), (b, 1, x, y) -> first."""
+    """Group norm with mean and variance over the brain, then ReLU, 0 outside the brain."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(width, 1, 1))
-        self.bias = nn.Parameter(torch.zeros(width, 1, 1))
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Features of zero mean and unit variance in every group, times weight plus bias."""
-        grouped = x.float().unflatten(1, (NORM_GROUPS, -1))
-        inside = mask[:, None]
-        n = inside.sum((2, 3, 4), keepdim=True).clamp(min=1) * grouped.shape[2]
-        centred = grouped - (grouped * inside).sum((2, 3, 4), keepdim=True) / n
-        variance = (centred.square() * inside).sum((2, 3, 4), keepdim=True) / n
-        unit = (centred * torch.rsqrt(variance + SMALLEST_VARIANCE)).flatten(1, 2)
-        return unit * self.weight + self.bias
+        """(b, c, x, y), (b, 1, x, y) -> the positive part of zero mean, unit variance groups."""
+        result: Tensor = _NormedReLU.apply(x, mask, self.weight, self.bias)  # type: ignore[no-untyped-call]
+        return result
 
 
 class ConvPair(nn.Module):
@@ -50,9 +94,8 @@ class ConvPair(nn.Module):
         """(batch, n_in, x, y) and mask (batch, 1, x, y) -> (batch, width, x, y)."""
         for i, conv in enumerate(self.convs):
             x = conv(x)
-            if self.norms:
-                x = self.norms[i](x, mask)
-            x = functional.relu(x) * mask
+            inside = mask.to(x.dtype)
+            x = self.norms[i](x, inside) if self.norms else functional.relu(x) * inside
         return self.dropout(x)
 
 
@@ -102,7 +145,8 @@ class Decoder(nn.Module):
         """Deepest features -> those of full resolution; `films` follow each of the pairs."""
         for up, pair, film in zip(self.ups, self.pairs, films, strict=True):
             mask, skip = masks[len(skips) - 1], skips.pop()
-            x = film(pair(torch.cat([up(x) * mask, skip], dim=1), mask))
+            x = up(x)
+            x = film(pair(torch.cat([x * mask.to(x.dtype), skip], dim=1), mask))
         return x
 
 
@@ -121,7 +165,7 @@ class FiLM(nn.Module):
     def forward(self, x: Tensor, code: Tensor, mask: Tensor) -> Tensor:
         """(batch, width, x, y), code (batch, CONDITION_WIDTH) and mask -> the same shape."""
         scale, shift = self.linear(code)[..., None, None].chunk(2, dim=1)
-        return (x * (1 + scale) + shift) * mask
+        return torch.addcmul(shift, x, 1 + scale) * mask
 
 
 def mask_pyramid(mask: Tensor, stride: int) -> list[Tensor]:

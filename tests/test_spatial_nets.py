@@ -1,5 +1,7 @@
 """The plan's U-Nets: their sizes, their switches, and what must not matter to them."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -79,8 +81,33 @@ def test_statistics_are_those_of_the_brain(channels):
 
 def test_the_norm_is_a_group_norm_where_the_brain_fills_the_image():
     x, mask = torch.randn(2, 16, 8, 8), torch.ones(2, 1, 8, 8)
-    expected = functional.group_norm(x, 8)
+    expected = functional.relu(functional.group_norm(x, 8))
     torch.testing.assert_close(BrainNorm(16)(x, mask), expected, rtol=1e-4, atol=1e-4)
+
+
+def plainly_normed(norm, x, mask):
+    """What `BrainNorm` computes, written with operations that know their own slopes."""
+    grouped, inside = x.unflatten(1, (8, -1)), mask[:, None]
+    n = inside.sum((2, 3, 4), keepdim=True) * grouped.shape[2]
+    centred = grouped - (grouped * inside).sum((2, 3, 4), keepdim=True) / n
+    variance = (centred.square() * inside).sum((2, 3, 4), keepdim=True) / n
+    unit = (centred * torch.rsqrt(variance + 1e-5)).flatten(1, 2)
+    return functional.relu(unit * norm.weight[:, None, None] + norm.bias[:, None, None]) * mask
+
+
+def test_the_norms_slopes_are_those_of_its_formula():
+    norm, mask = BrainNorm(16), (torch.rand(3, 1, 8, 8) > 0.4).float()
+    with torch.no_grad():
+        norm.weight.normal_()
+        norm.bias.normal_()
+    upstream, found = torch.randn(3, 16, 8, 8), []
+    for function in (norm, partial(plainly_normed, norm)):
+        x = torch.randn(3, 16, 8, 8, generator=torch.Generator().manual_seed(1)) + 2
+        x.requires_grad_()
+        y = function(x, mask)
+        found.append((y, *torch.autograd.grad(y, (x, norm.weight, norm.bias), upstream)))
+    for own, expected in zip(*found, strict=True):
+        torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_film_is_the_identity_before_training(channels):

@@ -28,13 +28,31 @@ def list_configs() -> dict[str, Path]:
 def load_config(name_or_file: str, changes: tuple[str, ...] = ()) -> TrainingConfig:
     """A configuration by name or file, with changes of the form "section.key=value".
 
-    Keys of the founding plan are converted, and what was made of them is logged.
+    A configuration may say `base: NAME|FILE` and hold only what differs from that one. Keys of
+    the founding plan are converted, and what was made of them is logged.
 
     Raises
     ------
     InputError
         When there is no such configuration, or a key or value is not allowed.
     """
+    path = _find(name_or_file)
+    try:
+        values = _read(path)
+        for change in changes:
+            _change(values, change)
+        _convert(path, values)
+        return TrainingConfig.model_validate(values)
+    except ValidationError as error:
+        raise _explained(path, error.errors()[0]) from error
+
+
+def dump_config(config: TrainingConfig) -> str:
+    """The resolved configuration as YAML."""
+    return yaml.safe_dump(config.model_dump(mode="json", exclude_none=True), sort_keys=False)
+
+
+def _find(name_or_file: str) -> Path:
     path = list_configs().get(name_or_file, Path(name_or_file))
     if not path.is_file():
         raise InputError(
@@ -44,27 +62,44 @@ def load_config(name_or_file: str, changes: tuple[str, ...] = ()) -> TrainingCon
             expected=f"a YAML file or one of {', '.join(list_configs())}",
             fix="see asl_train --list-configs",
         )
+    return path
+
+
+def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The values of a file over those of its base, in names of the schema."""
     try:
         values = yaml.safe_load(path.read_text())
-        if not isinstance(values, dict):
-            raise _refused(path, "", type(values).__name__, "keys and values")
-        notes = rename(values, _set)
-        for change in changes:
-            _change(values, change)
-        for note in notes + rename(values, _set):
-            logger.warning("%s: %s", path.name, note)
-        return TrainingConfig.model_validate(values)
     except yaml.YAMLError as error:
         raise InputError(
             path, "", found=str(error).splitlines()[0], expected="YAML", fix="correct the file"
         ) from error
-    except ValidationError as error:
-        raise _explained(path, error.errors()[0]) from error
+    if not isinstance(values, dict):
+        raise _refused(path, "", type(values).__name__, "keys and values")
+    _convert(path, values)
+    if "base" not in values:
+        return values
+    base = _find(str(values.pop("base")))
+    if base in (path, *above):
+        raise _refused(path, "base", str(base), "a configuration that does not begin with this")
+    return _merged(_read(base, (path, *above)), values)
 
 
-def dump_config(config: TrainingConfig) -> str:
-    """The resolved configuration as YAML."""
-    return yaml.safe_dump(config.model_dump(mode="json", exclude_none=True), sort_keys=False)
+def _convert(path: Path, values: dict[str, Any]) -> None:
+    """Keys of the founding plan become those of the schema, and a message each."""
+    for note in rename(values, _set):
+        logger.warning("%s: %s", path.name, note)
+
+
+def _merged(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Values over those of a base, section by section; one of another kind replaces it whole."""
+    sections = {
+        key: {**base[key], **given}
+        for key, given in values.items()
+        if isinstance(given, dict)
+        and isinstance(base.get(key), dict)
+        and given.get("kind", base[key].get("kind")) == base[key].get("kind")
+    }
+    return base | values | sections
 
 
 def _explained(path: Path, error: ErrorDetails) -> InputError:
