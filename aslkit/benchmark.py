@@ -1,19 +1,27 @@
 """What every validation shares: the estimators that meet on one series, and what a run found."""
 
+import logging
 import resource
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aslkit.acquisition import Acquisition
 from aslkit.fitting import FitSettings, fit_least_squares
 from aslkit.gates import Gate
 from aslkit.images import AslSeries, MaskImage, ParameterMaps
 from aslkit.scoring import LS, LS_ARTERIAL, LS_ORACLE, SMOOTHED_LS, Record
+
+if TYPE_CHECKING:
+    from aslkit.weights import Model
+
+logger = logging.getLogger(__name__)
 
 Estimator = Callable[[AslSeries], ParameterMaps]
 Progress = Callable[[Sequence], Iterable]  # type: ignore[type-arg]  # as tqdm: shows the loop
@@ -89,6 +97,29 @@ class Benchmark:
         return [s.estimator for s in self.speeds if s.estimator not in LEAST_SQUARES]
 
 
+@dataclass(frozen=True)
+class NetworkEstimator:
+    """A trained model as an estimator."""
+
+    model: "Model"
+    settings: FitSettings
+
+    def __call__(self, series: AslSeries) -> ParameterMaps:
+        """The maps of the series."""
+        from aslkit.inference import predict  # torch, only where a model is asked for
+
+        return predict(series, self.model, self.settings)
+
+    def covers(self, acquisition: Acquisition) -> bool:
+        """Whether the model takes scans of this protocol."""
+        return self.model.encoding.covers(acquisition)
+
+    @property
+    def scales(self) -> bool:
+        """Whether CBF grows with the signal by construction."""
+        return self.model.corrects_least_squares
+
+
 class Stopwatch:
     """Runs estimators and adds up what they cost."""
 
@@ -116,7 +147,7 @@ def least_squares(settings: FitSettings, macrovascular: str) -> Estimator:
     return lambda series: fit_least_squares(series, own)
 
 
-def networks(names: Sequence[str], settings: FitSettings) -> dict[str, Estimator]:
+def networks(names: Sequence[str], settings: FitSettings) -> dict[str, NetworkEstimator]:
     """The trained models as estimators, by name (of a folder its last part, if unique).
 
     Raises
@@ -126,16 +157,24 @@ def networks(names: Sequence[str], settings: FitSettings) -> dict[str, Estimator
     """
     if not names:
         return {}
-    from aslkit.inference import predict  # torch, only where a model is asked for
-    from aslkit.weights import load_model
-
-    def estimator(name: str) -> Estimator:
-        model = load_model(name)
-        return lambda series: predict(series, model, settings)
+    from aslkit.weights import load_model  # torch, only where a model is asked for
 
     short = [Path(name).name for name in names]
     labels = [s if short.count(s) == 1 else n for s, n in zip(short, names, strict=True)]
-    return {label: estimator(name) for label, name in zip(labels, names, strict=True)}
+    return {
+        label: NetworkEstimator(load_model(name), settings)
+        for label, name in zip(labels, names, strict=True)
+    }
+
+
+def that_cover(
+    models: Mapping[str, NetworkEstimator], acquisition: Acquisition
+) -> dict[str, NetworkEstimator]:
+    """The models that take scans of this protocol; the log tells of the others."""
+    others = [name for name, m in models.items() if not m.covers(acquisition)]
+    if others:
+        logger.info("Made for other protocols and left out: %s", ", ".join(others))
+    return {name: m for name, m in models.items() if name not in others}
 
 
 def merge(parts: Sequence[Benchmark]) -> Benchmark:

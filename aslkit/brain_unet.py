@@ -75,7 +75,7 @@ class BrainNorm(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(b, c, x, y), (b, 1, x, y) -> the positive part of zero mean, unit variance groups."""
-        result: Tensor = _NormedReLU.apply(x, mask, self.weight, self.bias)  # type: ignore[no-untyped-call]
+        result: Tensor = _NormedReLU.apply(x, mask, self.weight, self.bias)
         return result
 
 

@@ -12,6 +12,7 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
+from aslkit.acquisition import Acquisition
 from aslkit.images import FloatImage, MaskImage
 from aslkit.physics import KineticModel, arterial_curve, tissue_curve
 from aslkit.projection import Solution
@@ -69,6 +70,10 @@ class ProfileEncoding:
     def layout(self) -> Layout:
         """No curves, all features."""
         return Layout((), len(CHANNELS) - 1)
+
+    def covers(self, acquisition: Acquisition) -> bool:
+        """Whether CBF and ATT can be told apart: with several timings."""
+        return acquisition.n_timings > 1
 
 
 def encode(

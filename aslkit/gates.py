@@ -167,7 +167,7 @@ def efficient_ls(subjects: Sequence[Subject], quantities: Sequence[str], snr: fl
 
 
 def scale_equivariance(deviations: Mapping[str, Sequence[ScaleDeviation]]) -> Gate:
-    """Every estimator's CBF grows with the signal (and its noise) in proportion."""
+    """CBF of estimators that promise it grows with signal and noise in proportion."""
     worst = {
         estimator: float(np.max([[abs(d.slope - 1), abs(d.mean), d.p95] for d in found]))
         for estimator, found in deviations.items()

@@ -17,6 +17,7 @@ from aslkit.benchmark import (
     Stopwatch,
     least_squares,
     networks,
+    that_cover,
 )
 from aslkit.errors import InputError
 from aslkit.fitting import FitSettings
@@ -119,7 +120,7 @@ def _estimators(
     found = {LS: least_squares(settings, "off")}
     if series.acquisition.has_arterial_signal or settings.has_arterial(series.acquisition):
         found[LS_ARTERIAL] = least_squares(settings, "on")
-    return found | networks(models, settings)
+    return found | that_cover(networks(models, settings), series.acquisition)
 
 
 def _references(maps: Maps, series: AslSeries, settings: FitSettings) -> dict[str, str]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from aslkit.acquisition import SINGLE_DELAY_ATT_S, Acquisition
-from aslkit.benchmark import Estimator, least_squares, networks
+from aslkit.benchmark import Estimator, NetworkEstimator, least_squares, networks
 from aslkit.conditions import MATCHED
 from aslkit.fitting import FitSettings
 from aslkit.images import AslSeries, MaskImage, ParameterMaps
@@ -34,7 +34,7 @@ def opponents(physics: SubjectPhysics, nominal: Acquisition, track: str) -> dict
     return found
 
 
-def models_for(track: str, names: Sequence[str]) -> dict[str, Estimator]:
+def models_for(track: str, names: Sequence[str]) -> dict[str, NetworkEstimator]:
     """The trained models; with arteries (auto) where the scans of the track show them."""
     return networks(names, FitSettings(macrovascular="off" if track == MATCHED else "auto"))
 

@@ -12,7 +12,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from aslkit.acquisition import Timing
+from aslkit.acquisition import Acquisition, Timing
 from aslkit.encoding import Layout
 from aslkit.errors import InputError
 from aslkit.images import AslSeries, MaskImage
@@ -102,7 +102,9 @@ class RawEncoding:
         InputError
             When the scan has another protocol.
         """
-        order = self._order_in(series)
+        order = self._order_in(series.acquisition)
+        if order is None:
+            raise self._refused(series.acquisition)
         told = [series.acquisition.timings[i].efficiency for i in order]
         gain = np.array([t.efficiency for t in self.timings]) / told
         signal = np.moveaxis(series.delta_m[..., order] * gain, (2, 3), (0, 1))
@@ -119,6 +121,17 @@ class RawEncoding:
         (cbf_centre, cbf_width), (att_centre, att_width) = self.cbf_unit, self.att_unit
         return cbf_centre + cbf_width * cbf, att_centre + att_width * att
 
+    def _refused(self, acquisition: Acquisition) -> InputError:
+        latest = max(acquisition.slice_offsets_s)
+        offsets = f", slices up to {latest:g} s later" if latest else ""
+        return InputError(
+            "ASL series",
+            "PostLabelingDelay",
+            found=_listed(acquisition.timings) + offsets,
+            expected=f"the protocol of the model, {_listed(self.timings)}",
+            fix="use a model for any protocol, such as the default one",
+        )
+
     def _normalised(self, curves: Values) -> Values:
         if self.normalization == "global_scale":
             return curves
@@ -126,24 +139,21 @@ class RawEncoding:
         smallest = PERCENT * self.scale * SMALLEST_SD
         return (curves - curves.mean(axis=1, keepdims=True)) / np.maximum(spread, smallest)
 
-    def _order_in(self, series: AslSeries) -> list[int]:
-        """Where in the series each of the timings is."""
-        theirs, latest = series.acquisition.timings, max(series.acquisition.slice_offsets_s)
+    def covers(self, acquisition: Acquisition) -> bool:
+        """Whether a scan has this protocol, whatever the order of its volumes."""
+        return self._order_in(acquisition) is not None
+
+    def _order_in(self, acquisition: Acquisition) -> list[int] | None:
+        """Where in a series each of the timings is; nowhere in that of another protocol."""
+        theirs, latest = acquisition.timings, max(acquisition.slice_offsets_s)
         order = [
             i
             for own in self.timings
             for i, other in enumerate(theirs)
             if _is_alike(own, other) and own.pld_s + PLD_TOLERANCE_S >= other.pld_s + latest
         ]
-        if len(order) != len(theirs) or sorted(order) != list(range(len(self.timings))):
-            raise InputError(
-                "ASL series",
-                "PostLabelingDelay",
-                found=_listed(theirs) + (f", slices up to {latest:g} s later" if latest else ""),
-                expected=f"the protocol of the model, {_listed(self.timings)}",
-                fix="use a model for any protocol, such as the default one",
-            )
-        return order
+        is_whole = len(order) == len(theirs) and sorted(order) == list(range(len(self.timings)))
+        return order if is_whole else None
 
 
 def known_voxels(series: AslSeries) -> MaskImage:

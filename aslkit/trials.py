@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aslkit.anatomy import Tissue
-from aslkit.benchmark import TRUTH, Estimator, Example, Stopwatch
+from aslkit.benchmark import TRUTH, Example, NetworkEstimator, Stopwatch, that_cover
 from aslkit.conditions import Condition
 from aslkit.fitting import AT_BOUND_S, FitSettings, cramer_rao_sd
 from aslkit.images import AslSeries, FloatImage, MaskImage, ParameterMaps
@@ -62,7 +62,7 @@ class Trial:
 def run_trial(
     phantom: Phantom,
     condition: Condition,
-    models: Mapping[str, Estimator],
+    models: Mapping[str, NetworkEstimator],
     stopwatch: Stopwatch,
 ) -> Trial:
     """Simulate one scan and let every estimator meet it, without the air, which nothing scores."""
@@ -71,8 +71,7 @@ def run_trial(
     box = (*bounding_box(phantom.mask)[:2], slice(None))
     phantom, series = part_of(phantom, box), _brain_of(series, box)
     estimators = opponents(physics, series.acquisition, condition.track)
-    if condition.has_delays:
-        estimators |= models
+    estimators |= that_cover(models, series.acquisition)
     maps = {name: stopwatch.run(name, e, series) for name, e in estimators.items()}
     smoothed = {0.0: maps[LS]}
     for sigma in SIGMAS_VOXELS[1:]:

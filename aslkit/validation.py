@@ -7,7 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from aslkit.benchmark import Benchmark, Estimator, Example, Progress, Stopwatch
+from aslkit.benchmark import (
+    Benchmark,
+    Example,
+    NetworkEstimator,
+    Progress,
+    Stopwatch,
+    that_cover,
+)
 from aslkit.conditions import BRAINS, FULL, Condition, Design, most_typical
 from aslkit.figures import score
 from aslkit.gates import (
@@ -127,15 +134,16 @@ def _judged(condition: Condition, trials: Sequence[Trial]) -> Findings:
 
 
 def _invariance(
-    condition: Condition, phantom: Phantom, models: Mapping[str, Estimator]
+    condition: Condition, phantom: Phantom, models: Mapping[str, NetworkEstimator]
 ) -> Findings:
     """How CBF follows the scale of the signal and the field of view."""
     series, inside = simulated(phantom, condition), strata(phantom)["brain"]
     estimators = opponents(condition.physics(phantom), series.acquisition, condition.track)
-    if condition.has_delays:
-        estimators |= models
+    own = that_cover(models, series.acquisition)
+    estimators |= own
     scaled = scale_deviations(series, inside, estimators)
     seed = condition.noise_seed(phantom)
     filled = fill_deviations(series, inside, estimators, condition.snr, seed)
     rows = [*scale_rows(scaled), *fill_rows(filled)]
-    return records(condition.fields, rows), [scale_equivariance(scaled)]
+    promised = {name: d for name, d in scaled.items() if name not in own or own[name].scales}
+    return records(condition.fields, rows), [scale_equivariance(promised)]
