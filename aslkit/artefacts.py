@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from aslkit.arrays import standard_normal
 from aslkit.images import FloatImage, MaskImage
 from aslkit.motion import Frame, Parameters, rigid_matrix
+from aslkit.physics import namespace
 
 NOISES = ("thermal", "coil", "physio", "drift", "motion", "spikes", "dropouts", "suppression")
 
@@ -79,12 +81,13 @@ def draw_artefacts(
     )
 
 
-def with_thermal_noise(
-    rng: np.random.Generator, image: FloatImage, sd: FloatImage | float
-) -> FloatImage:
-    """Magnitude of an image with complex noise: Gaussian in tissue, Rayleigh in air."""
-    real, imaginary = rng.standard_normal((2, *image.shape), dtype=np.float32) * np.float32(sd)
-    return np.hypot(image + real, imaginary)
+def with_thermal_noise(rng: np.random.Generator, image, sd):  # type: ignore[no-untyped-def]
+    """Magnitude of an image with complex noise: Gaussian in tissue, Rayleigh in air.
+
+    Image and standard deviation (an array that broadcasts, or a number) are of numpy or torch.
+    """
+    real, imaginary = standard_normal(rng, (2, *image.shape), image) * sd
+    return namespace(image).hypot(image + real, imaginary)
 
 
 def coil_map(rng: np.random.Generator, mask: MaskImage, frame: Frame) -> FloatImage:

@@ -39,6 +39,15 @@ class Planes:
         """All points (planes, nx, ny, 3)."""
         return self.x[:, :, None] + self.y[:, None]
 
+    def on(self, device: str | None) -> "Planes":
+        """The planes in single precision, as tensors on a device or, without one, as arrays."""
+        if device is None:
+            return Planes(self.x.astype(np.float32), self.y.astype(np.float32))
+        import torch
+
+        x, y = (torch.as_tensor(p, dtype=torch.float32, device=device) for p in (self.x, self.y))
+        return Planes(x, y)  # type: ignore[arg-type]
+
 
 @dataclass(frozen=True)
 class SmoothFields:

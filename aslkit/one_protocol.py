@@ -7,7 +7,9 @@ from numpy.typing import NDArray
 
 from aslkit.acquisition import Acquisition, Timing, protocol
 from aslkit.anatomy import draw_planes, draw_subjects
+from aslkit.arrays import standard_normal
 from aslkit.artefacts import drift, physiological, with_thermal_noise
+from aslkit.cells import alike
 from aslkit.config.schema import OneProtocolConfig
 from aslkit.physics import KineticModel, kinetic_model
 from aslkit.simulation import REFERENCE_SIGNAL, mixed_signal, noise_sd
@@ -21,7 +23,7 @@ CONTROL_LEVEL = (0.02, 0.2)  # control signal under background suppression, frac
 
 @dataclass(frozen=True)
 class Patches:
-    """Slices of `b` subjects, 0 outside the brain.
+    """Slices of `b` subjects, 0 outside the brain; all arrays, or all tensors on a device.
 
     Attributes
     ----------
@@ -52,63 +54,78 @@ def nominal_timings(config: OneProtocolConfig) -> tuple[Timing, ...]:
     return sum(runs, ())
 
 
-def draw_patches(config: OneProtocolConfig, rng: np.random.Generator) -> Patches:
-    """`config.patches` random slices under the protocol."""
-    planes = draw_planes(rng, config.patches, config.patch)
+def draw_patches(
+    config: OneProtocolConfig, rng: np.random.Generator, device: str | None = None
+) -> Patches:
+    """`config.patches` random slices under the protocol.
+
+    Parameters
+    ----------
+    device : str, optional
+        Makes torch tensors on this device; without it, numpy arrays.
+    """
+    planes = draw_planes(rng, config.patches, config.patch).on(device)
     tissue = draw_subjects(rng, config.patches).at(planes)
-    model = _draw_model(config, rng)
-    mask = tissue.mask[:, None]
+    model = _draw_model(config, rng, planes.x)
+    inside = tissue.mask[:, None]
     rows = mixed_signal(model, tissue, lambda v: v.reshape(len(v), -1), has_arterial=False)
-    clean = rows.reshape(*rows.shape[:2], *tissue.mask.shape[1:]) * mask
-    signal = _measured(clean, config, rng) * mask
+    clean = rows.reshape(*rows.shape[:2], *tissue.mask.shape[1:]) * inside
     return Patches(
-        signal=signal.astype(np.float32),
-        cbf=(tissue.cbf * tissue.mask).astype(np.float32),
-        att=(tissue.att * tissue.mask).astype(np.float32),
+        signal=_measured(clean, config, rng) * inside,
+        cbf=tissue.cbf * tissue.mask,
+        att=tissue.att * tissue.mask,
         mask=tissue.mask,
-        t1_blood_s=np.asarray(model.t1_blood, dtype=np.float32).ravel(),
+        t1_blood_s=model.t1_blood.ravel(),  # type: ignore[union-attr]
     )
 
 
-def _draw_model(config: OneProtocolConfig, rng: np.random.Generator) -> KineticModel:
-    """The kinetic model of every patch, arrays (b, n, 1)."""
+def _draw_model(config: OneProtocolConfig, rng: np.random.Generator, like) -> KineticModel:  # type: ignore[no-untyped-def]
+    """The kinetic model of every patch, arrays (b, n, 1) as `like`."""
     nominal = kinetic_model(Acquisition(nominal_timings(config)), 1, np.float32)
-    column = config.patches, 1, 1
-    if not config.domain_randomization:
-        return replace(nominal, t1_blood=np.full(column, config.t1_blood_s, dtype=np.float32))
+    column: Values = np.ones((config.patches, 1, 1))
 
-    def uniform(limits: tuple[float, float]) -> Values:
-        return rng.uniform(*limits, column).astype(np.float32)
+    def drawn(limits: tuple[float, float]) -> Values:
+        return rng.uniform(*limits, column.shape)
 
-    duration = uniform((1 - DURATION_SCATTER, 1 + DURATION_SCATTER))
+    duration = column
+    if config.domain_randomization:
+        duration = drawn((1 - DURATION_SCATTER, 1 + DURATION_SCATTER))
     blocks = []
     for block in nominal.blocks:
-        alpha = uniform(getattr(config, f"alpha_{block.labeling}_range"))
-        for _ in range(N_PULSES[block.labeling]):
-            alpha = alpha * uniform(config.alpha_bs_range)
-        efficiencies = alpha + 0 * block.efficiencies
-        durations = duration * block.label_durations
-        blocks.append(replace(block, efficiencies=efficiencies, label_durations=durations))
-    return replace(nominal, blocks=tuple(blocks), t1_blood=uniform(config.t1_blood_range_s))
+        efficiency = block.efficiencies * column
+        if config.domain_randomization:
+            efficiency = drawn(getattr(config, f"alpha_{block.labeling}_range")) + 0 * efficiency
+            for _ in range(N_PULSES[block.labeling]):
+                efficiency = efficiency * drawn(config.alpha_bs_range)
+        own = replace(
+            block,
+            plds=alike(block.plds * column, like),
+            label_durations=alike(block.label_durations * duration, like),
+            efficiencies=alike(efficiency, like),
+        )
+        blocks.append(own)
+    t1_blood = config.t1_blood_s * column
+    if config.domain_randomization:
+        t1_blood = drawn(config.t1_blood_range_s)
+    return replace(nominal, blocks=tuple(blocks), t1_blood=alike(t1_blood, like))
 
 
-def _measured(clean: Values, config: OneProtocolConfig, rng: np.random.Generator) -> Values:
+def _measured(clean, config: OneProtocolConfig, rng: np.random.Generator):  # type: ignore[no-untyped-def]
     """Control minus label of a clean ΔM/M0 (b, n, x, y), with the noise of the configuration."""
     b, n, *_ = clean.shape
-    column = b, 1, 1, 1
     signal = clean
     for name, draw in (("physio", physiological), ("drift", drift)):
         if name in config.noise_components:
             course = np.stack([draw(rng, n) for _ in range(b)])[..., None, None]
-            signal = signal + REFERENCE_SIGNAL * course
+            signal = signal + alike(REFERENCE_SIGNAL * course, clean)
     if "thermal" not in config.noise_components:
         return signal
-    sd = noise_sd(1.0) / rng.choice(config.snr_levels, column)
+    column = b, 1, 1, 1
+    sd = alike(noise_sd(1.0) / rng.choice(config.snr_levels, column), clean)
     if config.noise_type == "gaussian":
-        return np.asarray(signal + sd * rng.standard_normal(clean.shape))
-    level = rng.uniform(*CONTROL_LEVEL, column) + 0 * clean
+        return signal + sd * standard_normal(rng, clean.shape, clean)
+    level = alike(rng.uniform(*CONTROL_LEVEL, column), clean) + 0 * clean
     control, label = (
-        with_thermal_noise(rng, image, (sd / np.sqrt(2)).astype(np.float32))
-        for image in (level.astype(np.float32), (level - signal).astype(np.float32))
+        with_thermal_noise(rng, image, sd / 2**0.5) for image in (level, level - signal)
     )
-    return np.asarray(control - label)
+    return control - label

@@ -16,15 +16,16 @@ from aslkit.acquisition import Acquisition, Timing
 from aslkit.encoding import Layout
 from aslkit.errors import InputError
 from aslkit.images import AslSeries, MaskImage
+from aslkit.physics import namespace
 
 PERCENT = 100.0  # ΔM/M0 is encoded in percent
 PLD_TOLERANCE_S = 0.025  # between the delays of a scan and those of the encoding
 DURATION_TOLERANCE = 0.1  # likewise of label durations, a fraction
 SMALLEST_SD = 1e-6  # [ΔM/M0] of a curve that z-scores divide by
 CURVE_FEATURES = {
-    "mean": lambda curve: curve.mean(axis=1),
-    "std": lambda curve: curve.std(axis=1),
-    "peak": lambda curve: curve.max(axis=1),
+    "mean": lambda curves: curves.mean(1),
+    "std": lambda curves: _sd(curves)[:, 0],
+    "peak": lambda curves: namespace(curves).amax(curves, 1),
 }
 Values = NDArray[np.floating]
 
@@ -66,10 +67,8 @@ class RawEncoding:
         n_single = self.features.count("t1_artery")
         return Layout(curves, len(curves) * (len(self.features) - n_single) + n_single)
 
-    def encode(
-        self, signal: Values, mask: NDArray[np.bool_], t1_blood_s: NDArray[np.floating]
-    ) -> Values:
-        """Channels of slices, 0 outside the brain.
+    def encode(self, signal, mask, t1_blood_s):  # type: ignore[no-untyped-def]
+        """Channels of slices, 0 outside the brain; of numpy or torch, like what they are made of.
 
         Parameters
         ----------
@@ -80,10 +79,10 @@ class RawEncoding:
 
         Returns
         -------
-        array (b, c, x, y), float32
+        array (b, c, x, y)
         """
-        inside = mask[:, None]
-        curves = np.where(inside, PERCENT * self.scale * signal, 0)
+        xp, inside = namespace(signal), mask[:, None]
+        curves = xp.where(inside, PERCENT * self.scale * signal, 0 * signal[:1, :1, :1, :1])
         *parts, _ = self.layout.parts(curves)
         channels = [self._normalised(part) for part in parts]
         for name in self.features:
@@ -92,7 +91,7 @@ class RawEncoding:
                 channels.append(told[:, None, None, None] * inside)
             else:
                 channels += [CURVE_FEATURES[name](part)[:, None] for part in parts]
-        return np.concatenate([*channels, inside], axis=1).astype(np.float32)
+        return xp.concatenate([*channels, inside + 0 * curves[:, :1]], 1)
 
     def encode_series(self, series: AslSeries) -> Values:
         """Channels of every slice of a scan, (z, c, x, y).
@@ -109,7 +108,9 @@ class RawEncoding:
         gain = np.array([t.efficiency for t in self.timings]) / told
         signal = np.moveaxis(series.delta_m[..., order] * gain, (2, 3), (0, 1))
         mask = np.moveaxis(known_voxels(series), 2, 0)
-        return self.encode(signal, mask, np.full(len(mask), series.acquisition.t1_blood_s))
+        t1_blood_s = np.full(len(mask), series.acquisition.t1_blood_s)
+        channels: Values = self.encode(signal, mask, t1_blood_s).astype(np.float32)
+        return channels
 
     def outputs_for(self, cbf, att):  # type: ignore[no-untyped-def]
         """CBF [ml/100 g/min] and ATT [s] in the units of a network's outputs."""
@@ -132,12 +133,13 @@ class RawEncoding:
             fix="use a model for any protocol, such as the default one",
         )
 
-    def _normalised(self, curves: Values) -> Values:
+    def _normalised(self, curves):  # type: ignore[no-untyped-def]
         if self.normalization == "global_scale":
             return curves
-        spread = curves.std(axis=1, keepdims=True)
-        smallest = PERCENT * self.scale * SMALLEST_SD
-        return (curves - curves.mean(axis=1, keepdims=True)) / np.maximum(spread, smallest)
+        least = PERCENT * self.scale * SMALLEST_SD
+        return (curves - curves.mean(1)[:, None]) / namespace(curves).clip(
+            _sd(curves), least, None
+        )
 
     def covers(self, acquisition: Acquisition) -> bool:
         """Whether a scan has this protocol, whatever the order of its volumes."""
@@ -154,6 +156,12 @@ class RawEncoding:
         ]
         is_whole = len(order) == len(theirs) and sorted(order) == list(range(len(self.timings)))
         return order if is_whole else None
+
+
+def _sd(curves):  # type: ignore[no-untyped-def]
+    """Standard deviation over the timings, (b, 1, …)."""
+    centred = curves - curves.mean(1)[:, None]
+    return (centred**2).mean(1)[:, None] ** 0.5
 
 
 def known_voxels(series: AslSeries) -> MaskImage:

@@ -87,7 +87,7 @@ def draw_scene(
     acquisition = acquisition or draw_acquisition(rng)
     is_matched = bool(rng.random() >= config.mismatched_share)
     has_arterial, is_arterial_fitted = _arteries(rng, config, acquisition, is_matched)
-    planes = _placed(draw_planes(rng, b, config.patch), device)
+    planes = draw_planes(rng, b, config.patch).on(device)
     tissue = draw_subjects(rng, b).at(planes)
     if is_matched:
         curves = _tabulate(kinetic_model(acquisition), planes.x)
@@ -121,16 +121,6 @@ def _arteries(
     is_fitted = has_arterial != (is_matched and rng.random() < DISAGREEMENT_SHARE)
     is_fitted = is_fitted and acquisition.has_arterial_signal
     return (has_arterial if is_matched else is_fitted), is_fitted
-
-
-def _placed(planes: Planes, device: str | None):  # type: ignore[no-untyped-def]
-    """Planes in single precision, as arrays or as tensors on a device."""
-    if device is None:
-        return Planes(planes.x.astype(np.float32), planes.y.astype(np.float32))
-    import torch
-
-    tensors = (torch.as_tensor(p, dtype=torch.float32) for p in (planes.x, planes.y))
-    return Planes(*(t.to(device) for t in tensors))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

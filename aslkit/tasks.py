@@ -15,17 +15,23 @@ from aslkit.datasets import Batch, Draw, draw_batch
 from aslkit.encodings import build_encoding
 from aslkit.losses import correction_loss, data_misfit, estimate_loss
 from aslkit.one_protocol import draw_patches
-from aslkit.physics import kinetic_model
+from aslkit.physics import kinetic_model, namespace
 from aslkit.raw_encoding import RawEncoding
 
 Loss = Callable[[Tensor, Batch], Tensor]
 
 
-def batches_of(config: TrainingConfig) -> Draw:
-    """A function from a random generator to a batch."""
+def batches_of(config: TrainingConfig, device: str | None = None) -> Draw:
+    """A function from a random generator to a batch.
+
+    Parameters
+    ----------
+    device : str, optional
+        Where batches of one protocol are made; those of any protocol are fitted on the CPU.
+    """
     if isinstance(config.data, DataConfig):
         return partial(draw_batch, config.data)
-    return partial(draw_raw_batch, config)
+    return partial(draw_raw_batch, config, device=device)
 
 
 def loss_of(config: TrainingConfig) -> Loss:
@@ -36,18 +42,20 @@ def loss_of(config: TrainingConfig) -> Loss:
     return partial(_raw_loss, config.loss, encoding)
 
 
-def draw_raw_batch(config: TrainingConfig, rng: np.random.Generator) -> Batch:
+def draw_raw_batch(
+    config: TrainingConfig, rng: np.random.Generator, device: str | None = None
+) -> Batch:
     """`channels` (b, c, x, y), `truth` (b, 2, x, y), `signal` (b, n, x, y), `t1_blood` (b,)."""
     encoding = build_encoding(config)
     assert isinstance(encoding, RawEncoding) and not isinstance(config.data, DataConfig)
-    patches = draw_patches(config.data, rng)
+    patches = draw_patches(config.data, rng, device)
     arrays = {
         "channels": encoding.encode(patches.signal, patches.mask, patches.t1_blood_s),
-        "truth": np.stack([patches.cbf, patches.att], axis=1),
+        "truth": namespace(patches.cbf).stack([patches.cbf, patches.att], 1),
         "signal": patches.signal,
         "t1_blood": patches.t1_blood_s,
     }
-    return {name: torch.from_numpy(values) for name, values in arrays.items()}
+    return {name: torch.as_tensor(values) for name, values in arrays.items()}
 
 
 def _correction_loss(outputs: Tensor, batch: Batch) -> Tensor:

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 
 from aslkit.config import load_config
 from aslkit.encodings import build_encoding
 from aslkit.one_protocol import draw_patches, nominal_timings
 from aslkit.simulation import REFERENCE_SIGNAL, noise_sd
+from aslkit.tasks import draw_raw_batch
 
 SMALL = ("data.patch=32", "data.patches=8")
 QUIET = (*SMALL, "data.noise_components=[]")
@@ -92,3 +94,23 @@ def test_the_same_generator_gives_the_same_patches():
     one, two = drawn(*SMALL), drawn(*SMALL)
     for name, values in vars(one).items():
         np.testing.assert_array_equal(values, getattr(two, name))
+
+
+@pytest.mark.parametrize("normalization", ["global_scale", "per_curve"])
+def test_tensors_are_drawn_and_encoded_as_arrays_are(normalization):
+    changes = (*SMALL, f"encoding.normalization={normalization}", "data.noise_components=[]")
+    config = load_config("production_v2", changes)
+    arrays, tensors = (
+        draw_raw_batch(config, np.random.default_rng(3), device) for device in (None, "cpu")
+    )
+    for name, values in arrays.items():
+        assert tensors[name].dtype == torch.float32
+        torch.testing.assert_close(tensors[name], values, rtol=1e-3, atol=1e-3)
+
+
+def test_the_noise_of_tensors_is_that_of_arrays():
+    noisy, quiet = (
+        draw_raw_batch(load_config("production_v2", c), np.random.default_rng(3), "cpu")["signal"]
+        for c in ((*SMALL, "data.snr_levels=[5]", "data.noise_components=[thermal]"), QUIET)
+    )
+    assert (noisy - quiet)[quiet != 0].std() == pytest.approx(noise_sd(5), rel=0.05)
