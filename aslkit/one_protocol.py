@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 
 from aslkit.acquisition import Acquisition, Timing, protocol
 from aslkit.anatomy import draw_planes, draw_subjects
-from aslkit.arrays import standard_normal
+from aslkit.arrays import first_places, rows_at, scattered, standard_normal
 from aslkit.artefacts import drift, physiological, with_thermal_noise
 from aslkit.cells import alike
 from aslkit.config.schema import OneProtocolConfig
-from aslkit.physics import KineticModel, kinetic_model
+from aslkit.physics import KineticModel, kinetic_model, namespace
 from aslkit.simulation import REFERENCE_SIGNAL, mixed_signal, noise_sd
 
 Values = NDArray[np.floating]
@@ -67,11 +67,10 @@ def draw_patches(
     planes = draw_planes(rng, config.patches, config.patch).on(device)
     tissue = draw_subjects(rng, config.patches).at(planes)
     model = _draw_model(config, rng, planes.x)
-    inside = tissue.mask[:, None]
     rows = mixed_signal(model, tissue, lambda v: v.reshape(len(v), -1), has_arterial=False)
-    clean = rows.reshape(*rows.shape[:2], *tissue.mask.shape[1:]) * inside
+    clean = namespace(rows).moveaxis(rows, 1, -1).reshape(*tissue.mask.shape, -1)[tissue.mask]
     return Patches(
-        signal=_measured(clean, config, rng) * inside,
+        signal=scattered(_measured(clean, first_places(tissue.mask), config, rng), tissue.mask),
         cbf=tissue.cbf * tissue.mask,
         att=tissue.att * tissue.mask,
         mask=tissue.mask,
@@ -110,21 +109,30 @@ def _draw_model(config: OneProtocolConfig, rng: np.random.Generator, like) -> Ki
     return replace(nominal, blocks=tuple(blocks), t1_blood=alike(t1_blood, like))
 
 
-def _measured(clean, config: OneProtocolConfig, rng: np.random.Generator):  # type: ignore[no-untyped-def]
-    """Control minus label of a clean ΔM/M0 (b, n, x, y), with the noise of the configuration."""
-    b, n, *_ = clean.shape
-    signal = clean
+def _measured(clean, patches, config: OneProtocolConfig, rng: np.random.Generator):  # type: ignore[no-untyped-def]
+    """Control minus label of a clean ΔM/M0 (voxels, n), with the noise of the configuration.
+
+    Parameters
+    ----------
+    patches : array (voxels,)
+        Number of the patch that a voxel belongs to.
+    """
+
+    def of_voxels(of_patches: Values):  # type: ignore[no-untyped-def]
+        """Values (patches, …) of the patch of every voxel, (voxels, …)."""
+        return rows_at(alike(of_patches, clean), patches)
+
+    b, n, signal = config.patches, clean.shape[1], clean
     for name, draw in (("physio", physiological), ("drift", drift)):
         if name in config.noise_components:
-            course = np.stack([draw(rng, n) for _ in range(b)])[..., None, None]
-            signal = signal + alike(REFERENCE_SIGNAL * course, clean)
+            course = np.stack([draw(rng, n) for _ in range(b)])
+            signal = signal + of_voxels(REFERENCE_SIGNAL * course)
     if "thermal" not in config.noise_components:
         return signal
-    column = b, 1, 1, 1
-    sd = alike(noise_sd(1.0) / rng.choice(config.snr_levels, column), clean)
+    sd = of_voxels(noise_sd(1.0) / rng.choice(config.snr_levels, (b, 1)))
     if config.noise_type == "gaussian":
         return signal + sd * standard_normal(rng, clean.shape, clean)
-    level = alike(rng.uniform(*CONTROL_LEVEL, column), clean) + 0 * clean
+    level = of_voxels(rng.uniform(*CONTROL_LEVEL, (b, 1))) + 0 * clean
     control, label = (
         with_thermal_noise(rng, image, sd / 2**0.5) for image in (level, level - signal)
     )
