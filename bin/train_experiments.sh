@@ -3,7 +3,7 @@
 # Trains experiments 00 to 09 in FOLDER/exp00 … FOLDER/exp09, and exp00 and exp02 once more from
 # another seed, JOBS at a time [1]. Called again, it goes on where it was stopped.
 # All with one budget; a small one for a machine without a GPU (see docs/experiments.md):
-#   bash bin/train_experiments.sh runs 2 --set steps=1500 --set data.patches=16 \
+#   bash bin/train_experiments.sh runs 2 --set steps=1200 --set data.patches=16 \
 #       --set learning_rate=0.003 --set "network.widths=[16,32,64,128]"
 set -euo pipefail
 

@@ -1,0 +1,113 @@
+"""Training measured: patches per second of a configuration, and what its parts take.
+
+Usage: python bin/benchmark_train.py [CONFIG ...] [--device cuda] [--steps 60] [--set K=V ...]
+Whole is `asl_train` as it runs, simulation included; drawing and network are each alone.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from aslkit.config import TrainingConfig, load_config
+from aslkit.datasets import STREAM_SEED, Batch
+from aslkit.encodings import build_encoding
+from aslkit.inference import select_device
+from aslkit.networks import build_network
+from aslkit.report import machine
+from aslkit.tasks import batches_of, loss_of
+from aslkit.training import train
+
+WARM_SHARE = 0.3  # of the steps, which do not count
+N_BATCHES = 4
+
+
+def main() -> None:
+    """Run the configurations that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("configs", nargs="*", default=["exp09", "small"], metavar="CONFIG")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--set", dest="changes", action="append", default=[], metavar="KEY=VALUE")
+    options = parser.parse_args()
+    device = str(select_device(options.device))
+    print(f"machine: {machine()}; device {device}, {torch.get_num_threads()} threads")
+    for name in options.configs:
+        config = load_config(name, (*options.changes, f"steps={options.steps}", "members=1"))
+        batches = drawn(config, device)
+        found = {
+            "whole": whole_rate(config, device),
+            "drawing, one process": drawing_rate(config, device),
+            "network and loss": network_rate(config, batches, device),
+        }
+        for part, rate in found.items():
+            print(f"{name}: {part}: {rate:.0f} patches/s")
+
+
+def whole_rate(config: TrainingConfig, device: str) -> float:
+    """Of a run of the training loop, from its wall time after the first steps."""
+    times = {}
+
+    def note(step: int, _: float) -> None:
+        times[step] = time.perf_counter()
+
+    with tempfile.TemporaryDirectory() as folder:
+        train(config, Path(folder), device, progress=note)
+    first = max(round(WARM_SHARE * config.steps), 1)
+    return (config.steps - first) * config.data.patches / (times[config.steps] - times[first])
+
+
+def drawing_rate(config: TrainingConfig, device: str) -> float:
+    """Of simulation and encoding where the training loop has them done."""
+    rate = config.data.patches / seconds(lambda: drawn(config, device), device)
+    return N_BATCHES * rate
+
+
+def network_rate(config: TrainingConfig, batches: list[Batch], device: str) -> float:
+    """Of forward, loss and backward on batches that are there."""
+    network = build_network(config.network, build_encoding(config).layout).to(device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    loss_function = loss_of(config)
+
+    def step() -> None:
+        for batch in batches:
+            images = batch["channels"].contiguous(memory_format=torch.channels_last)
+            with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
+                outputs = network(images)
+            loss_function(outputs, batch).backward()
+
+    return N_BATCHES * config.data.patches / seconds(step, device)
+
+
+def drawn(config: TrainingConfig, device: str) -> list[Batch]:
+    """Batches of the stream, on the device."""
+    draw = batches_of(config, None if device == "cpu" else device)
+    rngs = (np.random.default_rng([STREAM_SEED, 1, k]) for k in range(N_BATCHES))
+    return [{k: v.to(device) for k, v in draw(rng).items()} for rng in rngs]
+
+
+def seconds(run: Callable[[], object], device: str, n: int = 5) -> float:
+    """Wall time of one of n runs, after one that does not count."""
+    run()
+    synchronise(device)
+    start = time.perf_counter()
+    for _ in range(n):
+        run()
+    synchronise(device)
+    return (time.perf_counter() - start) / n
+
+
+def synchronise(device: str) -> None:
+    """Wait until a GPU has done what it was told."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
+    main()

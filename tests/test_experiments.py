@@ -1,0 +1,131 @@
+"""Experiments 00 to 09: what they are, how files build on others, and their tables."""
+
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from aslkit.config import dump_config, load_config
+from aslkit.encodings import build_encoding
+from aslkit.errors import InputError
+from aslkit.networks import build_network
+from aslkit.tasks import batches_of, loss_of
+
+BIN = Path(__file__).parents[1] / "bin"
+FULL = {"film_at_bottleneck": True, "film_at_decoder": True, "output_modulation": True}
+AWARE = {"network.kind": "amplitude_aware", **{f"network.{k}": v for k, v in FULL.items()}}
+RANDOM = {"data.domain_randomization": True, "data.t1_blood_s": 1.85}
+# What each has, where it differs from experiment 00.
+DEFINITIONS = {
+    "exp00": {},
+    "exp01": {"encoding.normalization": "per_curve"},
+    "exp02": AWARE,
+    "exp03": AWARE | {"network.film_at_bottleneck": False, "network.film_at_decoder": False},
+    "exp04": AWARE | {"network.output_modulation": False},
+    "exp05": AWARE | {"network.film_at_decoder": False, "network.output_modulation": False},
+    "exp06": AWARE | {"loss.dc_weight": 0.1},
+    "exp07": AWARE | {"loss.dc_weight": 0.3},
+    "exp08": AWARE | RANDOM,
+    "exp09": AWARE
+    | RANDOM
+    | {"encoding.features": ["mean", "std", "peak", "t1_artery"], "members": 3},
+}
+TINY = ("network.widths=[8,16]", "data.patch=16", "data.patches=2")
+
+
+def flat(config):
+    values = yaml.safe_load(dump_config(config))
+    sections = {k: v for k, v in values.items() if isinstance(v, dict)}
+    rest = {k: v for k, v in values.items() if k not in sections and k != "name"}
+    return rest | {f"{s}.{k}": v for s, own in sections.items() for k, v in own.items()}
+
+
+@pytest.mark.parametrize("name", DEFINITIONS)
+def test_an_experiment_differs_from_the_first_as_the_plan_says(name):
+    assert flat(load_config(name)) == flat(load_config("exp00")) | DEFINITIONS[name]
+
+
+def test_experiment_09_is_production_v2():
+    assert flat(load_config("exp09")) == flat(load_config("production_v2"))
+
+
+@pytest.mark.parametrize("name", DEFINITIONS)
+def test_an_experiment_takes_a_step(name):
+    config = load_config(name, TINY)
+    network = build_network(config.network, build_encoding(config).layout)
+    batch = batches_of(config)(np.random.default_rng(0))
+    loss = loss_of(config)(network(batch["channels"]), batch)
+    loss.backward()
+    slopes = [p.grad for p in network.parameters() if p.grad is not None]
+    assert torch.isfinite(loss) and any(g.abs().max() > 0 for g in slopes)
+
+
+def written(folder, name, values):
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return str(path)
+
+
+def test_a_file_holds_only_what_differs_from_its_base(tmp_path):
+    middle = written(tmp_path, "middle", {"base": "exp02", "data": {"patch": 32}, "name": "m"})
+    top = written(tmp_path, "top", {"base": middle, "data": {"patches": 4}, "n_epochs": 2})
+    expected = load_config("exp02", ("data.patch=32", "data.patches=4", "steps=2000", "name=m"))
+    assert load_config(top) == expected
+
+
+def test_a_section_of_another_kind_replaces_that_of_the_base(tmp_path):
+    plain = {"base": "exp09", "network": {"kind": "spatial", "widths": [8, 16]}}
+    config = load_config(written(tmp_path, "plain", plain))
+    assert config.network.model_dump() == {
+        "kind": "spatial",
+        "widths": (8, 16),
+        "norm": "group",
+        "dropout": 0.0,
+    }
+
+
+def test_a_base_that_is_not_there_or_goes_in_circles_is_refused(tmp_path):
+    with pytest.raises(InputError, match="found nothing_such, expected a YAML file or one of"):
+        load_config(written(tmp_path, "lost", {"base": "nothing_such"}))
+    one, other = tmp_path / "one.yaml", tmp_path / "other.yaml"
+    one.write_text(f"base: {other}")
+    other.write_text(f"base: {one}")
+    with pytest.raises(InputError, match="base: found .*one.yaml, expected a configuration that"):
+        load_config(str(one))
+
+
+def test_tables_show_error_bias_and_wins_and_go_between_the_marks_of_a_page(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BIN))
+    import experiments_table
+
+    columns = ["track", "phantoms", "snr", "estimator", "stratum", "quantity", "metric", "value"]
+    rows = [
+        ("matched", "brain", "3", e, "brain", q, m, v)
+        for e in ("LS", "exp00")
+        for q in ("cbf", "att")
+        for m, v in (("MAE", 4.256), ("bias", -0.512))
+    ]
+    rows.append(("matched", "brain", "3", "exp00", "brain", "cbf", "win rate", 0.614))
+    rows += [
+        ("matched", "brain", "5", "exp00", "brain", "cbf", metric, value)
+        for metric, value in (
+            ("scale 0.1 to 10 ratio", 98.76),
+            ("scale x3 slope", 0.9),
+            ("FOV fill 27% mean change", 0.0123),
+        )
+    ]
+    table = tmp_path / "results.tsv"
+    with table.open("w") as lines:
+        csv.writer(lines, delimiter="\t").writerows([columns, *rows])
+    page = tmp_path / "page.md"
+    page.write_text("above\n<!-- tables -->\nold\n<!-- end of tables -->\nbelow\n")
+    monkeypatch.setattr(sys, "argv", ["experiments_table.py", str(table), "--into", str(page)])
+    experiments_table.main()
+    text = page.read_text()
+    assert text.startswith("above\n") and text.endswith("below\n") and "old" not in text
+    assert "| exp00 | 4.26 (-0.51, 61%) |" in text and "| LS | 4.26 (-0.51) |" in text
+    assert "| exp00 | 98.8 | 0.900 | +1.23% |" in text
