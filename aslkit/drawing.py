@@ -32,6 +32,7 @@ _FIXED: dict[str, Style] = {
     LS_ARTERIAL: {"color": "#0072b2", "marker": "D"},
     LS_ORACLE: {"color": "#6b7785", "linestyle": "--", "marker": "o", "markerfacecolor": "white"},
 }
+_LINES = ("-", "--", "-.", ":")  # of the first models, the next ones, …
 _MODELS: tuple[Style, ...] = (
     {"color": ACCENT, "marker": "^"},
     {"color": "#009e73", "marker": "v"},
@@ -52,7 +53,8 @@ def line_styles(estimators: Sequence[str]) -> dict[str, Style]:
     the same list.
     """
     models = [e for e in estimators if is_model(e)]
-    own = {**_FIXED, **dict(zip(models, cycle(_MODELS), strict=False))}
+    looks = ({**look, "linestyle": line} for line in cycle(_LINES) for look in _MODELS)
+    own = {**_FIXED, **dict(zip(models, looks, strict=False))}
     return {e: {"linewidth": 1.6, "markersize": 4.5, **own[e]} for e in estimators}
 
 

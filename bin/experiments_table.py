@@ -1,12 +1,17 @@
-"""results.tsv of asl_validate -> the tables of docs/experiments.md.
+"""results.tsv of asl_validate -> the tables and the figure of docs/experiments.md.
 
-Usage: python bin/experiments_table.py RESULTS.tsv [--into docs/experiments.md]
-Prints them, or puts them between the two marks of a page.
+Usage: python bin/experiments_table.py RESULTS.tsv [--into PAGE.md] [--figure FIGURE.png]
+Prints the tables, or puts them between the two marks of a page.
 """
 
 import argparse
 import csv
 from pathlib import Path
+
+import numpy as np
+
+from aslkit.charts import Panel, draw_panels
+from aslkit.drawing import line_styles
 
 MARKS = "<!-- tables -->", "<!-- end of tables -->"
 FIGURES = "MAE", "bias", "win rate"
@@ -19,8 +24,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path)
     parser.add_argument("--into", type=Path)
+    parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
-    text = tables(options.results)
+    with options.results.open() as lines:
+        rows = list(csv.DictReader(lines, delimiter="\t"))
+    rows = [r for r in rows if r["stratum"] == "brain" and r["phantoms"] == "brain"]
+    if options.figure:
+        options.figure.write_bytes(figure(rows))
+    text = tables(rows)
     if options.into is None:
         print(text)
         return
@@ -29,11 +40,34 @@ def main() -> None:
     options.into.write_text(f"{before}{MARKS[0]}\n\n{text}\n{MARKS[1]}{after}")
 
 
-def tables(results: Path) -> str:
+def figure(rows: list[dict[str, str]]) -> bytes:
+    """Error over that of least squares against SNR, a panel by track and quantity."""
+    own = [r for r in rows if r["metric"] == "MAE / LS"]
+    panels = []
+    for track, quantity in dict.fromkeys((r["track"], r["quantity"]) for r in own):
+        lines: dict[str, list[list[float]]] = {}
+        for r in own:
+            if (r["track"], r["quantity"]) == (track, quantity):
+                point = [
+                    float(r[c].replace("n/a", "nan")) for c in ("snr", "value", "low", "high")
+                ]
+                lines.setdefault(r["estimator"], []).append(point)
+        snrs = sorted({point[0] for points in lines.values() for point in points})
+        panels.append(
+            Panel(
+                f"{quantity.upper()}, {track}",
+                "SNR",
+                "error / that of LS",
+                {name: np.array(points) for name, points in lines.items()},
+                snrs,
+                "xy",
+            )
+        )
+    return draw_panels(panels, line_styles(list(dict.fromkeys(r["estimator"] for r in own))), 2)
+
+
+def tables(rows: list[dict[str, str]]) -> str:
     """Errors by track and quantity, then what the amplitude and the field of view do."""
-    with results.open() as lines:
-        rows = list(csv.DictReader(lines, delimiter="\t"))
-    rows = [r for r in rows if r["stratum"] == "brain" and r["phantoms"] in ("brain", "n/a")]
     parts = [
         errors(rows, track, quantity)
         for track in dict.fromkeys(r["track"] for r in rows)
