@@ -1,5 +1,6 @@
 """Seed and step -> one batch of simulated, fitted and encoded slices; the stream never repeats."""
 
+import signal
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -50,10 +51,17 @@ class SimulatedStream(IterableDataset[Batch]):
 
 def stream(draw: Draw, seed: int, first_step: int, n_workers: int) -> Iterator[Batch]:
     """Endless batches that background processes draw."""
+    source = SimulatedStream(draw, seed, first_step)
     loader = DataLoader(
-        SimulatedStream(draw, seed, first_step), batch_size=None, num_workers=n_workers
+        source, batch_size=None, num_workers=n_workers, worker_init_fn=_ignore_signals
     )
     return iter(loader)
+
+
+def _ignore_signals(worker: int) -> None:
+    """What ends a whole process group is the main process's to handle; workers end with it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def draw_batch(config: DataConfig, rng: np.random.Generator) -> Batch:

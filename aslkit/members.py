@@ -5,9 +5,10 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
+from aslkit.checkpoints import CHECKPOINT
 from aslkit.config import TrainingConfig
 from aslkit.errors import InputError
-from aslkit.training import CHECKPOINT, Progress, silent, train
+from aslkit.training import Progress, silent, train
 from aslkit.weights import WEIGHTS, load_model, save_model
 
 SEED_STEP = 1000  # between the seeds of members

@@ -5,21 +5,20 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
+from aslkit.checkpoints import CHECKPOINT, State, restore, write_checkpoint
 from aslkit.config import TrainingConfig, dump_config
 from aslkit.datasets import Batch, stream
-from aslkit.early_stopping import Best, validation_batches, validation_loss
+from aslkit.early_stopping import validation_batches, validation_loss
 from aslkit.encodings import build_encoding
 from aslkit.errors import InputError
-from aslkit.loss_curve import draw_losses, log_losses
+from aslkit.loss_curve import draw_losses, forget_losses, log_losses
 from aslkit.model_card import model_card
 from aslkit.networks import build_network
 from aslkit.residual_nets import Network
@@ -28,9 +27,7 @@ from aslkit.weights import load_model, save_model
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT = "checkpoint.safetensors"
-SECTIONS = ("network", "average", "optimizer", "best")  # of the tensors in a checkpoint
-PROGRESS = ("step", "seconds", "best_loss", "n_worse")  # beside them
+RANDOM_SEED = 7_741  # keeps the random numbers inside networks apart from those of the stream
 METRICS_EVERY = 50  # steps
 LARGEST_GRADIENT = 1.0
 CYCLE_TOP, CYCLE_START = 0.3, 0.04  # of one cycle: where it is highest, how low it begins
@@ -40,19 +37,6 @@ Progress = Callable[[int, float], None]
 
 def silent(step: int, loss: float) -> None:
     """Progress that nobody looks at."""
-
-
-@dataclass
-class State:
-    """All that a run needs to go on: network, its running average, optimiser, steps and time."""
-
-    network: Network
-    average: Network
-    optimizer: torch.optim.AdamW
-    origin: Mapping[str, object] | None = None  # of the first weights, as in the model card
-    step: int = 0
-    seconds: float = 0.0
-    best: Best = field(default_factory=Best)
 
 
 def train(
@@ -83,20 +67,22 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     state = _start(config, out, device, resume, init_from)
     draw, loss_function = batches_of(config), loss_of(config)
-    batches = stream(draw, config.seed, state.step, os.cpu_count() or 1)
+    batches = stream(draw, config.seed, state.n_batches, os.cpu_count() or 1)
     apart = validation_batches(config.validation, draw) if config.validation else []
     stop = _stop_on_sigterm()
     last_checkpoint = time.monotonic()
-    began, before, losses = time.monotonic(), state.seconds, []
+    began = last_checkpoint - state.seconds
     while not (stop.is_set or _is_over(state, config, max_minutes)):
         done = max(state.step / config.steps, state.seconds / (60 * max_minutes))
-        losses.append(_step(state, next(batches), config, loss_function, done))
+        loss = _step(state, next(batches), config, loss_function, done)
         state.step += 1
-        state.seconds = before + time.monotonic() - began
-        progress(state.step, losses[-1])
+        state.n_batches += 1
+        state.seconds = time.monotonic() - began
+        state.losses.append(loss)
+        progress(state.step, loss)
         if state.step % METRICS_EVERY == 0:
-            log_losses(out, state.step, state.seconds, losses)
-            losses = []
+            log_losses(out, state.step, state.seconds, state.losses)
+            state.losses = []
         if config.validation and state.step % config.validation.every_steps == 0:
             state.best.see(state.average, validation_loss(state.average, apart, loss_function))
             logger.info("Step %d: validation loss, best %.4f", state.step, state.best.loss)
@@ -118,7 +104,12 @@ def _is_over(state: State, config: TrainingConfig, max_minutes: float) -> bool:
 def _step(
     state: State, batch: Batch, config: TrainingConfig, loss_function: Loss, done: float
 ) -> float:
-    """One step of the optimiser; returns the loss."""
+    """One step of the optimiser; returns the loss.
+
+    What is random in it follows from the seed of the run and the number of the batch.
+    """
+    entropy = np.random.SeedSequence([RANDOM_SEED, config.seed, state.n_batches])
+    torch.manual_seed(int(entropy.generate_state(1)[0]))
     for group in state.optimizer.param_groups:
         group["lr"] = config.learning_rate * _SCHEDULES[config.schedule](config, state.step, done)
     device = next(state.network.parameters()).device
@@ -161,7 +152,8 @@ def _start(
     )
     state = State(network, deepcopy(network).requires_grad_(False).eval(), optimizer, origin)
     if resume:
-        _restore(state, config, out, device)
+        restore(state, config, out)
+    forget_losses(out, state.step)
     (out / "config.yaml").write_text(dump_config(config))
     return state
 
@@ -191,58 +183,9 @@ def _take_weights(network: Network, config: TrainingConfig, name: str) -> dict[s
 
 def _write(state: State, config: TrainingConfig, out: Path) -> None:
     """Checkpoint and model, each replaced as a whole."""
-    tensors = {f"network.{k}": v for k, v in state.network.state_dict().items()}
-    tensors |= {f"average.{k}": v for k, v in state.average.state_dict().items()}
-    for i, values in state.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{i}.{k}": v for k, v in values.items()}
-    numbers = (state.step, state.seconds, state.best.loss, state.best.n_worse)
-    meta = {k: str(v) for k, v in zip(PROGRESS, numbers, strict=True)}
-    meta["config"] = dump_config(config)
-    tensors |= {f"best.{k}": v for k, v in state.best.weights.items()}
-    temporary = out / f".{CHECKPOINT}"
-    save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata=meta)
-    os.replace(temporary, out / CHECKPOINT)
+    write_checkpoint(state, config, out)
     weights = state.best.weights or state.average.state_dict()
     save_model(out, weights, model_card(config, state.step, state.seconds, state.origin))
-
-
-def _restore(state: State, config: TrainingConfig, out: Path, device: str) -> None:
-    """Load the checkpoint into a fresh state.
-
-    Raises
-    ------
-    InputError
-        When it belongs to another configuration.
-    """
-    from safetensors import safe_open
-
-    with safe_open(out / CHECKPOINT, "pt") as opened:
-        meta = opened.metadata()
-    if meta["config"] != dump_config(config):
-        raise InputError(
-            out / CHECKPOINT,
-            "config",
-            found="another configuration",
-            expected="the one of the run",
-            fix="give the same --config and --set, or another --out",
-        )
-    parts: dict[str, dict[str, Tensor]] = {s: {} for s in SECTIONS}
-    for key, tensor in load_file(out / CHECKPOINT, device=device).items():
-        section, _, name = key.partition(".")
-        parts[section][name] = tensor
-    state.network.load_state_dict(parts["network"])
-    state.average.load_state_dict(parts["average"])
-    moments: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in parts["optimizer"].items():
-        index, _, name = key.partition(".")
-        moments.setdefault(int(index), {})[name] = tensor
-    groups = state.optimizer.state_dict()["param_groups"]
-    state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-    step, seconds, loss, n_worse = (float(meta[key]) for key in PROGRESS)
-    state.step, state.seconds = int(step), seconds
-    state.best = Best(parts["best"], loss, int(n_worse))
-    origin = load_model(str(out)).card.get("initialised_from")
-    state.origin = origin if isinstance(origin, dict) else None
 
 
 def _cosine(config: TrainingConfig, step: int, done: float) -> float:

@@ -48,7 +48,8 @@ LAYERS = """
     datasets model_card weights
     ensembles loss_curve tasks
     early_stopping
-    inference training
+    checkpoints inference
+    training
     members
     benchmark conditions drawing
     opponents repeats
@@ -71,6 +72,7 @@ LAYERS = """
 RANKS = {name: rank for rank, line in enumerate(LAYERS.split("\n")) for name in line.split()}
 MAY_IMPORT_TORCH = {
     "brain_unet",
+    "checkpoints",
     "datasets",
     "early_stopping",
     "ensembles",

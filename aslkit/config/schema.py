@@ -158,7 +158,7 @@ class TrainingConfig(_Strict):
 
     name: str
     steps: int = Field(ge=1)
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     members: int = Field(1, ge=1)
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(1e-3, ge=0)
