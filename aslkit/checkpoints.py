@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from aslkit.atomic import appear_together
@@ -18,7 +18,7 @@ from aslkit.residual_nets import Network
 
 CHECKPOINT = "checkpoint.safetensors"
 SECTIONS = ("network", "average", "optimizer", "best")  # of the tensors
-NUMBERS = ("step", "n_batches", "seconds", "losses", "origin")  # fields of the state beside them
+NUMBERS = ("step", "n_batches", "n_averaged", "seconds", "losses", "origin")  # beside them
 
 
 @dataclass
@@ -34,6 +34,8 @@ class State:
         Of the first weights, as in the model card.
     step, n_batches : int
         Steps done, and batches that all ranks together have drawn for them.
+    n_averaged : int
+        Steps whose weights are in the plain mean, once that has begun.
     seconds : float
         Of training.
     losses : list of float
@@ -48,6 +50,7 @@ class State:
     origin: Mapping[str, object] | None = None
     step: int = 0
     n_batches: int = 0
+    n_averaged: int = 0
     seconds: float = 0.0
     losses: list[float] = field(default_factory=list)
     best: Best = field(default_factory=Best)
@@ -65,7 +68,7 @@ def write_checkpoint(state: State, config: TrainingConfig, out: Path) -> None:
     meta = {"config": dump_config(config), "numbers": json.dumps(numbers)}
     with appear_together(out, CHECKPOINT) as temporary:
         contiguous = {k: v.contiguous() for k, v in tensors.items()}
-        save_file(contiguous, temporary / CHECKPOINT, metadata=meta)
+        (temporary / CHECKPOINT).write_bytes(save(contiguous, metadata=meta))
 
 
 def restore(state: State, config: TrainingConfig, out: Path) -> None:

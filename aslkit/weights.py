@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from aslkit.atomic import appear_together
@@ -134,7 +134,7 @@ def save_model(folder: Path, state: Mapping[str, Tensor], card: Mapping[str, obj
     """Write weights (float16 halves the file at no measurable loss) and card."""
     with appear_together(folder, CARD) as temporary:
         halves = {k: v.to(torch.float16).contiguous() for k, v in state.items()}
-        save_file(halves, temporary / WEIGHTS)
+        (temporary / WEIGHTS).write_bytes(save(halves))  # save_file hides it from other users
         complete = {**card, "sha256": file_sha256(temporary / WEIGHTS)}
         (temporary / CARD).write_text(json.dumps(complete, indent=2) + "\n")
 

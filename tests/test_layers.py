@@ -41,7 +41,7 @@ LAYERS = """
     derivatives
     cards direct one_protocol protocols scanner
     simulated_files scenes
-    encodings losses residual_nets
+    encodings losses residual_nets schedules
     brain_unet
     spatial_nets
     networks
@@ -49,6 +49,7 @@ LAYERS = """
     ensembles loss_curve tasks
     early_stopping
     checkpoints inference
+    ranks
     training
     members
     benchmark conditions drawing
@@ -80,6 +81,7 @@ MAY_IMPORT_TORCH = {
     "losses",
     "members",
     "model_card",
+    "ranks",
     "residual_nets",
     "spatial_nets",
     "tasks",
