@@ -1,5 +1,6 @@
-"""Seed and step -> one batch of simulated, fitted and encoded slices; the stream never repeats."""
+"""Seed, number -> one batch of simulated, fitted and encoded slices; the stream never repeats."""
 
+import signal
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -32,28 +33,35 @@ FEWEST = 8  # voxels that can tell it
 
 
 class SimulatedStream(IterableDataset[Batch]):
-    """Batches of steps first, first + 1, …; batch k is the same however many workers there are."""
+    """Batches first, first + stride, …; batch k is the same however many workers there are."""
 
-    def __init__(self, draw: Draw, seed: int, first_step: int) -> None:
-        self._draw, self._seed, self._first = draw, seed, first_step
+    def __init__(self, draw: Draw, seed: int, first: int, stride: int = 1) -> None:
+        self._draw, self._seed, self._first, self._stride = draw, seed, first, stride
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches that belong to this worker."""
         torch.set_num_threads(1)
         worker = get_worker_info()
-        step, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        step += self._first
+        i, n_workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        number = self._first + i * self._stride
         while True:
-            yield self._draw(np.random.default_rng([STREAM_SEED, self._seed, step]))
-            step += stride
+            yield self._draw(np.random.default_rng([STREAM_SEED, self._seed, number]))
+            number += n_workers * self._stride
 
 
-def stream(draw: Draw, seed: int, first_step: int, n_workers: int) -> Iterator[Batch]:
-    """Endless batches that background processes draw."""
+def stream(draw: Draw, seed: int, first: int, n_workers: int, stride: int = 1) -> Iterator[Batch]:
+    """Endless batches first, first + stride, … that background processes draw."""
+    source = SimulatedStream(draw, seed, first, stride)
     loader = DataLoader(
-        SimulatedStream(draw, seed, first_step), batch_size=None, num_workers=n_workers
+        source, batch_size=None, num_workers=n_workers, worker_init_fn=_ignore_signals
     )
     return iter(loader)
+
+
+def _ignore_signals(worker: int) -> None:
+    """What ends a whole process group is the main process's to handle; workers end with it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def draw_batch(config: DataConfig, rng: np.random.Generator) -> Batch:

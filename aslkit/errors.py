@@ -35,6 +35,17 @@ class UnavailableError(AslkitError):
     exit_code = 5
 
 
+class DivergenceError(AslkitError):
+    """A training run whose loss is no longer finite."""
+
+    def __init__(self, step: int, learning_rate: float) -> None:
+        super().__init__(
+            f"the loss of step {step} is not finite; the last checkpoint and model stay. "
+            f"Fix: train with a learning_rate below {learning_rate:g} in another --out, from the "
+            "start or with --init-from from that model."
+        )
+
+
 class SubjectsFailedError(AslkitError):
     """Some subjects of a data set failed; the others are done."""
 

@@ -4,18 +4,31 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+from aslkit.atomic import appear_together
+
 METRICS = "metrics.csv"
+COLUMNS = ("step", "minutes", "loss")
 
 
 def log_losses(out: Path, step: int, seconds: float, losses: Sequence[float]) -> None:
     """Append the mean loss of the last steps to metrics.csv."""
     is_new = not (out / METRICS).is_file()
     with (out / METRICS).open("a", newline="") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         if is_new:
-            writer.writerow(["step", "minutes", "loss"])
+            writer.writerow(COLUMNS)
         mean = sum(losses) / len(losses)
         writer.writerow([step, f"{seconds / 60:.2f}", f"{mean:.4f}"])
+
+
+def forget_losses(out: Path, step: int) -> None:
+    """Remove the lines of metrics.csv after a step, from which a run starts (again)."""
+    if not (out / METRICS).is_file():
+        return
+    lines = (out / METRICS).read_text().splitlines()[1:]
+    kept = [line for line in lines if int(line.partition(",")[0]) <= step]
+    with appear_together(out, METRICS) as temporary:
+        (temporary / METRICS).write_text("\n".join([",".join(COLUMNS), *kept, ""]))
 
 
 def draw_losses(out: Path) -> None:

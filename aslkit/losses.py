@@ -17,6 +17,7 @@ from aslkit.raw_encoding import PERCENT, RawEncoding
 
 SD_WEIGHT = 0.1  # of the standard deviations' likelihood beside the estimates' error
 SD_PER_ERROR = math.sqrt(math.pi / 2)  # sd of a Gaussian over its mean absolute error
+LEAST_LOG_SD = -7.0  # a thousandth of the standard error or of the fixed unit
 LEAST_FLOW = 3.0  # ATT means nothing where there is less CBF [ml/100 g/min]
 
 
@@ -44,8 +45,7 @@ def correction_loss(
     l1 = (residual.abs() * weight).sum((2, 3)) / scale
     log_sd = outputs[:, 2:]
     z = SD_PER_ERROR * residual.detach().abs() / errors.clamp(min=1e-6)
-    likelihood = (log_sd + z * (-log_sd).exp()) * weight
-    nll = likelihood.sum((2, 3)) / weight.sum((2, 3)).clamp(min=1)
+    nll = (_surprise(z, log_sd) * weight).sum((2, 3)) / weight.sum((2, 3)).clamp(min=1)
     return 2 * l1.mean() + SD_WEIGHT * nll.mean()
 
 
@@ -71,7 +71,7 @@ def estimate_loss(
     if config.mode == "mae_nll":
         log_sd = outputs[:, 2:]
         z = SD_PER_ERROR * residual.detach().abs()
-        loss = loss + SD_WEIGHT * (log_sd + z * (-log_sd).exp())
+        loss = loss + SD_WEIGHT * _surprise(z, log_sd)
     total = _mean(loss, weight)
     if config.variance_weight:
         spread = _spread(outputs[:, :2], weight) / _spread(target, weight).clamp(min=1e-6)
@@ -96,6 +96,16 @@ def data_misfit(
     cbf, att = encoding.cbf_and_att(*outputs[:, :2].flatten(2).unbind(1))
     expected = delta_m(model, cbf, att.clamp(min=0))
     return PERCENT * _mean((signal.flatten(2) - expected).abs(), mask.flatten(2)).mean()
+
+
+def _surprise(z: Tensor, log_sd: Tensor) -> Tensor:
+    """Negative log likelihood of errors.
+
+    Below LEAST_LOG_SD the exponential goes on as its tangent: no standard deviation, however
+    absurd, gives an infinite loss, and the gradient leads back.
+    """
+    inner = log_sd.clamp(min=LEAST_LOG_SD)
+    return log_sd + z * (-inner).exp() * (1 + inner - log_sd)
 
 
 def _mean(values: Tensor, weight: Tensor) -> Tensor:

@@ -5,9 +5,11 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
+from aslkit.checkpoints import CHECKPOINT
 from aslkit.config import TrainingConfig
 from aslkit.errors import InputError
-from aslkit.training import CHECKPOINT, Progress, silent, train
+from aslkit.ranks import rank
+from aslkit.training import Progress, silent, train
 from aslkit.weights import WEIGHTS, load_model, save_model
 
 SEED_STEP = 1000  # between the seeds of members
@@ -49,7 +51,8 @@ def train_members(
         minutes = max_minutes / config.members
         if not train(own, folder, device, minutes, begun[i], init_from, show):
             return
-    join_members(folders, out, config)
+    if rank() == 0:
+        join_members(folders, out, config)
 
 
 def join_members(folders: list[Path], out: Path, config: TrainingConfig) -> None:

@@ -12,12 +12,18 @@ from aslkit.encodings import build_encoding, describe_encoding
 
 
 def model_card(
-    config: TrainingConfig, step: int, seconds: float, origin: Mapping[str, object] | None
+    config: TrainingConfig,
+    step: int,
+    n_batches: int,
+    seconds: float,
+    origin: Mapping[str, object] | None,
 ) -> dict[str, object]:
     """What the network is and how it came about.
 
     Parameters
     ----------
+    n_batches : int
+        That its steps have seen, on all ranks together.
     seconds : float
         Of training.
     origin : mapping, optional
@@ -34,7 +40,7 @@ def model_card(
         **_scope(config),
         "training": config.model_dump(mode="json", exclude_none=True),
         "steps": step,
-        "patches": step * config.data.patches,
+        "patches": n_batches * config.data.patches,
         "hours": round(seconds / 3600, 2),
         "initialised_from": origin,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",

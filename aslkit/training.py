@@ -2,57 +2,41 @@
 
 import logging
 import math
-import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
+from aslkit import ranks
+from aslkit.checkpoints import CHECKPOINT, State, restore, write_checkpoint
 from aslkit.config import TrainingConfig, dump_config
 from aslkit.datasets import Batch, stream
-from aslkit.early_stopping import Best, validation_batches, validation_loss
+from aslkit.early_stopping import validation_batches, validation_loss
 from aslkit.encodings import build_encoding
-from aslkit.errors import InputError
-from aslkit.loss_curve import draw_losses, log_losses
+from aslkit.errors import DivergenceError, InputError
+from aslkit.loss_curve import draw_losses, forget_losses, log_losses
 from aslkit.model_card import model_card
 from aslkit.networks import build_network
 from aslkit.residual_nets import Network
+from aslkit.schedules import learning_rate
 from aslkit.tasks import Loss, batches_of, loss_of
 from aslkit.weights import load_model, save_model
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT = "checkpoint.safetensors"
-SECTIONS = ("network", "average", "optimizer", "best")  # of the tensors in a checkpoint
-PROGRESS = ("step", "seconds", "best_loss", "n_worse")  # beside them
+RANDOM_SEED = 7_741  # keeps the random numbers inside networks apart from those of the stream
 METRICS_EVERY = 50  # steps
 LARGEST_GRADIENT = 1.0
-CYCLE_TOP, CYCLE_START = 0.3, 0.04  # of one cycle: where it is highest, how low it begins
 ORIGIN_FIELDS = ("name", "steps", "hours", "training", "initialised_from")
 Progress = Callable[[int, float], None]
 
 
 def silent(step: int, loss: float) -> None:
     """Progress that nobody looks at."""
-
-
-@dataclass
-class State:
-    """All that a run needs to go on: network, its running average, optimiser, steps and time."""
-
-    network: Network
-    average: Network
-    optimizer: torch.optim.AdamW
-    origin: Mapping[str, object] | None = None  # of the first weights, as in the model card
-    step: int = 0
-    seconds: float = 0.0
-    best: Best = field(default_factory=Best)
 
 
 def train(
@@ -67,8 +51,9 @@ def train(
     """Train until the last step or `max_minutes`, whichever comes first.
 
     The learning rate falls to zero at that moment, so a run that time ends is a whole run. On
-    SIGTERM the run writes a checkpoint and stops. A new run may start from the weights of the
-    model `init_from`, of the same network.
+    SIGTERM the run writes a checkpoint and stops. Ranks (`aslkit.ranks`) train together: each
+    draws its own batches, gradients are means, and only the first writes. A new run may start
+    from the weights of the model `init_from`, of the same network.
 
     Returns
     -------
@@ -79,34 +64,40 @@ def train(
     ------
     InputError
         When `out` already holds a run and `resume` is not asked for, or does not and it is.
+    DivergenceError
+        When the loss or its gradient is no longer finite; the last checkpoint stays.
     """
     out.mkdir(parents=True, exist_ok=True)
     state = _start(config, out, device, resume, init_from)
     draw, loss_function = batches_of(config), loss_of(config)
-    batches = stream(draw, config.seed, state.step, os.cpu_count() or 1)
+    first = state.n_batches + ranks.rank()
+    batches = stream(draw, config.seed, first, ranks.n_workers(), ranks.n_ranks())
     apart = validation_batches(config.validation, draw) if config.validation else []
-    stop = _stop_on_sigterm()
+    model = ranks.shared(state.network)
+    stop, is_stopped = _stop_on_sigterm(), False
     last_checkpoint = time.monotonic()
-    began, before, losses = time.monotonic(), state.seconds, []
-    while not (stop.is_set or _is_over(state, config, max_minutes)):
+    began = last_checkpoint - state.seconds
+    while not (is_stopped or _is_over(state, config, max_minutes)):
         done = max(state.step / config.steps, state.seconds / (60 * max_minutes))
-        losses.append(_step(state, next(batches), config, loss_function, done))
+        loss = _step(state, model, next(batches), config, loss_function, done)
         state.step += 1
-        state.seconds = before + time.monotonic() - began
-        progress(state.step, losses[-1])
+        state.n_batches += ranks.n_ranks()
+        state.seconds, stopped = ranks.mean(time.monotonic() - began, stop.is_set)
+        is_stopped = stopped > 0
+        state.losses.append(loss)
+        progress(state.step, loss)
         if state.step % METRICS_EVERY == 0:
-            log_losses(out, state.step, state.seconds, losses)
-            losses = []
+            _log(state, out)
         if config.validation and state.step % config.validation.every_steps == 0:
-            state.best.see(state.average, validation_loss(state.average, apart, loss_function))
-            logger.info("Step %d: validation loss, best %.4f", state.step, state.best.loss)
+            _look(state, apart, loss_function)
         if time.monotonic() - last_checkpoint > 60 * config.checkpoint_minutes:
             _write(state, config, out)
             last_checkpoint = time.monotonic()
     _write(state, config, out)
-    draw_losses(out)
+    if ranks.rank() == 0:
+        draw_losses(out)
     logger.info("Stopped after step %d, %.1f minutes", state.step, state.seconds / 60)
-    return not stop.is_set
+    return not is_stopped
 
 
 def _is_over(state: State, config: TrainingConfig, max_minutes: float) -> bool:
@@ -116,28 +107,49 @@ def _is_over(state: State, config: TrainingConfig, max_minutes: float) -> bool:
 
 
 def _step(
-    state: State, batch: Batch, config: TrainingConfig, loss_function: Loss, done: float
+    state: State,
+    model: Network,
+    batch: Batch,
+    config: TrainingConfig,
+    loss_function: Loss,
+    done: float,
 ) -> float:
-    """One step of the optimiser; returns the loss."""
+    """One step of the optimiser with the network as `model` shares it; returns the loss.
+
+    What is random in it follows from the seed of the run and the number of the batch.
+    """
+    number = state.n_batches + ranks.rank()
+    entropy = np.random.SeedSequence([RANDOM_SEED, config.seed, number])
+    torch.manual_seed(int(entropy.generate_state(1)[0]))
     for group in state.optimizer.param_groups:
-        group["lr"] = config.learning_rate * _SCHEDULES[config.schedule](config, state.step, done)
+        group["lr"] = learning_rate(config, state.step, done)
     device = next(state.network.parameters()).device
     batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
     channels = batch["channels"].contiguous(memory_format=torch.channels_last)
     with torch.autocast(device.type, dtype=torch.bfloat16):
-        outputs = state.network(channels)
+        outputs = model(channels)
     loss = loss_function(outputs, batch)
     state.optimizer.zero_grad()
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(state.network.parameters(), LARGEST_GRADIENT)
+    size = torch.nn.utils.clip_grad_norm_(state.network.parameters(), LARGEST_GRADIENT)
+    (mean_loss,) = ranks.mean(loss.item())
+    if not math.isfinite(mean_loss) or not math.isfinite(size.item()):
+        raise DivergenceError(state.step + 1, config.learning_rate)
     state.optimizer.step()
+    _average(state, config, done)
+    return mean_loss
+
+
+def _average(state: State, config: TrainingConfig, done: float) -> None:
+    """Take the weights of this step into the running average or, from `swa_start`, the mean."""
     decay = min(config.averaging, state.step / (state.step + 10))
+    if config.swa_start is not None and done >= config.swa_start:
+        decay = state.n_averaged / (state.n_averaged + 1)
+        state.n_averaged += 1
+    pairs = zip(state.average.parameters(), state.network.parameters(), strict=True)
     with torch.no_grad():
-        for mean, value in zip(
-            state.average.parameters(), state.network.parameters(), strict=True
-        ):
-            mean.lerp_(value, 1 - decay)
-    return loss.item()
+        for average, value in pairs:
+            average.lerp_(value, 1 - decay)
 
 
 def _start(
@@ -161,8 +173,10 @@ def _start(
     )
     state = State(network, deepcopy(network).requires_grad_(False).eval(), optimizer, origin)
     if resume:
-        _restore(state, config, out, device)
-    (out / "config.yaml").write_text(dump_config(config))
+        restore(state, config, out)
+    if ranks.rank() == 0:
+        forget_losses(out, state.step)
+        (out / "config.yaml").write_text(dump_config(config))
     return state
 
 
@@ -191,71 +205,27 @@ def _take_weights(network: Network, config: TrainingConfig, name: str) -> dict[s
 
 def _write(state: State, config: TrainingConfig, out: Path) -> None:
     """Checkpoint and model, each replaced as a whole."""
-    tensors = {f"network.{k}": v for k, v in state.network.state_dict().items()}
-    tensors |= {f"average.{k}": v for k, v in state.average.state_dict().items()}
-    for i, values in state.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{i}.{k}": v for k, v in values.items()}
-    numbers = (state.step, state.seconds, state.best.loss, state.best.n_worse)
-    meta = {k: str(v) for k, v in zip(PROGRESS, numbers, strict=True)}
-    meta["config"] = dump_config(config)
-    tensors |= {f"best.{k}": v for k, v in state.best.weights.items()}
-    temporary = out / f".{CHECKPOINT}"
-    save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata=meta)
-    os.replace(temporary, out / CHECKPOINT)
+    if ranks.rank() > 0:
+        return
+    write_checkpoint(state, config, out)
     weights = state.best.weights or state.average.state_dict()
-    save_model(out, weights, model_card(config, state.step, state.seconds, state.origin))
+    card = model_card(config, state.step, state.n_batches, state.seconds, state.origin)
+    save_model(out, weights, card)
 
 
-def _restore(state: State, config: TrainingConfig, out: Path, device: str) -> None:
-    """Load the checkpoint into a fresh state.
-
-    Raises
-    ------
-    InputError
-        When it belongs to another configuration.
-    """
-    from safetensors import safe_open
-
-    with safe_open(out / CHECKPOINT, "pt") as opened:
-        meta = opened.metadata()
-    if meta["config"] != dump_config(config):
-        raise InputError(
-            out / CHECKPOINT,
-            "config",
-            found="another configuration",
-            expected="the one of the run",
-            fix="give the same --config and --set, or another --out",
-        )
-    parts: dict[str, dict[str, Tensor]] = {s: {} for s in SECTIONS}
-    for key, tensor in load_file(out / CHECKPOINT, device=device).items():
-        section, _, name = key.partition(".")
-        parts[section][name] = tensor
-    state.network.load_state_dict(parts["network"])
-    state.average.load_state_dict(parts["average"])
-    moments: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in parts["optimizer"].items():
-        index, _, name = key.partition(".")
-        moments.setdefault(int(index), {})[name] = tensor
-    groups = state.optimizer.state_dict()["param_groups"]
-    state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-    step, seconds, loss, n_worse = (float(meta[key]) for key in PROGRESS)
-    state.step, state.seconds = int(step), seconds
-    state.best = Best(parts["best"], loss, int(n_worse))
-    origin = load_model(str(out)).card.get("initialised_from")
-    state.origin = origin if isinstance(origin, dict) else None
+def _log(state: State, out: Path) -> None:
+    """Add a line to metrics.csv."""
+    if ranks.rank() == 0:
+        log_losses(out, state.step, state.seconds, state.losses)
+    state.losses = []
 
 
-def _cosine(config: TrainingConfig, step: int, done: float) -> float:
-    """Up in the warm-up steps, then down to 0 along half a cosine."""
-    warmup = min(1.0, (step + 1) / max(config.warmup_steps, 1))
-    return warmup * 0.5 * (1 + math.cos(math.pi * min(done, 1)))
-
-
-def _one_cycle(config: TrainingConfig, step: int, done: float) -> float:
-    """Up along half a cosine in the first 30 % of the run, then down to 0 along another."""
-    if done < CYCLE_TOP:
-        return CYCLE_START + (1 - CYCLE_START) * 0.5 * (1 - math.cos(math.pi * done / CYCLE_TOP))
-    return 0.5 * (1 + math.cos(math.pi * min((done - CYCLE_TOP) / (1 - CYCLE_TOP), 1)))
+def _look(state: State, apart: Sequence[Batch], loss_function: Loss) -> None:
+    """Validate the averaged weights; every rank learns how often they were no better."""
+    if ranks.rank() == 0:
+        state.best.see(state.average, validation_loss(state.average, apart, loss_function))
+        logger.info("Step %d: validation loss, best %.4f", state.step, state.best.loss)
+    state.best.n_worse = int(ranks.of_first(state.best.n_worse))
 
 
 class _Stop:
@@ -271,6 +241,3 @@ def _stop_on_sigterm() -> _Stop:
 
     signal.signal(signal.SIGTERM, raise_flag)
     return stop
-
-
-_SCHEDULES = {"cosine": _cosine, "one_cycle": _one_cycle}

@@ -10,9 +10,10 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
+from aslkit.atomic import appear_together
 from aslkit.config.schema import DEFAULT_KINDS, NETWORKS
 from aslkit.encoding import ProfileEncoding
 from aslkit.encodings import Encoding, read_encoding
@@ -131,14 +132,11 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 def save_model(folder: Path, state: Mapping[str, Tensor], card: Mapping[str, object]) -> None:
     """Write weights (float16 halves the file at no measurable loss) and card."""
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{WEIGHTS}"
-    save_file({k: v.to(torch.float16).contiguous() for k, v in state.items()}, temporary)
-    os.replace(temporary, folder / WEIGHTS)
-    complete = {**card, "sha256": file_sha256(folder / WEIGHTS)}
-    temporary = folder / f".{CARD}"
-    temporary.write_text(json.dumps(complete, indent=2) + "\n")
-    os.replace(temporary, folder / CARD)
+    with appear_together(folder, CARD) as temporary:
+        halves = {k: v.to(torch.float16).contiguous() for k, v in state.items()}
+        (temporary / WEIGHTS).write_bytes(save(halves))  # save_file hides it from other users
+        complete = {**card, "sha256": file_sha256(temporary / WEIGHTS)}
+        (temporary / CARD).write_text(json.dumps(complete, indent=2) + "\n")
 
 
 def file_sha256(path: Path) -> str:

@@ -41,14 +41,16 @@ LAYERS = """
     derivatives
     cards direct one_protocol protocols scanner
     simulated_files scenes
-    encodings losses residual_nets
+    encodings losses residual_nets schedules
     brain_unet
     spatial_nets
     networks
     datasets model_card weights
     ensembles loss_curve tasks
     early_stopping
-    inference training
+    checkpoints inference
+    ranks
+    training
     members
     benchmark conditions drawing
     opponents repeats
@@ -71,6 +73,7 @@ LAYERS = """
 RANKS = {name: rank for rank, line in enumerate(LAYERS.split("\n")) for name in line.split()}
 MAY_IMPORT_TORCH = {
     "brain_unet",
+    "checkpoints",
     "datasets",
     "early_stopping",
     "ensembles",
@@ -78,6 +81,7 @@ MAY_IMPORT_TORCH = {
     "losses",
     "members",
     "model_card",
+    "ranks",
     "residual_nets",
     "spatial_nets",
     "tasks",

@@ -81,6 +81,21 @@ def test_the_stated_sd_is_best_where_it_is_that_of_the_errors(images):
     assert likelihood(best) < min(likelihood(best - 0.3), likelihood(best + 0.3))
 
 
+@pytest.mark.parametrize("log_sd", [-1e6, -100.0, 100.0, 1e6])
+def test_absurd_log_sds_have_a_finite_loss_whose_gradient_leads_back(images, log_sd):
+    truth, outputs, mask = images
+    stated = torch.full_like(outputs[:, 2:], log_sd).requires_grad_()
+    every = torch.cat([outputs[:, :2], stated], 1)
+    unit = torch.ones_like(truth)
+    for loss in (
+        estimate_loss(every, truth, mask, ENCODING, LossConfig()),
+        correction_loss(every, unit, truth, truth - 1, mask),
+    ):
+        (gradient,) = torch.autograd.grad(loss, stated, retain_graph=True)
+        assert torch.isfinite(loss) and torch.isfinite(gradient).all()
+        assert (gradient.sign() == np.sign(log_sd)).all()
+
+
 def test_estimates_that_are_all_alike_are_penalised_and_true_ones_are_not(images):
     truth, outputs, mask = images
     target = torch.stack(ENCODING.outputs_for(*truth.unbind(1)), 1)

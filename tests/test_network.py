@@ -175,25 +175,6 @@ def test_batches_are_finite_and_repeat(tmp_path):
         assert torch.equal(values, two[name])
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
-    config = load_config("small", (*TINY, "steps=6", "seed=5", "checkpoint_minutes=1e-9"))
-
-    def interrupt(step, loss):
-        if step == 4:
-            raise KeyboardInterrupt
-
-    train(config, tmp_path / "whole")
-    half = tmp_path / "half"
-    with pytest.raises(KeyboardInterrupt):
-        train(config, half, progress=interrupt)
-    assert load_model(str(half)).card["steps"] == 3
-    train(config, half, resume=True)
-    whole, again = (load_model(str(f)) for f in (tmp_path / "whole", half))
-    for name, value in whole.network.state_dict().items():
-        assert torch.equal(value, again.network.state_dict()[name]), name
-    assert again.card["steps"] == 6
-
-
 def test_a_new_run_may_start_from_a_model(tmp_path):
     config = load_config("small", (*TINY, "steps=1", "seed=5"))
     train(config, tmp_path / "one")

@@ -3,16 +3,19 @@
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file
 
+from aslkit.checkpoints import CHECKPOINT
+from aslkit.cli.train import main as asl_train
 from aslkit.config import load_config
 from aslkit.config.schema import NETWORKS
 from aslkit.early_stopping import Best, validation_batches, validation_loss
 from aslkit.encodings import build_encoding
 from aslkit.errors import InputError
 from aslkit.networks import build_network
+from aslkit.schedules import learning_rate
 from aslkit.tasks import batches_of, loss_of
-from aslkit.training import _SCHEDULES as SCHEDULES
 from aslkit.training import train
 from aslkit.weights import load_model
 
@@ -49,10 +52,52 @@ def test_every_network_learns_a_batch(kind):
     ],
 )
 def test_the_learning_rate_follows_its_schedule(schedule, expected):
-    config = tiny(f"schedule={schedule}")
-    found = {done: SCHEDULES[schedule](config, 10**6, done) for done in expected}
+    config = tiny(f"schedule={schedule}", "learning_rate=1")
+    found = {done: learning_rate(config, 10**6, done) for done in expected}
     assert found == pytest.approx(expected)
-    assert SCHEDULES["cosine"](config, 99, 0.0) == pytest.approx(100 / config.warmup_steps)
+
+
+def test_a_warm_up_precedes_the_cosine_and_is_no_key_of_one_cycle():
+    config = tiny("schedule=cosine", "learning_rate=1")
+    assert learning_rate(config, 99, 0.0) == pytest.approx(100 / 200)
+    longer = tiny("schedule=cosine", "learning_rate=1", "warmup_steps=1000")
+    assert learning_rate(longer, 99, 0.0) == pytest.approx(100 / 1000)
+    assert tiny("schedule=one_cycle").warmup_steps is None
+    with pytest.raises(InputError, match="warmup_steps: found 5, expected no such key with sched"):
+        tiny("schedule=one_cycle", "warmup_steps=5")
+
+
+def test_from_swa_start_the_model_is_the_plain_mean_and_the_learning_rate_stays(tmp_path):
+    config = tiny("steps=8", "swa_start=0.5", "schedule=cosine", "warmup_steps=0")
+    assert learning_rate(config, 0, 0.9) == learning_rate(config, 0, 0.5) > 0
+    seen = []
+
+    def look(step, loss):
+        if step > 4:
+            seen.append(load_file(tmp_path / CHECKPOINT)["network.cbf_head.0.weight"])
+
+    train(config.model_copy(update={"checkpoint_minutes": 1e-9}), tmp_path, progress=look)
+    end = load_file(tmp_path / CHECKPOINT)  # a look sees the checkpoint of the step before
+    weights = [*seen[1:], end["network.cbf_head.0.weight"]]
+    mean = torch.stack(weights).mean(0)
+    torch.testing.assert_close(end["average.cbf_head.0.weight"], mean, rtol=1e-5, atol=1e-7)
+
+
+def test_a_run_that_diverges_stops_and_keeps_its_last_checkpoint(tmp_path, monkeypatch):
+    true = loss_of(tiny())
+    calls = iter(range(9))
+    monkeypatch.setattr(
+        "aslkit.training.loss_of",
+        lambda _: lambda *given: true(*given) * (np.inf if next(calls) == 2 else 1),
+    )
+    options = [o for c in (*TINY, "steps=9", "checkpoint_minutes=1e-9") for o in ("--set", c)]
+    command = ["--config", "production_v2", "--out", str(tmp_path), "--device", "cpu", *options]
+    done = CliRunner().invoke(asl_train, command)
+    assert done.exit_code == 1, done.output
+    assert "Error: the loss of step 3 is not finite" in done.output
+    assert "with a learning_rate below 0.0001" in done.output
+    assert load_model(str(tmp_path)).card["steps"] == 2
+    assert all(torch.isfinite(v).all() for v in load_file(tmp_path / CHECKPOINT).values())
 
 
 def test_the_best_weights_are_kept_and_worse_ones_counted():

@@ -1,6 +1,8 @@
 """asl_train: a network from a configuration, trained on simulated scans."""
 
+import logging
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -15,6 +17,7 @@ EXAMPLES = """Examples:
   asl_train --config small --out my_model --resume
   asl_train --config small --out quick --set steps=500 --set data.patch=32
   asl_train --config production_v2 --out ensemble --members 5
+  torchrun --nproc-per-node 2 -m aslkit.cli.train --config small --out my_model
   asl_predict -i sub-01_asl.nii.gz -o cbf.nii.gz --model my_model"""
 
 
@@ -52,10 +55,14 @@ def main(
     """Train a network on scans that are simulated while it learns.
 
     Writes weights, model card, resolved configuration, metrics.csv, loss.png and a checkpoint,
-    every few minutes, on SIGTERM and at the end.
+    every few minutes, on SIGTERM and at the end. Under torchrun, several processes or GPUs train
+    one network, each with batches of its own.
     """
     from aslkit.config import load_config
 
+    is_first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts
+    if not is_first:
+        logging.getLogger("aslkit").setLevel(logging.ERROR)
     if members is not None:
         changes = (*changes, f"members={members}")
     resolved = load_config(config, changes)
@@ -63,18 +70,17 @@ def main(
         raise InputError(out, "", found="a file", expected="a folder", fix="give another --out")
     from tqdm import tqdm
 
-    from aslkit.inference import select_device
     from aslkit.members import train_members
+    from aslkit.ranks import joined
 
-    total = resolved.members * resolved.steps
-    with tqdm(total=total, desc="Training", disable=not sys.stderr.isatty()) as bar:
+    total, is_shown = resolved.members * resolved.steps, is_first and sys.stderr.isatty()
+    with joined(device) as own, tqdm(total=total, desc="Training", disable=not is_shown) as bar:
 
         def show(step: int, loss: float) -> None:
             bar.update(step - bar.n)
             bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
 
-        chosen = str(select_device(device))
-        train_members(resolved, out, chosen, max_minutes, resume, init_from, show)
+        train_members(resolved, out, own, max_minutes, resume, init_from, show)
     say(f"written: {out} (asl_predict --model {out})")
 
 

@@ -2,8 +2,18 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+WARMUP_STEPS = 200
 LONGEST_DELAY_S = 20.0  # a longer one is milliseconds written for seconds
 
 
@@ -154,23 +164,43 @@ class ValidationConfig(_Strict):
 
 
 class TrainingConfig(_Strict):
-    """Everything that determines a training run."""
+    """Everything that determines a training run.
+
+    The model is the running average of the weights with decay `averaging` or, from the share
+    `swa_start` of the run on, the plain mean since then, at the learning rate of that moment.
+    """
 
     name: str
     steps: int = Field(ge=1)
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     members: int = Field(1, ge=1)
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(1e-3, ge=0)
     schedule: Literal["cosine", "one_cycle"] = "cosine"
-    warmup_steps: int = Field(200, ge=0)
+    warmup_steps: int | None = Field(None, ge=0)
     averaging: float = Field(0.998, ge=0, lt=1)
+    swa_start: float | None = Field(None, gt=0, lt=1)
     checkpoint_minutes: float = Field(5.0, gt=0)
     network: NetworkConfig = Field(discriminator="kind")
     encoding: ProfileEncodingConfig | RawEncodingConfig = Field(discriminator="kind")
     loss: LossConfig | None = None
     data: DataConfig | OneProtocolConfig = Field(discriminator="kind")
     validation: ValidationConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _warm_up(cls, values: object) -> object:
+        """Steps of warm-up by default, of the one schedule that has them."""
+        if isinstance(values, dict) and values.get("schedule", "cosine") == "cosine":
+            return {"warmup_steps": WARMUP_STEPS} | values
+        return values
+
+    @field_validator("warmup_steps")
+    @classmethod
+    def _only_before_cosine(cls, steps: int | None, info: ValidationInfo) -> int | None:
+        if steps is not None and info.data.get("schedule") == "one_cycle":
+            raise ValueError("no such key with schedule one_cycle, which begins low anyway")
+        return steps
 
     @model_validator(mode="before")
     @classmethod

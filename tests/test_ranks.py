@@ -1,0 +1,107 @@
+"""Two processes under torchrun: one network, each batch once, together to the end."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from aslkit.checkpoints import CHECKPOINT
+from aslkit.config import load_config
+from aslkit.datasets import STREAM_SEED
+from aslkit.errors import InputError
+from aslkit.ranks import joined
+from aslkit.training import train
+from aslkit.weights import load_model
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+SIZES = ("network.widths=[8,8]", "data.patch=16", "data.groups=1", "data.patches_per_group=2")
+LOOKS = "validation={every_steps: 4, batches: 1, patience: 50}"
+CHANGES = (*SIZES, LOOKS, "steps=12", "warmup_steps=4", "seed=3")
+SAME_LOSS = 1e-3  # relative; 1.4e-5 here: bfloat16 gradients add up in another order
+STOPPED_RUN = """
+import os, signal, sys
+from pathlib import Path
+from aslkit.config import load_config
+from aslkit.ranks import joined, rank
+from aslkit.training import train
+
+def stop_second(step, loss):
+    if rank() == 1 and step == 3:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+with joined("cpu") as device:
+    config = load_config("small", tuple(sys.argv[2:]))
+    assert not train(config, Path(sys.argv[1]), device, progress=stop_second)
+    print(f"rank {rank()} stopped")
+"""
+
+
+def numbers(out):
+    with safe_open(out / CHECKPOINT, "pt") as opened:
+        return json.loads(opened.metadata()["numbers"])
+
+
+def asl_train(out, *options):
+    changes = [part for change in CHANGES for part in ("--set", change)]
+    line = ["-m", "aslkit.cli.train", "--config", "small", "--device", "cpu", "--out", str(out)]
+    return [*TORCHRUN, *line, *changes, *options]
+
+
+def run(line):
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """The folder of a run of two ranks, and what it printed."""
+    out = tmp_path_factory.mktemp("together") / "run"
+    return out, run(asl_train(out))
+
+
+def test_two_ranks_learn_like_one_process_that_sees_the_batches_of_both(
+    together, tmp_path, monkeypatch
+):
+    def joint(draw, seed, *_):
+        for k in range(12):
+            pair = [draw(np.random.default_rng([STREAM_SEED, seed, 2 * k + i])) for i in (0, 1)]
+            yield {key: torch.cat([batch[key] for batch in pair]) for key in pair[0]}
+
+    monkeypatch.setattr("aslkit.training.stream", joint)
+    train(load_config("small", CHANGES), tmp_path)
+    expected, found = numbers(tmp_path)["losses"], numbers(together[0])["losses"]
+    assert len(found) == 12 and found == pytest.approx(expected, rel=SAME_LOSS)
+    assert np.ptp(expected) > 200 * SAME_LOSS * expected[0]  # losses of other batches would not do
+    bests = [numbers(out)["best"] for out in (tmp_path, together[0])]
+    assert bests[1] == pytest.approx(bests[0], rel=SAME_LOSS)
+
+
+def test_only_the_first_rank_writes_and_the_card_counts_the_patches_of_all(together):
+    out, printed = together
+    assert printed.count("written:") == 1
+    assert load_model(str(out)).card["patches"] == 12 * 2 * 2
+
+
+def test_sigterm_to_one_rank_stops_both_after_the_same_step_and_the_run_goes_on(
+    together, tmp_path
+):
+    script = tmp_path / "stopped.py"
+    script.write_text(STOPPED_RUN)
+    printed = run([*TORCHRUN, str(script), str(tmp_path / "run"), *CHANGES])
+    assert sorted(printed.splitlines()) == ["rank 0 stopped", "rank 1 stopped"]
+    assert numbers(tmp_path / "run")["step"] == 4
+    run(asl_train(tmp_path / "run", "--resume"))
+    whole, resumed = (load_file(out / CHECKPOINT) for out in (together[0], tmp_path / "run"))
+    assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
+
+
+def test_ranks_that_cannot_share_a_device_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="--device: found cpu:0, expected cpu or cuda under"):
+        joined("cpu:0").__enter__()
