@@ -40,7 +40,6 @@ class SimulatedStream(IterableDataset[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches that belong to this worker."""
-        torch.set_num_threads(1)
         worker = get_worker_info()
         i, n_workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         number = self._first + i * self._stride

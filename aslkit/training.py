@@ -14,6 +14,7 @@ import torch
 from aslkit import ranks
 from aslkit.checkpoints import CHECKPOINT, State, restore, write_checkpoint
 from aslkit.config import TrainingConfig, dump_config
+from aslkit.config.schema import OneProtocolConfig
 from aslkit.datasets import Batch, stream
 from aslkit.early_stopping import validation_batches, validation_loss
 from aslkit.encodings import build_encoding
@@ -69,9 +70,10 @@ def train(
     """
     out.mkdir(parents=True, exist_ok=True)
     state = _start(config, out, device, resume, init_from)
-    draw, loss_function = batches_of(config), loss_of(config)
-    first = state.n_batches + ranks.rank()
-    batches = stream(draw, config.seed, first, ranks.n_workers(), ranks.n_ranks())
+    makes_own = device != "cpu" and isinstance(config.data, OneProtocolConfig)
+    draw, loss_function = batches_of(config, device if makes_own else None), loss_of(config)
+    first, n_workers = state.n_batches + ranks.rank(), 0 if makes_own else ranks.n_workers()
+    batches = stream(draw, config.seed, first, n_workers, ranks.n_ranks())
     apart = validation_batches(config.validation, draw) if config.validation else []
     model = ranks.shared(state.network)
     stop, is_stopped = _stop_on_sigterm(), False

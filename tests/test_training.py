@@ -57,6 +57,13 @@ def test_the_learning_rate_follows_its_schedule(schedule, expected):
     assert found == pytest.approx(expected)
 
 
+def test_a_device_of_its_own_makes_the_scans_of_one_protocol(tmp_path, monkeypatch):
+    monkeypatch.setattr("aslkit.ranks.n_workers", lambda: pytest.fail("a process made batches"))
+    steps = []
+    train(tiny("steps=3"), tmp_path, "cpu:0", progress=lambda step, _: steps.append(step))
+    assert steps == [1, 2, 3]
+
+
 def test_a_warm_up_precedes_the_cosine_and_is_no_key_of_one_cycle():
     config = tiny("schedule=cosine", "learning_rate=1")
     assert learning_rate(config, 99, 0.0) == pytest.approx(100 / 200)
