@@ -40,6 +40,7 @@ class DataSetArguments:
     sessions: tuple[str, ...]
     part: tuple[int, int] | None
     n_jobs: int | None
+    dask: str | None
     skip_existing: bool
     overwrite: bool
 
@@ -54,6 +55,8 @@ class DataSetArguments:
             raise click.UsageError("give the folder to write: --derivatives DIR")
         if self.skip_existing and self.overwrite:
             raise click.UsageError("give either --skip-existing or --overwrite")
+        if self.n_jobs and self.dask not in (None, "local", "slurm"):
+            raise click.UsageError("--n-jobs goes with --dask local or slurm; ADDRESS has workers")
         of_one_scan = {
             "-i": scan.inputs,
             "-o": scan.out,
@@ -125,6 +128,12 @@ _OPTIONS = (
     click.option("--part", type=Part(), help="The K-th of N parts of the scans, for job arrays."),
     click.option(
         "--n-jobs", type=click.IntRange(1), metavar="N", help="Scans at a time, in processes [1]."
+    ),
+    click.option(
+        "--dask",
+        metavar="local|slurm|ADDRESS",
+        help="Let dask do the scans: --n-jobs workers of this machine, as many SLURM jobs, or "
+        "the workers of the scheduler at this address.",
     ),
     click.option(
         "--skip-existing",
