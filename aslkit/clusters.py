@@ -45,10 +45,11 @@ def work_through_cluster(
         When dask is not installed or the scheduler does not answer.
     """
     with _connected(where, n_workers) as client:
+        import cloudpickle
         from distributed import as_completed
 
         announce(f"Dashboard of the cluster: {client.dashboard_link}")
-        packed = pickle.dumps(stages)
+        packed = cloudpickle.dumps(stages)
         futures = {client.submit(_do, packed, task, pure=False): task for task in tasks}
         try:
             for future in as_completed(list(futures)):

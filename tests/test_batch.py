@@ -17,7 +17,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from scans import SIDECAR, save, volumes, write_scan
+from scans import SIDECAR, save, volumes
 
 from aslkit.atomic import PREFIX, appear_together
 from aslkit.bids_layout import find_acquisitions, scan_name
@@ -29,35 +29,6 @@ from aslkit.fingerprints import fingerprint
 from aslkit.workers import work_through
 
 BIN = Path(__file__).parents[1] / "bin"
-SUBJECTS = ("01", "02", "03")
-
-
-@pytest.fixture
-def study(tmp_path):
-    """Three subjects, the third with two sessions."""
-    folder = tmp_path / "my study"
-    for subject in SUBJECTS:
-        one = write_scan(tmp_path / subject)
-        target = folder / f"sub-{subject}" / "perf"
-        if subject == "03":
-            target = folder / "sub-03" / "ses-a" / "perf"
-        target.mkdir(parents=True)
-        for path in one.parent.iterdir():
-            name = path.name.replace("sub-01", f"sub-{subject}")
-            if subject == "03":
-                name = name.replace("sub-03", "sub-03_ses-a")
-            shutil.copy(path, target / name)
-    again = folder / "sub-03" / "ses-b" / "perf"
-    again.mkdir(parents=True)
-    for path in target.iterdir():
-        shutil.copy(path, again / path.name.replace("ses-a", "ses-b"))
-    shutil.copy(tmp_path / "01" / "dataset_description.json", folder)
-    return folder
-
-
-@pytest.fixture
-def derivatives(study):
-    return study / "derivatives" / "aslkit"
 
 
 def run(study, derivatives, *options, command=asl_fit_ls, code=0):

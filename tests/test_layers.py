@@ -14,6 +14,7 @@ PACKAGE = Path(aslkit.__file__).parent
 # A module imports only from lines above its own.
 LAYERS = """
     atomic errors workers
+    clusters
     config.schema config.plan_names
     acquisition config resources textfiles
     images overrides

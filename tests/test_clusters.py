@@ -1,0 +1,159 @@
+"""Data sets on dask clusters: schedulers and workers as users start them, and workers that die."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from test_batch import Deadly, contents, images, run, shell
+
+from aslkit.cli.fit_ls import main as asl_fit_ls
+from aslkit.clusters import work_through_cluster
+
+pytest.importorskip("distributed")
+pytestmark = pytest.mark.filterwarnings("default")  # those of dask are not ours
+N_SCANS = 4
+
+
+@contextmanager
+def dask(*arguments):
+    """A dask command in the background."""
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dask", *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def scheduler():
+    """Address of a scheduler without workers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ("--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
+    with dask("scheduler", *options):
+        yield f"tcp://127.0.0.1:{port}"
+
+
+def worker(address):
+    return dask("worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard")
+
+
+def worked(tasks, stages, where, n_workers=1):
+    return dict(work_through_cluster(tasks, stages, where, n_workers, lambda _: None))
+
+
+class Suicidal(Deadly):
+    """Stages that write where they ran."""
+
+    def write(self, job):
+        return job, os.getpid()
+
+
+def test_a_worker_that_is_killed_in_mid_run_loses_nothing(scheduler, tmp_path):
+    tasks = [f"task {i}" for i in range(40)]
+    with worker(scheduler), worker(scheduler):
+        results = work_through_cluster(tasks, Suicidal(tmp_path), scheduler, 1, print)
+        first, victim = next(results)
+        os.kill(victim, signal.SIGKILL)
+        rest = dict(results)
+    assert {first, *rest} == set(tasks)
+    assert victim not in list(rest.values())[-10:]
+
+
+def test_the_maps_are_those_of_one_process_byte_for_byte(scheduler, study, derivatives):
+    with worker(scheduler):
+        printed = run(study, derivatives, "--dask", scheduler)
+    assert "Dashboard of the cluster: http" in printed
+    assert f"{N_SCANS} scans: {N_SCANS} done, 0 skipped, 0 failed" in printed
+    alone = derivatives.with_name("alone")
+    run(study, alone)
+    assert images(derivatives) == images(alone) and len(images(alone)) > N_SCANS
+
+
+def test_a_task_that_kills_every_worker_is_lost_and_the_others_are_not(tmp_path):
+    tasks = ["a", "b", "deadly", "c", "once"]
+    results = worked(tasks, Deadly(tmp_path), "local", 2)
+    assert "its workers were killed time and again" in results.pop("deadly")
+    assert results == {task: "done" for task in tasks if task != "deadly"}
+
+
+def test_slurm_workers_are_jobs_as_dask_is_configured(study, derivatives, tmp_path, monkeypatch):
+    pytest.importorskip("dask_jobqueue")
+    import dask as configured  # whose defaults are those of dask_jobqueue from here on
+
+    folder = tmp_path / "slurm commands"
+    folder.mkdir()
+    sbatch, scancel = folder / "sbatch", folder / "scancel"
+    sbatch.write_text(
+        f'#!/bin/sh\ncat "$1" >"{folder}/script"\n'
+        f'setsid bash "{folder}/script" >/dev/null 2>&1 &\necho $! >"{folder}/pid"\n'
+        'echo "Submitted batch job 7"\n'
+    )
+    scancel.write_text(f'#!/bin/sh\nkill -- -"$(cat "{folder}/pid")"\n')
+    for path in (sbatch, scancel):
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    settings = {"cores": 1, "memory": "1GB", "queue": "short", "interface": "lo"}
+    with configured.config.set({f"jobqueue.slurm.{k}": v for k, v in settings.items()}):
+        printed = run(study, derivatives, "--dask", "slurm", "--n-jobs", "1")
+    assert f"{N_SCANS} done" in printed and "#SBATCH -p short" in (folder / "script").read_text()
+
+
+def test_a_scan_that_fails_is_recorded_as_without_dask(study, derivatives):
+    (study / "sub-02" / "perf" / "sub-02_asl.nii.gz").write_bytes(b"no image")
+    run(study, derivatives, "--dask", "local", code=4)
+    assert "sub-02" in (derivatives / "failed.tsv").read_text()
+    before = contents(derivatives)
+    printed = run(study, derivatives, "--dask", "local", "--skip-existing", code=4)
+    assert f"0 done, {N_SCANS - 1} skipped, 1 failed" in printed
+    assert {k: v for k, v in contents(derivatives).items() if k != "failed.tsv"} == {
+        k: v for k, v in before.items() if k != "failed.tsv"
+    }
+
+
+def test_what_is_not_there_is_named(study, derivatives, monkeypatch):
+    monkeypatch.setattr("aslkit.clusters.PATIENCE_S", 0.5)
+    printed = run(study, derivatives, "--dask", "tcp://127.0.0.1:9", code=5)
+    assert "no dask scheduler answers at 'tcp://127.0.0.1:9'" in printed
+    assert "goes with --dask local" in run(
+        study, derivatives, "--dask", "tcp://127.0.0.1:9", "--n-jobs", "2", code=2
+    )
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    printed = run(study, derivatives, "--dask", "local", code=5)
+    assert "distributed is not installed. Fix: pip install 'aslkit[cluster]'" in printed
+
+
+def test_a_single_scan_needs_no_cluster():
+    done = CliRunner().invoke(asl_fit_ls, ["-i", "a.nii.gz", "-o", "b.nii.gz", "--dask", "local"])
+    assert done.exit_code == 2 and "--dask needs --bids DIR" in done.output
+
+
+def test_the_script_starts_a_cluster_runs_the_command_and_stops_it(study, derivatives, tmp_path):
+    folder = tmp_path / "commands"
+    folder.mkdir()
+    for name, module in (("dask", "dask"), ("asl_fit_ls", "aslkit.cli.fit_ls")):
+        path = folder / name
+        path.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {module} "$@"\n')
+        path.chmod(0o755)
+    path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    arguments = (2, "asl_fit_ls", study, derivatives, "--t1b", 1.7)
+    dry = shell("asl_dask_cluster.sh", "--dry-run", *arguments, PATH=path)
+    assert dry.returncode == 0 and "(2 times)" in dry.stdout and not derivatives.exists()
+    done = shell("asl_dask_cluster.sh", *arguments, PATH=path)
+    assert done.returncode == 0, done.stderr
+    assert f"{N_SCANS} done" in done.stdout
+    assert not list((derivatives / "logs").glob("*.json"))
