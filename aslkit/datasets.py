@@ -1,7 +1,7 @@
 """Seed, number -> one batch of simulated, fitted and encoded slices; the stream never repeats."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 import torch
@@ -21,9 +21,11 @@ from aslkit.projection import ATT_BOUNDS_S, Solution, solve_tissue
 from aslkit.scenes import Scene, draw_scene
 
 Batch = dict[str, Tensor]
+Batches = Generator[Batch, None, None]
 Draw = Callable[[np.random.Generator], Batch]
 Voxels = NDArray[np.float32]
 
+GRACE_S = 30  # of background processes after SIGTERM
 STREAM_SEED = 9_104  # keeps training apart from the reserved subjects of phantoms
 QUIET = 0.2  # of the noise: what the arterial priors may assume of a signal without noise
 SIGMA_SCATTER = 0.05  # relative error of a noise level that was estimated from repeats
@@ -48,19 +50,18 @@ class SimulatedStream(IterableDataset[Batch]):
             number += n_workers * self._stride
 
 
-def stream(draw: Draw, seed: int, first: int, n_workers: int, stride: int = 1) -> Iterator[Batch]:
-    """Endless batches first, first + stride, … that background processes draw."""
+def stream(draw: Draw, seed: int, first: int, n_workers: int, stride: int = 1) -> Batches:
+    """Endless batches first, first + stride, … that background processes draw; close it."""
     source = SimulatedStream(draw, seed, first, stride)
-    loader = DataLoader(
-        source, batch_size=None, num_workers=n_workers, worker_init_fn=_ignore_signals
+    yield from DataLoader(
+        source, batch_size=None, num_workers=n_workers, worker_init_fn=_outlive_signals
     )
-    return iter(loader)
 
 
-def _ignore_signals(worker: int) -> None:
-    """What ends a whole process group is the main process's to handle; workers end with it."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def _outlive_signals(worker: int) -> None:
+    """What ends a whole process group leaves the main process the batches of its last step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE_S))
 
 
 def draw_batch(config: DataConfig, rng: np.random.Generator) -> Batch:

@@ -1,6 +1,7 @@
 """TrainingConfig -> a model of one or several networks, trained independently, in one folder."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -45,8 +46,8 @@ def train_members(
     for i, folder in enumerate(folders):
         own = config.model_copy(update={"members": 1, "seed": config.seed + SEED_STEP * i})
 
-        def show(step: int, loss: float, before: int = i * config.steps) -> None:
-            progress(before + step, loss)
+        def show(step: int, numbers: Mapping[str, float], before: int = i * config.steps) -> None:
+            progress(before + step, numbers)
 
         minutes = max_minutes / config.members
         if not train(own, folder, device, minutes, begun[i], init_from, show):

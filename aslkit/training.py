@@ -4,7 +4,8 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from copy import deepcopy
 from pathlib import Path
 
@@ -33,10 +34,10 @@ RANDOM_SEED = 7_741  # keeps the random numbers inside networks apart from those
 METRICS_EVERY = 50  # steps
 LARGEST_GRADIENT = 1.0
 ORIGIN_FIELDS = ("name", "steps", "hours", "training", "initialised_from")
-Progress = Callable[[int, float], None]
+Progress = Callable[[int, Mapping[str, float]], None]
 
 
-def silent(step: int, loss: float) -> None:
+def silent(step: int, numbers: Mapping[str, float]) -> None:
     """Progress that nobody looks at."""
 
 
@@ -54,7 +55,8 @@ def train(
     The learning rate falls to zero at that moment, so a run that time ends is a whole run. On
     SIGTERM the run writes a checkpoint and stops. Ranks (`aslkit.ranks`) train together: each
     draws its own batches, gradients are means, and only the first writes. A new run may start
-    from the weights of the model `init_from`, of the same network.
+    from the weights of the model `init_from`, of the same network. After every step, `progress`
+    is told its loss and learning rate, and the validation loss where it is measured.
 
     Returns
     -------
@@ -79,22 +81,24 @@ def train(
     stop, is_stopped = _stop_on_sigterm(), False
     last_checkpoint = time.monotonic()
     began = last_checkpoint - state.seconds
-    while not (is_stopped or _is_over(state, config, max_minutes)):
-        done = max(state.step / config.steps, state.seconds / (60 * max_minutes))
-        loss = _step(state, model, next(batches), config, loss_function, done)
-        state.step += 1
-        state.n_batches += ranks.n_ranks()
-        state.seconds, stopped = ranks.mean(time.monotonic() - began, stop.is_set)
-        is_stopped = stopped > 0
-        state.losses.append(loss)
-        progress(state.step, loss)
-        if state.step % METRICS_EVERY == 0:
-            _log(state, out)
-        if config.validation and state.step % config.validation.every_steps == 0:
-            _look(state, apart, loss_function)
-        if time.monotonic() - last_checkpoint > 60 * config.checkpoint_minutes:
-            _write(state, config, out)
-            last_checkpoint = time.monotonic()
+    with closing(batches):
+        while not (is_stopped or _is_over(state, config, max_minutes)):
+            done = max(state.step / config.steps, state.seconds / (60 * max_minutes))
+            loss = _step(state, model, next(batches), config, loss_function, done)
+            state.step += 1
+            state.n_batches += ranks.n_ranks()
+            state.seconds, stopped = ranks.mean(time.monotonic() - began, stop.is_set)
+            is_stopped = stopped > 0
+            state.losses.append(loss)
+            numbers = {"loss": loss, "learning_rate": state.optimizer.param_groups[0]["lr"]}
+            if config.validation and state.step % config.validation.every_steps == 0:
+                numbers["validation_loss"] = _look(state, apart, loss_function)
+            progress(state.step, numbers)
+            if state.step % METRICS_EVERY == 0:
+                _log(state, out)
+            if time.monotonic() - last_checkpoint > 60 * config.checkpoint_minutes:
+                _write(state, config, out)
+                last_checkpoint = time.monotonic()
     _write(state, config, out)
     if ranks.rank() == 0:
         draw_losses(out)
@@ -222,12 +226,14 @@ def _log(state: State, out: Path) -> None:
     state.losses = []
 
 
-def _look(state: State, apart: Sequence[Batch], loss_function: Loss) -> None:
-    """Validate the averaged weights; every rank learns how often they were no better."""
-    if ranks.rank() == 0:
-        state.best.see(state.average, validation_loss(state.average, apart, loss_function))
-        logger.info("Step %d: validation loss, best %.4f", state.step, state.best.loss)
-    state.best.n_worse = int(ranks.of_first(state.best.n_worse))
+def _look(state: State, apart: Sequence[Batch], loss_function: Loss) -> float:
+    """Validation loss of the averaged weights, which the first rank measures for all."""
+    is_first = ranks.rank() == 0
+    own = validation_loss(state.average, apart, loss_function) if is_first else 0.0
+    loss = ranks.of_first(own)
+    state.best.see(state.average, loss)
+    logger.info("Step %d: validation loss %.4f, best %.4f", state.step, loss, state.best.loss)
+    return loss
 
 
 class _Stop:

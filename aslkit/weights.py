@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -24,6 +25,8 @@ from aslkit.residual_nets import Network
 DEFAULT_MODEL = "small"
 DEFAULT_KIND = DEFAULT_KINDS["network"]  # of cards that do not name it
 PACKAGE_FOLDER = Path(__file__).parent / "models"
+MEANING = "network", "encoding"  # sections of the card that the weights depend on
+NOTHING = "nothing"
 WEIGHTS, CARD = "weights.safetensors", "model.json"
 
 
@@ -97,23 +100,24 @@ def load_model(name_or_folder: str) -> Model:
         )
     card = read_card(folder)
     try:
-        tensors = load_file(folder / WEIGHTS)
-    except (OSError, SafetensorError) as error:
-        raise _damaged(folder, str(error)) from error
-    try:
+        tensors = _tensors(folder, card)
         encoding = read_encoding(card)
         described = NETWORKS.validate_python({"kind": DEFAULT_KIND, **card["network"]})
         members = []
-        for state in _states(tensors, int(card.get("members", 1))):
+        for start, state in _states(tensors, int(card.get("members", 1))).items():
             network = build_network(described, encoding.layout)
+            _check(folder, start, state, network.state_dict())
             network.load_state_dict(state)
             members.append(network.eval())
-    except RuntimeError as error:
-        raise _damaged(folder, "weights of another network") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(["network", *(str(p) for p in first["loc"][1:])])
+        raise _disagrees(folder / CARD, field, repr(first["input"]), first["msg"]) from error
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise _damaged(folder, " ".join(str(error).split())) from error
-    first, *others = members
-    return Model(card["name"], first, card, file_sha256(folder / WEIGHTS), tuple(others), encoding)
+    first_one, *others = members
+    sha256 = file_sha256(folder / WEIGHTS)
+    return Model(card["name"], first_one, card, sha256, tuple(others), encoding)
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -131,10 +135,14 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def save_model(folder: Path, state: Mapping[str, Tensor], card: Mapping[str, object]) -> None:
-    """Write weights (float16 halves the file at no measurable loss) and card."""
+    """Write weights (float16 halves the file at no measurable loss) and card.
+
+    The weights' file repeats the sections of the card that say what the weights mean.
+    """
     with appear_together(folder, CARD) as temporary:
         halves = {k: v.to(torch.float16).contiguous() for k, v in state.items()}
-        (temporary / WEIGHTS).write_bytes(save(halves))  # save_file hides it from other users
+        meaning = {name: json.dumps(card[name]) for name in MEANING if name in card}
+        (temporary / WEIGHTS).write_bytes(save(halves, meaning))  # save_file hides it from others
         complete = {**card, "sha256": file_sha256(temporary / WEIGHTS)}
         (temporary / CARD).write_text(json.dumps(complete, indent=2) + "\n")
 
@@ -144,15 +152,50 @@ def file_sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _states(tensors: Mapping[str, Tensor], n_members: int) -> list[dict[str, Tensor]]:
-    """Tensors of each member; with several, their names begin with its number: `0.`, `1.`, …"""
-    if n_members == 1:
-        return [{k: v.float() for k, v in tensors.items()}]
-    starts = [f"{member}." for member in range(n_members)]
-    return [
-        {k.removeprefix(s): v.float() for k, v in tensors.items() if k.startswith(s)}
+def _tensors(folder: Path, card: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Those of the weights' file, which has to be the one that the card was written with."""
+    with safe_open(folder / WEIGHTS, "pt") as opened:
+        meaning = opened.metadata() or {}
+    for section in (s for s in MEANING if s in meaning):
+        meant, said = (
+            {key: json.dumps(value) for key, value in values.items()}
+            for values in (json.loads(meaning[section]), card.get(section, {}))
+        )
+        for key in sorted(meant.keys() | said.keys()):
+            found, expected = (values.get(key, NOTHING) for values in (said, meant))
+            if found != expected:
+                meant_by = f"{expected}, as in {WEIGHTS}"
+                raise _disagrees(folder / CARD, f"{section}.{key}", found, meant_by)
+    return load_file(folder / WEIGHTS)
+
+
+def _check(
+    folder: Path, start: str, state: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> None:
+    """Name the first tensor that is not what the network of the card has."""
+    for name in [*expected, *state]:
+        found, own = (_shape(tensors.get(name)) for tensors in (state, expected))
+        if found != own:
+            meant = f"{own} for the network of {CARD}"
+            raise _disagrees(folder / WEIGHTS, start + name, found, meant)
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return NOTHING if tensor is None else f"a tensor {tuple(tensor.shape)}"
+
+
+def _states(tensors: Mapping[str, Tensor], n_members: int) -> dict[str, dict[str, Tensor]]:
+    """Tensors of each member, by what their names begin with: `0.`, `1.`, … of several."""
+    starts = [""] if n_members == 1 else [f"{member}." for member in range(n_members)]
+    return {
+        s: {k.removeprefix(s): v.float() for k, v in tensors.items() if k.startswith(s)}
         for s in starts
-    ]
+    }
+
+
+def _disagrees(file: Path, field: str, found: str, expected: str) -> InputError:
+    fix = f"put {CARD} and {WEIGHTS} back as they were trained together"
+    return InputError(file, field, found=found, expected=expected, fix=fix)
 
 
 def _damaged(folder: Path, reason: str) -> InputError:

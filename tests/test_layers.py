@@ -52,7 +52,7 @@ LAYERS = """
     checkpoints inference
     ranks
     training
-    members
+    events members
     benchmark conditions drawing
     opponents repeats
     trials

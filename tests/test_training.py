@@ -1,5 +1,7 @@
 """The training loop: it learns, stops in time, keeps the best, and starts where it is told."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -167,6 +169,35 @@ def test_early_stopping_survives_an_interruption(tmp_path):
         train(config, tmp_path / "half", progress=interrupt)
     train(config.model_copy(), tmp_path / "half", resume=True)
     assert load_model(str(tmp_path / "half")).card["steps"] == 4
+
+
+SHORT = ("steps=2", "validation={every_steps: 2, batches: 1}")
+
+
+def asl_train_tiny(out, *options):
+    changes = [part for change in (*TINY, *SHORT) for part in ("--set", change)]
+    line = ["--config", "production_v2", "--out", str(out), "--device", "cpu", *changes]
+    return CliRunner().invoke(asl_train, [*line, *options])
+
+
+def test_tensorboard_shows_losses_and_learning_rates_where_it_is_installed(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    done = asl_train_tiny(tmp_path, "--tensorboard")
+    assert done.exit_code == 0, done.output
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    steps = {name: [e.step for e in events.Scalars(name)] for name in events.Tags()["scalars"]}
+    assert steps == {"loss": [1, 2], "learning_rate": [1, 2], "validation_loss": [2]}
+
+
+def test_where_tensorboard_is_not_installed_a_run_that_wants_it_does_not_begin(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    done = asl_train_tiny(tmp_path / "run", "--tensorboard")
+    assert done.exit_code == 5 and not (tmp_path / "run").exists()
+    assert "Fix: pip install 'aslkit[tensorboard]', or leave out --tensorboard" in done.output
 
 
 def test_weights_of_another_network_or_encoding_are_no_start(tmp_path):

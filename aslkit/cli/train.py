@@ -4,6 +4,8 @@ import logging
 import math
 import os
 import sys
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -41,6 +43,7 @@ def _configs() -> "dict[str, Path]":
 @click.option("--resume", is_flag=True, help="Continue from the checkpoint in --out.")
 @click.option("--init-from", metavar="NAME|DIR", help="Start from the weights of this model.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N, mps.")
+@click.option("--tensorboard", is_flag=True, help="Also write TensorBoard event files.")
 @listing_option("--list-configs", _configs, "Print the configurations that are there; stop.")
 def main(
     config: str,
@@ -51,6 +54,7 @@ def main(
     resume: bool,
     init_from: str | None,
     device: str,
+    tensorboard: bool,
 ) -> None:
     """Train a network on scans that are simulated while it learns.
 
@@ -70,15 +74,20 @@ def main(
         raise InputError(out, "", found="a file", expected="a folder", fix="give another --out")
     from tqdm import tqdm
 
+    from aslkit.events import recording
     from aslkit.members import train_members
     from aslkit.ranks import joined
+    from aslkit.training import silent
 
     total, is_shown = resolved.members * resolved.steps, is_first and sys.stderr.isatty()
-    with joined(device) as own, tqdm(total=total, desc="Training", disable=not is_shown) as bar:
+    events = recording(out) if tensorboard and is_first else nullcontext(silent)
+    bar = tqdm(total=total, desc="Training", disable=not is_shown)
+    with joined(device) as own, bar, events as record:
 
-        def show(step: int, loss: float) -> None:
+        def show(step: int, numbers: Mapping[str, float]) -> None:
             bar.update(step - bar.n)
-            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+            bar.set_postfix(loss=f"{numbers['loss']:.3f}", refresh=False)
+            record(step, numbers)
 
         train_members(resolved, out, own, max_minutes, resume, init_from, show)
     say(f"written: {out} (asl_predict --model {out})")

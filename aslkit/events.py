@@ -1,0 +1,43 @@
+"""Numbers of every step of a training run -> TensorBoard event files."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from aslkit.errors import UnavailableError
+from aslkit.training import Progress
+
+FOLDER = "tensorboard"
+
+
+@contextmanager
+def recording(out: Path) -> Iterator[Progress]:
+    """A function of step and numbers that records them in the folder `tensorboard` of a run.
+
+    What an earlier part of the run recorded of later steps is replaced.
+
+    Raises
+    ------
+    UnavailableError
+        When tensorboard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UnavailableError(
+            "tensorboard is not installed. Fix: pip install 'aslkit[tensorboard]', "
+            "or leave out --tensorboard."
+        ) from error
+    writers: list[SummaryWriter] = []
+
+    def record(step: int, numbers: Mapping[str, float]) -> None:
+        if not writers:
+            writers.append(SummaryWriter(out / FOLDER, purge_step=step))
+        for name, value in numbers.items():
+            writers[0].add_scalar(name, value, step)
+
+    try:
+        yield record
+    finally:
+        for writer in writers:
+            writer.close()

@@ -1,0 +1,99 @@
+"""Cards and weights that do not belong together are refused, and what differs is named."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from aslkit.config import load_config
+from aslkit.encodings import build_encoding
+from aslkit.errors import InputError
+from aslkit.model_card import model_card
+from aslkit.networks import build_network
+from aslkit.weights import CARD, WEIGHTS, load_model, save_model
+
+TINY = ("network.widths=[8,16]", "members=1")
+
+
+@pytest.fixture
+def model(tmp_path):
+    """Folder of an untrained amplitude-aware network."""
+    config = load_config("exp09", TINY)
+    network = build_network(config.network, build_encoding(config).layout)
+    save_model(tmp_path, network.state_dict(), model_card(config, 1, 1, 1.0, None))
+    assert load_model(str(tmp_path)).kind == "amplitude-aware"
+    return tmp_path
+
+
+def edit(folder, section, key, value):
+    card = json.loads((folder / CARD).read_text())
+    card[section][key] = value
+    (folder / CARD).write_text(json.dumps(card))
+
+
+def rewrite(folder, change):
+    tensors = load_file(folder / WEIGHTS)
+    change(tensors)
+    save_file(tensors, folder / WEIGHTS)
+
+
+def refusal(folder):
+    with pytest.raises(InputError) as caught:
+        load_model(str(folder))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "original"),
+    [
+        ("network", "film_at_decoder", False, "true"),
+        ("network", "output_modulation", False, "true"),
+        ("network", "kind", "spatial", '"amplitude_aware"'),
+        ("network", "norm", "none", '"group"'),
+        ("encoding", "normalization", "per_curve", '"global_scale"'),
+        ("encoding", "scale", 1.0, "10.0"),
+        ("encoding", "features", ["mean"], '["mean", "std", "peak", "t1_artery"]'),
+    ],
+)
+def test_an_edited_flag_is_named_with_its_value_in_training(model, section, key, value, original):
+    edit(model, section, key, value)
+    message = refusal(model)
+    assert f"{CARD}: {section}.{key}: found {json.dumps(value)}, expected {original}" in message
+
+
+def test_an_unknown_key_of_the_network_is_named(model):
+    edit(model, "network", "attention", True)
+    assert f"{CARD}: network.attention: found true, expected" in refusal(model)
+    rewrite(model, lambda tensors: None)  # weights of a version that did not repeat the card
+    assert "network.attention: found True, expected Extra inputs are not permitted" in refusal(
+        model
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("att_head.bias"), "att_head.bias: found nothing, expected a tensor (2,)"),
+        (
+            lambda t: t.update({"films.9.bias": torch.zeros(3)}),
+            "films.9.bias: found a tensor (3,), expected nothing",
+        ),
+        (
+            lambda t: t.update({"att_head.bias": torch.zeros(7)}),
+            "att_head.bias: found a tensor (7,), expected a tensor (2,)",
+        ),
+    ],
+)
+def test_a_tensor_that_is_missing_foreign_or_of_another_shape_is_named(model, change, message):
+    rewrite(model, change)
+    assert f"{WEIGHTS}: {message} for the network of {CARD}. Fix: put" in refusal(model)
+
+
+def test_weights_of_another_model_are_refused(model, tmp_path):
+    other = tmp_path / "other"
+    config = load_config("exp00", TINY)
+    network = build_network(config.network, build_encoding(config).layout)
+    save_model(other, network.state_dict(), model_card(config, 1, 1, 1.0, None))
+    (model / WEIGHTS).write_bytes((other / WEIGHTS).read_bytes())
+    assert "network.film_at_bottleneck: found true, expected nothing, as" in refusal(model)
