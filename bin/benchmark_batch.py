@@ -1,0 +1,125 @@
+"""Many subjects measured: throughput, memory and restart of asl_predict on a data set.
+
+Usage: python bin/benchmark_batch.py [--subjects 500] [--ways "--n-jobs 1" …] [--seed 1]
+Simulates the subjects (30 x 36 x 8 voxels, 6 delays), runs the command in every way, watches the
+memory of all its processes, and at last kills a run by SIGKILL and starts it again.
+"""
+
+import argparse
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from aslkit.report import machine
+
+WAYS = ("--n-jobs 1", "--n-jobs 2", "--dask local --n-jobs 2")
+SHARE_BEFORE_KILL = 0.3  # of the subjects
+POLL_S = 0.5
+KIB = 1024
+HOURS_S = 3600
+
+
+def main() -> None:
+    """Simulate, run, kill, run again."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--subjects", type=int, default=500)
+    parser.add_argument("--ways", nargs="*", default=WAYS)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    print(f"machine: {machine()}, seed {options.seed}, {options.subjects} subjects")
+    with tempfile.TemporaryDirectory() as folder:
+        study = Path(folder, "study")
+        simulation = f"--participants {options.subjects} --seed {options.seed} --n-jobs 2"
+        grid = "--matrix 30,36,8 --voxel-size 6 --protocol pcasl6 --deltam -q"
+        run("sim", f"--out {study} {simulation} {grid}")
+        for i, way in enumerate(options.ways):
+            seconds, memory = watched(start(study, Path(folder, f"maps{i}"), way))
+            show(way, seconds, memory, options.subjects)
+        killed(study, Path(folder, "killed"), options.subjects)
+
+
+def command(name: str, arguments: str) -> list[str]:
+    """An asl_* command of this environment."""
+    return [sys.executable, "-m", f"aslkit.cli.{name}", *shlex.split(arguments)]
+
+
+def run(name: str, arguments: str) -> str:
+    """Output of a command that has to succeed."""
+    return subprocess.run(
+        command(name, arguments), check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
+
+
+def start(study: Path, maps: Path, options: str) -> subprocess.Popen[str]:
+    """asl_predict of a data set, in a process group of its own."""
+    arguments = f"--bids {study} --derivatives {maps} {options}"
+    return subprocess.Popen(
+        command("predict", arguments),
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def watched(process: "subprocess.Popen[str]") -> tuple[float, list[float]]:
+    """Wall time of a run, and the memory [MiB] of all its processes along it."""
+    began, memory = time.perf_counter(), []
+    while process.poll() is None:
+        memory.append(resident_mib(process.pid))
+        time.sleep(POLL_S)
+    if process.returncode:
+        raise SystemExit(f"asl_predict ended with exit code {process.returncode}")
+    return time.perf_counter() - began, memory
+
+
+def resident_mib(session: int) -> float:
+    """Proportional memory of every process of a session: shared pages count once."""
+    total = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getsid(int(folder.name)) == session:
+                found = re.search(r"^Pss:\s+(\d+)", (folder / "smaps_rollup").read_text(), re.M)
+                total += int(found[1]) if found else 0
+        except (OSError, ProcessLookupError):
+            continue  # it has ended
+    return total / KIB
+
+
+def show(way: str, seconds: float, memory: list[float], n: int) -> None:
+    """One line: time, and the memory in the second and the last fifth of the run."""
+    fifth = max(len(memory) // 5, 1)
+    parts = memory[fifth : 2 * fifth + 1], memory[-fifth:]
+    early, late = (sorted(part)[len(part) // 2] for part in parts)
+    rate = (
+        f"{seconds:.0f} s, {seconds / n:.2f} s per subject, {n / seconds * HOURS_S:.0f} per hour"
+    )
+    held = f"memory {early:.0f} MiB early, {late:.0f} late, {max(memory):.0f} at most"
+    print(f"{way}: {rate}; {held}", flush=True)
+
+
+def killed(study: Path, maps: Path, n: int) -> None:
+    """Kill a run with all its processes, and count what the next one makes."""
+    process = start(study, maps, WAYS[1])
+    while n_done(maps) < SHARE_BEFORE_KILL * n:
+        time.sleep(POLL_S)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    done = n_done(maps)
+    arguments = f"--bids {study} --derivatives {maps} {WAYS[1]} --skip-existing"
+    *_, last = run("predict", arguments).splitlines()
+    print(f"SIGKILL of everything after {done} subjects; run again: {last}")
+
+
+def n_done(maps: Path) -> int:
+    """Subjects whose maps are complete: the CBF sidecar comes last."""
+    return len(list(maps.glob("sub-*/perf/*_desc-small_cbf.json")))
+
+
+if __name__ == "__main__":
+    main()
