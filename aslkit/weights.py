@@ -6,10 +6,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -28,6 +28,27 @@ PACKAGE_FOLDER = Path(__file__).parent / "models"
 MEANING = "network", "encoding"  # sections of the card that the weights depend on
 NOTHING = "nothing"
 WEIGHTS, CARD = "weights.safetensors", "model.json"
+
+
+_Limits = Annotated[list[float], Field(min_length=2, max_length=2)]
+
+
+class _Card(BaseModel):
+    """Fields of a card that this version reads, in their types."""
+
+    model_config = ConfigDict(strict=True)
+
+    name: str
+    network: dict[str, Any]
+    encoding: dict[str, Any] = {}
+    members: int = Field(1, ge=1)
+    labelings: list[str] = []
+    kinetics: list[str] = []
+    n_timings: _Limits = [0, 0]
+    plds_s: _Limits = [0, 0]
+    label_durations_s: _Limits = [0, 0]
+    t1_blood_s: _Limits = [0, 0]
+    snr: _Limits = [0, 0]
 
 
 @dataclass(frozen=True)
@@ -129,9 +150,17 @@ def read_card(folder: Path) -> dict[str, Any]:
         When it is damaged.
     """
     try:
-        return dict(json.loads((folder / CARD).read_text()))
-    except (OSError, ValueError, TypeError) as error:
+        card = dict(json.loads((folder / CARD).read_text()))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise _damaged(folder, str(error)) from error
+    try:
+        _Card.model_validate(card)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        found = NOTHING if first["type"] == "missing" else json.dumps(first["input"])
+        raise _disagrees(folder / CARD, field, found, first["msg"]) from error
+    return card
 
 
 def save_model(folder: Path, state: Mapping[str, Tensor], card: Mapping[str, object]) -> None:
