@@ -23,6 +23,8 @@ SAME_AFFINE_MM = 1e-3  # affines that differ by less describe the same grid
 REPAIRED_LEVEL = 30  # nibabel's level of faults that change how a header is understood
 LARGEST_VOXEL = 1e12  # of any scanner; the bytes of a larger one are damaged
 GZIP_LIMIT = 1100  # deflate shrinks at most 1032-fold
+FLOAT32_BYTES = 4  # of a voxel, as it is read
+GIB = 2**30
 VOXEL_MM = (0.05, 100.0)  # edges of a voxel
 SINGULAR = 1e-3  # volume of a unit cell whose axes lie in one plane
 
@@ -95,6 +97,11 @@ def read_volumes(path: Path) -> tuple[FloatImage, nib.Nifti1Header]:
     return _as_4d(path, voxels), image.header
 
 
+def memory_bytes() -> int:
+    """Physical memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 @contextmanager
 def _strict_headers() -> Iterator[None]:
     """Makes nibabel raise where it would repair a header, with a line on stderr."""
@@ -119,6 +126,13 @@ def _check_header(path: Path, header: nib.Nifti1Header) -> None:
             found=f"a header for {by(shape)} voxels in a file of {path.stat().st_size} bytes",
             expected="a complete NIfTI file",
             fix="copy or convert it again",
+        )
+    if (needed := math.prod(shape) * FLOAT32_BYTES) > memory_bytes():
+        _refuse(
+            path,
+            found=f"an image of {by(shape)} voxels, which takes {needed / GIB:.2g} GiB",
+            expected=f"one that fits into {memory_bytes() / GIB:.2g} GiB of memory",
+            fix="use a machine with more memory, if the image is right",
         )
     affine = header.get_best_affine()
     size = np.linalg.norm(affine[:3, :3], axis=0)

@@ -100,7 +100,11 @@ def _verdict(f: Findings, model: str, settings: Sequence[Setting]) -> Iterator[s
         of = {q: [factor * f.figure(s, model, q, metric)[0] for s in settings] for q in QUANTITIES}
         return [f"{_range(v, 2 // factor)} ({q.upper()})" for q, v in of.items() if _is_known(v)]
 
-    yield f"at SNR {f.snr:g} its error is {listed(spread('MAE / LS'))} times that of LS."
+    errors = spread("MAE / LS")
+    if not errors:
+        yield f"at SNR {f.snr:g} it has no finite estimate."
+        return
+    yield f"at SNR {f.snr:g} its error is {listed(errors)} times that of LS."
     judged = {
         f"{q.upper()} of {s.protocol} at SNR {snr:g}": f.figure(s, model, q, "MAE / LS", snr=snr)
         for s in settings

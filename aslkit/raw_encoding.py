@@ -82,7 +82,9 @@ class RawEncoding:
         array (b, c, x, y)
         """
         xp, inside = namespace(signal), mask[:, None]
-        curves = xp.where(inside, PERCENT * self.scale * signal, 0 * signal[:1, :1, :1, :1])
+        curves = xp.where(
+            inside, PERCENT * self.scale * signal, xp.zeros_like(signal[:1, :1, :1, :1])
+        )
         *parts, _ = self.layout.parts(curves)
         channels = [self._normalised(part) for part in parts]
         for name in self.features:

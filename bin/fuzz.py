@@ -34,6 +34,7 @@ from aslkit.report import machine  # noqa: E402
 from aslkit.weights import CARD, PACKAGE_FOLDER, WEIGHTS, load_model  # noqa: E402
 
 SLOW_S = 20
+LARGEST_FLOAT = 1e300
 HEADER = 352  # bytes of a NIfTI header, where most damage matters
 ODD_VALUES = (
     None, True, False, 0, -1, 1, 2, 1e-300, 1e300, -1e9, 2**63, 10**400, 0.5, 1800, float("nan"),
@@ -169,7 +170,7 @@ def _damage_fields(rng: random.Random, fields: dict[str, object]) -> None:
         value[rng.randrange(len(value))] = rng.choice(ODD_VALUES)
     elif what == 3 and isinstance(value, list):
         fields[name] = value[: rng.randrange(len(value) + 1)] * rng.choice((1, 1, 2))
-    elif what == 4 and isinstance(value, int | float):
+    elif what == 4 and isinstance(value, int | float) and abs(value) < LARGEST_FLOAT:
         fields[name] = value * rng.choice((-1, 0, 1e-3, 1e3, 1e30))
     else:
         fields[name] = rng.choice(ODD_VALUES)

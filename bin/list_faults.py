@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write docs/errors.md: what asl_fit_ls says to every faulty scan of tests/faults.py.
+"""Write docs/errors.md and docs/faults.md: what the commands say to every fault of the tests.
 
 python bin/list_faults.py
 """
@@ -12,21 +12,25 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+import pytest  # noqa: E402
+import run_faults  # noqa: E402
 from faults import FAULTS, message  # noqa: E402
 
 INTRODUCTION = """# Messages
 
 What the commands say when something is wrong with their input: the file, the field, what stands
 there, what should, and the fix. The exit code is 3, and nothing is written. `bin/list_faults.py`
-prints this page from the faulty scans of `tests/faults.py`.
+prints this page from the faulty scans of `tests/faults.py`. What goes wrong while a command
+runs is on [another page](faults.md).
 
 | what is wrong | message |
 |---|---|
 """
+RUN_MARK = "<!-- written by bin/list_faults.py -->\n"
 
 
 def main() -> None:
-    """Make every faulty scan in a folder of its own, and write the page."""
+    """Cause every fault in a folder of its own, and write the pages."""
     rows = []
     for fault in FAULTS:
         with tempfile.TemporaryDirectory() as folder:
@@ -34,6 +38,19 @@ def main() -> None:
             text = message(Path(folder), fault).replace("|", "\\|")
         rows.append(f"| {fault} | {text} |")
     (ROOT / "docs" / "errors.md").write_text(INTRODUCTION + "\n".join(rows) + "\n")
+    page = ROOT / "docs" / "faults.md"
+    above, _, _ = page.read_text().partition(RUN_MARK)
+    page.write_text(above + RUN_MARK + run_faults.HEADER + "".join(run_rows()))
+
+
+def run_rows() -> list[str]:
+    """The lines about what goes wrong while a command runs."""
+    os.chdir(ROOT)
+    rows = []
+    for fault in run_faults.FAULTS:
+        with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as monkeypatch:
+            rows.append(run_faults.row(Path(folder), fault, monkeypatch) + "\n")
+    return rows
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -13,9 +14,10 @@ from typing import TextIO, TypeVar
 
 import click
 
-from aslkit.errors import AslkitError
+from aslkit.errors import AslkitError, InputError
 
 INTERNAL_ERROR = 1
+OUT_OF_MEMORY = 6
 LABELS = "L …"  # metavar of options that take one value or more
 KILLED = 128  # plus the number of the signal, as shells count
 
@@ -88,7 +90,10 @@ def listing_option(
 def say(text: str) -> None:
     """Print a result, unless the user asked for quiet."""
     if logging.getLogger("aslkit").isEnabledFor(logging.INFO):
-        click.echo(text, file=_LOG.get())
+        try:
+            click.echo(text, file=_LOG.get())
+        except BrokenPipeError:  # whoever read the output has gone; the results are still wanted
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def warn(text: str) -> None:
@@ -129,6 +134,18 @@ def message_and_code(error: BaseException) -> tuple[str, int]:
     text = " ".join(str(error).split())
     if isinstance(error, AslkitError):
         return text, error.exit_code
+    if isinstance(error, OSError) and error.errno:
+        return (
+            f"{error.filename or 'the disk'}: found {error.strerror!r}, expected a place with room "
+            "and permission. Fix: make room, or give another place.",
+            InputError.exit_code,
+        )
+    if isinstance(error, MemoryError):
+        return (
+            f"out of memory ({text or 'no more to have'}). Fix: fewer scans at a time, a smaller "
+            "--batch, or a machine with more memory.",
+            OUT_OF_MEMORY,
+        )
     return f"{type(error).__name__}: {text}", INTERNAL_ERROR
 
 
@@ -176,8 +193,8 @@ def _stopped_by_sigterm() -> Iterator[None]:
 
 def message_of(error: Exception) -> str:
     """An exception as one line."""
-    text, _ = message_and_code(error)
-    if isinstance(error, AslkitError):
+    text, code = message_and_code(error)
+    if code != INTERNAL_ERROR or isinstance(error, AslkitError):
         return f"Error: {text}"
     return f"Internal error: {text}; run again with --debug for the traceback"
 

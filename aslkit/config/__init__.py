@@ -1,8 +1,10 @@
 """YAML -> a checked training configuration; an unknown key is an error."""
 
 import logging
+import reprlib
 from difflib import get_close_matches
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import yaml
@@ -12,11 +14,13 @@ from pydantic_core import ErrorDetails
 from aslkit.config.plan_names import PLAN_NAMES, rename
 from aslkit.config.schema import KINDS, SECTIONS, DataConfig, TrainingConfig
 from aslkit.errors import InputError
+from aslkit.textfiles import read_text
 
 __all__ = ["DataConfig", "TrainingConfig", "dump_config", "list_configs", "load_config"]
 
 logger = logging.getLogger(__name__)
 
+MOST_SHOWN = 80  # characters of a wrong value
 FOLDER = Path(__file__).parent
 
 
@@ -68,7 +72,7 @@ def _find(name_or_file: str) -> Path:
 def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The values of a file over those of its base, in names of the schema."""
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(read_text(path))
     except yaml.YAMLError as error:
         raise InputError(
             path, "", found=str(error).splitlines()[0], expected="YAML", fix="correct the file"
@@ -105,7 +109,10 @@ def _merged(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
 def _explained(path: Path, error: ErrorDetails) -> InputError:
     """The first fault in a configuration; for an unknown key, the known ones like it."""
     parts = [str(part) for part in error["loc"] if part not in KINDS]
-    found, expected = repr(error["input"]), error["msg"].removeprefix("Value error, ")
+    found, expected = (
+        shorten(reprlib.repr(error["input"]), MOST_SHOWN),
+        error["msg"].removeprefix("Value error, "),
+    )
     if error["type"] == "value_error":
         found = "other sections" if not parts else found
     if error["type"] == "extra_forbidden":

@@ -1,0 +1,36 @@
+"""Whatever happens to a run: the documented message and exit code, and nothing half-written."""
+
+from pathlib import Path
+
+import pytest
+import run_faults
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = (DOCS / "faults.md").read_text().splitlines()
+MOST_ROWS = {line.split(" | ")[0].removeprefix("| "): line for line in PAGE if line[:2] == "| "}
+
+
+@pytest.mark.filterwarnings("default")  # dask's own
+@pytest.mark.parametrize("fault", run_faults.FAULTS)
+def test_a_fault_of_a_run_ends_as_documented(fault, tmp_path, monkeypatch):
+    if fault == "a dask worker is killed":
+        pytest.importorskip("distributed")
+    monkeypatch.chdir(tmp_path)
+    assert run_faults.row(tmp_path, fault, monkeypatch) == MOST_ROWS.get(fault), (
+        "run bin/list_faults.py"
+    )
+    assert not list((tmp_path / "out").rglob(".aslkit-*")) or fault == "SIGKILL"
+
+
+def test_the_table_has_no_other_faults():
+    assert set(MOST_ROWS) - {"what happens"} == set(run_faults.FAULTS)
+
+
+def test_no_fault_is_an_internal_error_or_a_traceback():
+    assert not [line for line in MOST_ROWS.values() if "Internal error" in line]
+
+
+def test_nothing_that_reads_files_can_run_code():
+    sources = [p.read_text() for p in (DOCS.parent / "aslkit").rglob("*.py")]
+    for unsafe in ("torch.load(", "yaml.load(", "allow_pickle=True", "joblib"):
+        assert not any(unsafe in source for source in sources), unsafe
