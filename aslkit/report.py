@@ -9,7 +9,6 @@ import json
 import math
 import os
 import platform
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,6 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from aslkit.atomic import appear_together
 from aslkit.benchmark import Benchmark
+from aslkit.derivatives import command_line
 from aslkit.drawing import PIXELS_PER_INCH
 from aslkit.errors import InputError
 from aslkit.gates import Gate
@@ -147,9 +147,8 @@ def render(report: Report) -> str:
 
 def provenance() -> dict[str, str]:
     """The command, version and machine behind a result."""
-    command = [Path(sys.argv[0]).name, *sys.argv[1:]]
     return {
-        "Command": shlex.join(command),
+        "Command": command_line(),
         "aslkit": metadata.version("aslkit"),
         "Machine": machine(),
     }

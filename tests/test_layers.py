@@ -18,8 +18,8 @@ LAYERS = """
     acquisition config resources textfiles
     images overrides
     nifti
-    destinations
     sidecars
+    destinations
     bids_layout derivative_sets m0scans runs
     fingerprints
     physics noise metrics tiling resampling subjects references
