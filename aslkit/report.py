@@ -108,10 +108,8 @@ def write_benchmark(
     files = {"results.tsv": _tsv(benchmark), "results.json": _json(benchmark, report.facts)}
     if failures:
         files["failed.tsv"] = failures
-    else:
-        (out / "failed.tsv").unlink(missing_ok=True)  # of an earlier run
     files["report.html"] = render(report)
-    return _write(out, files)
+    return _write(out, files, gone=() if failures else ("failed.tsv",))
 
 
 def write_page(path: Path, report: Report) -> None:
@@ -167,10 +165,10 @@ def machine() -> str:
     return ", ".join([*parts, f"{platform.system()}, Python {platform.python_version()}"])
 
 
-def _write(out: Path, files: Mapping[str, str]) -> list[Path]:
+def _write(out: Path, files: Mapping[str, str], gone: Sequence[str] = ()) -> list[Path]:
     """Put the files into the folder, all of them or none; the last one appears last."""
     try:
-        with appear_together(out, last=list(files)[-1]) as folder:
+        with appear_together(out, list(files)[-1], gone) as folder:
             for name, text in files.items():
                 (folder / name).write_text(text, encoding="utf-8")
     except OSError as error:

@@ -13,7 +13,7 @@ PACKAGE = Path(aslkit.__file__).parent
 
 # A module imports only from lines above its own.
 LAYERS = """
-    atomic errors workers
+    atomic errors pools workers
     config.schema config.plan_names
     acquisition config resources textfiles
     images overrides
