@@ -1,4 +1,4 @@
-"""Files of one result -> a folder, all of them or none, whatever ends the process."""
+"""Files of one result -> their place, all of them or none, whatever ends the process."""
 
 import errno
 import fcntl
@@ -7,7 +7,7 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -15,13 +15,13 @@ PREFIX = ".aslkit-"
 
 
 @contextmanager
-def appear_together(folder: Path, last: str) -> Iterator[Path]:
+def appear_together(folder: Path, last: str, gone: Sequence[str] = ()) -> Iterator[Path]:
     """A temporary folder whose files move into `folder` when the block succeeds.
 
-    Every file is on the disk before the first one moves, and each replaces its predecessor in
-    one step. Of several, `last` is removed first and moved last: where it stands, the set is
-    complete. Processes that write into one folder take turns. What killed processes left behind
-    is removed.
+    Every file is on the disk before the first one moves. One file replaces its predecessor in
+    one step. Of several, the predecessors are removed, `last` first, before the others move,
+    `last` last: where it stands, the set is complete, and files of two sets never meet. Processes
+    that write into one folder take turns. What killed processes left behind is removed.
 
     Parameters
     ----------
@@ -29,12 +29,53 @@ def appear_together(folder: Path, last: str) -> Iterator[Path]:
         Made where it is missing.
     last : str
         Name of the file that says that the others are there.
+    gone : sequence of str
+        Names of an earlier set that this one does not have.
 
     Raises
     ------
     OSError
         When something cannot be written; then nothing has changed.
     """
+    with _temporary_in(folder) as temporary:
+        yield temporary
+        names = sorted(path.name for path in temporary.iterdir() if path.name != last)
+        for name in (*names, last):
+            _sync(temporary / name)
+            if (folder / name).is_dir():
+                raise IsADirectoryError(errno.EISDIR, "there is a folder", str(folder / name))
+        with locked(folder), _undisturbed():
+            for name in (last, *names, *gone) if names else ():
+                (folder / name).unlink(missing_ok=True)
+            for name in (*names, last):
+                os.replace(temporary / name, folder / name)
+            _sync_names(folder)
+
+
+@contextmanager
+def folder_appears(out: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `out` when the block succeeds, and vanishes when it fails.
+
+    Raises
+    ------
+    OSError
+        When something cannot be written, or `out` holds files by then; then nothing has changed.
+    """
+    out = Path(os.path.realpath(out))
+    with _temporary_in(out.parent) as temporary:
+        folder = temporary / out.name
+        folder.mkdir()
+        yield folder
+        for path in folder.rglob("*"):
+            _sync_names(path) if path.is_dir() else _sync(path)
+        with _undisturbed():
+            os.rename(folder, out)  # over an empty folder, but never over files
+            _sync_names(out.parent)
+
+
+@contextmanager
+def _temporary_in(folder: Path) -> Iterator[Path]:
+    """A temporary folder, locked as long as it is in use; those that are not are removed."""
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         _remove_abandoned(folder)
@@ -44,18 +85,6 @@ def appear_together(folder: Path, last: str) -> Iterator[Path]:
             fcntl.flock(in_use, fcntl.LOCK_EX)
     try:
         yield temporary
-        names = sorted(path.name for path in temporary.iterdir() if path.name != last)
-        for name in (*names, last):
-            _sync(temporary / name)
-            if (folder / name).is_dir():
-                raise IsADirectoryError(errno.EISDIR, "there is a folder", str(folder / name))
-        with locked(folder), _undisturbed():
-            if names:
-                (folder / last).unlink(missing_ok=True)
-            for name in (*names, last):
-                os.replace(temporary / name, folder / name)
-            with suppress(OSError):  # some network file systems cannot
-                _sync(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         os.close(in_use)
@@ -80,6 +109,12 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync_names(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk."""
+    with suppress(OSError):  # some network file systems cannot
+        _sync(folder)
 
 
 def _remove_abandoned(folder: Path) -> None:

@@ -14,7 +14,7 @@ from aslkit.nifti import read_volumes
 from aslkit.overrides import Overrides
 from aslkit.resampling import on_grid_of
 from aslkit.runs import PERFUSION_CONTEXTS, Calibration, RawImage
-from aslkit.sidecars import Sidecar, absolute, dataset_root, read_sidecar
+from aslkit.sidecars import Sidecar, absolute, dataset_root, in_dataset, read_sidecar
 
 RELAXED_TR_S = 5.0  # M0 of a longer TR needs no correction (Alsop 2015, doi:10.1002/mrm.25197)
 SHORTEST_TR_S = 0.1
@@ -80,7 +80,7 @@ def _check_gain(image: RawImage, calibration: Calibration) -> None:
     lowest, highest = GAINS
     if not lowest <= gain <= highest:
         raise InputError(
-            calibration.origin,
+            calibration.sources[0] if calibration.sources else calibration.origin,
             "M0",
             found=f"ASL images of {gain:.2g} times its signal",
             expected=f"a ratio of {lowest:g} to {highest:g}",
@@ -151,7 +151,8 @@ def _from_estimate(sidecar: Sidecar, overrides: Overrides) -> Calibration:
         raise sidecar.refuse(
             "M0Estimate", expected="a positive number", fix="write the M0, or give --m0 NUMBER"
         )
-    return Calibration(value, f"{sidecar.origins['M0Estimate']} (M0Estimate)", overrides.m0_scale)
+    origin = f"M0Estimate of {sidecar.origins['M0Estimate'].name}"
+    return Calibration(value, origin, overrides.m0_scale)
 
 
 def _from_volumes(
@@ -173,7 +174,8 @@ def _from_file(image: RawImage, path: Path, overrides: Overrides) -> Calibration
     tr_s, notes = repetition_time(sidecar, len(indices), indices)
     m0_readout = {f: _values(sidecar, f, len(indices), indices) for f in READOUT}
     notes = (*notes, *_readout_notes(image, m0_readout))
-    return _calibration(mean, str(path), tr_s, notes, (path, *sidecar.files), overrides)
+    sources = (path, *sidecar.files)
+    return _calibration(mean, in_dataset(path), tr_s, notes, sources, overrides)
 
 
 def _from_controls(image: RawImage, overrides: Overrides) -> Calibration:

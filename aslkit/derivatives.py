@@ -111,6 +111,13 @@ def version() -> str:
         return "not installed"
 
 
+def command_line() -> str:
+    """The command as it was typed, but for the folders that absolute paths begin with."""
+    words = [word.rpartition("=") for word in sys.argv[1:]]
+    words = [(a, b, Path(c).name if Path(c).is_absolute() else c) for a, b, c in words]
+    return shlex.join([Path(sys.argv[0]).name, *map("".join, words)])
+
+
 def describe(runs: Sequence[AslRun], series: AslSeries, notes: Sequence[str]) -> dict[str, object]:
     """Everything of the input and the model that the maps depend on, as sidecar fields.
 
@@ -120,7 +127,7 @@ def describe(runs: Sequence[AslRun], series: AslSeries, notes: Sequence[str]) ->
     return {
         "SkullStripped": False,
         "GeneratedBy": [{"Name": "aslkit", "Version": version()}],
-        "CommandLine": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "CommandLine": command_line(),
         "ArterialSpinLabelingType": [t.labeling.upper() for t in timings],
         "PostLabelingDelay": [t.pld_s for t in timings],
         "LabelingDuration": [_finite(t.label_duration_s) for t in timings],
@@ -137,9 +144,15 @@ def describe(runs: Sequence[AslRun], series: AslSeries, notes: Sequence[str]) ->
         "TissueT1": acquisition.t1_tissue_s,
         "PartitionCoefficient": acquisition.partition_ml_per_g,
         "NoiseOrigin": "residuals" if series.noise_sd is None else "repeats",
-        "Overrides": runs[0].overrides.changed,
+        "Overrides": _overrides(runs[0]),
         "Notes": [*dict.fromkeys(note for run in runs for note in run.notes), *notes],
     }
+
+
+def _overrides(run: AslRun) -> dict[str, object]:
+    """What was overridden, an M0 image by its place in its data set."""
+    changed, m0 = run.overrides.changed, run.calibration
+    return changed | {"m0": m0.origin} if "m0" in changed and m0.sources else changed
 
 
 def _describe_m0(run: AslRun) -> dict[str, object]:

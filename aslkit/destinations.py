@@ -8,6 +8,7 @@ from pathlib import Path
 
 from aslkit.errors import InputError
 from aslkit.nifti import EXTENSIONS, stem
+from aslkit.sidecars import in_dataset
 
 ENDS = ("low", "high")
 CBF_TOKEN = re.compile(r"(?<![A-Za-z0-9])cbf(?![A-Za-z0-9])")
@@ -53,9 +54,9 @@ class Destination:
         return self.cbf.with_name(f"{start}_desc-{desc}_{suffix}.nii.gz")
 
     def source(self, path: Path) -> str:
-        """How sidecars name a file that was read: as a BIDS URI where it is of the data set."""
+        """How sidecars name a file that was read: a BIDS URI, or its place in its data set."""
         if self.raw is None or not path.is_relative_to(self.raw):
-            return str(path)
+            return in_dataset(path)
         return f"bids:raw:{path.relative_to(self.raw).as_posix()}"
 
 

@@ -9,7 +9,6 @@ import json
 import math
 import os
 import platform
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,6 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from aslkit.atomic import appear_together
 from aslkit.benchmark import Benchmark
+from aslkit.derivatives import command_line
 from aslkit.drawing import PIXELS_PER_INCH
 from aslkit.errors import InputError
 from aslkit.gates import Gate
@@ -108,10 +108,8 @@ def write_benchmark(
     files = {"results.tsv": _tsv(benchmark), "results.json": _json(benchmark, report.facts)}
     if failures:
         files["failed.tsv"] = failures
-    else:
-        (out / "failed.tsv").unlink(missing_ok=True)  # of an earlier run
     files["report.html"] = render(report)
-    return _write(out, files)
+    return _write(out, files, gone=() if failures else ("failed.tsv",))
 
 
 def write_page(path: Path, report: Report) -> None:
@@ -147,9 +145,8 @@ def render(report: Report) -> str:
 
 def provenance() -> dict[str, str]:
     """The command, version and machine behind a result."""
-    command = [Path(sys.argv[0]).name, *sys.argv[1:]]
     return {
-        "Command": shlex.join(command),
+        "Command": command_line(),
         "aslkit": metadata.version("aslkit"),
         "Machine": machine(),
     }
@@ -168,10 +165,10 @@ def machine() -> str:
     return ", ".join([*parts, f"{platform.system()}, Python {platform.python_version()}"])
 
 
-def _write(out: Path, files: Mapping[str, str]) -> list[Path]:
+def _write(out: Path, files: Mapping[str, str], gone: Sequence[str] = ()) -> list[Path]:
     """Put the files into the folder, all of them or none; the last one appears last."""
     try:
-        with appear_together(out, last=list(files)[-1]) as folder:
+        with appear_together(out, list(files)[-1], gone) as folder:
             for name, text in files.items():
                 (folder / name).write_text(text, encoding="utf-8")
     except OSError as error:

@@ -129,6 +129,11 @@ def dataset_root(path: Path) -> Path:
     return subjects[-1] if subjects else folder
 
 
+def in_dataset(path: Path) -> str:
+    """The place of a file in its data set: the same wherever that lies."""
+    return absolute(path).relative_to(dataset_root(path)).as_posix()
+
+
 def read_sidecar(image: Path) -> Sidecar:
     """Merge the JSON files beside and above an image; the nearer and more specific one wins."""
     values: dict[str, object] = {}

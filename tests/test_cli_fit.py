@@ -80,7 +80,7 @@ def test_the_sidecar_says_what_was_used(scan, tmp_path):
     assert sidecar["PostLabelingDelay"] == list(PLDS_S)
     assert sidecar["SliceOffsets"] == list(SLICE_TIMING_S)
     assert sidecar["Overrides"] == {"alpha": 0.8, "t1_blood_s": 1.7}
-    assert str(scan) in sidecar["Sources"]
+    assert "sub-01/perf/sub-01_asl.nii.gz" in sidecar["Sources"]
 
 
 def test_the_fitted_signal_has_one_volume_per_timing_and_matches_the_measured_one(scan, tmp_path):

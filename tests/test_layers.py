@@ -13,14 +13,14 @@ PACKAGE = Path(aslkit.__file__).parent
 
 # A module imports only from lines above its own.
 LAYERS = """
-    atomic errors workers
+    atomic errors pools workers
     clusters
     config.schema config.plan_names
     acquisition config resources textfiles
     images overrides
     nifti
-    destinations
     sidecars
+    destinations
     bids_layout derivative_sets m0scans runs
     fingerprints
     physics noise metrics tiling resampling subjects references

@@ -313,7 +313,7 @@ def test_the_quality_table_has_one_row_that_the_sidecar_repeats(tmp_path):
     )
     assert list(table) == list(json.loads((tmp_path / "x_quality.json").read_text()))
     assert float(table["mean_gm_cbf"]) == pytest.approx(CBF, rel=0.01)
-    assert sidecar["TissueMaps"] == [str(gm), str(wm)]
+    assert sidecar["TissueMaps"] == [gm.name, wm.name]
     assert "QualityFigures" not in json.loads((tmp_path / "x_att.json").read_text())
     (line,) = (text for text in result.output.splitlines() if text.startswith("quality:"))
     assert line.startswith("quality: QEI 0.") and line.endswith("(grey matter)")

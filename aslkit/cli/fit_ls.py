@@ -188,15 +188,16 @@ def _att(
 def _describe(
     settings: "FitSettings", series: "AslSeries", sigma_mm: float, att: str | None
 ) -> dict[str, object]:
-    from aslkit.acquisition import SINGLE_DELAY_ATT_S
     from aslkit.relaxation import T1_BOUNDS_S
+    from aslkit.sidecars import in_dataset
 
-    is_fixed = settings.fixed_att_s is not None
+    known = settings.fixed_att_s
+    is_map = known is not None and not isinstance(known, float)
     free_t1 = {"TissueT1": None, "TissueT1Bounds": list(T1_BOUNDS_S)}
     return {
         "Estimator": "voxel-wise least squares",
         "ArterialCompartment": settings.has_arterial(series.acquisition),
-        "FixedATT": (att or SINGLE_DELAY_ATT_S) if is_fixed else None,
+        "FixedATT": in_dataset(Path(str(att))) if is_map else known,
         "ATTBounds": list(settings.att_bounds_s),
         "CBFBounds": settings.cbf_bounds and list(settings.cbf_bounds),
         "SmoothingSigma": sigma_mm,

@@ -97,7 +97,7 @@ def _without_outliers(
             f"z = {s.z:.1f}, worst in slice {s.worst_slice + 1}"
         )
     fields["RejectedVolumes"] = [
-        {"Source": str(source), "Volumes": sorted(s.pair.indices), "Z": round(s.z, 2)}
+        {"Source": source.name, "Volumes": sorted(s.pair.indices), "Z": round(s.z, 2)}
         for source, s in rejected
     ]
     files["outliers.tsv"] = outlier_table(scores).encode()

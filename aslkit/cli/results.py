@@ -134,7 +134,9 @@ def write_results(
     sources = dict.fromkeys(destination.source(p) for run in runs for p in run.sources)
     sidecar["Sources"] = list(sources)
     sidecar["DegreesOfFreedom"] = settings.n_free(series.acquisition)
-    sidecar["TissueMaps"] = [str(path) for path in (scan.gm, scan.wm) if path is not None]
+    sidecar["TissueMaps"] = [
+        destination.source(path) for path in (scan.gm, scan.wm) if path is not None
+    ]
     sidecar |= destination.fields
     header, figures, files = runs[0].header, estimate.figures, prepared.files
     return write_maps(maps, destination, header, sidecar, figures, images, files)

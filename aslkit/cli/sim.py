@@ -1,7 +1,7 @@
 """asl_sim: simulated ASL scans as a BIDS data set, with their truth."""
 
+import errno
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ from aslkit.cli.sim_options import (
     noises_of,
     protocol_of,
 )
-from aslkit.errors import InputError
+from aslkit.errors import AslkitError, InputError
 
 if TYPE_CHECKING:
     from aslkit.phantoms import Phantom
@@ -200,11 +200,15 @@ def _run(jobs: Sequence[Job], n_jobs: int) -> Iterator[str]:
     if n_jobs == 1:
         yield from map(simulate, jobs)
         return
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
+    from concurrent.futures.process import BrokenProcessPool
 
-    with ProcessPoolExecutor(min(n_jobs, len(jobs)), get_context("spawn")) as pool:
-        yield from pool.map(simulate, jobs)
+    from aslkit.pools import KILLED, process_pool
+
+    with process_pool(min(n_jobs, len(jobs))) as pool:
+        try:
+            yield from pool.map(simulate, jobs)
+        except BrokenProcessPool as error:
+            raise AslkitError(f"{KILLED}.") from error
 
 
 def _phantom(job: Job) -> "Phantom":
@@ -219,18 +223,29 @@ def _phantom(job: Job) -> "Phantom":
 @contextmanager
 def _new_folder(out: Path) -> Iterator[Path]:
     """A folder that becomes `out` when all is written, and vanishes when anything fails."""
+    from aslkit.atomic import folder_appears
+
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise _in_use(out)
+    try:
+        with folder_appears(out) as folder:
+            yield folder
+    except OSError as error:
+        if error.errno == errno.ENOTEMPTY:  # another run was faster
+            raise _in_use(out) from error
         raise InputError(
-            out, "", found="existing files", expected="a new folder", fix="give another --out"
-        )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".asl_sim-") as temporary:
-        folder = Path(temporary) / out.name
-        folder.mkdir()
-        yield folder
-        if out.exists():
-            out.rmdir()
-        folder.rename(out)
+            out,
+            "",
+            found=f"a place that cannot be written ({error.strerror})",
+            expected="a writable folder with room for the scans",
+            fix="make room, or give another --out",
+        ) from error
+
+
+def _in_use(out: Path) -> InputError:
+    return InputError(
+        out, "", found="existing files", expected="a new folder", fix="give another --out"
+    )
 
 
 if __name__ == "__main__":

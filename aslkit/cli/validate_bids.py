@@ -1,6 +1,5 @@
 """The scans of a BIDS data set -> a page each, one for the group, and tables; failures apart."""
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,22 +133,15 @@ def _run(study: Study, scans: Sequence[tuple[Path, ...]]) -> Iterator[Outcome]:
     if study.n_jobs == 1:
         yield from (validate_scan(study, paths) for paths in progress(scans))
         return
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
+    from concurrent.futures.process import BrokenProcessPool
 
     from aslkit.bids_layout import scan_name
+    from aslkit.pools import KILLED, process_pool
 
-    n_jobs = min(study.n_jobs, len(scans))
-    context = get_context("spawn")
-    with ProcessPoolExecutor(n_jobs, context, _share_cores, (n_jobs,)) as pool:
+    with process_pool(min(study.n_jobs, len(scans))) as pool:
         jobs = {paths: pool.submit(validate_scan, study, paths) for paths in scans}
         for paths in progress(scans):
             try:
                 yield jobs[paths].result()
-            except Exception as error:  # the process was killed, as for lack of memory
-                yield Outcome(scan_name(paths), reason=message_of(error))
-
-
-def _share_cores(n_jobs: int) -> None:
-    """Before numpy and torch are imported: no more threads in all than cores."""
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // n_jobs)))
+            except BrokenProcessPool:
+                yield Outcome(scan_name(paths), reason=f"Error: {KILLED}")

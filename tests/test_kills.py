@@ -1,0 +1,159 @@
+"""Commands that are killed, or run twice at once: the old files, the new ones, or none."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from scans import write_scan
+
+from aslkit.atomic import PREFIX, folder_appears
+
+N_KILLS = 10
+LONGEST_S = 60
+SMALL = ("--anatomy", "disc", "--protocol", "pcasl1")
+
+
+def start(command, *arguments):
+    line = [sys.executable, "-m", f"aslkit.cli.{command}", *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+
+
+def run(command, *arguments):
+    process = start(command, *arguments)
+    _, errors = process.communicate(timeout=LONGEST_S)
+    assert process.returncode == 0, errors
+
+
+def contents(folder):
+    """Name and bytes of every file, those of a temporary folder left out."""
+    paths = [p for p in folder.rglob("*") if p.is_file()] if folder.exists() else []
+    names = {p: str(p.relative_to(folder)) for p in paths}
+    return {name: p.read_bytes() for p, name in names.items() if not name.startswith(PREFIX)}
+
+
+def long_simulation(folder, n_jobs):
+    """A simulation of hundreds of participants, begun."""
+    more = ("--participants", 400, "--n-jobs", n_jobs)
+    process = start("sim", "--out", folder / "sim", *SMALL, *more)
+    while not list(folder.glob(f"{PREFIX}*/sim/sub-02")) and process.poll() is None:
+        time.sleep(0.01)
+    return process
+
+
+def kill_at_random(process, folder, rng):
+    """Kill a process group at any moment, or shortly after it has begun to write."""
+    moment = time.monotonic() + rng.uniform(0, 2)
+    if rng.random() < 0.7:
+        while not list(folder.glob(f"{PREFIX}*")) and process.poll() is None:
+            time.sleep(0.001)
+        moment = time.monotonic() + rng.uniform(0, 0.15)
+    while time.monotonic() < moment and process.poll() is None:
+        time.sleep(0.001)
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def test_maps_that_a_killed_run_was_to_replace_are_the_old_or_the_new_ones(tmp_path):
+    rng, ends = random.Random(1), []
+    image, out = write_scan(tmp_path), tmp_path / "out"
+    options = ("-i", image, "-o", out / "cbf.nii.gz", "--fitted", "--t1b")
+    sets = {}
+    for name, t1_blood_s in (("new", 1.7), ("old", 1.6)):
+        run("fit_ls", *options, t1_blood_s)
+        sets[name] = contents(out)
+    for kill in range(N_KILLS):
+        shutil.rmtree(out)
+        out.mkdir()
+        for name, content in sets["old"].items():
+            (out / name).write_bytes(content)
+        kill_at_random(start("fit_ls", *options, 1.7), out, rng)
+        found = contents(out)
+        ends.append(next((name for name, files in sets.items() if files == found), "none"))
+        if ends[-1] == "none":  # so short a moment that it hardly ever comes
+            assert "cbf.json" not in found, kill
+            assert any(found.items() <= files.items() for files in sets.values()), kill
+    assert ends.count("old") >= 3, ends
+    run("fit_ls", *options, 1.7)
+    assert contents(out) == sets["new"] and not list(out.glob(f"{PREFIX}*"))
+
+
+def test_a_killed_simulation_leaves_no_data_set_and_the_next_run_cleans_up(tmp_path):
+    rng, whole = random.Random(2), tmp_path / "whole"
+    run("sim", "--out", whole, *SMALL)
+    for _ in range(N_KILLS // 2):
+        kill_at_random(start("sim", "--out", tmp_path / "sim", *SMALL), tmp_path, rng)
+        assert contents(tmp_path / "sim") in ({}, contents(whole))
+        shutil.rmtree(tmp_path / "sim", ignore_errors=True)
+    run("sim", "--out", tmp_path / "sim", *SMALL)
+    assert contents(tmp_path / "sim") == contents(whole)
+    assert not list(tmp_path.glob(f"{PREFIX}*"))
+
+
+def test_processes_end_with_the_command_that_started_them(tmp_path):
+    process = long_simulation(tmp_path, n_jobs=2)
+    process.kill()
+    process.communicate(timeout=LONGEST_S)  # ends when no process holds its output any more
+    run("sim", "--out", tmp_path / "sim", *SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == ["sim"]
+
+
+def test_a_simulation_says_that_one_of_its_processes_was_killed(tmp_path):
+    process = long_simulation(tmp_path, n_jobs=2)
+    line = ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(process.pid)]
+    workers = subprocess.run(line, capture_output=True, text=True).stdout.splitlines()
+    victim = next(line for line in workers if "spawn_main" in line)
+    os.kill(int(victim.split()[0]), signal.SIGKILL)
+    _, errors = process.communicate(timeout=LONGEST_S)
+    assert process.returncode == 1
+    assert errors.startswith("Error: a process was killed; out of memory"), errors
+    assert not list(tmp_path.iterdir())
+
+
+def test_of_two_simulations_into_one_folder_one_is_refused_and_the_other_whole(tmp_path):
+    run("sim", "--out", tmp_path / "whole", *SMALL)
+    processes = [start("sim", "--out", tmp_path / "sim", *SMALL) for _ in range(2)]
+    errors = [process.communicate(timeout=LONGEST_S)[1] for process in processes]
+    assert sorted(process.returncode for process in processes) == [0, 3]
+    assert "found existing files, expected a new folder" in "".join(errors)
+    assert contents(tmp_path / "sim") == contents(tmp_path / "whole")
+    assert not list(tmp_path.glob(f"{PREFIX}*"))
+
+
+def test_two_validations_into_one_folder_leave_one_whole_report(tmp_path):
+    write_scan(tmp_path / "study")
+    line = ("--bids", tmp_path / "study", "--out", tmp_path / "out")
+    processes = [start("validate", *line) for _ in range(2)]
+    for process in processes:
+        _, errors = process.communicate(timeout=LONGEST_S)
+        assert process.returncode == 0, errors
+    names = {"report.html", "results.json", "results.tsv", "sub-01.html"}
+    assert set(contents(tmp_path / "out")) == names
+    assert not list((tmp_path / "out").glob(f"{PREFIX}*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_a_simulation_that_is_stopped_says_so_and_leaves_nothing(tmp_path, number, n_jobs):
+    process = long_simulation(tmp_path, n_jobs)
+    os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=LONGEST_S)
+    assert process.returncode == 128 + number, errors
+    assert errors == f"Stopped by {number.name}; what was written is whole\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_folder_is_filled_and_a_full_one_kept(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    with folder_appears(out) as folder:
+        (folder / "first").touch()
+    with pytest.raises(OSError, match="not empty"), folder_appears(out) as folder:
+        (folder / "second").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "first"]
