@@ -136,8 +136,8 @@ def message_and_code(error: BaseException) -> tuple[str, int]:
         return text, error.exit_code
     if isinstance(error, OSError) and error.errno:
         return (
-            f"{error.filename or 'the disk'}: found {error.strerror!r}, expected a place with room "
-            "and permission. Fix: make room, or give another place.",
+            f"{error.filename or 'the disk'}: found {error.strerror!r}, expected a place with "
+            "room and permission. Fix: make room, or give another place.",
             InputError.exit_code,
         )
     if isinstance(error, MemoryError):
