@@ -14,8 +14,8 @@ PACKAGE = Path(aslkit.__file__).parent
 # A module imports only from lines above its own.
 LAYERS = """
     atomic errors pools workers
-    config.schema config.plan_names
-    acquisition config resources textfiles
+    config.schema config.plan_names textfiles yamlfiles
+    acquisition config resources
     images overrides
     nifti
     sidecars

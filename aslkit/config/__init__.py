@@ -12,6 +12,8 @@ from pydantic_core import ErrorDetails
 from aslkit.config.plan_names import PLAN_NAMES, rename
 from aslkit.config.schema import KINDS, SECTIONS, DataConfig, TrainingConfig
 from aslkit.errors import InputError
+from aslkit.textfiles import read_text
+from aslkit.yamlfiles import parse_yaml
 
 __all__ = ["DataConfig", "TrainingConfig", "dump_config", "list_configs", "load_config"]
 
@@ -45,7 +47,7 @@ def load_config(name_or_file: str, changes: tuple[str, ...] = ()) -> TrainingCon
             fix="see asl_train --list-configs",
         )
     try:
-        values = yaml.safe_load(path.read_text())
+        values = parse_yaml(path, read_text(path))
         if not isinstance(values, dict):
             raise _refused(path, "", type(values).__name__, "keys and values")
         notes = rename(values, _set)
@@ -54,10 +56,6 @@ def load_config(name_or_file: str, changes: tuple[str, ...] = ()) -> TrainingCon
         for note in notes + rename(values, _set):
             logger.warning("%s: %s", path.name, note)
         return TrainingConfig.model_validate(values)
-    except yaml.YAMLError as error:
-        raise InputError(
-            path, "", found=str(error).splitlines()[0], expected="YAML", fix="correct the file"
-        ) from error
     except ValidationError as error:
         raise _explained(path, error.errors()[0]) from error
 
@@ -97,7 +95,7 @@ def _change(values: dict[str, Any], change: str) -> None:
     key, sign, value = change.partition("=")
     if not sign:
         raise _refused("--set", change, change, "section.key=value")
-    _set(values, key, yaml.safe_load(value))
+    _set(values, key, parse_yaml("--set", value))
 
 
 def _set(values: dict[str, Any], key: str, value: Any) -> None:
