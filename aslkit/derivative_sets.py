@@ -11,7 +11,7 @@ from pathlib import Path
 from aslkit.atomic import appear_together, locked
 from aslkit.destinations import KINDS, Destination
 from aslkit.errors import InputError
-from aslkit.textfiles import read_json
+from aslkit.textfiles import read_json, read_text
 
 DESCRIPTION, IGNORED, FAILED, LOGS = (
     "dataset_description.json",
@@ -38,6 +38,7 @@ def open_derivative(folder: Path, raw: Path, version: str) -> None:
         _describe(folder, raw, version)
     with _writing(folder):
         (folder / LOGS).mkdir(exist_ok=True)
+    _failures(folder / FAILED)  # refused now rather than after the first scan
 
 
 def is_current(destination: Destination, fingerprint: str) -> bool:
@@ -62,10 +63,7 @@ def record_outcome(folder: Path, scan: str, exit_code: int, message: str) -> Non
     """
     path = folder / FAILED
     with _writing(folder), locked(folder / LOGS):
-        rows = {}
-        if path.is_file():
-            with path.open(encoding="utf-8", newline="") as file:
-                rows = {row["scan"]: row for row in csv.DictReader(file, delimiter="\t")}
+        rows = _failures(path)
         before = dict(rows)
         rows.pop(scan, None)
         if exit_code:
@@ -81,6 +79,22 @@ def record_outcome(folder: Path, scan: str, exit_code: int, message: str) -> Non
         writer.writerows(rows[name] for name in sorted(rows))
         with appear_together(folder, FAILED) as temporary:
             (temporary / FAILED).write_text(text.getvalue(), encoding="utf-8")
+
+
+def _failures(path: Path) -> dict[str, dict[str, str]]:
+    """The rows of failed.tsv by scan; none where there is no such file."""
+    if not path.exists():
+        return {}
+    rows = list(csv.DictReader(io.StringIO(read_text(path)), delimiter="\t"))
+    if any(set(row) != set(COLUMNS) or None in row.values() for row in rows):
+        raise InputError(
+            path,
+            "",
+            found="other columns",
+            expected=", ".join(COLUMNS),
+            fix="remove the file; it lists the scans that failed so far",
+        )
+    return {row["scan"]: row for row in rows}
 
 
 def _describe(folder: Path, raw: Path, version: str) -> None:

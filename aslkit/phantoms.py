@@ -12,6 +12,8 @@ from aslkit.anatomy import Tissue, draw_subjects
 from aslkit.errors import InputError
 from aslkit.fields import Planes
 from aslkit.lesions import LESION_CLASSES
+from aslkit.nifti import read_volumes
+from aslkit.textfiles import read_json
 
 Image = NDArray[np.float64]
 
@@ -115,25 +117,33 @@ def load_phantom(path: Path) -> Phantom:
     Raises
     ------
     InputError
-        When the JSON is missing or does not name the volumes.
+        When the JSON is missing or does not name the volumes, or a file is damaged.
     """
     name = path.name.removesuffix(".nii.gz")
     card = path.with_name(f"{name}.json")
     wanted = [f.name for f in fields(Tissue)]
-    maps = json.loads(card.read_text()).get("Maps") if card.is_file() else None
-    image = nib.Nifti1Image.from_filename(path)
-    if maps != wanted or image.shape[3:] != (len(wanted),):
+    maps = read_json(card).get("Maps") if card.is_file() else None
+    volumes, header = read_volumes(path)
+    if maps != wanted or volumes.shape[3] != len(wanted):
         raise InputError(
             card,
             "Maps",
-            found=maps or "nothing",
+            found=f"{maps or 'nothing'} and {volumes.shape[3]} volumes",
             expected=f"{', '.join(wanted)}, one per volume of {path.name}",
             fix="make the phantom with asl_sim",
         )
-    volumes = image.get_fdata(dtype=np.float32)
-    arrays = {m: np.ascontiguousarray(volumes[..., i]) for i, m in enumerate(maps)}
+    arrays = {m: np.ascontiguousarray(volumes[..., i]) for i, m in enumerate(wanted)}
+    if not np.isfinite(volumes).all() or not arrays["mask"].any():
+        raise InputError(
+            path,
+            "voxels",
+            found="values that are not finite, or an empty mask",
+            expected="numbers, and a brain",
+            fix="make the phantom with asl_sim",
+        )
     lesions, mask = arrays.pop("lesions").astype(np.uint8), arrays.pop("mask") > 0
-    return Phantom(name=name, affine=image.affine, lesions=lesions, mask=mask, **arrays)
+    affine = header.get_best_affine()
+    return Phantom(name=name, affine=affine, lesions=lesions, mask=mask, **arrays)
 
 
 def find_phantoms(folder: Path) -> list[Path]:

@@ -15,8 +15,9 @@ PACKAGE = Path(aslkit.__file__).parent
 LAYERS = """
     atomic errors pools workers
     clusters
-    config.schema config.plan_names
-    acquisition config resources textfiles
+    config.schema config.plan_names textfiles
+    yamlfiles
+    acquisition config resources
     images overrides
     nifti
     sidecars

@@ -15,6 +15,7 @@ from aslkit.config.plan_names import PLAN_NAMES, rename
 from aslkit.config.schema import KINDS, SECTIONS, DataConfig, TrainingConfig
 from aslkit.errors import InputError
 from aslkit.textfiles import read_text
+from aslkit.yamlfiles import parse_yaml
 
 __all__ = ["DataConfig", "TrainingConfig", "dump_config", "list_configs", "load_config"]
 
@@ -71,12 +72,7 @@ def _find(name_or_file: str) -> Path:
 
 def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The values of a file over those of its base, in names of the schema."""
-    try:
-        values = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        raise InputError(
-            path, "", found=str(error).splitlines()[0], expected="YAML", fix="correct the file"
-        ) from error
+    values = parse_yaml(path, read_text(path))
     if not isinstance(values, dict):
         raise _refused(path, "", type(values).__name__, "keys and values")
     _convert(path, values)
@@ -139,7 +135,7 @@ def _change(values: dict[str, Any], change: str) -> None:
     key, sign, value = change.partition("=")
     if not sign:
         raise _refused("--set", change, change, "section.key=value")
-    _set(values, key, yaml.safe_load(value))
+    _set(values, key, parse_yaml("--set", value))
 
 
 def _set(values: dict[str, Any], key: str, value: Any) -> None:
