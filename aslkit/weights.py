@@ -138,6 +138,8 @@ def load_model(name_or_folder: str) -> Model:
         raise _damaged(folder, " ".join(str(error).split())) from error
     first_one, *others = members
     sha256 = file_sha256(folder / WEIGHTS)
+    if card.get("sha256", sha256) != sha256:
+        raise _disagrees(folder / WEIGHTS, "sha256", sha256, f"{card['sha256']}, as in {CARD}")
     return Model(card["name"], first_one, card, sha256, tuple(others), encoding)
 
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from aslkit.checkpoints import CHECKPOINT
 from aslkit.cli.train import main as asl_train
 from aslkit.config import load_config
+from aslkit.config.plan_names import IMPLIED, PLAN_NAMES
 from aslkit.config.schema import NETWORKS
 from aslkit.early_stopping import Best, validation_batches, validation_loss
 from aslkit.encodings import build_encoding
@@ -206,3 +207,41 @@ def test_weights_of_another_network_or_encoding_are_no_start(tmp_path):
     with pytest.raises(InputError, match="found another network or encoding in small"):
         config = load_config("small", ("network.widths=[8,8]", "steps=1"))
         train(config, tmp_path / "other", init_from="small")
+
+
+LOOP = {
+    "seed": "1",
+    "steps": "4",
+    "learning_rate": "0.01",
+    "weight_decay": "50",
+    "schedule": "cosine",
+    "averaging": "0.1",
+    "swa_start": "0.1",
+    "data.patch": "16",
+    "data.labelings": "[vsasl]",
+}
+
+
+def trained(folder, *changes):
+    train(tiny("data.patches=2", "steps=3", "learning_rate=0.001", *changes), folder)
+    return load_model(str(folder)).network.state_dict()
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("usual"))
+
+
+@pytest.mark.parametrize("key", LOOP)
+def test_a_key_of_the_run_changes_the_weights(tmp_path, usual, key):
+    found = trained(tmp_path, f"{key}={LOOP[key]}")
+    assert any(v.shape != usual[k].shape or (v != usual[k]).any() for k, v in found.items())
+
+
+def test_every_key_of_production_v2_is_one_of_the_plan_or_of_the_run():
+    values = load_config("production_v2").model_dump(mode="json", exclude_none=True)
+    keys = {k for k, v in values.items() if not isinstance(v, dict)}
+    keys |= {f"{s}.{k}" for s, own in values.items() if isinstance(own, dict) for k in own}
+    of_the_plan = {new for new, _ in PLAN_NAMES.values()} | set(IMPLIED)
+    named = {"name", "checkpoint_minutes"}  # in the card; see test_interruptions
+    assert keys - of_the_plan == (set(LOOP) | named) - {*of_the_plan, "swa_start"}

@@ -90,6 +90,11 @@ def test_a_tensor_that_is_missing_foreign_or_of_another_shape_is_named(model, ch
     assert f"{WEIGHTS}: {message} for the network of {CARD}. Fix: put" in refusal(model)
 
 
+def test_weights_with_other_numbers_are_refused(model):
+    rewrite(model, lambda tensors: tensors["att_head.bias"].add_(1))
+    assert f"{WEIGHTS}: sha256: found" in refusal(model)
+
+
 def test_weights_of_another_model_are_refused(model, tmp_path):
     other = tmp_path / "other"
     config = load_config("exp00", TINY)
