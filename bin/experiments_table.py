@@ -41,8 +41,11 @@ def main() -> None:
 
 
 def figure(rows: list[dict[str, str]]) -> bytes:
-    """Error over that of least squares against SNR, a panel by track and quantity."""
-    own = [r for r in rows if r["metric"] == "MAE / LS"]
+    """Error over that of least squares against SNR, a panel by track and quantity.
+
+    Without further seeds and members, whose names have a hyphen.
+    """
+    own = [r for r in rows if r["metric"] == "MAE / LS" and "-" not in r["estimator"]]
     panels = []
     for track, quantity in dict.fromkeys((r["track"], r["quantity"]) for r in own):
         lines: dict[str, list[list[float]]] = {}
