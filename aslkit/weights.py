@@ -172,7 +172,8 @@ def save_model(folder: Path, state: Mapping[str, Tensor], card: Mapping[str, obj
     """
     with appear_together(folder, CARD) as temporary:
         halves = {k: v.to(torch.float16).contiguous() for k, v in state.items()}
-        meaning = {name: json.dumps(card[name]) for name in MEANING if name in card}
+        said = {name: card[name] for name in MEANING if name in card}
+        meaning = {"meaning": json.dumps(said)}  # one entry: the order of several is random
         (temporary / WEIGHTS).write_bytes(save(halves, meaning))  # save_file hides it from others
         complete = {**card, "sha256": file_sha256(temporary / WEIGHTS)}
         (temporary / CARD).write_text(json.dumps(complete, indent=2) + "\n")
@@ -186,11 +187,11 @@ def file_sha256(path: Path) -> str:
 def _tensors(folder: Path, card: Mapping[str, Any]) -> dict[str, Tensor]:
     """Those of the weights' file, which has to be the one that the card was written with."""
     with safe_open(folder / WEIGHTS, "pt") as opened:
-        meaning = opened.metadata() or {}
+        meaning = json.loads((opened.metadata() or {}).get("meaning", "{}"))
     for section in (s for s in MEANING if s in meaning):
         meant, said = (
             {key: json.dumps(value) for key, value in values.items()}
-            for values in (json.loads(meaning[section]), card.get(section, {}))
+            for values in (meaning[section], card.get(section, {}))
         )
         for key in sorted(meant.keys() | said.keys()):
             found, expected = (values.get(key, NOTHING) for values in (said, meant))

@@ -1,6 +1,7 @@
 """Property tests try the same examples everywhere; a small data set for all who need one."""
 
 import shutil
+import signal
 
 import pytest
 from hypothesis import settings
@@ -36,3 +37,11 @@ def study(tmp_path):
 @pytest.fixture
 def derivatives(study):
     return study / "derivatives" / "aslkit"
+
+
+@pytest.fixture(autouse=True)
+def interruptible():
+    """SIGINT works as in a terminal, also where the tests run in the background."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)

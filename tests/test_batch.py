@@ -268,14 +268,6 @@ def test_a_process_that_dies_loses_only_the_scan_it_died_of(tmp_path):
     assert set(results) == set(tasks) - {"deadly"} and set(lost) <= {"once"}
 
 
-@pytest.fixture(autouse=True)
-def interruptible():
-    """SIGINT works as in a terminal, also where the tests run in the background."""
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, previous)
-
-
 def start(*arguments):
     command = [sys.executable, "-m", "aslkit.cli.fit_ls", *map(str, arguments)]
     return subprocess.Popen(

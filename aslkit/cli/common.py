@@ -18,6 +18,7 @@ from aslkit.errors import AslkitError, InputError
 
 INTERNAL_ERROR = 1
 OUT_OF_MEMORY = 6
+SECONDS_PER_MINUTE = 60
 LABELS = "L …"  # metavar of options that take one value or more
 KILLED = 128  # plus the number of the signal, as shells count
 
@@ -212,3 +213,11 @@ def set_up_logging(quiet: bool = False, verbose: bool = False) -> None:
     logger = logging.getLogger("aslkit")
     logger.handlers = [_EchoHandler()]
     logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
+
+
+def duration(seconds: float) -> str:
+    """A time for people."""
+    if seconds < SECONDS_PER_MINUTE:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / SECONDS_PER_MINUTE)
+    return f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"

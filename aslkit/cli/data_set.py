@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from aslkit.cli.common import (
     INTERNAL_ERROR,
+    duration,
     logging_into,
     message_and_code,
     say,
@@ -25,8 +26,6 @@ from aslkit.errors import InputError, SubjectsFailedError
 if TYPE_CHECKING:
     from aslkit.destinations import Destination
     from aslkit.runs import AslRun
-
-SECONDS_PER_MINUTE = 60
 
 
 def run(scan: ScanArguments, data_set: DataSetArguments, estimator: Estimator) -> None:
@@ -277,7 +276,7 @@ class _Report:
         left = ""
         if n_made and n < self._n_scans:
             seconds = (time.perf_counter() - self._start) / n_made * (self._n_scans - n)
-            left = f", {_duration(seconds)} left"
+            left = f", {duration(seconds)} left"
         spent = f" in {outcome.seconds:.1f} s" if outcome.seconds else ""
         say(f"{place}: {outcome.state}{spent}{left}")
 
@@ -290,7 +289,7 @@ class _Report:
         each = f", {seconds / n_made:.2f} s each" if n_made else ""
         summary = (
             f"{self._n_scans} scans: {counts['done']} done, {counts['skipped']} skipped, "
-            f"{counts['failed']} failed; {_duration(seconds)}{each}"
+            f"{counts['failed']} failed; {duration(seconds)}{each}"
         )
         say(summary)
         if counts["failed"]:
@@ -298,10 +297,3 @@ class _Report:
                 f"{counts['failed']} of {self._n_scans} scans failed: see {folder / FAILED} and "
                 f"{folder / LOGS}. The others are done."
             )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < SECONDS_PER_MINUTE:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / SECONDS_PER_MINUTE)
-    return f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"
