@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from aslkit.errors import UnavailableError
+from aslkit.errors import UnavailableError, not_installed
 from aslkit.workers import Stages
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def _connected(where: str, n_workers: int) -> Iterator["Client"]:
     try:
         from distributed import Client
     except ImportError as error:
-        raise _missing("distributed") from error
+        raise not_installed("distributed", "cluster", "--dask") from error
     if where in _CLUSTERS:
         with _CLUSTERS[where](n_workers) as cluster, Client(cluster) as client:
             yield client
@@ -92,7 +92,7 @@ def _slurm(n_workers: int):  # type: ignore[no-untyped-def]
     try:
         from dask_jobqueue.slurm import SLURMCluster
     except ImportError as error:
-        raise _missing("dask_jobqueue") from error
+        raise not_installed("dask_jobqueue", "cluster", "--dask") from error
     cluster = SLURMCluster()  # as dask's own configuration has it
     cluster.scale(n_workers)
     return cluster
@@ -120,12 +120,6 @@ def _reason(error: BaseException) -> str:
             "workers to a machine"
         )
     return f"{type(error).__name__}: {error}"
-
-
-def _missing(package: str) -> UnavailableError:
-    return UnavailableError(
-        f"{package} is not installed. Fix: pip install 'aslkit[cluster]', or leave out --dask."
-    )
 
 
 _CLUSTERS = {LOCAL: _local, SLURM: _slurm}

@@ -1,6 +1,5 @@
 """Seed, number -> one batch of simulated, fitted and encoded slices; the stream never repeats."""
 
-import signal
 from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
@@ -17,6 +16,7 @@ from aslkit.encoding import encode
 from aslkit.fitting import N_ARTERIAL
 from aslkit.information import information, standard_errors
 from aslkit.physics import KineticModel, kinetic_model
+from aslkit.pools import outlive_signals
 from aslkit.projection import ATT_BOUNDS_S, Solution, solve_tissue
 from aslkit.scenes import Scene, draw_scene
 
@@ -25,7 +25,6 @@ Batches = Generator[Batch, None, None]
 Draw = Callable[[np.random.Generator], Batch]
 Voxels = NDArray[np.float32]
 
-GRACE_S = 30  # of background processes after SIGTERM
 STREAM_SEED = 9_104  # keeps training apart from the reserved subjects of phantoms
 QUIET = 0.2  # of the noise: what the arterial priors may assume of a signal without noise
 SIGMA_SCATTER = 0.05  # relative error of a noise level that was estimated from repeats
@@ -54,14 +53,8 @@ def stream(draw: Draw, seed: int, first: int, n_workers: int, stride: int = 1) -
     """Endless batches first, first + stride, … that background processes draw; close it."""
     source = SimulatedStream(draw, seed, first, stride)
     yield from DataLoader(
-        source, batch_size=None, num_workers=n_workers, worker_init_fn=_outlive_signals
+        source, batch_size=None, num_workers=n_workers, worker_init_fn=outlive_signals
     )
-
-
-def _outlive_signals(worker: int) -> None:
-    """What ends a whole process group leaves the main process the batches of its last step."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE_S))
 
 
 def draw_batch(config: DataConfig, rng: np.random.Generator) -> Batch:

@@ -17,6 +17,7 @@ from aslkit.benchmark import (
     Stopwatch,
     least_squares,
     networks,
+    tell_left_out,
     that_cover,
 )
 from aslkit.errors import InputError
@@ -120,7 +121,10 @@ def _estimators(
     found = {LS: least_squares(settings, "off")}
     if series.acquisition.has_arterial_signal or settings.has_arterial(series.acquisition):
         found[LS_ARTERIAL] = least_squares(settings, "on")
-    return found | that_cover(networks(models, settings), series.acquisition)
+    own = networks(models, settings)
+    fitting = that_cover(own, series.acquisition)
+    tell_left_out("this scan", sorted(own.keys() - fitting.keys()))
+    return found | fitting
 
 
 def _references(maps: Maps, series: AslSeries, settings: FitSettings) -> dict[str, str]:

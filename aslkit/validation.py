@@ -13,6 +13,7 @@ from aslkit.benchmark import (
     NetworkEstimator,
     Progress,
     Stopwatch,
+    tell_left_out,
     that_cover,
 )
 from aslkit.conditions import BRAINS, FULL, Condition, Design, most_typical
@@ -82,9 +83,12 @@ def validate_phantoms(
     table: list[Record] = []
     gates: dict[str, list[Gate]] = {}
     examples: list[Example] = []
+    left_out: dict[str, set[str]] = {}
     tasks = progress(list(design.tasks(sets)))
     for condition, group in groupby(tasks, key=itemgetter(0)):
         trials = [run_trial(p, condition, networks[condition.track], stopwatch) for _, p in group]
+        others = networks[condition.track].keys() - trials[0].maps.keys()
+        left_out.setdefault(condition.protocol, set()).update(others)
         trials, sigmas = with_best_smoothing(trials, condition.quantities)
         found, gates[condition.title] = _judged(condition, trials)
         table += found + records(condition.fields, sigmas)
@@ -95,6 +99,8 @@ def validate_phantoms(
             condition, middle_slices(sets[first][0]), networks[condition.track]
         )
         table += found
+    for protocol, names in left_out.items():
+        tell_left_out(protocol, sorted(names))
     return Benchmark(table, combine(gates), examples, stopwatch.speeds)
 
 

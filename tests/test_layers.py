@@ -13,7 +13,8 @@ PACKAGE = Path(aslkit.__file__).parent
 
 # A module imports only from lines above its own.
 LAYERS = """
-    atomic errors pools workers
+    atomic errors pools
+    workers
     clusters
     config.schema config.plan_names textfiles
     yamlfiles
