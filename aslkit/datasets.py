@@ -58,9 +58,21 @@ def stream(draw: Draw, seed: int, first: int, n_workers: int, stride: int = 1) -
 
 
 def draw_batch(config: DataConfig, rng: np.random.Generator) -> Batch:
-    """One batch: as many scenes as `config.groups`, encoded by `residual_batch`."""
-    scenes = [residual_batch(draw_scene(config, rng), rng) for _ in range(config.groups)]
+    """One batch: as many scenes as `config.groups`, encoded by `residual_batch`.
+
+    With neighbouring slices, also `stack` (batch,): those of a subject have the same number.
+    """
+    scenes = [_group(config, rng, i * config.patches_per_group) for i in range(config.groups)]
     return {key: torch.cat([s[key] for s in scenes]) for key in scenes[0]}
+
+
+def _group(config: DataConfig, rng: np.random.Generator, first: int) -> Batch:
+    """One scene, encoded; its stacks are numbered from `first` on."""
+    scene = draw_scene(config, rng)
+    batch = residual_batch(scene, rng)
+    if config.slices > 1:
+        batch["stack"] = first + torch.arange(len(scene.mask)) // scene.depth
+    return batch
 
 
 def residual_batch(scene: Scene, rng: np.random.Generator) -> Batch:
@@ -107,8 +119,8 @@ class _Fit:
 
 def _known_sd(scene: Scene, fit: _Fit, signal: Voxels, rng: np.random.Generator) -> Voxels:
     """The noise level (1, voxels) as an estimator knows it: from repeats, or from residuals."""
-    b = len(scene.mask)
-    subjects = first_places(scene.mask)
+    b = len(scene.mask) // scene.depth
+    subjects = first_places(scene.mask) // scene.depth
     has_repeats = rng.random(b) < REPEATS_SHARE
     scatter = np.exp(SIGMA_SCATTER * rng.standard_normal(b))
     sd = scatter[subjects] * scene.noise_sd[scene.mask]

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from aslkit.acquisition import Acquisition
 from aslkit.cells import model_like
@@ -40,6 +40,13 @@ def loss_of(config: TrainingConfig) -> Loss:
     if config.loss is None or not isinstance(encoding, RawEncoding):
         return _correction_loss
     return partial(_raw_loss, config.loss, encoding)
+
+
+def outputs_of(network: nn.Module, batch: Batch) -> Tensor:
+    """What a network makes of a batch, with neighbouring slices where it has them."""
+    stacks = [batch["stack"]] if "stack" in batch else []
+    outputs: Tensor = network(batch["channels"], *stacks)
+    return outputs
 
 
 def draw_raw_batch(
