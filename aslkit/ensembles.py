@@ -112,7 +112,7 @@ def _outputs(
     for member, thinning in product(
         model.members[: passes.members], range(max(passes.n_thinned, 1))
     ):
-        network = member.to(device)
+        network = member.stationary().to(device)
         is_whole = not passes.n_thinned
         with _thinned(network, None if is_whole else thinning), _workers(device) as pool:
             for axes in MIRRORED if passes.is_mirrored else AS_THEY_ARE:
