@@ -82,19 +82,19 @@ class PhysicsResidualNet(Network):
         """All places that a grid of 2 x 2 pixels can have, averaged on the way back up.
 
         No resolution is thinned out: kernels grow instead, their elements 1, 2, 4, … pixels
-        apart. What a grid would have said of a pixel is still there, beside all others.
+        apart. What one grid would have said of a pixel is still there, beside the others.
         """
         network = deepcopy(self)
         network.stride = 1
-        levels = zip(network.up_blocks[::-1], network.down_blocks, strict=False)
-        for i, blocks in enumerate([*levels, (network.down_blocks[-1],)]):
-            for conv in (conv for block in blocks for conv in (block.first, block.second)):
-                conv.dilation = conv.padding = (2**i, 2**i)
-        network.downs = nn.ModuleList(_all_places(c, 2**i) for i, c in enumerate(self.downs))
-        steps = [2**i for i in range(len(self.ups))]
-        network.ups = nn.ModuleList(
-            _mean_of_places(c, step) for c, step in zip(self.ups, steps[::-1], strict=True)
-        )
+        levels = zip(network.down_blocks, [*network.up_blocks[::-1], nn.Identity()], strict=True)
+        for i, blocks in enumerate(levels):
+            for conv in (m for block in blocks for m in block.modules()):
+                if isinstance(conv, nn.Conv2d):
+                    conv.dilation = conv.padding = (2**i, 2**i)
+        downs = enumerate(network.downs)
+        network.downs = nn.ModuleList(_all_places(c, 2**i) for i, c in downs)  # type: ignore[arg-type]
+        ups = enumerate(network.ups[::-1])
+        network.ups = nn.ModuleList([_mean_of_places(c, 2**i) for i, c in ups][::-1])  # type: ignore[arg-type]
         return network
 
 
