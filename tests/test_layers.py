@@ -51,7 +51,7 @@ LAYERS = """
     inference training
     members
     benchmark conditions drawing
-    opponents repeats
+    detection opponents repeats
     trials
     invariance
     agreement charts invivo pictures report validation
