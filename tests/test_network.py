@@ -276,6 +276,8 @@ def test_unknown_models_and_devices_are_refused(tmp_path, monkeypatch):
         load_model("best")
     with pytest.raises(UnavailableError, match="device 'cuda:99' is not available"):
         select_device("cuda:99")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert select_device("auto") == torch.device("cpu")
     own = tmp_path / "mine"
     own.mkdir()
     (own / "model.json").write_text("{}")

@@ -12,12 +12,12 @@ from click.testing import CliRunner
 from torch import nn
 
 from aslkit import ensembles, inference
-from aslkit.cards import describe_card, outside_of_training
+from aslkit.cards import calibration, describe_card, outside_of_training
 from aslkit.cli.predict import main as asl_predict
 from aslkit.cli.sim import main as asl_sim
 from aslkit.encoding import CHANNELS
 from aslkit.ensembles import Passes, correct
-from aslkit.errors import InputError
+from aslkit.errors import InputError, UnavailableError
 from aslkit.fitting import FitSettings, fit_least_squares
 from aslkit.images import AslSeries
 from aslkit.inference import noise_level, predict
@@ -229,6 +229,46 @@ def test_the_batch_is_what_the_user_asks_for_or_what_fits():
     assert ensembles._batch(slices, Tiling(64), 8, CPU) == 8
 
 
+def test_the_batch_on_a_gpu_fits_into_half_of_its_free_memory(monkeypatch):
+    slices, cuda = np.zeros((3, 1, 52, 52), dtype=np.float32), torch.device("cuda")
+    pixels = Tiling().side(52, 1) ** 2
+    for n_fitting, expected in (
+        (5, 5),
+        (0.5, 1),
+        (1e6, ensembles.PIXELS_PER_RUN["cuda"] // pixels),
+    ):
+        free = int(2 * n_fitting * pixels * ensembles.BYTES_PER_PIXEL)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, 2 * free))
+        assert ensembles._batch(slices, Tiling(), 1, cuda) == expected
+
+
+class Crowded(Network):
+    """Returns its input, and has memory for so many patches at a time."""
+
+    stride = 1
+
+    def __init__(self, most):
+        super().__init__()
+        self.most, self.seen = most, []
+
+    def forward(self, x):
+        self.seen.append(len(x))
+        if len(x) > self.most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return x
+
+
+def test_where_memory_ends_half_as_many_patches_run_at_a_time(shipped):
+    slices = np.random.default_rng(0).standard_normal((12, 4, 9, 9), dtype=np.float32)
+    crowded = Crowded(3)
+    model = replace(shipped, network=crowded)
+    found = ensembles.correct(model, slices, Passes(batch=12), CPU)
+    np.testing.assert_allclose(found.mean, slices[:, :2], rtol=1e-6)
+    assert set(crowded.seen) == {12, 6, 3} and crowded.seen.count(3) == 4
+    with pytest.raises(UnavailableError, match="memory does not hold one patch. Give --patch 64"):
+        ensembles.correct(replace(shipped, network=Crowded(0)), slices, Passes(batch=2), CPU)
+
+
 def test_what_a_model_was_not_trained_for_is_named(series, shipped):
     measured = replace(series, noise_sd=noise_level(series, OFF))
     assert outside_of_training(shipped.card, measured) == []
@@ -263,6 +303,28 @@ def test_the_card_of_every_model_is_listed_and_damage_does_not_hide_the_others(
     assert "trained for: pcasl, casl, pasl, vsasl; single, tissue; timings 4-16;" in done.output
     assert f"sha256 {shipped.sha256[:12]}" in done.output
     assert "broken\t" in done.output and "expected a matching model.json" in done.output
+
+
+def coverage_record(protocol, snr, level, value):
+    names = {"estimator": "net", "phantoms": "brain", "track": "matched", "stratum": "brain"}
+    metric = f"coverage {level} %"
+    return {**names, "quantity": "cbf", "protocol": protocol, "snr": snr, "metric": metric} | {
+        "value": value
+    }
+
+
+def test_the_card_says_how_often_intervals_hold_the_truth():
+    records = [
+        coverage_record(protocol, 3.0, level, share)
+        for protocol, shares in (("pcasl6", (0.4, 0.7, 0.9)), ("pasl8", (0.5, 0.8, 1.0)))
+        for level, share in zip((50, 80, 95), shares, strict=True)
+    ]
+    field = calibration([*records, coverage_record("pasl8", 3.0, 50, None)], "net")
+    assert field["covered"] == {"matched": {"cbf": {"3": [0.45, 0.75, 0.95]}}}
+    line = "covered by intervals of 50, 80, 95 %: matched CBF SNR 3 45/75/95; pcasl6, pasl8"
+    assert line in " ".join(describe_card({"calibration": field}))
+    with pytest.raises(InputError, match="found none of model other"):
+        calibration(records, "other")
 
 
 @pytest.mark.parametrize("artefact", ["ghost", "wrong delays", "spike"])
