@@ -7,8 +7,9 @@ A pass is one network (a member of the model, as trained or thinned by dropout) 
 slices once (as they are, or mirrored).
 """
 
+import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,10 +20,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from aslkit.errors import InputError
+from aslkit.errors import InputError, UnavailableError
 from aslkit.images import FloatImage
+from aslkit.residual_nets import Network
 from aslkit.tiling import Tiling, run_tiled
 from aslkit.weights import Model
+
+logger = logging.getLogger(__name__)
 
 AS_THEY_ARE: tuple[tuple[int, ...], ...] = ((),)
 MIRRORED = ((), (2,), (3,), (2, 3))  # axes of (n, channels, x, y)
@@ -112,21 +116,36 @@ def _outputs(
     for member, thinning in product(
         model.members[: passes.members], range(max(passes.n_thinned, 1))
     ):
-        network = member.to(device)
+        network = member.stationary().to(device)
         is_whole = not passes.n_thinned
         with _thinned(network, None if is_whole else thinning), _workers(device) as pool:
             for axes in MIRRORED if passes.is_mirrored else AS_THEY_ARE:
                 seen = np.flip(slices, axes)
                 batch = passes.batch or _batch(seen, passes.tiling, network.stride, device)
-                found = run_tiled(
-                    _runner(network, device),
-                    seen,
-                    passes.tiling,
-                    network.stride,
-                    batch,
-                    pool.map if is_whole else map,  # thinning draws layer by layer
-                )
+                apply = pool.map if is_whole else map  # thinning draws layer by layer
+                found = _tiled(network, seen, passes.tiling, batch, device, apply)
                 yield np.flip(found, axes).astype(np.float64)
+
+
+def _tiled(
+    network: Network,
+    slices: FloatImage,
+    tiling: Tiling,
+    batch: int,
+    device: torch.device,
+    apply: Callable[..., Iterable[FloatImage]],
+) -> FloatImage:
+    """What the network makes of the slices; half as many patches at a time if memory ends."""
+    try:
+        return run_tiled(_runner(network, device), slices, tiling, network.stride, batch, apply)
+    except torch.cuda.OutOfMemoryError as error:
+        if batch == 1:
+            reason = "its memory does not hold one patch"
+            fix = "Give --patch 64 or 128, or --device cpu."
+            raise UnavailableError(f"device {device} is not enough: {reason}. {fix}") from error
+    torch.cuda.empty_cache()
+    logger.info("Memory of %s ended at %d patches: half of them at a time", device, batch)
+    return _tiled(network, slices, tiling, batch // 2, device, apply)
 
 
 def _runner(network: nn.Module, device: torch.device) -> Callable[[FloatImage], FloatImage]:

@@ -6,6 +6,7 @@
 The head also sees the input and starts at zero: an untrained network is least squares.
 """
 
+from copy import deepcopy
 from itertools import islice
 
 import torch
@@ -26,6 +27,10 @@ class Network(nn.Module):
 
     stride: int
     reach = 0
+
+    def stationary(self) -> "Network":
+        """The network that moves with the image by single pixels, or itself if there is none."""
+        return self
 
 
 class Block(nn.Module):
@@ -96,6 +101,40 @@ class PhysicsResidualNet(Network):
         for up, block in zip(self.ups, self.up_blocks, strict=True):
             x = block(up(x) + skips.pop(), is_joined)
         return self.head(torch.cat([x, channels], dim=1)).float()
+
+    def stationary(self) -> Network:
+        """All places that a grid of 2 x 2 pixels can have, averaged on the way back up.
+
+        No resolution is thinned out: kernels grow instead, their elements 1, 2, 4, … pixels
+        apart. What one grid would have said of a pixel is still there, beside the others.
+        """
+        network = deepcopy(self)
+        network.stride = 1
+        levels = zip(network.down_blocks, [*network.up_blocks[::-1], nn.Identity()], strict=True)
+        for i, blocks in enumerate(levels):
+            for conv in (m for block in blocks for m in block.modules()):
+                if isinstance(conv, nn.Conv2d):
+                    conv.dilation = conv.padding = (2**i, 2**i)
+        downs = enumerate(network.downs)
+        network.downs = nn.ModuleList(_all_places(c, 2**i) for i, c in downs)  # type: ignore[arg-type]
+        ups = enumerate(network.ups[::-1])
+        network.ups = nn.ModuleList([_mean_of_places(c, 2**i) for i, c in ups][::-1])  # type: ignore[arg-type]
+        return network
+
+
+def _all_places(down: nn.Conv2d, step: int) -> nn.Module:
+    """Cells of 2 x 2 elements, `step` pixels apart, that begin at any pixel."""
+    conv = nn.Conv2d(down.in_channels, down.out_channels, 2, dilation=step)
+    conv.weight, conv.bias = down.weight, down.bias
+    return nn.Sequential(nn.ZeroPad2d((0, step, 0, step)), conv)
+
+
+def _mean_of_places(up: nn.ConvTranspose2d, step: int) -> nn.Module:
+    """What the four cells that a pixel belongs to say of it, averaged."""
+    conv = nn.Conv2d(up.in_channels, up.out_channels, 2, dilation=step)
+    conv.weight = nn.Parameter(up.weight.transpose(0, 1).flip(2, 3) / 4)
+    conv.bias = up.bias
+    return nn.Sequential(nn.ZeroPad2d((step, 0, step, 0)), conv)
 
 
 class VoxelwiseNet(Network):

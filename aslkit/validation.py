@@ -16,7 +16,8 @@ from aslkit.benchmark import (
     tell_left_out,
     that_cover,
 )
-from aslkit.conditions import BRAINS, FULL, Condition, Design, most_typical
+from aslkit.conditions import BRAINS, FULL, MATCHED, Condition, Design, most_typical
+from aslkit.detection import detection_rows
 from aslkit.figures import score
 from aslkit.gates import (
     Gate,
@@ -36,8 +37,9 @@ from aslkit.invariance import (
 )
 from aslkit.opponents import models_for, opponents
 from aslkit.phantoms import Phantom, find_phantoms, load_phantom
-from aslkit.scoring import Record, records
+from aslkit.scoring import LS, Record, records
 from aslkit.simulation import REFERENCE_SIGNAL
+from aslkit.subjects import SubjectPhysics
 from aslkit.trials import (
     Trial,
     example_of,
@@ -101,6 +103,9 @@ def validate_phantoms(
         table += found
     for protocol, names in left_out.items():
         tell_left_out(protocol, sorted(names))
+    own = models_for(MATCHED, models) if design.n_spoilt else {}
+    for condition in progress(list(design.spoilt(first))):
+        table += _detection(condition, sets[first], own, design.n_spoilt)
     return Benchmark(table, combine(gates), examples, stopwatch.speeds)
 
 
@@ -153,3 +158,21 @@ def _invariance(
     rows = [*scale_rows(scaled), *fill_rows(filled)]
     promised = {name: d for name, d in scaled.items() if name not in own or own[name].scales}
     return records(condition.fields, rows), [scale_equivariance(promised)]
+
+
+def _detection(
+    condition: Condition,
+    phantoms: Sequence[Phantom],
+    models: Mapping[str, NetworkEstimator],
+    n_scans: int,
+) -> list[Record]:
+    """How well scans with an artefact are told from clean ones."""
+    middles = [middle_slices(phantom) for phantom in phantoms]
+    acquisition = condition.acquisition(middles[0])
+    physics = SubjectPhysics(acquisition)
+    estimators = {LS: opponents(physics, acquisition, condition.track)[LS]}
+    estimators |= that_cover(models, acquisition)
+    rows = detection_rows(
+        middles, condition.acquisition, condition.snr, estimators, n_scans, condition.seed
+    )
+    return records(condition.fields, rows)

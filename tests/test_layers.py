@@ -56,7 +56,7 @@ LAYERS = """
     training
     events members
     benchmark conditions drawing
-    opponents repeats
+    detection opponents repeats
     trials
     invariance
     agreement charts invivo pictures report validation
