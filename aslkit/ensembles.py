@@ -121,7 +121,7 @@ def _outputs(
         with _thinned(network, None if is_whole else thinning), _workers(device) as pool:
             for axes in MIRRORED if passes.is_mirrored else AS_THEY_ARE:
                 seen = np.flip(slices, axes)
-                batch = passes.batch or _batch(seen, passes.tiling, network.stride, device)
+                batch = passes.batch or _batch(seen, passes.tiling, network, device)
                 apply = pool.map if is_whole else map  # thinning draws layer by layer
                 found = _tiled(network, seen, passes.tiling, batch, device, apply)
                 yield np.flip(found, axes).astype(np.float64)
@@ -136,8 +136,10 @@ def _tiled(
     apply: Callable[..., Iterable[FloatImage]],
 ) -> FloatImage:
     """What the network makes of the slices; half as many patches at a time if memory ends."""
+    depth = _depth(network, slices)
+    run = _runner(network, device, depth)
     try:
-        return run_tiled(_runner(network, device), slices, tiling, network.stride, batch, apply)
+        return run_tiled(run, slices, tiling, network.stride, batch * depth, apply)
     except torch.cuda.OutOfMemoryError as error:
         if batch == 1:
             reason = "its memory does not hold one patch"
@@ -148,10 +150,18 @@ def _tiled(
     return _tiled(network, slices, tiling, batch // 2, device, apply)
 
 
-def _runner(network: nn.Module, device: torch.device) -> Callable[[FloatImage], FloatImage]:
+def _depth(network: Network, slices: FloatImage) -> int:
+    """How many slices must be seen together."""
+    return len(slices) if network.reach else 1
+
+
+def _runner(
+    network: Network, device: torch.device, depth: int
+) -> Callable[[FloatImage], FloatImage]:
     def run(patches: FloatImage) -> FloatImage:
+        stacks = [torch.arange(len(patches), device=device) // depth] if network.reach else []
         with torch.inference_mode():
-            outputs: Tensor = network(torch.from_numpy(patches).to(device))
+            outputs: Tensor = network(torch.from_numpy(patches).to(device), *stacks)
         return outputs.cpu().numpy()
 
     return run
@@ -164,13 +174,16 @@ def _workers(device: torch.device) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,))
 
 
-def _batch(slices: FloatImage, tiling: Tiling, stride: int, device: torch.device) -> int:
-    """Patches that run at a time: as many as pay, and fit into half of the free memory."""
+def _batch(slices: FloatImage, tiling: Tiling, network: Network, device: torch.device) -> int:
+    """Patches that run at a time: as many as pay, and fit into half of the free memory.
+
+    Where slices must be seen together, a patch goes through all of them.
+    """
     pixels = PIXELS_PER_RUN.get(device.type, PIXELS_PER_RUN["cpu"])
     if device.type == "cuda":
         pixels = min(pixels, torch.cuda.mem_get_info(device)[0] // 2 // BYTES_PER_PIXEL)
-    sides = [tiling.side(size, stride) for size in slices.shape[2:]]
-    return max(pixels // int(np.prod(sides)), 1)
+    sides = [tiling.side(size, network.stride) for size in slices.shape[2:]]
+    return max(pixels // _depth(network, slices) // int(np.prod(sides)), 1)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ The head also sees the input and starts at zero: an untrained network is least s
 
 from copy import deepcopy
 from itertools import islice
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,11 @@ class Block(nn.Module):
         self.across = nn.Conv2d(width, 2 * width, 1, bias=False) if sees_neighbours else None
         if self.across is not None:
             nn.init.zeros_(self.across.weight)
+
+    def spread(self, step: int) -> None:
+        """Take the elements of the kernels so many pixels apart."""
+        for conv in (self.first, self.second):
+            conv.dilation = conv.padding = (step, step)
 
     def forward(self, x: Tensor, is_joined: Tensor | None = None) -> Tensor:
         """(batch, width, x, y) -> the same shape.
@@ -110,11 +116,9 @@ class PhysicsResidualNet(Network):
         """
         network = deepcopy(self)
         network.stride = 1
-        levels = zip(network.down_blocks, [*network.up_blocks[::-1], nn.Identity()], strict=True)
-        for i, blocks in enumerate(levels):
-            for conv in (m for block in blocks for m in block.modules()):
-                if isinstance(conv, nn.Conv2d):
-                    conv.dilation = conv.padding = (2**i, 2**i)
+        for blocks in (network.down_blocks, network.up_blocks[::-1]):
+            for i, block in enumerate(blocks):
+                cast(Block, block).spread(2**i)
         downs = enumerate(network.downs)
         network.downs = nn.ModuleList(_all_places(c, 2**i) for i, c in downs)  # type: ignore[arg-type]
         ups = enumerate(network.ups[::-1])

@@ -79,7 +79,8 @@ def run_tiled(
     Parameters
     ----------
     run : function
-        Patches (batch, channels, x, y) -> (batch, outputs, x, y).
+        Patches (batch, channels, x, y) -> (batch, outputs, x, y); one place of all slices, one
+        after another, before the next place.
     slices : array (n, channels, x, y)
         0 in the background.
     stride : int
@@ -100,7 +101,7 @@ def run_tiled(
     padded = np.pad(slices, [(0, 0), (0, 0), *padding])
     places = [
         (i, ..., slice(x, x + sides[0]), slice(y, y + sides[1]))
-        for i, x, y in product(range(n), *starts)
+        for x, y, i in product(*starts, range(n))
     ]
     window = np.outer(*(BLENDS[tiling.blend](side) for side in sides))
     weight, total = np.zeros((n, 1, *ends)), np.zeros(())

@@ -225,8 +225,8 @@ def test_passes_that_a_model_cannot_make_are_refused(shipped, folder, tmp_path):
 
 def test_the_batch_is_what_the_user_asks_for_or_what_fits():
     slices = np.zeros((3, 1, 240, 240), dtype=np.float32)
-    assert ensembles._batch(slices, Tiling(), 8, CPU) == 1
-    assert ensembles._batch(slices, Tiling(64), 8, CPU) == 8
+    assert ensembles._batch(slices, Tiling(), FLAT, CPU) == 1
+    assert ensembles._batch(slices, Tiling(64), FLAT, CPU) == 8
 
 
 def test_the_batch_on_a_gpu_fits_into_half_of_its_free_memory(monkeypatch):
@@ -239,7 +239,10 @@ def test_the_batch_on_a_gpu_fits_into_half_of_its_free_memory(monkeypatch):
     ):
         free = int(2 * n_fitting * pixels * ensembles.BYTES_PER_PIXEL)
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, 2 * free))
-        assert ensembles._batch(slices, Tiling(), 1, cuda) == expected
+        assert ensembles._batch(slices, Tiling(), FLAT, cuda) == expected
+
+
+FLAT = PhysicsResidualNet(1, (8, 8))
 
 
 class Crowded(Network):
