@@ -17,6 +17,9 @@ from aslkit.raw_encoding import PERCENT, RawEncoding
 
 SD_WEIGHT = 0.1  # of the standard deviations' likelihood beside the estimates' error
 SD_PER_ERROR = math.sqrt(math.pi / 2)  # sd of a Gaussian over its mean absolute error
+INTERVAL, Z_95 = 0.95, 1.96  # share of the errors, and sds of a Gaussian, of an interval
+INTERVAL_WEIGHT = 0.3
+LEAST_ERROR = 1e-4  # of a standard error: smaller ones count as this
 LEAST_LOG_SD = -7.0  # a thousandth of the standard error or of the fixed unit
 LEAST_FLOW = 3.0  # ATT means nothing where there is less CBF [ml/100 g/min]
 
@@ -24,10 +27,9 @@ LEAST_FLOW = 3.0  # ATT means nothing where there is less CBF [ml/100 g/min]
 def correction_loss(
     outputs: Tensor, errors: Tensor, truth: Tensor, base: Tensor, mask: Tensor
 ) -> Tensor:
-    """L1 of the estimates plus the likelihood of their errors for the reported sds.
+    """L1 of the estimates, and what 95 % of the errors should lie below: 1.96 reported sds.
 
-    The likelihood is Laplace's, which a few large errors do not dominate; the sds are those of
-    a Gaussian with the same mean absolute error.
+    The quantile is learned in the logarithm, where a few large errors do not dominate.
 
     Parameters
     ----------
@@ -44,9 +46,11 @@ def correction_loss(
     scale = (errors * mask).sum((2, 3)).clamp(min=1e-6)
     l1 = (residual.abs() * weight).sum((2, 3)) / scale
     log_sd = outputs[:, 2:]
-    z = SD_PER_ERROR * residual.detach().abs() / errors.clamp(min=1e-6)
-    nll = (_surprise(z, log_sd) * weight).sum((2, 3)) / weight.sum((2, 3)).clamp(min=1)
-    return 2 * l1.mean() + SD_WEIGHT * nll.mean()
+    z = residual.detach().abs() / errors.clamp(min=1e-6)
+    beyond = z.clamp(min=LEAST_ERROR).log() - math.log(Z_95) - log_sd
+    pinball = torch.maximum(INTERVAL * beyond, (INTERVAL - 1) * beyond)
+    missed = (pinball * weight).sum((2, 3)) / weight.sum((2, 3)).clamp(min=1)
+    return 2 * l1.mean() + INTERVAL_WEIGHT * missed.mean()
 
 
 def estimate_loss(
