@@ -136,7 +136,7 @@ def test_a_slice_without_brain_between_others_is_seen_as_empty(series):
 
 def test_a_network_that_learns_to_see_neighbours_begins_as_the_one_it_starts_from(tmp_path):
     train(load_config("small", (*TINY, "steps=3", "warmup_steps=0")), tmp_path / "flat")
-    config = load_config("stacked", (*FOUR, "steps=1", "warmup_steps=0", "learning_rate=1e-9"))
+    config = load_config("exp21", (*FOUR, "steps=1", "warmup_steps=0", "learning_rate=1e-9"))
     train(config, tmp_path / "deep", init_from=str(tmp_path / "flat"))
     flat, deep = (load_model(str(tmp_path / name)).network for name in ("flat", "deep"))
     batch = draw_batch(config.data, np.random.default_rng(0))
@@ -147,7 +147,7 @@ def test_a_network_that_learns_to_see_neighbours_begins_as_the_one_it_starts_fro
 
 
 def test_training_moves_what_neighbours_say(tmp_path):
-    config = load_config("stacked", (*FOUR, "steps=3", "warmup_steps=0", "learning_rate=0.01"))
+    config = load_config("exp21", (*FOUR, "steps=3", "warmup_steps=0", "learning_rate=0.01"))
     train(config, tmp_path / "model")
     weights = load_model(str(tmp_path / "model")).network.state_dict()
     assert weights["down_blocks.0.across.weight"].abs().max() > 0
@@ -163,4 +163,4 @@ def test_training_moves_what_neighbours_say(tmp_path):
 )
 def test_stacks_and_networks_that_see_them_go_together(change, message):
     with pytest.raises(InputError, match=message):
-        load_config("stacked", (change,))
+        load_config("exp21", (change,))
