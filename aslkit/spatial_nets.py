@@ -59,10 +59,16 @@ class SpatialASLNet(Network):
     def forward(self, channels: Tensor) -> Tensor:
         """(batch, channels, x, y) -> CBF, ATT and their log sds (batch, 4, x, y), float32."""
         masks = mask_pyramid(channels[:, -1:], self.stride)
-        deepest, *others = self._films(channels, masks)
         x, skips = self.encoder(channels, masks)
-        x = self.decoder(deepest(x), skips, masks, others)
-        return _interleaved(self.cbf_head(self._cbf_features(x, channels)), self.att_head(x))
+        x, for_att = self._decoded(x, skips, masks, channels)
+        return _interleaved(self.cbf_head(self._cbf_features(x, channels)), self.att_head(for_att))
+
+    def _decoded(
+        self, x: Tensor, skips: list[Tensor], masks: list[Tensor], channels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Deepest features -> those of full resolution, for CBF and for ATT."""
+        x = _decode(self.decoder, x, skips, masks, self._films(channels, masks))
+        return x, x
 
     def _films(self, channels: Tensor, masks: list[Tensor]) -> Sequence[Film]:
         """What is done to the features at every resolution, coarsest first."""
@@ -82,6 +88,8 @@ class AmplitudeAwareSpatialASLNet(SpatialASLNet):
         Whether a code of image-wide amplitudes scales and shifts the features there.
     output_modulation : bool
         Whether the CBF head sees the amplitude of the pixel.
+    separate_decoders : bool
+        Whether ATT has a decoder of its own.
     """
 
     _is_first_normed = False
@@ -95,6 +103,7 @@ class AmplitudeAwareSpatialASLNet(SpatialASLNet):
         film_at_bottleneck: bool = True,
         film_at_decoder: bool = True,
         output_modulation: bool = True,
+        separate_decoders: bool = False,
     ) -> None:
         super().__init__(layout, widths, has_norm, dropout)
         self.is_modulated = [film_at_bottleneck] + [film_at_decoder] * (len(widths) - 1)
@@ -115,6 +124,16 @@ class AmplitudeAwareSpatialASLNet(SpatialASLNet):
                 nn.ReLU(),
                 nn.Conv2d(AMPLITUDE_WIDTH, 2, 1),
             )
+        self.att_decoder = Decoder(widths, 1, has_norm, dropout) if separate_decoders else None
+
+    def _decoded(
+        self, x: Tensor, skips: list[Tensor], masks: list[Tensor], channels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        films = self._films(channels, masks)
+        for_cbf = _decode(self.decoder, x, skips, masks, films)
+        if self.att_decoder is None:
+            return for_cbf, for_cbf
+        return for_cbf, _decode(self.att_decoder, x, skips, masks, films)
 
     def _films(self, channels: Tensor, masks: list[Tensor]) -> Sequence[Film]:
         if not self.films:
@@ -164,6 +183,15 @@ class DualEncoderSpatialASLNet(Network):
         skips = [torch.cat(level, dim=1) for level in levels]
         x = self.decoder(x, skips, masks, [nn.Identity()] * len(skips))
         return _interleaved(self.cbf_head(x), self.att_head(x))
+
+
+def _decode(
+    decoder: Decoder, x: Tensor, skips: list[Tensor], masks: list[Tensor], films: Sequence[Film]
+) -> Tensor:
+    """Deepest features -> those of full resolution, with FiLM at every resolution."""
+    deepest, *others = films
+    result: Tensor = decoder(deepest(x), list(skips), masks, others)
+    return result
 
 
 def _interleaved(cbf: Tensor, att: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Experiments 00 to 09: what they are, how files build on others, and their tables."""
+"""Experiments 00 to 20: what they are, how files build on others, and their tables."""
 
 import csv
 import sys
@@ -34,6 +34,12 @@ DEFINITIONS = {
     | RANDOM
     | {"encoding.features": ["mean", "std", "peak", "t1_artery"], "members": 3},
 }
+# What each of the others has, where it differs from the one before the colon.
+OWN = {
+    "exp10: exp09": {"network.separate_decoders": True},
+}
+IDEAS = {key for own in OWN.values() for key in own}
+NAMES = [*DEFINITIONS, *(pair.partition(":")[0] for pair in OWN)]
 TINY = ("network.widths=[8,16]", "data.patch=16", "data.patches=2")
 
 
@@ -46,14 +52,22 @@ def flat(config):
 
 @pytest.mark.parametrize("name", DEFINITIONS)
 def test_an_experiment_differs_from_the_first_as_the_plan_says(name):
-    assert flat(load_config(name)) == flat(load_config("exp00")) | DEFINITIONS[name]
+    found = {k: v for k, v in flat(load_config(name)).items() if v or k not in IDEAS}
+    assert found == {**flat(load_config("exp00")), **DEFINITIONS[name]}
+
+
+@pytest.mark.parametrize("pair", OWN)
+def test_an_idea_differs_from_its_base_by_its_switch_alone(pair):
+    name, base = pair.split(": ")
+    usual = flat(load_config(base)) | {"members": 1}
+    assert flat(load_config(name)) == usual | OWN[pair]
 
 
 def test_experiment_09_is_production_v2():
     assert flat(load_config("exp09")) == flat(load_config("production_v2"))
 
 
-@pytest.mark.parametrize("name", DEFINITIONS)
+@pytest.mark.parametrize("name", NAMES)
 def test_an_experiment_takes_a_step(name):
     config = load_config(name, TINY)
     network = build_network(config.network, build_encoding(config).layout)

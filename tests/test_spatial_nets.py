@@ -141,6 +141,28 @@ def test_with_all_paths_off_the_first_block_still_keeps_amplitude(channels):
     assert normed == {f"encoder.pairs.0.norms.{i}.{p}" for i in (0, 1) for p in ("weight", "bias")}
 
 
+def moved_by(net, channels, part):
+    """Which of CBF, ATT and their log sds a push of the weights of a part changes."""
+    with torch.inference_mode():
+        before = net(channels)
+    with torch.no_grad():
+        for name, values in net.named_parameters():
+            if name.startswith(part):
+                values += 0.05 * torch.randn_like(values)
+    with torch.inference_mode():
+        return (net(channels) - before).abs().amax((0, 2, 3)).gt(0).tolist()
+
+
+CBF, ATT = [True, False, True, False], [False, True, False, True]
+
+
+def test_separate_decoders_are_of_cbf_and_of_att_alone(channels):
+    net = wake(network("amplitude_aware", separate_decoders=True))
+    assert moved_by(net, channels, "decoder.") == CBF
+    assert moved_by(net, channels, "att_decoder.") == ATT
+    assert moved_by(net, channels, "encoder.") == [True] * 4
+
+
 def test_each_encoder_sees_its_own_curves(channels):
     net = wake(network("dual_encoder"))
     masks = [channels[:, -1:]]

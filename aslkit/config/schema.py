@@ -71,6 +71,7 @@ class AmplitudeAwareConfig(BrainUNetConfig):
     film_at_bottleneck: bool = True
     film_at_decoder: bool = True
     output_modulation: bool = True
+    separate_decoders: bool = False
 
 
 NetworkConfig = ResidualConfig | BrainUNetConfig | AmplitudeAwareConfig
