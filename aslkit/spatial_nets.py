@@ -19,6 +19,7 @@ from aslkit.brain_unet import (
     Encoder,
     FiLM,
     Film,
+    SpatialAttention,
     brain_statistics,
     mask_pyramid,
 )
@@ -90,6 +91,10 @@ class AmplitudeAwareSpatialASLNet(SpatialASLNet):
         Whether the CBF head sees the amplitude of the pixel.
     separate_decoders : bool
         Whether ATT has a decoder of its own.
+    att_film : bool
+        Whether that decoder has a code of amplitudes and FiLM layers of its own.
+    att_attention : bool
+        Whether the features that the ATT head sees are weighted by place.
     """
 
     _is_first_normed = False
@@ -104,19 +109,15 @@ class AmplitudeAwareSpatialASLNet(SpatialASLNet):
         film_at_decoder: bool = True,
         output_modulation: bool = True,
         separate_decoders: bool = False,
+        att_film: bool = False,
+        att_attention: bool = False,
     ) -> None:
         super().__init__(layout, widths, has_norm, dropout)
         self.is_modulated = [film_at_bottleneck] + [film_at_decoder] * (len(widths) - 1)
-        self.films = nn.ModuleList(
-            FiLM(w) for w, is_on in zip(widths[::-1], self.is_modulated, strict=True) if is_on
-        )
+        modulated = [w for w, is_on in zip(widths[::-1], self.is_modulated, strict=True) if is_on]
+        self.films = nn.ModuleList(FiLM(w) for w in modulated)
         if self.films:
-            self.condition = nn.Sequential(
-                nn.Linear(2 * (layout.n_channels - 1), CONDITION_WIDTH),
-                nn.ReLU(),
-                nn.Linear(CONDITION_WIDTH, CONDITION_WIDTH),
-                nn.ReLU(),
-            )
+            self.condition = _condition(layout)
         self.output_modulation = output_modulation
         if output_modulation:
             self.cbf_head = nn.Sequential(
@@ -125,22 +126,33 @@ class AmplitudeAwareSpatialASLNet(SpatialASLNet):
                 nn.Conv2d(AMPLITUDE_WIDTH, 2, 1),
             )
         self.att_decoder = Decoder(widths, 1, has_norm, dropout) if separate_decoders else None
+        self.att_films = nn.ModuleList(FiLM(w) for w in modulated if att_film)
+        self.att_condition = _condition(layout) if att_film else None
+        self.att_attention = SpatialAttention() if att_attention else nn.Identity()
 
     def _decoded(
         self, x: Tensor, skips: list[Tensor], masks: list[Tensor], channels: Tensor
     ) -> tuple[Tensor, Tensor]:
         films = self._films(channels, masks)
-        for_cbf = _decode(self.decoder, x, skips, masks, films)
-        if self.att_decoder is None:
-            return for_cbf, for_cbf
-        return for_cbf, _decode(self.att_decoder, x, skips, masks, films)
+        for_cbf = for_att = _decode(self.decoder, x, skips, masks, films)
+        if self.att_condition is not None:
+            films = self._driven(self.att_condition, self.att_films, channels, masks)
+        if self.att_decoder is not None:
+            for_att = _decode(self.att_decoder, x, skips, masks, films)
+        return for_cbf, self.att_attention(for_att)
 
     def _films(self, channels: Tensor, masks: list[Tensor]) -> Sequence[Film]:
         if not self.films:
             return super()._films(channels, masks)
-        code, films = self.condition(brain_statistics(channels)), iter(self.films)
+        return self._driven(self.condition, self.films, channels, masks)
+
+    def _driven(
+        self, condition: nn.Module, films: nn.ModuleList, channels: Tensor, masks: list[Tensor]
+    ) -> Sequence[Film]:
+        """FiLM layers that are told the code which a condition makes of the amplitudes."""
+        code, layers = condition(brain_statistics(channels)), iter(films)
         return [
-            partial(next(films), code=code, mask=mask) if is_on else nn.Identity()
+            partial(next(layers), code=code, mask=mask) if is_on else nn.Identity()
             for is_on, mask in zip(self.is_modulated, masks[::-1], strict=True)
         ]
 
@@ -183,6 +195,16 @@ class DualEncoderSpatialASLNet(Network):
         skips = [torch.cat(level, dim=1) for level in levels]
         x = self.decoder(x, skips, masks, [nn.Identity()] * len(skips))
         return _interleaved(self.cbf_head(x), self.att_head(x))
+
+
+def _condition(layout: Layout) -> nn.Module:
+    """Image-wide amplitudes -> a code of them."""
+    return nn.Sequential(
+        nn.Linear(2 * (layout.n_channels - 1), CONDITION_WIDTH),
+        nn.ReLU(),
+        nn.Linear(CONDITION_WIDTH, CONDITION_WIDTH),
+        nn.ReLU(),
+    )
 
 
 def _decode(

@@ -37,6 +37,8 @@ DEFINITIONS = {
 # What each of the others has, where it differs from the one before the colon.
 OWN = {
     "exp10: exp09": {"network.separate_decoders": True},
+    "exp11: exp10": {"network.att_film": True},
+    "exp11b: exp10": {"network.att_attention": True},
 }
 IDEAS = {key for own in OWN.values() for key in own}
 NAMES = [*DEFINITIONS, *(pair.partition(":")[0] for pair in OWN)]

@@ -13,6 +13,7 @@ from aslkit.encoding import Layout
 from aslkit.networks import build_network
 
 JOINT = Layout(curves=(6, 6), n_features=7)
+SWITCHES = {"separate_decoders": True, "att_film": True, "att_attention": True}
 KINDS = ("spatial", "amplitude_aware", "dual_encoder")
 
 
@@ -50,9 +51,11 @@ def test_the_number_of_parameters_is_that_of_the_plan(kind, millions):
 
 
 @pytest.mark.parametrize("norm", ["group", "none"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_air_around_the_head_changes_nothing(kind, norm, channels):
-    net = wake(network(kind, norm=norm))
+@pytest.mark.parametrize(
+    ("kind", "switches"), [*((kind, {}) for kind in KINDS), ("amplitude_aware", SWITCHES)]
+)
+def test_the_air_around_the_head_changes_nothing(kind, switches, norm, channels):
+    net = wake(network(kind, norm=norm, **switches))
     wide = functional.pad(channels, (8, 16, 4, 8))
     with torch.inference_mode():
         one, other = net(channels), net(wide)[:, :, 4:36, 8:40]
@@ -161,6 +164,29 @@ def test_separate_decoders_are_of_cbf_and_of_att_alone(channels):
     assert moved_by(net, channels, "decoder.") == CBF
     assert moved_by(net, channels, "att_decoder.") == ATT
     assert moved_by(net, channels, "encoder.") == [True] * 4
+
+
+def test_att_has_codes_of_amplitude_of_its_own(channels):
+    net = wake(network("amplitude_aware", separate_decoders=True, att_film=True))
+    assert moved_by(net, channels, "att_condition.") == ATT
+    assert moved_by(net, channels, "att_films.0") == ATT
+    assert moved_by(net, channels, "condition.") == moved_by(net, channels, "films.") == CBF
+
+
+def test_attention_is_of_att_alone_and_the_identity_before_training(channels):
+    plain, attentive = (network("amplitude_aware", att_attention=on) for on in (False, True))
+    attentive.load_state_dict(plain.state_dict(), strict=False)
+    with torch.inference_mode():
+        torch.testing.assert_close(attentive(channels), plain(channels))
+    assert moved_by(wake(attentive), channels, "att_attention.") == ATT
+
+
+def test_att_film_without_a_decoder_or_any_film_of_its_own_is_refused():
+    with pytest.raises(ValueError, match="att_film with separate_decoders and a film_at_"):
+        network("amplitude_aware", att_film=True)
+    off = {"film_at_bottleneck": False, "film_at_decoder": False}
+    with pytest.raises(ValueError, match="att_film with separate_decoders and a film_at_"):
+        network("amplitude_aware", att_film=True, separate_decoders=True, **off)
 
 
 def test_each_encoder_sees_its_own_curves(channels):

@@ -72,6 +72,15 @@ class AmplitudeAwareConfig(BrainUNetConfig):
     film_at_decoder: bool = True
     output_modulation: bool = True
     separate_decoders: bool = False
+    att_film: bool = False
+    att_attention: bool = False
+
+    @model_validator(mode="after")
+    def _check_att_film(self) -> Self:
+        has_film = self.film_at_bottleneck or self.film_at_decoder
+        if self.att_film and not (has_film and self.separate_decoders):
+            raise ValueError("att_film with separate_decoders and a film_at_… alone")
+        return self
 
 
 NetworkConfig = ResidualConfig | BrainUNetConfig | AmplitudeAwareConfig
