@@ -1,4 +1,4 @@
-"""Outputs and truth -> one number.
+"""Outputs and truth -> errors of CBF and ATT, and likelihoods of their sds, (2, 2).
 
 Corrections count in units of the least-squares standard errors: each sample's error is divided
 by its mean standard error, so that every SNR counts the same. Estimates of a network that works
@@ -46,7 +46,7 @@ def correction_loss(
     log_sd = outputs[:, 2:]
     z = SD_PER_ERROR * residual.detach().abs() / errors.clamp(min=1e-6)
     nll = (_surprise(z, log_sd) * weight).sum((2, 3)) / weight.sum((2, 3)).clamp(min=1)
-    return 2 * l1.mean() + SD_WEIGHT * nll.mean()
+    return torch.stack([l1.mean(0), SD_WEIGHT / 2 * nll.mean(0)])
 
 
 def estimate_loss(
@@ -67,16 +67,17 @@ def estimate_loss(
     weight[:, 1] *= truth[:, 0] > LEAST_FLOW
     target = torch.stack(encoding.outputs_for(*truth.unbind(1)), dim=1)
     residual = outputs[:, :2] - target
-    loss = _ERRORS[config.error](residual)
+    errors = _mean(_ERRORS[config.error](residual), weight)
+    likelihoods = torch.zeros_like(errors)
     if config.mode == "mae_nll":
-        log_sd = outputs[:, 2:]
         z = SD_PER_ERROR * residual.detach().abs()
-        loss = loss + SD_WEIGHT * _surprise(z, log_sd)
-    total = _mean(loss, weight)
+        likelihoods = SD_WEIGHT * _mean(_surprise(z, outputs[:, 2:]), weight)
     if config.variance_weight:
         spread = _spread(outputs[:, :2], weight) / _spread(target, weight).clamp(min=1e-6)
-        total = total + config.variance_weight * functional.relu(1 - spread)
-    return config.cbf_weight * total[0] + config.att_weight * total[1]
+        errors = errors + config.variance_weight * functional.relu(1 - spread)
+    return torch.stack([errors, likelihoods]) * errors.new_tensor(
+        [config.cbf_weight, config.att_weight]
+    )
 
 
 def data_misfit(

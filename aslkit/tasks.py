@@ -35,7 +35,7 @@ def batches_of(config: TrainingConfig, device: str | None = None) -> Draw:
 
 
 def loss_of(config: TrainingConfig) -> Loss:
-    """A function from a network's outputs and their batch to the loss."""
+    """A function from a network's outputs and their batch to the losses, (2, 2)."""
     encoding = build_encoding(config)
     if config.loss is None or not isinstance(encoding, RawEncoding):
         return _correction_loss
@@ -65,12 +65,12 @@ def _correction_loss(outputs: Tensor, batch: Batch) -> Tensor:
 
 def _raw_loss(config: LossConfig, encoding: RawEncoding, outputs: Tensor, batch: Batch) -> Tensor:
     mask = batch["channels"][:, -1:]
-    loss = estimate_loss(outputs, batch["truth"], mask, encoding, config)
+    losses = estimate_loss(outputs, batch["truth"], mask, encoding, config)
     if config.dc_weight:
         model = _told_model(encoding, batch["t1_blood"])
         misfit = data_misfit(outputs, batch["signal"], mask, encoding, model)
-        loss = loss + config.dc_weight * misfit
-    return loss
+        losses = losses + losses.new_tensor([[config.dc_weight / 2], [0]]) * misfit
+    return losses
 
 
 def _told_model(encoding: RawEncoding, t1_blood_s):  # type: ignore[no-untyped-def]

@@ -97,7 +97,7 @@ def trace(config):
         for values in network.parameters():  # FiLM begins as the identity: wake it up
             values += 0.05 * torch.randn_like(values)
     batch = batches_of(config)(np.random.default_rng(1))
-    loss = float(loss_of(config)(network(batch["channels"]), batch).detach())
+    loss = float(loss_of(config)(network(batch["channels"]), batch).sum().detach())
     size = sum(values.numel() for values in network.parameters())
     return size, loss, tuple(t.efficiency for t in encoding.timings)
 
@@ -157,6 +157,7 @@ def test_a_configuration_written_out_is_read_back(tmp_path):
         ("seed.x=1", "--set: seed.x: found seed, expected section.key=value"),
         ("network.kind=spatial", "expected encoding.kind raw for network.kind spatial"),
         ("encoding.kind=raw", "expected encoding.kind raw together with data.kind one_protocol"),
+        ("balance=validation", "expected a section validation with balance validation"),
         ("loss.error=l2", "expected a section loss with encoding.kind raw, and only with it"),
     ],
 )

@@ -34,11 +34,18 @@ DEFINITIONS = {
     | RANDOM
     | {"encoding.features": ["mean", "std", "peak", "t1_artery"], "members": 3},
 }
+LOOKS = {
+    "validation.every_steps": 100,
+    "validation.batches": 4,
+    "validation.patience": 1000,
+}
 # What each of the others has, where it differs from the one before the colon.
 OWN = {
     "exp10: exp09": {"network.separate_decoders": True},
     "exp11: exp10": {"network.att_film": True},
     "exp11b: exp10": {"network.att_attention": True},
+    "exp12a: exp09": {"balance": "validation"} | LOOKS,
+    "exp12b: exp09": {"balance": "learned"},
 }
 IDEAS = {key for own in OWN.values() for key in own}
 NAMES = [*DEFINITIONS, *(pair.partition(":")[0] for pair in OWN)]
@@ -74,7 +81,7 @@ def test_an_experiment_takes_a_step(name):
     config = load_config(name, TINY)
     network = build_network(config.network, build_encoding(config).layout)
     batch = batches_of(config)(np.random.default_rng(0))
-    loss = loss_of(config)(network(batch["channels"]), batch)
+    loss = loss_of(config)(network(batch["channels"]), batch).sum()
     loss.backward()
     slopes = [p.grad for p in network.parameters() if p.grad is not None]
     assert torch.isfinite(loss) and any(g.abs().max() > 0 for g in slopes)

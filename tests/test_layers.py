@@ -44,7 +44,7 @@ LAYERS = """
     derivatives
     cards direct one_protocol protocols scanner
     simulated_files scenes
-    encodings losses residual_nets schedules
+    balance encodings losses residual_nets schedules
     brain_unet
     spatial_nets
     networks
@@ -75,6 +75,7 @@ LAYERS = """
 """
 RANKS = {name: rank for rank, line in enumerate(LAYERS.split("\n")) for name in line.split()}
 MAY_IMPORT_TORCH = {
+    "balance",
     "brain_unet",
     "checkpoints",
     "datasets",

@@ -13,7 +13,7 @@ from aslkit.cli.train import main as asl_train
 from aslkit.config import load_config
 from aslkit.config.plan_names import IMPLIED, PLAN_NAMES
 from aslkit.config.schema import NETWORKS
-from aslkit.early_stopping import Best, validation_batches, validation_loss
+from aslkit.early_stopping import Best, validation_batches, validation_losses
 from aslkit.encodings import build_encoding
 from aslkit.errors import InputError
 from aslkit.networks import build_network
@@ -39,7 +39,7 @@ def test_every_network_learns_a_batch(kind):
     optimizer = torch.optim.Adam(network.parameters(), 1e-2)
     losses = []
     for _ in range(120):
-        loss = loss_function(network(batch["channels"]), batch)
+        loss = loss_function(network(batch["channels"]), batch).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -139,14 +139,15 @@ def test_the_validation_loss_is_the_mean_over_the_batches():
     config = load_config("production_v2", (*TINY, "validation.batches=2"))
     batches = validation_batches(config.validation, batches_of(config))
     network = build_network(config.network, build_encoding(config).layout).eval()
-    each = [validation_loss(network, [b], loss_of(config)) for b in batches]
-    both = validation_loss(network, batches, loss_of(config))
-    assert both == pytest.approx(np.mean(each)) and each[0] != each[1]
+    each = [validation_losses(network, [b], loss_of(config)) for b in batches]
+    both = validation_losses(network, batches, loss_of(config))
+    torch.testing.assert_close(both, (each[0] + each[1]) / 2)
+    assert (each[0] != each[1]).all()
 
 
 def test_the_model_of_a_run_with_early_stopping_holds_the_best_weights(tmp_path, monkeypatch):
-    losses = iter([2.0, 1.0, 3.0, 4.0])
-    monkeypatch.setattr("aslkit.training.validation_loss", lambda *_: next(losses))
+    losses = iter(torch.tensor([2.0, 1.0, 3.0, 4.0])[:, None, None].expand(4, 2, 2))
+    monkeypatch.setattr("aslkit.training.validation_losses", lambda *_: next(losses))
     changes = ("learning_rate=0.01", "schedule=cosine", "warmup_steps=0", "averaging=0")
     config = tiny("steps=4", *changes, "validation={every_steps: 1, batches: 1}")
     train(config, tmp_path / "run")
@@ -170,6 +171,39 @@ def test_early_stopping_survives_an_interruption(tmp_path):
         train(config, tmp_path / "half", progress=interrupt)
     train(config.model_copy(), tmp_path / "half", resume=True)
     assert load_model(str(tmp_path / "half")).card["steps"] == 4
+
+
+@pytest.mark.parametrize("kind", ["learned", "validation"])
+def test_a_balance_survives_an_interruption_to_the_bit(tmp_path, kind):
+    looks = "validation={every_steps: 1, batches: 1, patience: 9}"
+    config = tiny("steps=4", "learning_rate=0.01", f"balance={kind}", looks)
+    config = config.model_copy(update={"checkpoint_minutes": 1e-9})
+    weights = []
+
+    def note(step, numbers):
+        weights.append((numbers["cbf_weight"], numbers["att_weight"]))
+
+    def interrupt(step, numbers):
+        if step == 3:
+            raise KeyboardInterrupt
+
+    train(config, tmp_path / "whole", progress=note)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "half", progress=interrupt)
+    train(config, tmp_path / "half", resume=True)
+    whole, half = (load_file(tmp_path / out / CHECKPOINT) for out in ("whole", "half"))
+    assert whole.keys() == half.keys() and all(torch.equal(whole[k], half[k]) for k in whole)
+    assert len({pair for pair in weights}) == 4 and weights[-1][0] != weights[-1][1]
+
+
+@pytest.mark.parametrize("kind", ["learned", "validation"])
+def test_any_network_can_be_balanced(tmp_path, kind):
+    looks = "validation={every_steps: 1, batches: 1}"
+    sizes = ("network.widths=[8,8]", "data.patch=16", "data.groups=1", "data.patches_per_group=2")
+    config = load_config("small", (*sizes, "steps=2", f"balance={kind}", looks))
+    train(config, tmp_path / "run")
+    saved = load_file(tmp_path / "run" / CHECKPOINT)
+    assert [saved[k] for k in saved if k.startswith("balance.")][0].shape == (2,)
 
 
 SHORT = ("steps=2", "validation={every_steps: 2, batches: 1}")

@@ -194,6 +194,7 @@ class TrainingConfig(_Strict):
     network: NetworkConfig = Field(discriminator="kind")
     encoding: ProfileEncodingConfig | RawEncodingConfig = Field(discriminator="kind")
     loss: LossConfig | None = None
+    balance: Literal["learned", "validation"] | None = None
     data: DataConfig | OneProtocolConfig = Field(discriminator="kind")
     validation: ValidationConfig | None = None
 
@@ -233,6 +234,8 @@ class TrainingConfig(_Strict):
             raise ValueError("encoding.kind raw together with data.kind one_protocol")
         if is_raw != (self.loss is not None):
             raise ValueError("a section loss with encoding.kind raw, and only with it")
+        if self.balance == "validation" and self.validation is None:
+            raise ValueError("a section validation with balance validation")
         needs_curves = not isinstance(self.network, ResidualConfig)
         if needs_curves and not is_raw:
             raise ValueError(f"encoding.kind raw for network.kind {self.network.kind}")
