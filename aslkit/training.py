@@ -16,7 +16,7 @@ from aslkit import ranks
 from aslkit.balance import build_balance
 from aslkit.checkpoints import CHECKPOINT, State, restore, write_checkpoint
 from aslkit.config import TrainingConfig, dump_config
-from aslkit.config.schema import OneProtocolConfig
+from aslkit.config.one_protocol import OneProtocolConfig
 from aslkit.datasets import Batch, stream
 from aslkit.early_stopping import validation_batches, validation_losses
 from aslkit.encodings import build_encoding

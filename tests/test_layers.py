@@ -16,7 +16,8 @@ LAYERS = """
     atomic errors pools
     workers
     clusters
-    config.schema config.plan_names textfiles
+    config.one_protocol config.plan_names textfiles
+    config.schema
     yamlfiles
     acquisition config resources
     images overrides
@@ -42,8 +43,9 @@ LAYERS = """
     quality
     lights
     derivatives
-    cards direct one_protocol protocols scanner
+    cards direct protocols scanner
     simulated_files scenes
+    one_protocol
     balance encodings losses residual_nets schedules
     brain_unet
     spatial_nets
