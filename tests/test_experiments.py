@@ -1,6 +1,8 @@
 """Experiments 00 to 20: what they are, how files build on others, and their tables."""
 
 import csv
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -53,6 +55,7 @@ OWN = {
         "data.alpha_vsasl_range": [0.3, 0.8],
         "data.noise_type": "gaussian",
     },
+    "exp15: exp09": {"data.patch": 128, "data.patches": 8},
 }
 NAMES = [*DEFINITIONS, *(pair.partition(":")[0] for pair in OWN)]
 TINY = ("network.widths=[8,16]", "data.patch=16", "data.patches=2")
@@ -163,3 +166,35 @@ def test_tables_show_error_bias_and_wins_and_go_between_the_marks_of_a_page(tmp_
     assert text.startswith("above\n") and text.endswith("below\n") and "old" not in text
     assert "| exp00 | 4.26 (-0.51, 61%) |" in text and "| LS | 4.26 (-0.51) |" in text
     assert "| exp00 | 98.8 | 0.900 | +1.23% |" in text
+
+
+def script_trains(tmp_path, *arguments):
+    """Lines of arguments that the script gives to asl_train."""
+    command = tmp_path / "asl_train"
+    command.write_text(f'#!/bin/bash\necho "$*" >> "{tmp_path}/calls"\n')
+    command.chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    script = ["bash", str(BIN / "train_experiments.sh"), str(tmp_path / "runs"), *arguments]
+    subprocess.run(script, check=True, env=environment)
+    return (tmp_path / "calls").read_text().splitlines()
+
+
+def test_the_script_trains_any_list_at_one_budget_of_pixels(tmp_path):
+    budget = ("--set", "steps=1200", "--set", "data.patches=16")
+    found = script_trains(tmp_path, "1", "exp10", "exp11:2", "exp15", *budget)
+    runs = tmp_path / "runs"
+    assert found == [
+        f"--config exp10 --set seed=0 --out {runs}/exp10 --set steps=1200 --set data.patches=16",
+        f"--config exp11 --set seed=2 --out {runs}/exp11-seed2 --set steps=1200"
+        " --set data.patches=16",
+        f"--config exp15 --set seed=0 --out {runs}/exp15 --set steps=1200 --set data.patches=4",
+    ]
+
+
+def test_the_script_trains_experiments_00_to_09_unless_told_and_resumes(tmp_path):
+    begun = tmp_path / "runs" / "exp09" / "member-2"
+    begun.mkdir(parents=True)
+    (begun / "checkpoint.safetensors").touch()
+    found = script_trains(tmp_path)
+    assert len(found) == 12 and [line for line in found if line.endswith("--resume")] == found[:1]
+    assert {line.split()[1] for line in found} == set(DEFINITIONS)
