@@ -45,6 +45,8 @@ class Design:
         Of each set, the first in alphabetical order.
     is_first_set_only : bool
         Whether to leave out all sets but the first, the brains where there are any.
+    mc_dropout : int
+        So many times every model runs once more, thinned by its dropout layers.
 
     Raises
     ------
@@ -59,6 +61,7 @@ class Design:
     seed: int = 0
     most_phantoms: int | None = None
     is_first_set_only: bool = False
+    mc_dropout: int = 0
 
     def __post_init__(self) -> None:
         for name in ("tracks", "protocols", "snrs"):

@@ -56,6 +56,9 @@ OWN = {
         "data.noise_type": "gaussian",
     },
     "exp15: exp09": {"data.patch": 128, "data.patches": 8},
+    "exp17: exp09": {"network.dropout": 0.3},
+    "exp17b: exp09": {"network.dropout": 0.5},
+    "exp18: exp09": {"members": 5},
 }
 NAMES = [*DEFINITIONS, *(pair.partition(":")[0] for pair in OWN)]
 TINY = ("network.widths=[8,16]", "data.patch=16", "data.patches=2")
