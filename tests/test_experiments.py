@@ -41,6 +41,7 @@ LOOKS = {
     "validation.batches": 4,
     "validation.patience": 1000,
 }
+PLAN_SNRS = (0.5, 1, 2, 5, 10, 15, 20, 25, 50)  # of its experiment 19; its 10 is 30 here
 # What each of the others has, where it differs from the one before the colon.
 OWN = {
     "exp10: exp09": {"network.separate_decoders": True},
@@ -59,6 +60,7 @@ OWN = {
     "exp17: exp09": {"network.dropout": 0.3},
     "exp17b: exp09": {"network.dropout": 0.5},
     "exp18: exp09": {"members": 5},
+    "exp19: exp09": {"data.snr_levels": [3 * snr for snr in PLAN_SNRS]},
 }
 NAMES = [*DEFINITIONS, *(pair.partition(":")[0] for pair in OWN)]
 TINY = ("network.widths=[8,16]", "data.patch=16", "data.patches=2")
