@@ -14,6 +14,7 @@ from torch.nn import functional
 from aslkit.config.schema import LossConfig
 from aslkit.physics import KineticModel, delta_m
 from aslkit.raw_encoding import PERCENT, RawEncoding
+from aslkit.residual_nets import N_OUTPUTS
 
 SD_WEIGHT = 0.1  # of the standard deviations' likelihood beside the estimates' error
 SD_PER_ERROR = math.sqrt(math.pi / 2)  # sd of a Gaussian over its mean absolute error
@@ -71,7 +72,7 @@ def estimate_loss(
     likelihoods = torch.zeros_like(errors)
     if config.mode == "mae_nll":
         z = SD_PER_ERROR * residual.detach().abs()
-        likelihoods = SD_WEIGHT * _mean(_surprise(z, outputs[:, 2:]), weight)
+        likelihoods = SD_WEIGHT * _mean(_surprise(z, outputs[:, 2:N_OUTPUTS]), weight)
     if config.variance_weight:
         spread = _spread(outputs[:, :2], weight) / _spread(target, weight).clamp(min=1e-6)
         errors = errors + config.variance_weight * functional.relu(1 - spread)
@@ -97,6 +98,23 @@ def data_misfit(
     cbf, att = encoding.cbf_and_att(*outputs[:, :2].flatten(2).unbind(1))
     expected = delta_m(model, cbf, att.clamp(min=0))
     return PERCENT * _mean((signal.flatten(2) - expected).abs(), mask.flatten(2)).mean()
+
+
+def denoising_loss(outputs: Tensor, signal: Tensor, mask: Tensor) -> Tensor:
+    """Mean squared distance of the signal without noise from one with noise [(% of M0)^2].
+
+    Where that noise is another than the network has seen, it is least for the signal itself
+    (Lehtinen 2018, arXiv:1803.04189).
+
+    Parameters
+    ----------
+    outputs : (batch, 4 + n, x, y)
+        The last n are the signal [% of M0].
+    signal : (batch, n, x, y)
+        ΔM/M0.
+    mask : (batch, 1, x, y)
+    """
+    return _mean((outputs[:, N_OUTPUTS:] - PERCENT * signal).square(), mask).mean()
 
 
 def _surprise(z: Tensor, log_sd: Tensor) -> Tensor:

@@ -43,8 +43,8 @@ class Patches:
 
     Attributes
     ----------
-    signal : array (b, n, x, y)
-        ΔM/M0 with noise.
+    signal, clean : array (b, n, x, y)
+        ΔM/M0 with and without noise.
     cbf, att : array (b, x, y)
         Truth [ml/100 g/min, s].
     mask : bool array (b, x, y)
@@ -53,6 +53,7 @@ class Patches:
     """
 
     signal: Values
+    clean: Values
     cbf: Values
     att: Values
     mask: NDArray[np.bool_]
@@ -88,11 +89,21 @@ def draw_patches(
     clean = namespace(rows).moveaxis(rows, 1, -1).reshape(*tissue.mask.shape, -1)[tissue.mask]
     return Patches(
         signal=scattered(_measured(clean, tissue.mask, config, rng), tissue.mask),
+        clean=scattered(clean, tissue.mask),
         cbf=tissue.cbf * tissue.mask,
         att=tissue.att * tissue.mask,
         mask=tissue.mask,
         t1_blood_s=model.t1_blood.ravel(),  # type: ignore[union-attr]
     )
+
+
+def measured_again(
+    patches: Patches, config: OneProtocolConfig, rng: np.random.Generator
+) -> Values:
+    """The signal of patches with other noise, of an SNR of its own."""
+    rows = namespace(patches.clean).moveaxis(patches.clean, 1, -1)[patches.mask]
+    again: Values = scattered(_measured(rows, patches.mask, config, rng), patches.mask)
+    return again
 
 
 def _draw_model(config: OneProtocolConfig, rng: np.random.Generator, like) -> KineticModel:  # type: ignore[no-untyped-def]

@@ -56,13 +56,21 @@ class SpatialASLNet(Network):
         self.decoder = Decoder(widths, 1, has_norm, dropout)
         self.cbf_head: nn.Module = nn.Conv2d(widths[0], 2, 1)
         self.att_head = nn.Conv2d(widths[0], 2, 1)
+        self.denoising_head: nn.Module | None = None
 
     def forward(self, channels: Tensor) -> Tensor:
-        """(batch, channels, x, y) -> CBF, ATT and their log sds (batch, 4, x, y), float32."""
+        """(batch, channels, x, y) -> CBF, ATT and their log sds (batch, 4, x, y), float32.
+
+        In training, the signal without noise [% of M0] follows where there is a head for it.
+        """
         masks = mask_pyramid(channels[:, -1:], self.stride)
         x, skips = self.encoder(channels, masks)
         x, for_att = self._decoded(x, skips, masks, channels)
-        return _interleaved(self.cbf_head(self._cbf_features(x, channels)), self.att_head(for_att))
+        cbf = self.cbf_head(self._cbf_features(x, channels))
+        outputs = _interleaved(cbf, self.att_head(for_att))
+        if self.denoising_head is None or not self.training:
+            return outputs
+        return torch.cat([outputs, self.denoising_head(x).float()], dim=1)
 
     def _decoded(
         self, x: Tensor, skips: list[Tensor], masks: list[Tensor], channels: Tensor
@@ -95,6 +103,8 @@ class AmplitudeAwareSpatialASLNet(SpatialASLNet):
         Whether that decoder has a code of amplitudes and FiLM layers of its own.
     att_attention : bool
         Whether the features that the ATT head sees are weighted by place.
+    denoising_head : bool
+        Whether there is a head for the signal without noise, for pre-training.
     """
 
     _is_first_normed = False
@@ -111,6 +121,7 @@ class AmplitudeAwareSpatialASLNet(SpatialASLNet):
         separate_decoders: bool = False,
         att_film: bool = False,
         att_attention: bool = False,
+        denoising_head: bool = False,
     ) -> None:
         super().__init__(layout, widths, has_norm, dropout)
         self.is_modulated = [film_at_bottleneck] + [film_at_decoder] * (len(widths) - 1)
@@ -129,6 +140,8 @@ class AmplitudeAwareSpatialASLNet(SpatialASLNet):
         self.att_films = nn.ModuleList(FiLM(w) for w in modulated if att_film)
         self.att_condition = _condition(layout) if att_film else None
         self.att_attention = SpatialAttention() if att_attention else nn.Identity()
+        if denoising_head:
+            self.denoising_head = nn.Conv2d(widths[0], sum(layout.curves), 1)
 
     def _decoded(
         self, x: Tensor, skips: list[Tensor], masks: list[Tensor], channels: Tensor

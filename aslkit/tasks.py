@@ -13,8 +13,8 @@ from aslkit.cells import model_like
 from aslkit.config.schema import DataConfig, LossConfig, TrainingConfig
 from aslkit.datasets import Batch, Draw, draw_batch
 from aslkit.encodings import build_encoding
-from aslkit.losses import correction_loss, data_misfit, estimate_loss
-from aslkit.one_protocol import draw_patches
+from aslkit.losses import correction_loss, data_misfit, denoising_loss, estimate_loss
+from aslkit.one_protocol import draw_patches, measured_again
 from aslkit.physics import kinetic_model, namespace
 from aslkit.raw_encoding import RawEncoding
 
@@ -42,10 +42,18 @@ def loss_of(config: TrainingConfig) -> Loss:
     return partial(_raw_loss, config.loss, encoding)
 
 
+def denoising_of(outputs: Tensor, batch: Batch) -> Tensor:
+    """The loss of pre-training: how far the denoised signal is from the batch's other one."""
+    return denoising_loss(outputs, batch["again"], batch["channels"][:, -1:])
+
+
 def draw_raw_batch(
     config: TrainingConfig, rng: np.random.Generator, device: str | None = None
 ) -> Batch:
-    """`channels` (b, c, x, y), `truth` (b, 2, x, y), `signal` (b, n, x, y), `t1_blood` (b,)."""
+    """`channels` (b, c, x, y), `truth` (b, 2, x, y), `signal` (b, n, x, y), `t1_blood` (b,).
+
+    For pre-training also `again`, the signal with other noise.
+    """
     encoding = build_encoding(config)
     assert isinstance(encoding, RawEncoding) and not isinstance(config.data, DataConfig)
     patches = draw_patches(config.data, rng, device)
@@ -55,6 +63,8 @@ def draw_raw_batch(
         "signal": patches.signal,
         "t1_blood": patches.t1_blood_s,
     }
+    if config.pretrain_share is not None:
+        arrays["again"] = measured_again(patches, config.data, rng)
     return {name: torch.as_tensor(values) for name, values in arrays.items()}
 
 

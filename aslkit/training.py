@@ -26,7 +26,7 @@ from aslkit.model_card import model_card
 from aslkit.networks import build_network
 from aslkit.residual_nets import Network
 from aslkit.schedules import learning_rate
-from aslkit.tasks import Loss, batches_of, loss_of
+from aslkit.tasks import Loss, batches_of, denoising_of, loss_of
 from aslkit.weights import load_model, save_model
 
 logger = logging.getLogger(__name__)
@@ -139,12 +139,15 @@ def _step(
     channels = batch["channels"].contiguous(memory_format=torch.channels_last)
     with torch.autocast(device.type, dtype=torch.bfloat16):
         outputs = model(channels)
-    loss = state.balance(loss_function(outputs, batch))
+    if done < (config.pretrain_share or 0):
+        loss = denoising_of(outputs, batch)
+    else:
+        loss = state.balance(loss_function(outputs, batch))
     state.optimizer.zero_grad()
     loss.backward()
     for scale in state.balance.parameters():
-        assert scale.grad is not None
-        scale.grad.copy_(torch.tensor(ranks.mean(*scale.grad.tolist())))
+        if scale.grad is not None:
+            scale.grad.copy_(torch.tensor(ranks.mean(*scale.grad.tolist())))
     size = torch.nn.utils.clip_grad_norm_(state.network.parameters(), LARGEST_GRADIENT)
     (mean_loss,) = ranks.mean(loss.item())
     if not math.isfinite(mean_loss) or not math.isfinite(size.item()):

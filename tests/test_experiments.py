@@ -61,6 +61,7 @@ OWN = {
     "exp17b: exp09": {"network.dropout": 0.5},
     "exp18: exp09": {"members": 5},
     "exp19: exp09": {"data.snr_levels": [3 * snr for snr in PLAN_SNRS]},
+    "exp20: exp09": {"pretrain_share": 0.25, "network.denoising_head": True},
 }
 NAMES = [*DEFINITIONS, *(pair.partition(":")[0] for pair in OWN)]
 TINY = ("network.widths=[8,16]", "data.patch=16", "data.patches=2")

@@ -46,8 +46,8 @@ LAYERS = """
     cards direct protocols scanner
     simulated_files scenes
     one_protocol
-    balance encodings losses residual_nets schedules
-    brain_unet
+    balance encodings residual_nets schedules
+    brain_unet losses
     spatial_nets
     networks
     datasets model_card weights

@@ -18,7 +18,7 @@ from aslkit.encodings import build_encoding
 from aslkit.errors import InputError
 from aslkit.networks import build_network
 from aslkit.schedules import learning_rate
-from aslkit.tasks import batches_of, loss_of
+from aslkit.tasks import batches_of, denoising_of, loss_of
 from aslkit.training import train
 from aslkit.weights import load_model
 
@@ -206,6 +206,69 @@ def test_any_network_can_be_balanced(tmp_path, kind):
     assert [saved[k] for k in saved if k.startswith("balance.")][0].shape == (2,)
 
 
+PRETRAINED = ("pretrain_share=0.5", "network.denoising_head=true", "weight_decay=0")
+
+
+def test_pre_training_leaves_the_heads_of_the_estimates_as_they_were(tmp_path):
+    def weights(share):
+        changes = (*PRETRAINED, f"pretrain_share={share}")
+        train(tiny("steps=3", "learning_rate=0.01", *changes), tmp_path / f"{share}")
+        return load_file(tmp_path / f"{share}" / CHECKPOINT)
+
+    torch.manual_seed(0)
+    config = tiny(*PRETRAINED)
+    fresh = build_network(config.network, build_encoding(config).layout).state_dict()
+    early, late = weights(0.9), weights(0.5)
+    for name, is_early in (
+        ("encoder.pairs.0.convs.0.weight", True),
+        ("denoising_head.weight", True),
+        ("cbf_head.0.weight", False),
+        ("att_head.weight", False),
+    ):
+        assert torch.equal(early[f"network.{name}"], fresh[name]) != is_early
+        assert not torch.equal(late[f"network.{name}"], fresh[name])
+
+
+def test_the_network_learns_to_denoise_from_pairs_of_noisy_scans():
+    torch.manual_seed(0)
+    config = tiny("data.snr_levels=[2]", "data.noise_components=[thermal]", *PRETRAINED)
+    network = build_network(config.network, build_encoding(config).layout)
+    optimizer = torch.optim.Adam(network.parameters(), 5e-3)
+    draw = batches_of(config)
+    for k in range(150):
+        batch = draw(np.random.default_rng(k))
+        loss = denoising_of(network(batch["channels"]), batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    batch = draw(np.random.default_rng(999))
+    inside = batch["channels"][:, -1:].expand_as(batch["signal"]) > 0
+    quiet = tiny("data.noise_components=[]", *PRETRAINED)
+    clean = batches_of(quiet)(np.random.default_rng(999))["signal"]
+    with torch.no_grad():
+        found = network(batch["channels"])[:, 4:] / 100
+    errors = [((s - clean)[inside]).square().mean().sqrt() for s in (found, batch["signal"])]
+    assert errors[0] < 0.6 * errors[1]
+    assert network.eval()(batch["channels"]).shape[1] == 4
+
+
+def test_the_second_scan_of_a_pair_has_the_same_signal_and_other_noise():
+    config = tiny("data.snr_levels=[2]", "data.noise_components=[thermal]", *PRETRAINED)
+    batch = batches_of(config)(np.random.default_rng(5))
+    quiet = batches_of(tiny("data.noise_components=[]"))(np.random.default_rng(5))["signal"]
+    inside = quiet != 0
+    one, two = ((batch[name] - quiet)[inside] for name in ("signal", "again"))
+    assert abs(float(torch.corrcoef(torch.stack([one, two]))[0, 1])) < 0.02
+    assert float(two.std()) == pytest.approx(float(one.std()), rel=0.05)
+
+
+def test_a_pre_trained_run_is_used_like_any_other(tmp_path):
+    train(tiny("steps=2", *PRETRAINED), tmp_path / "run")
+    model = load_model(str(tmp_path / "run"))
+    assert model.network(torch.zeros(1, 20, 16, 16)).shape[1] == 4
+    assert "again" not in batches_of(tiny())(np.random.default_rng(0))
+
+
 SHORT = ("steps=2", "validation={every_steps: 2, batches: 1}")
 
 
@@ -278,7 +341,6 @@ def test_every_key_of_production_v2_is_one_of_the_plan_or_of_the_run():
     keys |= {f"{s}.{k}" for s, own in values.items() if isinstance(own, dict) for k in own}
     of_the_plan = {new for new, _ in PLAN_NAMES.values()} | set(IMPLIED)
     named = {"name", "checkpoint_minutes"}  # in the card; see test_interruptions
-    # See test_spatial_nets and test_one_protocol.
-    later = {f"network.{k}" for k in ("separate_decoders", "att_film", "att_attention")}
-    later.add("data.extended_randomization")
+    names = ("separate_decoders", "att_film", "att_attention", "denoising_head")
+    later = {"data.extended_randomization", *(f"network.{name}" for name in names)}
     assert keys - of_the_plan - later == (set(LOOP) | named) - {*of_the_plan, "swa_start"}

@@ -62,6 +62,7 @@ class AmplitudeAwareConfig(BrainUNetConfig):
     separate_decoders: bool = False
     att_film: bool = False
     att_attention: bool = False
+    denoising_head: bool = False
 
     @model_validator(mode="after")
     def _check_att_film(self) -> Self:
@@ -153,6 +154,7 @@ class TrainingConfig(_Strict):
     network: NetworkConfig = Field(discriminator="kind")
     encoding: ProfileEncodingConfig | RawEncodingConfig = Field(discriminator="kind")
     loss: LossConfig | None = None
+    pretrain_share: float | None = Field(None, gt=0, lt=1)
     balance: Literal["learned", "validation"] | None = None
     data: DataConfig | OneProtocolConfig = Field(discriminator="kind")
     validation: ValidationConfig | None = None
@@ -193,6 +195,8 @@ class TrainingConfig(_Strict):
             raise ValueError("encoding.kind raw together with data.kind one_protocol")
         if is_raw != (self.loss is not None):
             raise ValueError("a section loss with encoding.kind raw, and only with it")
+        if getattr(self.network, "denoising_head", False) != (self.pretrain_share is not None):
+            raise ValueError("network.denoising_head together with pretrain_share")
         if self.balance == "validation" and self.validation is None:
             raise ValueError("a section validation with balance validation")
         needs_curves = not isinstance(self.network, ResidualConfig)
