@@ -11,6 +11,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from aslkit.brain_unet import (
     CONDITION_WIDTH,
@@ -63,14 +64,18 @@ class SpatialASLNet(Network):
 
         In training, the signal without noise [% of M0] follows where there is a head for it.
         """
-        masks = mask_pyramid(channels[:, -1:], self.stride)
-        x, skips = self.encoder(channels, masks)
+        x, skips, masks = self._encoded(channels)
         x, for_att = self._decoded(x, skips, masks, channels)
         cbf = self.cbf_head(self._cbf_features(x, channels))
         outputs = _interleaved(cbf, self.att_head(for_att))
         if self.denoising_head is None or not self.training:
             return outputs
         return torch.cat([outputs, self.denoising_head(x).float()], dim=1)
+
+    def _encoded(self, channels: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Deepest features, skips, and the mask of every resolution, finest first."""
+        masks = mask_pyramid(channels[:, -1:], self.stride)
+        return *self.encoder(channels, masks), masks
 
     def _decoded(
         self, x: Tensor, skips: list[Tensor], masks: list[Tensor], channels: Tensor
@@ -105,6 +110,9 @@ class AmplitudeAwareSpatialASLNet(SpatialASLNet):
         Whether the features that the ATT head sees are weighted by place.
     denoising_head : bool
         Whether there is a head for the signal without noise, for pre-training.
+    context_branch : bool
+        Whether a second encoder sees the image at half the resolution, and with it twice the
+        field, and joins where features are deepest.
     """
 
     _is_first_normed = False
@@ -122,6 +130,7 @@ class AmplitudeAwareSpatialASLNet(SpatialASLNet):
         att_film: bool = False,
         att_attention: bool = False,
         denoising_head: bool = False,
+        context_branch: bool = False,
     ) -> None:
         super().__init__(layout, widths, has_norm, dropout)
         self.is_modulated = [film_at_bottleneck] + [film_at_decoder] * (len(widths) - 1)
@@ -142,6 +151,20 @@ class AmplitudeAwareSpatialASLNet(SpatialASLNet):
         self.att_attention = SpatialAttention() if att_attention else nn.Identity()
         if denoising_head:
             self.denoising_head = nn.Conv2d(widths[0], sum(layout.curves), 1)
+        self.context: Encoder | None = None
+        if context_branch:
+            self.stride *= 2
+            self.context = Encoder(layout.n_channels, widths, has_norm, dropout, False)
+            self.join = ConvPair(2 * widths[-1], widths[-1], has_norm, dropout)
+
+    def _encoded(self, channels: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        if self.context is None:
+            return super()._encoded(channels)
+        *masks, coarsest = mask_pyramid(channels[:, -1:], self.stride)
+        x, skips = self.encoder(channels, masks)
+        wide, _ = self.context(functional.avg_pool2d(channels, 2), [*masks[1:], coarsest])
+        both = torch.cat([x, functional.interpolate(wide, scale_factor=2)], dim=1)
+        return self.join(both, masks[-1]), skips, masks
 
     def _decoded(
         self, x: Tensor, skips: list[Tensor], masks: list[Tensor], channels: Tensor

@@ -176,6 +176,7 @@ def test_a_wrong_configuration_is_named(change, message):
             "data.alpha_bs_range=[1.0,0.8]",
             "data.alpha_bs_range: found [1.0, 0.8], expected a range",
         ),
+        ("network.widths=[8,8,8,8,8,8,8,8]", "expected data.patch a multiple of 128, the stride"),
         ("network.widths=[12,24]", "network.widths: found [12, 24], expected multiples of 8"),
     ],
 )

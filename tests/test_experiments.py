@@ -57,6 +57,7 @@ OWN = {
         "data.noise_type": "gaussian",
     },
     "exp15: exp09": {"data.patch": 128, "data.patches": 8},
+    "exp16: exp15": {"network.context_branch": True},
     "exp17: exp09": {"network.dropout": 0.3},
     "exp17b: exp09": {"network.dropout": 0.5},
     "exp18: exp09": {"members": 5},

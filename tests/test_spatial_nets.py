@@ -13,7 +13,9 @@ from aslkit.encoding import Layout
 from aslkit.networks import build_network
 
 JOINT = Layout(curves=(6, 6), n_features=7)
-SWITCHES = {"separate_decoders": True, "att_film": True, "att_attention": True}
+SWITCHES = dict.fromkeys(
+    ("separate_decoders", "att_film", "att_attention", "context_branch"), True
+)
 KINDS = ("spatial", "amplitude_aware", "dual_encoder")
 
 
@@ -56,9 +58,9 @@ def test_the_number_of_parameters_is_that_of_the_plan(kind, millions):
 )
 def test_the_air_around_the_head_changes_nothing(kind, switches, norm, channels):
     net = wake(network(kind, norm=norm, **switches))
-    wide = functional.pad(channels, (8, 16, 4, 8))
+    wide = functional.pad(channels, (8, 16, 8, 16))
     with torch.inference_mode():
-        one, other = net(channels), net(wide)[:, :, 4:36, 8:40]
+        one, other = net(channels), net(wide)[:, :, 8:40, 8:40]
     inside = channels[:, -1:] > 0
     torch.testing.assert_close(other * inside, one * inside, rtol=1e-3, atol=1e-3)
 
@@ -187,6 +189,23 @@ def test_att_film_without_a_decoder_or_any_film_of_its_own_is_refused():
     off = {"film_at_bottleneck": False, "film_at_decoder": False}
     with pytest.raises(ValueError, match="att_film with separate_decoders and a film_at_"):
         network("amplitude_aware", att_film=True, separate_decoders=True, **off)
+
+
+def test_the_context_branch_sees_farther(channels):
+    """How far from a changed pixel the outputs change: about twice as far with the branch."""
+
+    def reach(**switches):
+        net = wake(network("amplitude_aware", film_at_bottleneck=False, norm="none", **switches))
+        seen = torch.ones(1, JOINT.n_channels, 128, 128)
+        changed = seen.clone()
+        changed[0, :-1, 64, 64] += 5
+        with torch.inference_mode():
+            moved = (net(changed) - net(seen)).abs().amax((0, 1)) > 0
+        return int(moved.any(1).nonzero().max()) - 64
+
+    off = {"film_at_decoder": False}
+    near, far = reach(**off), reach(context_branch=True, **off)
+    assert near + 12 <= far < 63
 
 
 def test_each_encoder_sees_its_own_curves(channels):

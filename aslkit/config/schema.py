@@ -63,6 +63,7 @@ class AmplitudeAwareConfig(BrainUNetConfig):
     att_film: bool = False
     att_attention: bool = False
     denoising_head: bool = False
+    context_branch: bool = False
 
     @model_validator(mode="after")
     def _check_att_film(self) -> Self:
@@ -197,6 +198,9 @@ class TrainingConfig(_Strict):
             raise ValueError("a section loss with encoding.kind raw, and only with it")
         if getattr(self.network, "denoising_head", False) != (self.pretrain_share is not None):
             raise ValueError("network.denoising_head together with pretrain_share")
+        stride = 2 ** (len(self.network.widths) - 1 + getattr(self.network, "context_branch", 0))
+        if isinstance(self.network, BrainUNetConfig) and self.data.patch % stride:
+            raise ValueError(f"data.patch a multiple of {stride}, the stride of the network")
         if self.balance == "validation" and self.validation is None:
             raise ValueError("a section validation with balance validation")
         needs_curves = not isinstance(self.network, ResidualConfig)
