@@ -139,12 +139,19 @@ def _step(
     channels = batch["channels"].contiguous(memory_format=torch.channels_last)
     with torch.autocast(device.type, dtype=torch.bfloat16):
         outputs = model(channels)
+    is_att_alone = done >= (config.cbf_first_share or 1)
     if done < (config.pretrain_share or 0):
         loss = denoising_of(outputs, batch)
     else:
-        loss = state.balance(loss_function(outputs, batch))
+        losses = loss_function(outputs, batch)
+        if config.cbf_first_share:
+            losses = losses[:, int(is_att_alone)]
+        loss = state.balance(losses)
     state.optimizer.zero_grad()
     loss.backward()
+    if is_att_alone:
+        for name, weight in state.network.named_parameters():
+            weight.grad = weight.grad if name.startswith("att_") else None
     for scale in state.balance.parameters():
         if scale.grad is not None:
             scale.grad.copy_(torch.tensor(ranks.mean(*scale.grad.tolist())))

@@ -157,6 +157,7 @@ def test_a_configuration_written_out_is_read_back(tmp_path):
         ("seed.x=1", "--set: seed.x: found seed, expected section.key=value"),
         ("network.kind=spatial", "expected encoding.kind raw for network.kind spatial"),
         ("encoding.kind=raw", "expected encoding.kind raw together with data.kind one_protocol"),
+        ("cbf_first_share=0.2", "expected network.separate_decoders with cbf_first_share"),
         ("pretrain_share=0.2", "expected network.denoising_head together with pretrain_share"),
         ("balance=validation", "expected a section validation with balance validation"),
         ("loss.error=l2", "expected a section loss with encoding.kind raw, and only with it"),

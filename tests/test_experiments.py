@@ -49,6 +49,7 @@ OWN = {
     "exp11b: exp10": {"network.att_attention": True},
     "exp12a: exp09": {"balance": "validation"} | LOOKS,
     "exp12b: exp09": {"balance": "learned"},
+    "exp12c: exp10": {"cbf_first_share": 0.6},
     "exp13: exp09": {
         "data.extended_randomization": True,
         "data.t1_blood_range_s": [1.4, 2.3],

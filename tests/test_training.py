@@ -269,6 +269,32 @@ def test_a_pre_trained_run_is_used_like_any_other(tmp_path):
     assert "again" not in batches_of(tiny())(np.random.default_rng(0))
 
 
+def test_cbf_is_learned_first_and_then_att_alone_by_what_is_its_own(tmp_path):
+    changes = ("network.separate_decoders=true", "weight_decay=0", "cbf_first_share=0.5")
+    config = tiny("steps=3", "learning_rate=0.01", "checkpoint_minutes=1e-9", *changes)
+
+    def stop_before_att(step, numbers):
+        if step == 3:
+            raise KeyboardInterrupt
+
+    def weights():
+        saved = load_file(tmp_path / CHECKPOINT)
+        return {k.removeprefix("network."): v for k, v in saved.items() if k.startswith("network")}
+
+    torch.manual_seed(0)
+    fresh = build_network(config.network, build_encoding(config).layout).state_dict()
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path, progress=stop_before_att)
+    after_cbf = weights()
+    train(config, tmp_path, resume=True)
+    after_att = weights()
+    own = {name for name in fresh if name.startswith("att_")}
+    moved_first = {k for k, v in after_cbf.items() if not torch.equal(v, fresh[k])}
+    moved_then = {k for k, v in after_att.items() if not torch.equal(v, after_cbf[k])}
+    assert moved_then == own and moved_first.isdisjoint(own)
+    assert {"cbf_head.0.weight", "encoder.pairs.0.convs.0.weight"} <= moved_first
+
+
 SHORT = ("steps=2", "validation={every_steps: 2, batches: 1}")
 
 

@@ -156,6 +156,7 @@ class TrainingConfig(_Strict):
     encoding: ProfileEncodingConfig | RawEncodingConfig = Field(discriminator="kind")
     loss: LossConfig | None = None
     pretrain_share: float | None = Field(None, gt=0, lt=1)
+    cbf_first_share: float | None = Field(None, gt=0, lt=1)
     balance: Literal["learned", "validation"] | None = None
     data: DataConfig | OneProtocolConfig = Field(discriminator="kind")
     validation: ValidationConfig | None = None
@@ -201,6 +202,10 @@ class TrainingConfig(_Strict):
         stride = 2 ** (len(self.network.widths) - 1 + getattr(self.network, "context_branch", 0))
         if isinstance(self.network, BrainUNetConfig) and self.data.patch % stride:
             raise ValueError(f"data.patch a multiple of {stride}, the stride of the network")
+        if self.cbf_first_share and not getattr(self.network, "separate_decoders", False):
+            raise ValueError("network.separate_decoders with cbf_first_share")
+        if self.cbf_first_share and self.balance:
+            raise ValueError("either cbf_first_share or balance")
         if self.balance == "validation" and self.validation is None:
             raise ValueError("a section validation with balance validation")
         needs_curves = not isinstance(self.network, ResidualConfig)
