@@ -99,16 +99,19 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class NetworkEstimator:
-    """A trained model as an estimator."""
+    """A trained model as an estimator, run `n_thinned` times by its dropout layers, or whole."""
 
     model: "Model"
     settings: FitSettings
+    n_thinned: int = 0
 
     def __call__(self, series: AslSeries) -> ParameterMaps:
         """The maps of the series."""
-        from aslkit.inference import predict  # torch, only where a model is asked for
+        from aslkit.ensembles import Passes  # torch, only where a model is asked for
+        from aslkit.inference import predict
 
-        return predict(series, self.model, self.settings)
+        passes = Passes(n_thinned=self.n_thinned)
+        return predict(series, self.model, self.settings, passes=passes)
 
     def covers(self, acquisition: Acquisition) -> bool:
         """Whether the model takes scans of this protocol."""
@@ -147,8 +150,12 @@ def least_squares(settings: FitSettings, macrovascular: str) -> Estimator:
     return lambda series: fit_least_squares(series, own)
 
 
-def networks(names: Sequence[str], settings: FitSettings) -> dict[str, NetworkEstimator]:
+def networks(
+    names: Sequence[str], settings: FitSettings, n_thinned: int = 0
+) -> dict[str, NetworkEstimator]:
     """The trained models as estimators, by name (of a folder its last part, if unique).
+
+    With `n_thinned`, each is there once more, as "NAME MC", thinned so many times.
 
     Raises
     ------
@@ -161,10 +168,12 @@ def networks(names: Sequence[str], settings: FitSettings) -> dict[str, NetworkEs
 
     short = [Path(name).name for name in names]
     labels = [s if short.count(s) == 1 else n for s, n in zip(short, names, strict=True)]
-    return {
+    whole = {
         label: NetworkEstimator(load_model(name), settings)
         for label, name in zip(labels, names, strict=True)
     }
+    thinned = {f"{label} MC": replace(m, n_thinned=n_thinned) for label, m in whole.items()}
+    return whole | thinned if n_thinned else whole
 
 
 def that_cover(

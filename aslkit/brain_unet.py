@@ -13,6 +13,7 @@ from torch.nn import functional
 NORM_GROUPS = 8
 SMALLEST_VARIANCE = 1e-5
 CONDITION_WIDTH = 96  # of the code that image-wide amplitudes are turned into
+ATTENTION_PIXELS = 7  # of a side, what the weight of a place depends on
 Film = Callable[[Tensor], Tensor]
 
 
@@ -166,6 +167,24 @@ class FiLM(nn.Module):
         """(batch, width, x, y), code (batch, CONDITION_WIDTH) and mask -> the same shape."""
         scale, shift = self.linear(code)[..., None, None].chunk(2, dim=1)
         return torch.addcmul(shift, x, 1 + scale) * mask
+
+
+class SpatialAttention(nn.Module):
+    """Features weighted by place, between 0 and 2 (Woo 2018, arXiv:1807.06521).
+
+    The identity before training.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, ATTENTION_PIXELS, padding=ATTENTION_PIXELS // 2)
+        nn.init.zeros_(self.conv.weight)
+        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, width, x, y), 0 outside the brain -> the same shape."""
+        seen = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], dim=1)
+        return x * (2 * torch.sigmoid(self.conv(seen)))
 
 
 def mask_pyramid(mask: Tensor, stride: int) -> list[Tensor]:

@@ -82,7 +82,7 @@ def calibration(records: Sequence[Mapping[str, object]], model: str) -> dict[str
 def outside_of_training(card: Card, series: AslSeries) -> list[str]:
     """What about a series lies outside of what the model was trained for, one sentence each."""
     name, acquisition = card.get("name"), series.acquisition
-    found = [
+    found = _never_trained(card) + [
         f"{label} {value}: model {name} was trained for {', '.join(known)}"
         for label, field, values in (
             ("labeling", "labelings", {t.labeling for t in acquisition.timings}),
@@ -139,6 +139,18 @@ def _measured(series: AslSeries) -> Iterator[tuple[str, ArrayLike]]:
 
 def _names(card: Card, field: str) -> Sequence[str]:
     return cast(Sequence[str], card.get(field, ()))
+
+
+def _never_trained(card: Card) -> list[str]:
+    """Estimates whose error did not count in training, a sentence each."""
+    training = cast(Mapping[str, Mapping[str, float]], card.get("training", {}))
+    loss = training.get("loss", {})
+    return [
+        f"{quantity.upper()} means nothing: model {card.get('name')} was trained without it "
+        f"(loss.{quantity}_weight 0)"
+        for quantity in ("cbf", "att")
+        if loss.get(f"{quantity}_weight", 1) == 0
+    ]
 
 
 def _limits(card: Card, field: str) -> list[tuple[float, float]]:

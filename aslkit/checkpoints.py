@@ -11,6 +11,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from aslkit.atomic import appear_together
+from aslkit.balance import Balance
 from aslkit.config import TrainingConfig, dump_config
 from aslkit.early_stopping import Best
 from aslkit.errors import InputError
@@ -18,7 +19,7 @@ from aslkit.residual_nets import Network
 from aslkit.weights import read_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
-SECTIONS = ("network", "average", "optimizer", "best")  # of the tensors
+SECTIONS = ("network", "average", "balance", "optimizer", "best")  # of the tensors
 NUMBERS = ("step", "n_batches", "n_averaged", "seconds", "losses", "origin")  # beside them
 
 
@@ -30,6 +31,8 @@ class State:
     ----------
     network, average : Network
         The one that trains, and the average of its weights.
+    balance : Balance
+        Of the losses of CBF and ATT.
     optimizer : torch.optim.AdamW
     origin : mapping, optional
         Of the first weights, as in the model card.
@@ -47,6 +50,7 @@ class State:
 
     network: Network
     average: Network
+    balance: Balance
     optimizer: torch.optim.AdamW
     origin: Mapping[str, object] | None = None
     step: int = 0
@@ -61,6 +65,7 @@ def write_checkpoint(state: State, config: TrainingConfig, out: Path) -> None:
     """Replace the checkpoint in a folder as a whole, whatever ends the process."""
     tensors = {f"network.{k}": v for k, v in state.network.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in state.average.state_dict().items()}
+    tensors |= {f"balance.{k}": v for k, v in state.balance.state_dict().items()}
     for i, values in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{k}": v for k, v in values.items()}
     tensors |= {f"best.{k}": v for k, v in state.best.weights.items()}
@@ -93,6 +98,7 @@ def restore(state: State, config: TrainingConfig, out: Path) -> None:
         parts[section][name] = tensor
     state.network.load_state_dict(parts["network"])
     state.average.load_state_dict(parts["average"])
+    state.balance.load_state_dict(parts["balance"])
     _load_moments(state.optimizer, parts["optimizer"])
     numbers = json.loads(meta["numbers"])
     state.best = Best(parts["best"], *numbers.pop("best"))

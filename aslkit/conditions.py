@@ -47,6 +47,8 @@ class Design:
         Whether to leave out all sets but the first, the brains where there are any.
     n_spoilt : int
         Scans of every artefact whose detection is measured; 0 leaves it out.
+    mc_dropout : int
+        So many times every model runs once more, thinned by its dropout layers.
 
     Raises
     ------
@@ -62,6 +64,7 @@ class Design:
     most_phantoms: int | None = None
     is_first_set_only: bool = False
     n_spoilt: int = 0
+    mc_dropout: int = 0
 
     def __post_init__(self) -> None:
         for name in ("tracks", "protocols", "snrs"):

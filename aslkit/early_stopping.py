@@ -38,12 +38,12 @@ def validation_batches(config: ValidationConfig, draw: Draw) -> list[Batch]:
     return [draw(np.random.default_rng([VALIDATION_SEED, i])) for i in range(config.batches)]
 
 
-def validation_loss(network: Network, batches: Sequence[Batch], loss_function: Loss) -> float:
-    """Mean loss of a network, as in use: without dropout, in full precision."""
+def validation_losses(network: Network, batches: Sequence[Batch], loss_function: Loss) -> Tensor:
+    """Mean losses (2, 2) of a network, as in use: without dropout, in full precision."""
     device = next(network.parameters()).device
-    total = 0.0
+    total = torch.zeros(2, 2, dtype=torch.float64)
     with torch.no_grad():
         for batch in batches:
             here = {k: v.to(device) for k, v in batch.items()}
-            total += float(loss_function(outputs_of(network, here), here))
+            total += loss_function(outputs_of(network, here), here).cpu()
     return total / len(batches)

@@ -5,7 +5,8 @@ from dataclasses import asdict
 from typing import Any
 
 from aslkit.acquisition import Timing
-from aslkit.config.schema import OneProtocolConfig, RawEncodingConfig, TrainingConfig
+from aslkit.config.one_protocol import OneProtocolConfig
+from aslkit.config.schema import RawEncodingConfig, TrainingConfig
 from aslkit.encoding import CHANNELS, ProfileEncoding
 from aslkit.one_protocol import nominal_timings
 from aslkit.raw_encoding import RawEncoding

@@ -1,4 +1,4 @@
-"""Outputs and truth -> one number.
+"""Outputs and truth -> errors of CBF and ATT, and likelihoods of their sds, (2, 2).
 
 Corrections count in units of the least-squares standard errors: each sample's error is divided
 by its mean standard error, so that every SNR counts the same. Estimates of a network that works
@@ -14,6 +14,7 @@ from torch.nn import functional
 from aslkit.config.schema import LossConfig
 from aslkit.physics import KineticModel, delta_m
 from aslkit.raw_encoding import PERCENT, RawEncoding
+from aslkit.residual_nets import N_OUTPUTS
 
 SD_WEIGHT = 0.1  # of the standard deviations' likelihood beside the estimates' error
 SD_PER_ERROR = math.sqrt(math.pi / 2)  # sd of a Gaussian over its mean absolute error
@@ -50,7 +51,7 @@ def correction_loss(
     beyond = z.clamp(min=LEAST_ERROR).log() - math.log(Z_95) - log_sd
     pinball = torch.maximum(INTERVAL * beyond, (INTERVAL - 1) * beyond)
     missed = (pinball * weight).sum((2, 3)) / weight.sum((2, 3)).clamp(min=1)
-    return 2 * l1.mean() + INTERVAL_WEIGHT * missed.mean()
+    return torch.stack([l1.mean(0), INTERVAL_WEIGHT / 2 * missed.mean(0)])
 
 
 def estimate_loss(
@@ -71,16 +72,17 @@ def estimate_loss(
     weight[:, 1] *= truth[:, 0] > LEAST_FLOW
     target = torch.stack(encoding.outputs_for(*truth.unbind(1)), dim=1)
     residual = outputs[:, :2] - target
-    loss = _ERRORS[config.error](residual)
+    errors = _mean(_ERRORS[config.error](residual), weight)
+    likelihoods = torch.zeros_like(errors)
     if config.mode == "mae_nll":
-        log_sd = outputs[:, 2:]
         z = SD_PER_ERROR * residual.detach().abs()
-        loss = loss + SD_WEIGHT * _surprise(z, log_sd)
-    total = _mean(loss, weight)
+        likelihoods = SD_WEIGHT * _mean(_surprise(z, outputs[:, 2:N_OUTPUTS]), weight)
     if config.variance_weight:
         spread = _spread(outputs[:, :2], weight) / _spread(target, weight).clamp(min=1e-6)
-        total = total + config.variance_weight * functional.relu(1 - spread)
-    return config.cbf_weight * total[0] + config.att_weight * total[1]
+        errors = errors + config.variance_weight * functional.relu(1 - spread)
+    return torch.stack([errors, likelihoods]) * errors.new_tensor(
+        [config.cbf_weight, config.att_weight]
+    )
 
 
 def data_misfit(
@@ -100,6 +102,23 @@ def data_misfit(
     cbf, att = encoding.cbf_and_att(*outputs[:, :2].flatten(2).unbind(1))
     expected = delta_m(model, cbf, att.clamp(min=0))
     return PERCENT * _mean((signal.flatten(2) - expected).abs(), mask.flatten(2)).mean()
+
+
+def denoising_loss(outputs: Tensor, signal: Tensor, mask: Tensor) -> Tensor:
+    """Mean squared distance of the signal without noise from one with noise [(% of M0)^2].
+
+    Where that noise is another than the network has seen, it is least for the signal itself
+    (Lehtinen 2018, arXiv:1803.04189).
+
+    Parameters
+    ----------
+    outputs : (batch, 4 + n, x, y)
+        The last n are the signal [% of M0].
+    signal : (batch, n, x, y)
+        ΔM/M0.
+    mask : (batch, 1, x, y)
+    """
+    return _mean((outputs[:, N_OUTPUTS:] - PERCENT * signal).square(), mask).mean()
 
 
 def _surprise(z: Tensor, log_sd: Tensor) -> Tensor:

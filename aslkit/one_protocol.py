@@ -6,18 +6,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aslkit.acquisition import Acquisition, Timing, protocol
-from aslkit.anatomy import draw_planes, draw_subjects
+from aslkit.anatomy import Tissue, draw_planes, draw_subjects
 from aslkit.arrays import first_places, rows_at, scattered, standard_normal
 from aslkit.artefacts import drift, physiological, with_thermal_noise
 from aslkit.cells import alike, model_like
-from aslkit.config.schema import OneProtocolConfig
-from aslkit.physics import KineticModel, kinetic_model, namespace
+from aslkit.config.one_protocol import OneProtocolConfig
+from aslkit.physics import Block, KineticModel, kinetic_model, namespace
+from aslkit.scenes import (
+    ARRIVALS,
+    CORRELATED_SHARE,
+    CORRELATION_PIXELS,
+    DISPERSION_S,
+    EARLIEST_S,
+    GAIN_ERROR,
+    WIDE_PIXELS,
+    WIDE_SHARE,
+    _coloured,
+    _power,
+)
 from aslkit.simulation import REFERENCE_SIGNAL, mixed_signal, noise_sd
 
 Values = NDArray[np.floating]
 
 N_PULSES = {"pcasl": 4, "vsasl": 3}  # of background suppression, where physics are drawn
 DURATION_SCATTER = 0.1  # at most, of the label duration
+EXTENDED_DURATION_SCATTER = 0.2  # likewise with extended randomisation, as all that follows
+PLD_SCATTER_S = 0.1  # at most, of each delay
+ARTERIAL_SHARE = 0.45  # of the patches, with arterial signal
+ARRIVAL_TIMES = "att_gm", "att_wm", "abat"
 CONTROL_LEVEL = (0.02, 0.2)  # control signal under background suppression, fraction of M0
 
 
@@ -27,8 +43,8 @@ class Patches:
 
     Attributes
     ----------
-    signal : array (b, n, x, y)
-        ΔM/M0 with noise.
+    signal, clean : array (b, n, x, y)
+        ΔM/M0 with and without noise.
     cbf, att : array (b, x, y)
         Truth [ml/100 g/min, s].
     mask : bool array (b, x, y)
@@ -37,6 +53,7 @@ class Patches:
     """
 
     signal: Values
+    clean: Values
     cbf: Values
     att: Values
     mask: NDArray[np.bool_]
@@ -67,15 +84,26 @@ def draw_patches(
     planes = draw_planes(rng, config.patches, config.patch).on(device)
     tissue = draw_subjects(rng, config.patches).at(planes)
     model = _draw_model(config, rng, planes.x)
-    rows = mixed_signal(model, tissue, lambda v: v.reshape(len(v), -1), has_arterial=False)
+    signal = _disturbed if config.extended_randomization else _undisturbed
+    rows = signal(model, tissue, rng)
     clean = namespace(rows).moveaxis(rows, 1, -1).reshape(*tissue.mask.shape, -1)[tissue.mask]
     return Patches(
-        signal=scattered(_measured(clean, first_places(tissue.mask), config, rng), tissue.mask),
+        signal=scattered(_measured(clean, tissue.mask, config, rng), tissue.mask),
+        clean=scattered(clean, tissue.mask),
         cbf=tissue.cbf * tissue.mask,
         att=tissue.att * tissue.mask,
         mask=tissue.mask,
         t1_blood_s=model.t1_blood.ravel(),  # type: ignore[union-attr]
     )
+
+
+def measured_again(
+    patches: Patches, config: OneProtocolConfig, rng: np.random.Generator
+) -> Values:
+    """The signal of patches with other noise, of an SNR of its own."""
+    rows = namespace(patches.clean).moveaxis(patches.clean, 1, -1)[patches.mask]
+    again: Values = scattered(_measured(rows, patches.mask, config, rng), patches.mask)
+    return again
 
 
 def _draw_model(config: OneProtocolConfig, rng: np.random.Generator, like) -> KineticModel:  # type: ignore[no-untyped-def]
@@ -88,7 +116,9 @@ def _draw_model(config: OneProtocolConfig, rng: np.random.Generator, like) -> Ki
 
     duration = column
     if config.domain_randomization:
-        duration = drawn((1 - DURATION_SCATTER, 1 + DURATION_SCATTER))
+        is_extended = config.extended_randomization
+        scatter = EXTENDED_DURATION_SCATTER if is_extended else DURATION_SCATTER
+        duration = drawn((1 - scatter, 1 + scatter))
     blocks = []
     for block in nominal.blocks:
         efficiency = block.efficiencies * column
@@ -96,8 +126,12 @@ def _draw_model(config: OneProtocolConfig, rng: np.random.Generator, like) -> Ki
             efficiency = drawn(getattr(config, f"alpha_{block.labeling}_range")) + 0 * efficiency
             for _ in range(N_PULSES[block.labeling]):
                 efficiency = efficiency * drawn(config.alpha_bs_range)
+        plds = block.plds
+        if config.extended_randomization:
+            early = rng.uniform(-PLD_SCATTER_S, PLD_SCATTER_S, (config.patches, *plds.shape[1:]))
+            plds = np.maximum(plds - early, 0)
         durations = block.label_durations * duration
-        blocks.append(replace(block, label_durations=durations, efficiencies=efficiency))
+        blocks.append(Block(block.labeling, plds, durations, efficiency))
     t1_blood = config.t1_blood_s * column
     if config.domain_randomization:
         t1_blood = drawn(config.t1_blood_range_s)
@@ -105,14 +139,47 @@ def _draw_model(config: OneProtocolConfig, rng: np.random.Generator, like) -> Ki
     return replace(model_like(drawn_model, like), t1_blood=alike(t1_blood, like))
 
 
-def _measured(clean, patches, config: OneProtocolConfig, rng: np.random.Generator):  # type: ignore[no-untyped-def]
-    """Control minus label of a clean ΔM/M0 (voxels, n), with the noise of the configuration.
+def _undisturbed(model: KineticModel, tissue: Tissue, rng: np.random.Generator) -> Values:
+    """ΔM/M0 (b, n, pixels) of tissue alone, without noise."""
+    return mixed_signal(model, tissue, _flat, has_arterial=False)
 
-    Parameters
-    ----------
-    patches : array (voxels,)
-        Number of the patch that a voxel belongs to.
-    """
+
+def _disturbed(model: KineticModel, tissue: Tissue, rng: np.random.Generator) -> Values:
+    """Likewise with arteries in some patches, dispersed arrival, and a gain of every delay."""
+    abv, column = tissue.abv, (len(tissue.mask), 1, 1)
+    has_arteries = alike(rng.random(column) < ARTERIAL_SHARE, abv)
+    spread = rng.uniform(0, DISPERSION_S, column)
+
+    def arriving(shift: Values) -> Tissue:
+        times = {name: getattr(tissue, name) + alike(shift, abv) for name in ARRIVAL_TIMES}
+        later = {name: namespace(t).clip(t, EARLIEST_S, None) for name, t in times.items()}
+        return replace(tissue, abv=abv * has_arteries, **later)
+
+    parts = (mixed_signal(model, arriving(spread * a), _flat, True) for a in ARRIVALS)
+    rows: Values = sum(parts) / len(ARRIVALS)  # type: ignore[assignment]
+    error = rng.uniform(0, GAIN_ERROR, column) * rng.standard_normal((*rows.shape[:2], 1))
+    return rows * alike(np.exp(error), rows)
+
+
+def _flat(images: Values) -> Values:
+    """(b, x, y) -> (b, pixels)."""
+    return images.reshape(len(images), -1)
+
+
+def _correlated(rng: np.random.Generator, mask, like):  # type: ignore[no-untyped-def]
+    """Noise of unit variance (voxels, n), in most patches alike in neighbours and regions."""
+    b, nx, ny = mask.shape
+    is_correlated = rng.random(b) < CORRELATED_SHARE
+    near, wide = rng.uniform(*CORRELATION_PIXELS, b) * is_correlated, rng.uniform(*WIDE_PIXELS, b)
+    share = (rng.uniform(0, WIDE_SHARE, b) * is_correlated)[:, None, None]
+    power = (1 - share) * _power(near, nx, ny) + share * _power(wide, nx, ny)
+    images = _coloured(rng, (b, like.shape[1], nx, ny), like, power)
+    return namespace(images).moveaxis(images, 1, -1)[mask]
+
+
+def _measured(clean, mask, config: OneProtocolConfig, rng: np.random.Generator):  # type: ignore[no-untyped-def]
+    """Control minus label of a clean ΔM/M0 (voxels, n), with the noise of the configuration."""
+    patches = first_places(mask)
 
     def of_voxels(of_patches: Values):  # type: ignore[no-untyped-def]
         """Values (patches, …) of the patch of every voxel, (voxels, …)."""
@@ -126,6 +193,8 @@ def _measured(clean, patches, config: OneProtocolConfig, rng: np.random.Generato
     if "thermal" not in config.noise_components:
         return signal
     sd = of_voxels(noise_sd(1.0) / rng.choice(config.snr_levels, (b, 1)))
+    if config.extended_randomization:
+        return signal + sd * _correlated(rng, mask, clean)
     if config.noise_type == "gaussian":
         return signal + sd * standard_normal(rng, clean.shape, clean)
     level = of_voxels(rng.uniform(*CONTROL_LEVEL, (b, 1))) + 0 * clean

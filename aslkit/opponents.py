@@ -34,9 +34,12 @@ def opponents(physics: SubjectPhysics, nominal: Acquisition, track: str) -> dict
     return found
 
 
-def models_for(track: str, names: Sequence[str]) -> dict[str, NetworkEstimator]:
+def models_for(
+    track: str, names: Sequence[str], n_thinned: int = 0
+) -> dict[str, NetworkEstimator]:
     """The trained models; with arteries (auto) where the scans of the track show them."""
-    return networks(names, FitSettings(macrovascular="off" if track == MATCHED else "auto"))
+    settings = FitSettings(macrovascular="off" if track == MATCHED else "auto")
+    return networks(names, settings, n_thinned)
 
 
 def settings_for(acquisition: Acquisition) -> FitSettings:

@@ -86,13 +86,13 @@ def mean(*values: float) -> list[float]:
     return (sums / n_ranks()).tolist()
 
 
-def of_first(value: float) -> float:
-    """The value that the first rank has; the others wait for it."""
+def of_first(*values: float) -> list[float]:
+    """The values that the first rank has; the others wait for them."""
     if n_ranks() == 1:
-        return value
-    sent = _tensor(value)
+        return list(values)
+    sent = _tensor(*values)
     distributed.broadcast(sent, src=0)
-    return sent.item()
+    return sent.tolist()
 
 
 def _tensor(*values: float) -> Tensor:

@@ -11,6 +11,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from aslkit.brain_unet import (
     CONDITION_WIDTH,
@@ -19,6 +20,7 @@ from aslkit.brain_unet import (
     Encoder,
     FiLM,
     Film,
+    SpatialAttention,
     brain_statistics,
     mask_pyramid,
 )
@@ -55,14 +57,32 @@ class SpatialASLNet(Network):
         self.decoder = Decoder(widths, 1, has_norm, dropout)
         self.cbf_head: nn.Module = nn.Conv2d(widths[0], 2, 1)
         self.att_head = nn.Conv2d(widths[0], 2, 1)
+        self.denoising_head: nn.Module | None = None
 
     def forward(self, channels: Tensor) -> Tensor:
-        """(batch, channels, x, y) -> CBF, ATT and their log sds (batch, 4, x, y), float32."""
+        """(batch, channels, x, y) -> CBF, ATT and their log sds (batch, 4, x, y), float32.
+
+        In training, the signal without noise [% of M0] follows where there is a head for it.
+        """
+        x, skips, masks = self._encoded(channels)
+        x, for_att = self._decoded(x, skips, masks, channels)
+        cbf = self.cbf_head(self._cbf_features(x, channels))
+        outputs = _interleaved(cbf, self.att_head(for_att))
+        if self.denoising_head is None or not self.training:
+            return outputs
+        return torch.cat([outputs, self.denoising_head(x).float()], dim=1)
+
+    def _encoded(self, channels: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Deepest features, skips, and the mask of every resolution, finest first."""
         masks = mask_pyramid(channels[:, -1:], self.stride)
-        deepest, *others = self._films(channels, masks)
-        x, skips = self.encoder(channels, masks)
-        x = self.decoder(deepest(x), skips, masks, others)
-        return _interleaved(self.cbf_head(self._cbf_features(x, channels)), self.att_head(x))
+        return *self.encoder(channels, masks), masks
+
+    def _decoded(
+        self, x: Tensor, skips: list[Tensor], masks: list[Tensor], channels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Deepest features -> those of full resolution, for CBF and for ATT."""
+        x = _decode(self.decoder, x, skips, masks, self._films(channels, masks))
+        return x, x
 
     def _films(self, channels: Tensor, masks: list[Tensor]) -> Sequence[Film]:
         """What is done to the features at every resolution, coarsest first."""
@@ -82,6 +102,17 @@ class AmplitudeAwareSpatialASLNet(SpatialASLNet):
         Whether a code of image-wide amplitudes scales and shifts the features there.
     output_modulation : bool
         Whether the CBF head sees the amplitude of the pixel.
+    separate_decoders : bool
+        Whether ATT has a decoder of its own.
+    att_film : bool
+        Whether that decoder has a code of amplitudes and FiLM layers of its own.
+    att_attention : bool
+        Whether the features that the ATT head sees are weighted by place.
+    denoising_head : bool
+        Whether there is a head for the signal without noise, for pre-training.
+    context_branch : bool
+        Whether a second encoder sees the image at half the resolution, and with it twice the
+        field, and joins where features are deepest.
     """
 
     _is_first_normed = False
@@ -95,19 +126,18 @@ class AmplitudeAwareSpatialASLNet(SpatialASLNet):
         film_at_bottleneck: bool = True,
         film_at_decoder: bool = True,
         output_modulation: bool = True,
+        separate_decoders: bool = False,
+        att_film: bool = False,
+        att_attention: bool = False,
+        denoising_head: bool = False,
+        context_branch: bool = False,
     ) -> None:
         super().__init__(layout, widths, has_norm, dropout)
         self.is_modulated = [film_at_bottleneck] + [film_at_decoder] * (len(widths) - 1)
-        self.films = nn.ModuleList(
-            FiLM(w) for w, is_on in zip(widths[::-1], self.is_modulated, strict=True) if is_on
-        )
+        modulated = [w for w, is_on in zip(widths[::-1], self.is_modulated, strict=True) if is_on]
+        self.films = nn.ModuleList(FiLM(w) for w in modulated)
         if self.films:
-            self.condition = nn.Sequential(
-                nn.Linear(2 * (layout.n_channels - 1), CONDITION_WIDTH),
-                nn.ReLU(),
-                nn.Linear(CONDITION_WIDTH, CONDITION_WIDTH),
-                nn.ReLU(),
-            )
+            self.condition = _condition(layout)
         self.output_modulation = output_modulation
         if output_modulation:
             self.cbf_head = nn.Sequential(
@@ -115,13 +145,50 @@ class AmplitudeAwareSpatialASLNet(SpatialASLNet):
                 nn.ReLU(),
                 nn.Conv2d(AMPLITUDE_WIDTH, 2, 1),
             )
+        self.att_decoder = Decoder(widths, 1, has_norm, dropout) if separate_decoders else None
+        self.att_films = nn.ModuleList(FiLM(w) for w in modulated if att_film)
+        self.att_condition = _condition(layout) if att_film else None
+        self.att_attention = SpatialAttention() if att_attention else nn.Identity()
+        if denoising_head:
+            self.denoising_head = nn.Conv2d(widths[0], sum(layout.curves), 1)
+        self.context: Encoder | None = None
+        if context_branch:
+            self.stride *= 2
+            self.context = Encoder(layout.n_channels, widths, has_norm, dropout, False)
+            self.join = ConvPair(2 * widths[-1], widths[-1], has_norm, dropout)
+
+    def _encoded(self, channels: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        if self.context is None:
+            return super()._encoded(channels)
+        *masks, coarsest = mask_pyramid(channels[:, -1:], self.stride)
+        x, skips = self.encoder(channels, masks)
+        wide, _ = self.context(functional.avg_pool2d(channels, 2), [*masks[1:], coarsest])
+        both = torch.cat([x, functional.interpolate(wide, scale_factor=2)], dim=1)
+        return self.join(both, masks[-1]), skips, masks
+
+    def _decoded(
+        self, x: Tensor, skips: list[Tensor], masks: list[Tensor], channels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        films = self._films(channels, masks)
+        for_cbf = for_att = _decode(self.decoder, x, skips, masks, films)
+        if self.att_condition is not None:
+            films = self._driven(self.att_condition, self.att_films, channels, masks)
+        if self.att_decoder is not None:
+            for_att = _decode(self.att_decoder, x, skips, masks, films)
+        return for_cbf, self.att_attention(for_att)
 
     def _films(self, channels: Tensor, masks: list[Tensor]) -> Sequence[Film]:
         if not self.films:
             return super()._films(channels, masks)
-        code, films = self.condition(brain_statistics(channels)), iter(self.films)
+        return self._driven(self.condition, self.films, channels, masks)
+
+    def _driven(
+        self, condition: nn.Module, films: nn.ModuleList, channels: Tensor, masks: list[Tensor]
+    ) -> Sequence[Film]:
+        """FiLM layers that are told the code which a condition makes of the amplitudes."""
+        code, layers = condition(brain_statistics(channels)), iter(films)
         return [
-            partial(next(films), code=code, mask=mask) if is_on else nn.Identity()
+            partial(next(layers), code=code, mask=mask) if is_on else nn.Identity()
             for is_on, mask in zip(self.is_modulated, masks[::-1], strict=True)
         ]
 
@@ -164,6 +231,25 @@ class DualEncoderSpatialASLNet(Network):
         skips = [torch.cat(level, dim=1) for level in levels]
         x = self.decoder(x, skips, masks, [nn.Identity()] * len(skips))
         return _interleaved(self.cbf_head(x), self.att_head(x))
+
+
+def _condition(layout: Layout) -> nn.Module:
+    """Image-wide amplitudes -> a code of them."""
+    return nn.Sequential(
+        nn.Linear(2 * (layout.n_channels - 1), CONDITION_WIDTH),
+        nn.ReLU(),
+        nn.Linear(CONDITION_WIDTH, CONDITION_WIDTH),
+        nn.ReLU(),
+    )
+
+
+def _decode(
+    decoder: Decoder, x: Tensor, skips: list[Tensor], masks: list[Tensor], films: Sequence[Film]
+) -> Tensor:
+    """Deepest features -> those of full resolution, with FiLM at every resolution."""
+    deepest, *others = films
+    result: Tensor = decoder(deepest(x), list(skips), masks, others)
+    return result
 
 
 def _interleaved(cbf: Tensor, att: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ from aslkit.cells import model_like
 from aslkit.config.schema import DataConfig, LossConfig, TrainingConfig
 from aslkit.datasets import Batch, Draw, draw_batch
 from aslkit.encodings import build_encoding
-from aslkit.losses import correction_loss, data_misfit, estimate_loss
-from aslkit.one_protocol import draw_patches
+from aslkit.losses import correction_loss, data_misfit, denoising_loss, estimate_loss
+from aslkit.one_protocol import draw_patches, measured_again
 from aslkit.physics import kinetic_model, namespace
 from aslkit.raw_encoding import RawEncoding
 
@@ -35,7 +35,7 @@ def batches_of(config: TrainingConfig, device: str | None = None) -> Draw:
 
 
 def loss_of(config: TrainingConfig) -> Loss:
-    """A function from a network's outputs and their batch to the loss."""
+    """A function from a network's outputs and their batch to the losses, (2, 2)."""
     encoding = build_encoding(config)
     if config.loss is None or not isinstance(encoding, RawEncoding):
         return _correction_loss
@@ -49,10 +49,18 @@ def outputs_of(network: nn.Module, batch: Batch) -> Tensor:
     return outputs
 
 
+def denoising_of(outputs: Tensor, batch: Batch) -> Tensor:
+    """The loss of pre-training: how far the denoised signal is from the batch's other one."""
+    return denoising_loss(outputs, batch["again"], batch["channels"][:, -1:])
+
+
 def draw_raw_batch(
     config: TrainingConfig, rng: np.random.Generator, device: str | None = None
 ) -> Batch:
-    """`channels` (b, c, x, y), `truth` (b, 2, x, y), `signal` (b, n, x, y), `t1_blood` (b,)."""
+    """`channels` (b, c, x, y), `truth` (b, 2, x, y), `signal` (b, n, x, y), `t1_blood` (b,).
+
+    For pre-training also `again`, the signal with other noise.
+    """
     encoding = build_encoding(config)
     assert isinstance(encoding, RawEncoding) and not isinstance(config.data, DataConfig)
     patches = draw_patches(config.data, rng, device)
@@ -62,6 +70,8 @@ def draw_raw_batch(
         "signal": patches.signal,
         "t1_blood": patches.t1_blood_s,
     }
+    if config.pretrain_share is not None:
+        arrays["again"] = measured_again(patches, config.data, rng)
     return {name: torch.as_tensor(values) for name, values in arrays.items()}
 
 
@@ -72,12 +82,12 @@ def _correction_loss(outputs: Tensor, batch: Batch) -> Tensor:
 
 def _raw_loss(config: LossConfig, encoding: RawEncoding, outputs: Tensor, batch: Batch) -> Tensor:
     mask = batch["channels"][:, -1:]
-    loss = estimate_loss(outputs, batch["truth"], mask, encoding, config)
+    losses = estimate_loss(outputs, batch["truth"], mask, encoding, config)
     if config.dc_weight:
         model = _told_model(encoding, batch["t1_blood"])
         misfit = data_misfit(outputs, batch["signal"], mask, encoding, model)
-        loss = loss + config.dc_weight * misfit
-    return loss
+        losses = losses + losses.new_tensor([[config.dc_weight / 2], [0]]) * misfit
+    return losses
 
 
 def _told_model(encoding: RawEncoding, t1_blood_s):  # type: ignore[no-untyped-def]

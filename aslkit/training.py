@@ -13,11 +13,12 @@ import numpy as np
 import torch
 
 from aslkit import ranks
+from aslkit.balance import build_balance
 from aslkit.checkpoints import CHECKPOINT, State, restore, write_checkpoint
 from aslkit.config import TrainingConfig, dump_config
-from aslkit.config.schema import OneProtocolConfig
+from aslkit.config.one_protocol import OneProtocolConfig
 from aslkit.datasets import Batch, stream
-from aslkit.early_stopping import validation_batches, validation_loss
+from aslkit.early_stopping import validation_batches, validation_losses
 from aslkit.encodings import build_encoding
 from aslkit.errors import DivergenceError, InputError
 from aslkit.loss_curve import draw_losses, forget_losses, log_losses
@@ -25,7 +26,7 @@ from aslkit.model_card import model_card
 from aslkit.networks import build_network
 from aslkit.residual_nets import FROM_ZERO, Network
 from aslkit.schedules import learning_rate
-from aslkit.tasks import Loss, batches_of, loss_of, outputs_of
+from aslkit.tasks import Loss, batches_of, denoising_of, loss_of, outputs_of
 from aslkit.weights import load_model, save_model
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 RANDOM_SEED = 7_741  # keeps the random numbers inside networks apart from those of the stream
 METRICS_EVERY = 50  # steps
 LARGEST_GRADIENT = 1.0
+QUANTITIES = "cbf", "att"
 ORIGIN_FIELDS = ("name", "steps", "hours", "training", "initialised_from")
 Progress = Callable[[int, Mapping[str, float]], None]
 
@@ -93,6 +95,9 @@ def train(
             numbers = {"loss": loss, "learning_rate": state.optimizer.param_groups[0]["lr"]}
             if config.validation and state.step % config.validation.every_steps == 0:
                 numbers["validation_loss"] = _look(state, apart, loss_function)
+            if config.balance:
+                weights = zip(QUANTITIES, state.balance.weights().tolist(), strict=True)
+                numbers |= {f"{quantity}_weight": weight for quantity, weight in weights}
             progress(state.step, numbers)
             if state.step % METRICS_EVERY == 0:
                 _log(state, out)
@@ -134,9 +139,22 @@ def _step(
     batch["channels"] = batch["channels"].contiguous(memory_format=torch.channels_last)
     with torch.autocast(device.type, dtype=torch.bfloat16):
         outputs = outputs_of(model, batch)
-    loss = loss_function(outputs, batch)
+    is_att_alone = done >= (config.cbf_first_share or 1)
+    if done < (config.pretrain_share or 0):
+        loss = denoising_of(outputs, batch)
+    else:
+        losses = loss_function(outputs, batch)
+        if config.cbf_first_share:
+            losses = losses[:, int(is_att_alone)]
+        loss = state.balance(losses)
     state.optimizer.zero_grad()
     loss.backward()
+    if is_att_alone:
+        for name, weight in state.network.named_parameters():
+            weight.grad = weight.grad if name.startswith("att_") else None
+    for scale in state.balance.parameters():
+        if scale.grad is not None:
+            scale.grad.copy_(torch.tensor(ranks.mean(*scale.grad.tolist())))
     size = torch.nn.utils.clip_grad_norm_(state.network.parameters(), LARGEST_GRADIENT)
     (mean_loss,) = ranks.mean(loss.item())
     if not math.isfinite(mean_loss) or not math.isfinite(size.item()):
@@ -174,10 +192,14 @@ def _start(
     network = build_network(config.network, build_encoding(config).layout)
     origin = None if init_from is None else _take_weights(network, config, init_from)
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(
-        network.parameters(), config.learning_rate, weight_decay=config.weight_decay
-    )
-    state = State(network, deepcopy(network).requires_grad_(False).eval(), optimizer, origin)
+    average = deepcopy(network).requires_grad_(False).eval()
+    balance = build_balance(config.balance).to(device)
+    groups = [
+        {"params": network.parameters(), "weight_decay": config.weight_decay},
+        {"params": balance.parameters(), "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, config.learning_rate)
+    state = State(network, average, balance, optimizer, origin)
     if resume:
         restore(state, config, out)
     if ranks.rank() == 0:
@@ -231,9 +253,12 @@ def _log(state: State, out: Path) -> None:
 
 def _look(state: State, apart: Sequence[Batch], loss_function: Loss) -> float:
     """Validation loss of the averaged weights, which the first rank measures for all."""
-    is_first = ranks.rank() == 0
-    own = validation_loss(state.average, apart, loss_function) if is_first else 0.0
-    loss = ranks.of_first(own)
+    losses = torch.zeros(2, 2)
+    if ranks.rank() == 0:
+        losses = validation_losses(state.average, apart, loss_function)
+    losses = torch.tensor(ranks.of_first(*losses.flatten().tolist())).reshape(2, 2)
+    state.balance.see(losses)
+    loss = losses.sum().item()
     state.best.see(state.average, loss)
     logger.info("Step %d: validation loss %.4f, best %.4f", state.step, loss, state.best.loss)
     return loss

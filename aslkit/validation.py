@@ -80,7 +80,7 @@ def validate_phantoms(
     """
     sets = phantom_sets(folder)
     first = next(iter(sets))
-    networks = {track: models_for(track, models) for track in design.tracks}
+    networks = {track: models_for(track, models, design.mc_dropout) for track in design.tracks}
     stopwatch = Stopwatch()
     table: list[Record] = []
     gates: dict[str, list[Gate]] = {}

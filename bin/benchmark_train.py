@@ -79,7 +79,7 @@ def network_rate(config: TrainingConfig, batches: list[Batch], device: str) -> f
             images = batch["channels"].contiguous(memory_format=torch.channels_last)
             with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
                 outputs = network(images)
-            loss_function(outputs, batch).backward()
+            loss_function(outputs, batch).sum().backward()
 
     return N_BATCHES * config.data.patches / seconds(step, device)
 

@@ -1,33 +1,54 @@
 #!/usr/bin/env bash
-# bash bin/train_experiments.sh FOLDER [JOBS [asl_train option …]]
-# Trains experiments 00 to 09 in FOLDER/exp00 … FOLDER/exp09, and exp00 and exp02 once more from
-# another seed, JOBS at a time [1]. Called again, it goes on where it was stopped.
+# bash bin/train_experiments.sh FOLDER [JOBS] [NAME[:SEED] …] [asl_train option …]
+# Trains configurations in FOLDER/NAME, those with a SEED in FOLDER/NAME-seedSEED, JOBS at a time
+# [1]; without names experiments 00 to 09, and exp00 and exp02 once more from another seed. Called
+# again, it goes on where it was stopped.
 # All with one budget; a small one for a machine without a GPU (see docs/experiments.md):
-#   bash bin/train_experiments.sh runs 2 --set steps=1200 --set data.patches=16 \
-#       --set learning_rate=0.003 --set "network.widths=[16,32,64,128]"
+#   bash bin/train_experiments.sh runs 2 exp10 exp11 exp11:1 --set steps=1200 \
+#       --set data.patches=16 --set learning_rate=0.003 --set "network.widths=[16,32,64,128]"
+# data.patches is of 64 x 64 pixels: exp15 and exp16 see a quarter as many, of 128 x 128.
 set -euo pipefail
 
-out=${1:?Usage: bash bin/train_experiments.sh FOLDER [JOBS [asl_train option …]]}
-jobs=${2:-1}
-options=("${@:3}")
+out=${1:?Usage: bash bin/train_experiments.sh FOLDER [JOBS] [NAME[:SEED] …] [option …]}
+shift
+jobs=1
+if [[ ${1:-} =~ ^[0-9]+$ ]]; then
+    jobs=$1
+    shift
+fi
+runs=()
+while (($#)) && [[ $1 != -* ]]; do
+    runs+=("$1")
+    shift
+done
+if ((${#runs[@]} == 0)); then
+    runs=(exp09 exp00 exp02 exp00:1 exp02:1 exp01 exp03 exp04 exp05 exp06 exp07 exp08)
+fi
+options=("$@")
 cores=$(getconf _NPROCESSORS_ONLN)
 export OMP_NUM_THREADS=$((cores > jobs ? cores / jobs : 1))
 mkdir -p "$out"
 
-train() { # NAME CONFIG SEED
-    local resume=()
-    if compgen -G "$out/$1/checkpoint.safetensors" || compgen -G "$out/$1/member-*/checkpoint*"; then
-        resume=(--resume)
+train() { # CONFIG SEED
+    local name=$1 own=() option
+    (($2 == 0)) || name=$1-seed$2
+    for option in ${options[@]+"${options[@]}"}; do
+        if [[ $1 =~ ^exp1[56]$ && $option =~ ^data\.patches=([0-9]+)$ ]]; then
+            option=data.patches=$(((BASH_REMATCH[1] + 3) / 4))
+        fi
+        own+=("$option")
+    done
+    if compgen -G "$out/$name/checkpoint.safetensors" ||
+        compgen -G "$out/$name/member-*/checkpoint*"; then
+        own+=(--resume)
     fi >/dev/null
-    asl_train --config "$2" --set seed="$3" --out "$out/$1" "${options[@]}" \
-        ${resume[@]+"${resume[@]}"} &>>"$out/$1.log" || echo "failed: see $out/$1.log" >&2
+    asl_train --config "$1" --set seed="$2" --out "$out/$name" ${own[@]+"${own[@]}"} \
+        &>>"$out/$name.log" || echo "failed: see $out/$name.log" >&2
 }
 
-runs=("exp09 exp09 0" "exp00 exp00 0" "exp02 exp02 0" "exp00-seed1 exp00 1" "exp02-seed1 exp02 1")
-for number in 01 03 04 05 06 07 08; do runs+=("exp$number exp$number 0"); done
 for run in "${runs[@]}"; do
     while (($(jobs -rp | wc -l) >= jobs)); do wait -n; done
-    read -r name config seed <<<"$run"
-    train "$name" "$config" "$seed" &
+    IFS=: read -r config seed <<<"$run"
+    train "$config" "${seed:-0}" &
 done
 wait

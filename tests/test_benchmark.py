@@ -271,6 +271,20 @@ def test_an_estimator_that_looks_at_the_whole_field_of_view_is_found():
     assert [f.p95 for f in found] == pytest.approx(np.abs(expected), rel=1e-4)
 
 
+def test_error_bars_of_mc_dropout_are_judged_beside_those_of_the_whole_network(phantoms):
+    design = replace(SMALL, protocols=("joint6",), snrs=(10.0,), mc_dropout=4)
+    found = validate_phantoms(phantoms, ["exp00"], design)
+    assert found.models == ["exp00", "exp00 MC"]
+    covered = [error(found, e, metric="coverage 95 %") for e in found.models]
+    assert 0 < covered[0] < covered[1] <= 1
+    assert all(np.isfinite(error(found, "exp00 MC", metric=m)) for m in ("CRPS", "NLL"))
+
+
+def test_mc_dropout_of_a_network_without_dropout_is_refused(phantoms):
+    with pytest.raises(InputError, match="found no dropout layer"):
+        validate_phantoms(phantoms, ["small"], replace(SMALL, mc_dropout=2))
+
+
 def test_models_of_the_same_folder_name_keep_their_paths(tmp_path):
     shipped = aslkit.__path__[0]
     for parent in ("a", "b"):

@@ -97,7 +97,7 @@ def trace(config):
         for values in network.parameters():  # FiLM begins as the identity: wake it up
             values += 0.05 * torch.randn_like(values)
     batch = batches_of(config)(np.random.default_rng(1))
-    loss = float(loss_of(config)(network(batch["channels"]), batch).detach())
+    loss = float(loss_of(config)(network(batch["channels"]), batch).sum().detach())
     size = sum(values.numel() for values in network.parameters())
     return size, loss, tuple(t.efficiency for t in encoding.timings)
 
@@ -157,6 +157,9 @@ def test_a_configuration_written_out_is_read_back(tmp_path):
         ("seed.x=1", "--set: seed.x: found seed, expected section.key=value"),
         ("network.kind=spatial", "expected encoding.kind raw for network.kind spatial"),
         ("encoding.kind=raw", "expected encoding.kind raw together with data.kind one_protocol"),
+        ("cbf_first_share=0.2", "expected network.separate_decoders with cbf_first_share"),
+        ("pretrain_share=0.2", "expected network.denoising_head together with pretrain_share"),
+        ("balance=validation", "expected a section validation with balance validation"),
         ("loss.error=l2", "expected a section loss with encoding.kind raw, and only with it"),
     ],
 )
@@ -174,6 +177,7 @@ def test_a_wrong_configuration_is_named(change, message):
             "data.alpha_bs_range=[1.0,0.8]",
             "data.alpha_bs_range: found [1.0, 0.8], expected a range",
         ),
+        ("network.widths=[8,8,8,8,8,8,8,8]", "expected data.patch a multiple of 128, the stride"),
         ("network.widths=[12,24]", "network.widths: found [12, 24], expected multiples of 8"),
     ],
 )

@@ -1,6 +1,8 @@
-"""Experiments 00 to 09: what they are, how files build on others, and their tables."""
+"""Experiments 00 to 20: what they are, how files build on others, and their tables."""
 
 import csv
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -34,6 +36,36 @@ DEFINITIONS = {
     | RANDOM
     | {"encoding.features": ["mean", "std", "peak", "t1_artery"], "members": 3},
 }
+LOOKS = {
+    "validation.every_steps": 100,
+    "validation.batches": 4,
+    "validation.patience": 1000,
+}
+PLAN_SNRS = (0.5, 1, 2, 5, 10, 15, 20, 25, 50)  # of its experiment 19; its 10 is 30 here
+# What each of the others has, where it differs from the one before the colon.
+OWN = {
+    "exp10: exp09": {"network.separate_decoders": True},
+    "exp11: exp10": {"network.att_film": True},
+    "exp11b: exp10": {"network.att_attention": True},
+    "exp12a: exp09": {"balance": "validation"} | LOOKS,
+    "exp12b: exp09": {"balance": "learned"},
+    "exp12c: exp10": {"cbf_first_share": 0.6},
+    "exp13: exp09": {
+        "data.extended_randomization": True,
+        "data.t1_blood_range_s": [1.4, 2.3],
+        "data.alpha_pcasl_range": [0.65, 0.98],
+        "data.alpha_vsasl_range": [0.3, 0.8],
+        "data.noise_type": "gaussian",
+    },
+    "exp15: exp09": {"data.patch": 128, "data.patches": 8},
+    "exp16: exp15": {"network.context_branch": True},
+    "exp17: exp09": {"network.dropout": 0.3},
+    "exp17b: exp09": {"network.dropout": 0.5},
+    "exp18: exp09": {"members": 5},
+    "exp19: exp09": {"data.snr_levels": [3 * snr for snr in PLAN_SNRS]},
+    "exp20: exp09": {"pretrain_share": 0.25, "network.denoising_head": True},
+}
+NAMES = [*DEFINITIONS, *(pair.partition(":")[0] for pair in OWN)]
 TINY = ("network.widths=[8,16]", "data.patch=16", "data.patches=2")
 
 
@@ -44,21 +76,34 @@ def flat(config):
     return rest | {f"{s}.{k}": v for s, own in sections.items() for k, v in own.items()}
 
 
+def without_false(values):
+    """Without what is switched off, as the ideas of other networks are."""
+    return {k: v for k, v in values.items() if v is not False}
+
+
 @pytest.mark.parametrize("name", DEFINITIONS)
 def test_an_experiment_differs_from_the_first_as_the_plan_says(name):
-    assert flat(load_config(name)) == flat(load_config("exp00")) | DEFINITIONS[name]
+    expected = flat(load_config("exp00")) | DEFINITIONS[name]
+    assert without_false(flat(load_config(name))) == without_false(expected)
+
+
+@pytest.mark.parametrize("pair", OWN)
+def test_an_idea_differs_from_its_base_by_its_switch_alone(pair):
+    name, base = pair.split(": ")
+    usual = flat(load_config(base)) | {"members": 1}
+    assert flat(load_config(name)) == usual | OWN[pair]
 
 
 def test_experiment_09_is_production_v2():
     assert flat(load_config("exp09")) == flat(load_config("production_v2"))
 
 
-@pytest.mark.parametrize("name", DEFINITIONS)
+@pytest.mark.parametrize("name", NAMES)
 def test_an_experiment_takes_a_step(name):
     config = load_config(name, TINY)
     network = build_network(config.network, build_encoding(config).layout)
     batch = batches_of(config)(np.random.default_rng(0))
-    loss = loss_of(config)(network(batch["channels"]), batch)
+    loss = loss_of(config)(network(batch["channels"]), batch).sum()
     loss.backward()
     slopes = [p.grad for p in network.parameters() if p.grad is not None]
     assert torch.isfinite(loss) and any(g.abs().max() > 0 for g in slopes)
@@ -129,3 +174,35 @@ def test_tables_show_error_bias_and_wins_and_go_between_the_marks_of_a_page(tmp_
     assert text.startswith("above\n") and text.endswith("below\n") and "old" not in text
     assert "| exp00 | 4.26 (-0.51, 61%) |" in text and "| LS | 4.26 (-0.51) |" in text
     assert "| exp00 | 98.8 | 0.900 | +1.23% |" in text
+
+
+def script_trains(tmp_path, *arguments):
+    """Lines of arguments that the script gives to asl_train."""
+    command = tmp_path / "asl_train"
+    command.write_text(f'#!/bin/bash\necho "$*" >> "{tmp_path}/calls"\n')
+    command.chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    script = ["bash", str(BIN / "train_experiments.sh"), str(tmp_path / "runs"), *arguments]
+    subprocess.run(script, check=True, env=environment)
+    return (tmp_path / "calls").read_text().splitlines()
+
+
+def test_the_script_trains_any_list_at_one_budget_of_pixels(tmp_path):
+    budget = ("--set", "steps=1200", "--set", "data.patches=16")
+    found = script_trains(tmp_path, "1", "exp10", "exp11:2", "exp15", *budget)
+    runs = tmp_path / "runs"
+    assert found == [
+        f"--config exp10 --set seed=0 --out {runs}/exp10 --set steps=1200 --set data.patches=16",
+        f"--config exp11 --set seed=2 --out {runs}/exp11-seed2 --set steps=1200"
+        " --set data.patches=16",
+        f"--config exp15 --set seed=0 --out {runs}/exp15 --set steps=1200 --set data.patches=4",
+    ]
+
+
+def test_the_script_trains_experiments_00_to_09_unless_told_and_resumes(tmp_path):
+    begun = tmp_path / "runs" / "exp09" / "member-2"
+    begun.mkdir(parents=True)
+    (begun / "checkpoint.safetensors").touch()
+    found = script_trains(tmp_path)
+    assert len(found) == 12 and [line for line in found if line.endswith("--resume")] == found[:1]
+    assert {line.split()[1] for line in found} == set(DEFINITIONS)

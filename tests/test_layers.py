@@ -16,7 +16,8 @@ LAYERS = """
     atomic errors pools
     workers
     clusters
-    config.schema config.plan_names textfiles
+    config.one_protocol config.plan_names textfiles
+    config.schema
     yamlfiles
     acquisition config resources
     images overrides
@@ -42,10 +43,11 @@ LAYERS = """
     quality
     lights
     derivatives
-    cards direct one_protocol protocols scanner
+    cards direct protocols scanner
     simulated_files scenes
-    encodings losses residual_nets schedules
-    brain_unet
+    one_protocol
+    balance encodings residual_nets schedules
+    brain_unet losses
     spatial_nets
     networks
     datasets model_card weights
@@ -75,6 +77,7 @@ LAYERS = """
 """
 RANKS = {name: rank for rank, line in enumerate(LAYERS.split("\n")) for name in line.split()}
 MAY_IMPORT_TORCH = {
+    "balance",
     "brain_unet",
     "checkpoints",
     "datasets",

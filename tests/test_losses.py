@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from aslkit.balance import build_balance
 from aslkit.config.schema import LossConfig
 from aslkit.losses import correction_loss, data_misfit, estimate_loss
 from aslkit.physics import delta_m, kinetic_model
@@ -22,7 +23,7 @@ def test_the_loss_is_least_for_the_truth_and_for_intervals_that_hold_95_percent(
 
     def loss(correction, log_sd):
         outputs = torch.cat([correction, log_sd * unit], 1)
-        return float(correction_loss(outputs, unit, truth, base, mask))
+        return float(correction_loss(outputs, unit, truth, base, mask).sum())
 
     assert loss(truth - base, 0.0) < loss(0.5 * (truth - base), 0.0) < loss(0 * unit, 0.0)
     log_sd = float(torch.quantile((truth - base).abs(), 0.95).div(1.96).log())
@@ -43,7 +44,7 @@ def images():
 def loss_value(images, **config):
     truth, outputs, mask = images
     settings = LossConfig(**{"mode": "mae", **config})
-    return float(estimate_loss(outputs, truth, mask, ENCODING, settings))
+    return float(estimate_loss(outputs, truth, mask, ENCODING, settings).sum())
 
 
 def test_errors_are_absolute_squared_or_huber_in_fixed_units(images):
@@ -89,8 +90,8 @@ def test_absurd_log_sds_have_a_finite_loss_whose_gradient_leads_back(images, log
     every = torch.cat([outputs[:, :2], stated], 1)
     unit = torch.ones_like(truth)
     for loss in (
-        estimate_loss(every, truth, mask, ENCODING, LossConfig()),
-        correction_loss(every, unit, truth, truth - 1, mask),
+        estimate_loss(every, truth, mask, ENCODING, LossConfig()).sum(),
+        correction_loss(every, unit, truth, truth - 1, mask).sum(),
     ):
         (gradient,) = torch.autograd.grad(loss, stated, retain_graph=True)
         assert torch.isfinite(loss) and torch.isfinite(gradient).all()
@@ -121,3 +122,38 @@ def test_the_misfit_to_the_data_is_zero_for_the_truth_and_has_a_gradient():
     assert float(off.detach()) == pytest.approx(0.001 * PERCENT, rel=1e-3)
     off.backward()
     assert outputs.grad[:, 0].abs().min() > 0 and outputs.grad[:, 2:].abs().max() == 0
+
+
+def test_errors_and_likelihoods_of_cbf_and_of_att_have_places_of_their_own(images):
+    truth, outputs, mask = images
+    sds, att = outputs.clone(), outputs.clone()
+    sds[:, 2:] += 1
+    att[:, 1] += 3
+    unit = torch.ones_like(truth)
+    for places in (
+        lambda o: estimate_loss(o, truth, mask, ENCODING, LossConfig()),
+        lambda o: correction_loss(o, unit, truth, truth, mask),
+    ):
+        before = places(outputs)
+        assert (places(sds) != before).tolist() == [[False, False], [True, True]]
+        assert (places(att) != before).tolist() == [[False, True], [False, True]]
+
+
+def test_a_learned_balance_ends_where_each_error_is_in_units_of_its_scale():
+    balance, errors = build_balance("learned"), torch.tensor([0.2, 0.5])
+    optimizer = torch.optim.Adam(balance.parameters(), 0.02)
+    for _ in range(600):
+        loss = balance(torch.stack([errors, -torch.ones(2)]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    torch.testing.assert_close(balance.weights(), 1 / errors, rtol=0.01, atol=0)
+    assert loss.item() == pytest.approx(errors.log().sum().item(), abs=0.01)
+
+
+def test_validation_gives_the_larger_error_the_larger_weight_and_leaves_the_sds_alone():
+    balance, losses = build_balance("validation"), torch.tensor([[0.1, 0.3], [-0.5, 0.7]])
+    assert float(balance(losses)) == pytest.approx(0.6)
+    balance.see(losses)
+    torch.testing.assert_close(balance.weights(), torch.tensor([0.5, 1.5]))
+    assert float(balance(losses)) == pytest.approx(0.05 + 0.45 + 0.2)

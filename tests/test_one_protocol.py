@@ -6,6 +6,7 @@ import torch
 
 from aslkit.config import load_config
 from aslkit.encodings import build_encoding
+from aslkit.errors import InputError
 from aslkit.one_protocol import draw_patches, nominal_timings
 from aslkit.simulation import REFERENCE_SIGNAL, noise_sd
 from aslkit.tasks import draw_raw_batch
@@ -88,6 +89,85 @@ def test_estimators_are_told_the_mean_efficiency_of_background_suppression():
     assert [t.efficiency for t in fixed[::6]] == [0.85, 0.56]
     ratios = [r.efficiency / f.efficiency for r, f in zip(random[::6], fixed[::6], strict=True)]
     np.testing.assert_allclose(ratios, [0.925**4, 0.925**3])
+
+
+EXTENDED = ("data.extended_randomization=true", "data.noise_type=gaussian")
+
+
+def lasting(*changes):
+    """Curves without noise (voxels, 12) of brains on 32 patches, their patch and their CBF."""
+    patches = drawn("data.patch=32", "data.patches=32", "data.noise_components=[]", *changes)
+    curves = np.moveaxis(patches.signal, 1, -1)[patches.mask]
+    return curves, np.nonzero(patches.mask)[0], patches.cbf[patches.mask]
+
+
+def test_extended_randomisation_shows_arteries_in_some_patches():
+    """Their signal is far above that of the flow."""
+    curves, patch, cbf = lasting(*EXTENDED)
+    ratios, usual = curves.max(1) / cbf.clip(1), lasting("data.noise_type=gaussian")
+    most = np.array([ratios[patch == p].max() for p in range(32)])
+    assert 0.2 < (most > 2 * (usual[0].max(1) / usual[2].clip(1)).max()).mean() < 0.8
+
+
+def test_extended_randomisation_gives_each_delay_of_a_patch_a_gain_of_its_own(monkeypatch):
+    with_gains, patch, _ = lasting(*EXTENDED)
+    monkeypatch.setattr("aslkit.one_protocol.GAIN_ERROR", 0)
+    without = lasting(*EXTENDED)[0]
+    some = without > 1e-4
+    ratios = np.where(some, with_gains / np.where(some, without, 1), np.nan)
+    of_patches = np.array([np.nanmean(ratios[patch == p], 0) for p in range(32)])
+    spread = np.array([np.nanstd(ratios[patch == p], 0).max() for p in range(32)])
+    assert spread.max() < 1e-3 and 0.02 < of_patches.std() < 0.08
+
+
+def test_extended_randomisation_moves_delays_and_label_durations(monkeypatch):
+    def moved(name):
+        monkeypatch.setattr(f"aslkit.one_protocol.{name}", 0)
+        return np.abs(lasting(*EXTENDED)[0] - usual).max()
+
+    usual = lasting(*EXTENDED)[0]
+    assert moved("PLD_SCATTER_S") > 1e-4 and moved("EXTENDED_DURATION_SCATTER") > 1e-4
+
+
+def test_extended_randomisation_blurs_the_arrival(monkeypatch):
+    """Dispersed label comes in earlier and goes later: the peak of a curve is lower."""
+    for name in ("ARTERIAL_SHARE", "GAIN_ERROR", "PLD_SCATTER_S"):
+        monkeypatch.setattr(f"aslkit.one_protocol.{name}", 0)
+    dispersed = lasting(*EXTENDED)[0]
+    monkeypatch.setattr("aslkit.one_protocol.DISPERSION_S", 0)
+    sharp = lasting(*EXTENDED)[0]
+    strong = sharp[:, :6].max(1) > 2e-3
+    ratio = dispersed[strong, :6].max(1) / sharp[strong, :6].max(1)
+    assert 0.7 < ratio.mean() < 0.99
+
+
+def test_extended_randomisation_correlates_noise_among_neighbours_and_keeps_its_sd():
+    only = ("data.noise_components=[thermal]", "data.snr_levels=[10]")
+    extended, plain = (
+        noise(*only, *changes) for changes in (EXTENDED, ("data.noise_type=gaussian",))
+    )
+    for (difference, mask), least, most in ((extended, 0.1, 0.6), (plain, -0.02, 0.02)):
+        assert sd_in_brain(difference, mask) == pytest.approx(noise_sd(10), rel=0.05)
+        both = np.broadcast_to(mask[:, :, 1:] & mask[:, :, :-1], difference[:, :, 1:].shape)
+        pairs = difference[:, :, 1:][both], difference[:, :, :-1][both]
+        assert least < np.corrcoef(*pairs)[0, 1] < most
+
+
+@pytest.mark.parametrize("change", ["data.domain_randomization=false", "data.noise_type=rician"])
+def test_extended_randomisation_of_nothing_or_of_magnitudes_is_refused(change):
+    with pytest.raises(InputError, match="extended_randomization with domain_randomization, gau"):
+        load_config("production_v2", (*EXTENDED, change))
+
+
+def test_extended_randomisation_is_drawn_as_tensors_too():
+    config = load_config("production_v2", (*SMALL, *EXTENDED))
+    arrays, tensors = (
+        draw_raw_batch(config, np.random.default_rng(3), device) for device in (None, "cpu")
+    )
+    assert tensors["signal"].dtype == torch.float32
+    torch.testing.assert_close(tensors["truth"], arrays["truth"], rtol=1e-3, atol=1e-3)
+    sds = [float(batch["signal"].std()) for batch in (arrays, tensors)]
+    assert sds[0] == pytest.approx(sds[1], rel=0.1)
 
 
 def test_the_same_generator_gives_the_same_patches():

@@ -294,6 +294,13 @@ def test_what_a_model_was_not_trained_for_is_named(series, shipped):
     assert "PLDs 2.5-5 s: " in outside_of_training(card, replace(series, acquisition=late))[2]
 
 
+def test_an_estimate_that_a_model_was_trained_without_is_named(series):
+    card = {"name": "half", "training": {"loss": {"cbf_weight": 1.0, "att_weight": 0.0}}}
+    assert outside_of_training(card, series) == [
+        "ATT means nothing: model half was trained without it (loss.att_weight 0)"
+    ]
+
+
 def test_the_card_of_every_model_is_listed_and_damage_does_not_hide_the_others(
     tmp_path, shipped, monkeypatch
 ):

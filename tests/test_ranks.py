@@ -21,7 +21,7 @@ from aslkit.weights import load_model
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 SIZES = ("network.widths=[8,8]", "data.patch=16", "data.groups=1", "data.patches_per_group=2")
 LOOKS = "validation={every_steps: 4, batches: 1, patience: 50}"
-CHANGES = (*SIZES, LOOKS, "steps=12", "warmup_steps=4", "seed=3")
+CHANGES = (*SIZES, LOOKS, "steps=12", "warmup_steps=4", "seed=3", "balance=learned")
 SAME_LOSS = 1e-3  # relative; 1.4e-5 here: bfloat16 gradients add up in another order
 STOPPED_RUN = """
 import os, signal, sys
@@ -80,6 +80,8 @@ def test_two_ranks_learn_like_one_process_that_sees_the_batches_of_both(
     assert np.ptp(expected) > 200 * SAME_LOSS * expected[0]  # losses of other batches would not do
     bests = [numbers(out)["best"] for out in (tmp_path, together[0])]
     assert bests[1] == pytest.approx(bests[0], rel=SAME_LOSS)
+    scales = [load_file(out / CHECKPOINT)["balance.log_scales"] for out in (tmp_path, together[0])]
+    torch.testing.assert_close(*scales, rtol=SAME_LOSS, atol=0)
 
 
 def test_only_the_first_rank_writes_and_the_card_counts_the_patches_of_all(together):

@@ -13,6 +13,9 @@ from aslkit.encoding import Layout
 from aslkit.networks import build_network
 
 JOINT = Layout(curves=(6, 6), n_features=7)
+SWITCHES = dict.fromkeys(
+    ("separate_decoders", "att_film", "att_attention", "context_branch"), True
+)
 KINDS = ("spatial", "amplitude_aware", "dual_encoder")
 
 
@@ -50,12 +53,14 @@ def test_the_number_of_parameters_is_that_of_the_plan(kind, millions):
 
 
 @pytest.mark.parametrize("norm", ["group", "none"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_air_around_the_head_changes_nothing(kind, norm, channels):
-    net = wake(network(kind, norm=norm))
-    wide = functional.pad(channels, (8, 16, 4, 8))
+@pytest.mark.parametrize(
+    ("kind", "switches"), [*((kind, {}) for kind in KINDS), ("amplitude_aware", SWITCHES)]
+)
+def test_the_air_around_the_head_changes_nothing(kind, switches, norm, channels):
+    net = wake(network(kind, norm=norm, **switches))
+    wide = functional.pad(channels, (8, 16, 8, 16))
     with torch.inference_mode():
-        one, other = net(channels), net(wide)[:, :, 4:36, 8:40]
+        one, other = net(channels), net(wide)[:, :, 8:40, 8:40]
     inside = channels[:, -1:] > 0
     torch.testing.assert_close(other * inside, one * inside, rtol=1e-3, atol=1e-3)
 
@@ -139,6 +144,68 @@ def test_with_all_paths_off_the_first_block_still_keeps_amplitude(channels):
     plain = network("spatial")
     normed = set(plain.state_dict()) - set(aware.state_dict())
     assert normed == {f"encoder.pairs.0.norms.{i}.{p}" for i in (0, 1) for p in ("weight", "bias")}
+
+
+def moved_by(net, channels, part):
+    """Which of CBF, ATT and their log sds a push of the weights of a part changes."""
+    with torch.inference_mode():
+        before = net(channels)
+    with torch.no_grad():
+        for name, values in net.named_parameters():
+            if name.startswith(part):
+                values += 0.05 * torch.randn_like(values)
+    with torch.inference_mode():
+        return (net(channels) - before).abs().amax((0, 2, 3)).gt(0).tolist()
+
+
+CBF, ATT = [True, False, True, False], [False, True, False, True]
+
+
+def test_separate_decoders_are_of_cbf_and_of_att_alone(channels):
+    net = wake(network("amplitude_aware", separate_decoders=True))
+    assert moved_by(net, channels, "decoder.") == CBF
+    assert moved_by(net, channels, "att_decoder.") == ATT
+    assert moved_by(net, channels, "encoder.") == [True] * 4
+
+
+def test_att_has_codes_of_amplitude_of_its_own(channels):
+    net = wake(network("amplitude_aware", separate_decoders=True, att_film=True))
+    assert moved_by(net, channels, "att_condition.") == ATT
+    assert moved_by(net, channels, "att_films.0") == ATT
+    assert moved_by(net, channels, "condition.") == moved_by(net, channels, "films.") == CBF
+
+
+def test_attention_is_of_att_alone_and_the_identity_before_training(channels):
+    plain, attentive = (network("amplitude_aware", att_attention=on) for on in (False, True))
+    attentive.load_state_dict(plain.state_dict(), strict=False)
+    with torch.inference_mode():
+        torch.testing.assert_close(attentive(channels), plain(channels))
+    assert moved_by(wake(attentive), channels, "att_attention.") == ATT
+
+
+def test_att_film_without_a_decoder_or_any_film_of_its_own_is_refused():
+    with pytest.raises(ValueError, match="att_film with separate_decoders and a film_at_"):
+        network("amplitude_aware", att_film=True)
+    off = {"film_at_bottleneck": False, "film_at_decoder": False}
+    with pytest.raises(ValueError, match="att_film with separate_decoders and a film_at_"):
+        network("amplitude_aware", att_film=True, separate_decoders=True, **off)
+
+
+def test_the_context_branch_sees_farther(channels):
+    """How far from a changed pixel the outputs change: about twice as far with the branch."""
+
+    def reach(**switches):
+        net = wake(network("amplitude_aware", film_at_bottleneck=False, norm="none", **switches))
+        seen = torch.ones(1, JOINT.n_channels, 128, 128)
+        changed = seen.clone()
+        changed[0, :-1, 64, 64] += 5
+        with torch.inference_mode():
+            moved = (net(changed) - net(seen)).abs().amax((0, 1)) > 0
+        return int(moved.any(1).nonzero().max()) - 64
+
+    off = {"film_at_decoder": False}
+    near, far = reach(**off), reach(context_branch=True, **off)
+    assert near + 12 <= far < 63
 
 
 def test_each_encoder_sees_its_own_curves(channels):

@@ -13,12 +13,12 @@ from aslkit.cli.train import main as asl_train
 from aslkit.config import load_config
 from aslkit.config.plan_names import IMPLIED, PLAN_NAMES
 from aslkit.config.schema import NETWORKS
-from aslkit.early_stopping import Best, validation_batches, validation_loss
+from aslkit.early_stopping import Best, validation_batches, validation_losses
 from aslkit.encodings import build_encoding
 from aslkit.errors import InputError
 from aslkit.networks import build_network
 from aslkit.schedules import learning_rate
-from aslkit.tasks import batches_of, loss_of
+from aslkit.tasks import batches_of, denoising_of, loss_of
 from aslkit.training import train
 from aslkit.weights import load_model
 
@@ -39,7 +39,7 @@ def test_every_network_learns_a_batch(kind):
     optimizer = torch.optim.Adam(network.parameters(), 1e-2)
     losses = []
     for _ in range(120):
-        loss = loss_function(network(batch["channels"]), batch)
+        loss = loss_function(network(batch["channels"]), batch).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -139,14 +139,15 @@ def test_the_validation_loss_is_the_mean_over_the_batches():
     config = load_config("production_v2", (*TINY, "validation.batches=2"))
     batches = validation_batches(config.validation, batches_of(config))
     network = build_network(config.network, build_encoding(config).layout).eval()
-    each = [validation_loss(network, [b], loss_of(config)) for b in batches]
-    both = validation_loss(network, batches, loss_of(config))
-    assert both == pytest.approx(np.mean(each)) and each[0] != each[1]
+    each = [validation_losses(network, [b], loss_of(config)) for b in batches]
+    both = validation_losses(network, batches, loss_of(config))
+    torch.testing.assert_close(both, (each[0] + each[1]) / 2)
+    assert (each[0] != each[1]).all()
 
 
 def test_the_model_of_a_run_with_early_stopping_holds_the_best_weights(tmp_path, monkeypatch):
-    losses = iter([2.0, 1.0, 3.0, 4.0])
-    monkeypatch.setattr("aslkit.training.validation_loss", lambda *_: next(losses))
+    losses = iter(torch.tensor([2.0, 1.0, 3.0, 4.0])[:, None, None].expand(4, 2, 2))
+    monkeypatch.setattr("aslkit.training.validation_losses", lambda *_: next(losses))
     changes = ("learning_rate=0.01", "schedule=cosine", "warmup_steps=0", "averaging=0")
     config = tiny("steps=4", *changes, "validation={every_steps: 1, batches: 1}")
     train(config, tmp_path / "run")
@@ -170,6 +171,128 @@ def test_early_stopping_survives_an_interruption(tmp_path):
         train(config, tmp_path / "half", progress=interrupt)
     train(config.model_copy(), tmp_path / "half", resume=True)
     assert load_model(str(tmp_path / "half")).card["steps"] == 4
+
+
+@pytest.mark.parametrize("kind", ["learned", "validation"])
+def test_a_balance_survives_an_interruption_to_the_bit(tmp_path, kind):
+    looks = "validation={every_steps: 1, batches: 1, patience: 9}"
+    config = tiny("steps=4", "learning_rate=0.01", f"balance={kind}", looks)
+    config = config.model_copy(update={"checkpoint_minutes": 1e-9})
+    weights = []
+
+    def note(step, numbers):
+        weights.append((numbers["cbf_weight"], numbers["att_weight"]))
+
+    def interrupt(step, numbers):
+        if step == 3:
+            raise KeyboardInterrupt
+
+    train(config, tmp_path / "whole", progress=note)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "half", progress=interrupt)
+    train(config, tmp_path / "half", resume=True)
+    whole, half = (load_file(tmp_path / out / CHECKPOINT) for out in ("whole", "half"))
+    assert whole.keys() == half.keys() and all(torch.equal(whole[k], half[k]) for k in whole)
+    assert len({pair for pair in weights}) == 4 and weights[-1][0] != weights[-1][1]
+
+
+@pytest.mark.parametrize("kind", ["learned", "validation"])
+def test_any_network_can_be_balanced(tmp_path, kind):
+    looks = "validation={every_steps: 1, batches: 1}"
+    sizes = ("network.widths=[8,8]", "data.patch=16", "data.groups=1", "data.patches_per_group=2")
+    config = load_config("small", (*sizes, "steps=2", f"balance={kind}", looks))
+    train(config, tmp_path / "run")
+    saved = load_file(tmp_path / "run" / CHECKPOINT)
+    assert [saved[k] for k in saved if k.startswith("balance.")][0].shape == (2,)
+
+
+PRETRAINED = ("pretrain_share=0.5", "network.denoising_head=true", "weight_decay=0")
+
+
+def test_pre_training_leaves_the_heads_of_the_estimates_as_they_were(tmp_path):
+    def weights(share):
+        changes = (*PRETRAINED, f"pretrain_share={share}")
+        train(tiny("steps=3", "learning_rate=0.01", *changes), tmp_path / f"{share}")
+        return load_file(tmp_path / f"{share}" / CHECKPOINT)
+
+    torch.manual_seed(0)
+    config = tiny(*PRETRAINED)
+    fresh = build_network(config.network, build_encoding(config).layout).state_dict()
+    early, late = weights(0.9), weights(0.5)
+    for name, is_early in (
+        ("encoder.pairs.0.convs.0.weight", True),
+        ("denoising_head.weight", True),
+        ("cbf_head.0.weight", False),
+        ("att_head.weight", False),
+    ):
+        assert torch.equal(early[f"network.{name}"], fresh[name]) != is_early
+        assert not torch.equal(late[f"network.{name}"], fresh[name])
+
+
+def test_the_network_learns_to_denoise_from_pairs_of_noisy_scans():
+    torch.manual_seed(0)
+    config = tiny("data.snr_levels=[2]", "data.noise_components=[thermal]", *PRETRAINED)
+    network = build_network(config.network, build_encoding(config).layout)
+    optimizer = torch.optim.Adam(network.parameters(), 5e-3)
+    draw = batches_of(config)
+    for k in range(150):
+        batch = draw(np.random.default_rng(k))
+        loss = denoising_of(network(batch["channels"]), batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    batch = draw(np.random.default_rng(999))
+    inside = batch["channels"][:, -1:].expand_as(batch["signal"]) > 0
+    quiet = tiny("data.noise_components=[]", *PRETRAINED)
+    clean = batches_of(quiet)(np.random.default_rng(999))["signal"]
+    with torch.no_grad():
+        found = network(batch["channels"])[:, 4:] / 100
+    errors = [((s - clean)[inside]).square().mean().sqrt() for s in (found, batch["signal"])]
+    assert errors[0] < 0.6 * errors[1]
+    assert network.eval()(batch["channels"]).shape[1] == 4
+
+
+def test_the_second_scan_of_a_pair_has_the_same_signal_and_other_noise():
+    config = tiny("data.snr_levels=[2]", "data.noise_components=[thermal]", *PRETRAINED)
+    batch = batches_of(config)(np.random.default_rng(5))
+    quiet = batches_of(tiny("data.noise_components=[]"))(np.random.default_rng(5))["signal"]
+    inside = quiet != 0
+    one, two = ((batch[name] - quiet)[inside] for name in ("signal", "again"))
+    assert abs(float(torch.corrcoef(torch.stack([one, two]))[0, 1])) < 0.02
+    assert float(two.std()) == pytest.approx(float(one.std()), rel=0.05)
+
+
+def test_a_pre_trained_run_is_used_like_any_other(tmp_path):
+    train(tiny("steps=2", *PRETRAINED), tmp_path / "run")
+    model = load_model(str(tmp_path / "run"))
+    assert model.network(torch.zeros(1, 20, 16, 16)).shape[1] == 4
+    assert "again" not in batches_of(tiny())(np.random.default_rng(0))
+
+
+def test_cbf_is_learned_first_and_then_att_alone_by_what_is_its_own(tmp_path):
+    changes = ("network.separate_decoders=true", "weight_decay=0", "cbf_first_share=0.5")
+    config = tiny("steps=3", "learning_rate=0.01", "checkpoint_minutes=1e-9", *changes)
+
+    def stop_before_att(step, numbers):
+        if step == 3:
+            raise KeyboardInterrupt
+
+    def weights():
+        saved = load_file(tmp_path / CHECKPOINT)
+        return {k.removeprefix("network."): v for k, v in saved.items() if k.startswith("network")}
+
+    torch.manual_seed(0)
+    fresh = build_network(config.network, build_encoding(config).layout).state_dict()
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path, progress=stop_before_att)
+    after_cbf = weights()
+    train(config, tmp_path, resume=True)
+    after_att = weights()
+    own = {name for name in fresh if name.startswith("att_")}
+    moved_first = {k for k, v in after_cbf.items() if not torch.equal(v, fresh[k])}
+    moved_then = {k for k, v in after_att.items() if not torch.equal(v, after_cbf[k])}
+    assert moved_then == own and moved_first.isdisjoint(own)
+    assert {"cbf_head.0.weight", "encoder.pairs.0.convs.0.weight"} <= moved_first
 
 
 SHORT = ("steps=2", "validation={every_steps: 2, batches: 1}")
@@ -244,4 +367,6 @@ def test_every_key_of_production_v2_is_one_of_the_plan_or_of_the_run():
     keys |= {f"{s}.{k}" for s, own in values.items() if isinstance(own, dict) for k in own}
     of_the_plan = {new for new, _ in PLAN_NAMES.values()} | set(IMPLIED)
     named = {"name", "checkpoint_minutes"}  # in the card; see test_interruptions
-    assert keys - of_the_plan == (set(LOOP) | named) - {*of_the_plan, "swa_start"}
+    names = ("separate_decoders", "att_film", "att_attention", "denoising_head", "context_branch")
+    later = {"data.extended_randomization", *(f"network.{name}" for name in names)}
+    assert keys - of_the_plan - later == (set(LOOP) | named) - {*of_the_plan, "swa_start"}

@@ -102,6 +102,7 @@ def test_a_scan_is_judged_by_its_left_out_repeats(in_vivo):
         (["--phantoms", "{phantoms}", "--snr", "0"], 2, "--snr must be positive"),
         (["--bids", "{empty}", "--snr", "3"], 2, "belong to --phantoms"),
         (["--bids", "{empty}", "--quick"], 2, "belong to --phantoms"),
+        (["--bids", "{empty}", "--mc-dropout", "4"], 2, "belong to --phantoms"),
         (["--bids", "{empty}"], 3, "Error: "),
     ],
 )

@@ -58,6 +58,12 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
     help="Two protocols, SNR 3 and 30, two phantoms of each kind: a first look in a minute.",
 )
 @click.option(
+    "--mc-dropout",
+    type=click.IntRange(2),
+    metavar="N",
+    help="Also judge each model as the mean of N runs thinned by its dropout layers (NAME MC).",
+)
+@click.option(
     "--kinetic",
     type=click.Choice(["single", "tissue"]),
     default="single",
@@ -108,6 +114,7 @@ def main(
     protocols: tuple[str, ...],
     tracks: tuple[str, ...],
     quick: bool,
+    mc_dropout: int | None,
     kinetic: str,
     macrovascular: str,
     labels: tuple[str, ...],
@@ -140,11 +147,14 @@ def main(
             snrs=snrs or design.snrs,
             kinetic=kinetic,
             seed=seed,
+            mc_dropout=mc_dropout or 0,
         )
         _validate_phantoms(phantoms, models, chosen, out)
     elif bids is not None:
-        if snrs or protocols or tracks or quick:
-            raise click.UsageError("--snr, --protocol, --track and --quick belong to --phantoms")
+        if snrs or protocols or tracks or quick or mc_dropout:
+            raise click.UsageError(
+                "--snr, --protocol, --track, --quick and --mc-dropout belong to --phantoms"
+            )
         from aslkit.cli.validate_bids import Study, validate_study
 
         validate_study(

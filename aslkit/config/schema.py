@@ -13,20 +13,9 @@ from pydantic import (
     model_validator,
 )
 
+from aslkit.config.one_protocol import OneProtocolConfig, Range
+
 WARMUP_STEPS = 200
-LONGEST_DELAY_S = 20.0  # a longer one is milliseconds written for seconds
-
-
-def _ascending(limits: tuple[float, float]) -> tuple[float, float]:
-    if not 0 < limits[0] <= limits[1]:
-        raise ValueError("a range from low to high, above 0")
-    return limits
-
-
-def _in_seconds(plds: tuple[float, ...]) -> tuple[float, ...]:
-    if not 0 <= min(plds) <= max(plds) <= LONGEST_DELAY_S:
-        raise ValueError(f"delays in seconds, 0 to {LONGEST_DELAY_S:g}")
-    return plds
 
 
 def _in_groups(widths: tuple[int, ...]) -> tuple[int, ...]:
@@ -35,7 +24,6 @@ def _in_groups(widths: tuple[int, ...]) -> tuple[int, ...]:
     return widths
 
 
-Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
 Feature = Literal["mean", "std", "peak", "t1_artery"]
 DEFAULT_KINDS = {
     "network": "physics_residual",
@@ -82,6 +70,18 @@ class AmplitudeAwareConfig(BrainUNetConfig):
     film_at_bottleneck: bool = True
     film_at_decoder: bool = True
     output_modulation: bool = True
+    separate_decoders: bool = False
+    att_film: bool = False
+    att_attention: bool = False
+    denoising_head: bool = False
+    context_branch: bool = False
+
+    @model_validator(mode="after")
+    def _check_att_film(self) -> Self:
+        has_film = self.film_at_bottleneck or self.film_at_decoder
+        if self.att_film and not (has_film and self.separate_decoders):
+            raise ValueError("att_film with separate_decoders and a film_at_… alone")
+        return self
 
 
 NetworkConfig = ResidualConfig | VoxelwiseConfig | BrainUNetConfig | AmplitudeAwareConfig
@@ -145,35 +145,6 @@ class DataConfig(_Strict):
         return self.groups * self.patches_per_group
 
 
-class OneProtocolConfig(_Strict):
-    """The stream of simulated patches of one protocol, with physics drawn per patch.
-
-    `plds_s` holds for every labeling. Without `domain_randomization`, the single values count
-    and there is no background suppression; with it, the ranges count, the label duration
-    scatters by 10 %, and PCASL has 4 background-suppression pulses, VSASL 3.
-    """
-
-    kind: Literal["one_protocol"]
-    patch: int = Field(64, ge=16, multiple_of=8)
-    patches: int = Field(32, ge=1)
-    labelings: tuple[Literal["pcasl", "vsasl"], ...] = Field(("pcasl", "vsasl"), min_length=1)
-    plds_s: Annotated[tuple[float, ...], AfterValidator(_in_seconds)] = Field(
-        (0.5, 1.0, 1.5, 2.0, 2.5, 3.0), min_length=2
-    )
-    label_duration_s: float = Field(1.8, gt=0, le=10)
-    t1_blood_s: float = Field(1.65, gt=0.5, le=4)
-    t1_blood_range_s: Range = (1.55, 2.15)
-    alpha_pcasl: float = Field(0.85, gt=0, le=1)
-    alpha_pcasl_range: Range = (0.75, 0.95)
-    alpha_vsasl: float = Field(0.56, gt=0, le=1)
-    alpha_vsasl_range: Range = (0.40, 0.70)
-    alpha_bs_range: Range = (0.85, 1.0)
-    domain_randomization: bool = True
-    snr_levels: tuple[float, ...] = Field((2.0, 5.0, 10.0, 15.0, 20.0, 25.0), min_length=1)
-    noise_components: tuple[Literal["thermal", "physio", "drift"], ...] = ("thermal",)
-    noise_type: Literal["gaussian", "rician"] = "gaussian"
-
-
 class ValidationConfig(_Strict):
     """Early stopping: after `patience` looks in a row without a lower loss; the best is kept."""
 
@@ -203,6 +174,9 @@ class TrainingConfig(_Strict):
     network: NetworkConfig = Field(discriminator="kind")
     encoding: ProfileEncodingConfig | RawEncodingConfig = Field(discriminator="kind")
     loss: LossConfig | None = None
+    pretrain_share: float | None = Field(None, gt=0, lt=1)
+    cbf_first_share: float | None = Field(None, gt=0, lt=1)
+    balance: Literal["learned", "validation"] | None = None
     data: DataConfig | OneProtocolConfig = Field(discriminator="kind")
     validation: ValidationConfig | None = None
 
@@ -244,6 +218,17 @@ class TrainingConfig(_Strict):
             raise ValueError("a section loss with encoding.kind raw, and only with it")
         if getattr(self.network, "across_slices", False) != (getattr(self.data, "slices", 1) > 1):
             raise ValueError("network.across_slices together with data.slices above 1")
+        if getattr(self.network, "denoising_head", False) != (self.pretrain_share is not None):
+            raise ValueError("network.denoising_head together with pretrain_share")
+        stride = 2 ** (len(self.network.widths) - 1 + getattr(self.network, "context_branch", 0))
+        if isinstance(self.network, BrainUNetConfig) and self.data.patch % stride:
+            raise ValueError(f"data.patch a multiple of {stride}, the stride of the network")
+        if self.cbf_first_share and not getattr(self.network, "separate_decoders", False):
+            raise ValueError("network.separate_decoders with cbf_first_share")
+        if self.cbf_first_share and self.balance:
+            raise ValueError("either cbf_first_share or balance")
+        if self.balance == "validation" and self.validation is None:
+            raise ValueError("a section validation with balance validation")
         needs_curves = not isinstance(self.network, ResidualConfig | VoxelwiseConfig)
         if needs_curves and not is_raw:
             raise ValueError(f"encoding.kind raw for network.kind {self.network.kind}")
