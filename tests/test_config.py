@@ -170,6 +170,25 @@ def test_a_wrong_configuration_is_named(change, message):
 
 
 @pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (("balance=learned", "loss.att_weight=0"), "weights of loss above 0 with balance"),
+        (
+            ("balance=learned", "cbf_first_share=0.5", "network.separate_decoders=true"),
+            "either cbf_first_share or balance",
+        ),
+        (
+            ("pretrain_share=0.5", "network.denoising_head=true", "validation.batches=1"),
+            "either pretrain_share or validation",
+        ),
+    ],
+)
+def test_ideas_that_exclude_one_another_are_refused_together(changes, message):
+    with pytest.raises(InputError, match=message):
+        load_config("production_v2", changes)
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ("data.plds_s=[500,1000]", "found [500, 1000], expected delays in seconds, 0 to 20"),

@@ -218,20 +218,34 @@ class TrainingConfig(_Strict):
             raise ValueError("a section loss with encoding.kind raw, and only with it")
         if getattr(self.network, "across_slices", False) != (getattr(self.data, "slices", 1) > 1):
             raise ValueError("network.across_slices together with data.slices above 1")
-        if getattr(self.network, "denoising_head", False) != (self.pretrain_share is not None):
-            raise ValueError("network.denoising_head together with pretrain_share")
-        stride = 2 ** (len(self.network.widths) - 1 + getattr(self.network, "context_branch", 0))
-        if isinstance(self.network, BrainUNetConfig) and self.data.patch % stride:
-            raise ValueError(f"data.patch a multiple of {stride}, the stride of the network")
-        if self.cbf_first_share and not getattr(self.network, "separate_decoders", False):
-            raise ValueError("network.separate_decoders with cbf_first_share")
-        if self.cbf_first_share and self.balance:
-            raise ValueError("either cbf_first_share or balance")
-        if self.balance == "validation" and self.validation is None:
-            raise ValueError("a section validation with balance validation")
         needs_curves = not isinstance(self.network, ResidualConfig | VoxelwiseConfig)
         if needs_curves and not is_raw:
             raise ValueError(f"encoding.kind raw for network.kind {self.network.kind}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_ideas(self) -> Self:
+        """Whether what goes together is there together."""
+        network = self.network
+        stride = 2 ** (len(network.widths) - 1 + getattr(network, "context_branch", False))
+        if isinstance(network, BrainUNetConfig) and self.data.patch % stride:
+            raise ValueError(f"data.patch a multiple of {stride}, the stride of the network")
+        if getattr(network, "denoising_head", False) != (self.pretrain_share is not None):
+            raise ValueError("network.denoising_head together with pretrain_share")
+        if self.pretrain_share and self.validation:
+            raise ValueError("either pretrain_share or validation")
+        if self.cbf_first_share and not getattr(network, "separate_decoders", False):
+            raise ValueError("network.separate_decoders with cbf_first_share")
+        return self
+
+    @model_validator(mode="after")
+    def _check_balance(self) -> Self:
+        if self.balance and self.loss and not self.loss.cbf_weight * self.loss.att_weight:
+            raise ValueError("weights of loss above 0 with balance")
+        if self.balance and self.cbf_first_share:
+            raise ValueError("either cbf_first_share or balance")
+        if self.balance == "validation" and self.validation is None:
+            raise ValueError("a section validation with balance validation")
         return self
 
 
