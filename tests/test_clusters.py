@@ -5,30 +5,36 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from click.testing import CliRunner
-from test_batch import Deadly, contents, images, run, shell
+from test_batch import Deadly, contents, images, run, shell, wait_for
 
+from aslkit.atomic import PREFIX
 from aslkit.cli.fit_ls import main as asl_fit_ls
-from aslkit.clusters import work_through_cluster
+from aslkit.clusters import KILLED, work_through_cluster
+from aslkit.errors import UnavailableError
 
-pytest.importorskip("distributed")
+LocalCluster = pytest.importorskip("distributed").LocalCluster
 pytestmark = pytest.mark.filterwarnings("default")  # those of dask are not ours
 N_SCANS = 4
 
 
 @contextmanager
-def dask(*arguments):
-    """A dask command in the background."""
+def module(name, *arguments, output=subprocess.DEVNULL):
+    """A command in the background."""
     paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     process = subprocess.Popen(
-        [sys.executable, "-m", "dask", *arguments],
+        [sys.executable, "-m", name, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        text=True,
+        start_new_session=True,
     )
     try:
         yield process
@@ -39,21 +45,35 @@ def dask(*arguments):
 
 @pytest.fixture
 def scheduler():
-    """Address of a scheduler without workers."""
+    """A scheduler without workers."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     options = ("--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
-    with dask("scheduler", *options):
-        yield f"tcp://127.0.0.1:{port}"
+    with module("dask", "scheduler", *options) as process:
+        yield Scheduler(f"tcp://127.0.0.1:{port}", process)
 
 
-def worker(address):
-    return dask("worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard")
+class Scheduler(NamedTuple):
+    address: str
+    process: subprocess.Popen
+
+
+def worker(address, n_threads=1):
+    options = ("--nthreads", n_threads, "--no-nanny", "--no-dashboard")
+    return module("dask", "worker", address, *options)
 
 
 def worked(tasks, stages, where, n_workers=1):
     return dict(work_through_cluster(tasks, stages, where, n_workers, lambda _: None))
+
+
+class Slow(Deadly):
+    """Stages that take their time, so that tasks run side by side."""
+
+    def compute(self, job):
+        time.sleep(0.2)
+        return super().compute(job)
 
 
 class Suicidal(Deadly):
@@ -65,8 +85,9 @@ class Suicidal(Deadly):
 
 def test_a_worker_that_is_killed_in_mid_run_loses_nothing(scheduler, tmp_path):
     tasks = [f"task {i}" for i in range(40)]
-    with worker(scheduler), worker(scheduler):
-        results = work_through_cluster(tasks, Suicidal(tmp_path), scheduler, 1, print)
+    where = scheduler.address
+    with worker(where), worker(where):
+        results = work_through_cluster(tasks, Suicidal(tmp_path), where, 1, print)
         first, victim = next(results)
         os.kill(victim, signal.SIGKILL)
         rest = dict(results)
@@ -74,9 +95,43 @@ def test_a_worker_that_is_killed_in_mid_run_loses_nothing(scheduler, tmp_path):
     assert victim not in list(rest.values())[-10:]
 
 
+def test_a_scan_beside_one_that_kills_is_not_lost(tmp_path):
+    """Four threads of a worker: whatever they do dies with it."""
+    cluster = LocalCluster(n_workers=1, threads_per_worker=4, dashboard_address=":0")
+    with cluster:
+        stages = Slow(tmp_path)
+        results = worked(["a", "b", "deadly", "c"], stages, cluster.scheduler_address)
+    assert results.pop("deadly") == KILLED
+    assert results == {"a": "done", "b": "done", "c": "done"}
+
+
+def test_a_scheduler_that_ends_is_reported(scheduler, tmp_path):
+    with worker(scheduler.address):
+        results = work_through_cluster(
+            [f"task {i}" for i in range(40)], Slow(tmp_path), scheduler.address, 1, print
+        )
+        next(results)
+        scheduler.process.kill()
+        with pytest.raises(UnavailableError, match="the dask scheduler has ended"):
+            list(results)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_says_so_and_leaves_whole_maps(study, derivatives, number):
+    line = ("--bids", study, "--derivatives", derivatives, "--dask", "local", "--n-jobs", 2)
+    with module("aslkit.cli.fit_ls", *line, output=subprocess.PIPE) as process:
+        wait_for(lambda: list(derivatives.rglob(f"*/{PREFIX}*")) or process.poll() is not None)
+        os.killpg(process.pid, number)  # as Ctrl-C does
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, errors
+    assert errors == f"Stopped by {number.name}; what was written is whole\n"
+    assert not list(derivatives.rglob(f"{PREFIX}*"))
+    assert "0 failed" in run(study, derivatives, "--skip-existing")
+
+
 def test_the_maps_are_those_of_one_process_byte_for_byte(scheduler, study, derivatives):
-    with worker(scheduler):
-        printed = run(study, derivatives, "--dask", scheduler)
+    with worker(scheduler.address):
+        printed = run(study, derivatives, "--dask", scheduler.address)
     assert "Dashboard of the cluster: http" in printed
     assert f"{N_SCANS} scans: {N_SCANS} done, 0 skipped, 0 failed" in printed
     alone = derivatives.with_name("alone")
@@ -87,7 +142,7 @@ def test_the_maps_are_those_of_one_process_byte_for_byte(scheduler, study, deriv
 def test_a_task_that_kills_every_worker_is_lost_and_the_others_are_not(tmp_path):
     tasks = ["a", "b", "deadly", "c", "once"]
     results = worked(tasks, Deadly(tmp_path), "local", 2)
-    assert "its workers were killed time and again" in results.pop("deadly")
+    assert results.pop("deadly") == KILLED
     assert results == {task: "done" for task in tasks if task != "deadly"}
 
 
