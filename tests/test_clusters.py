@@ -16,6 +16,7 @@ from test_batch import Deadly, contents, images, run, shell, wait_for
 
 from aslkit.atomic import PREFIX
 from aslkit.cli.fit_ls import main as asl_fit_ls
+from aslkit.cli.validate import main as asl_validate
 from aslkit.clusters import KILLED, work_through_cluster
 from aslkit.errors import UnavailableError
 
@@ -137,6 +138,16 @@ def test_the_maps_are_those_of_one_process_byte_for_byte(scheduler, study, deriv
     alone = derivatives.with_name("alone")
     run(study, alone)
     assert images(derivatives) == images(alone) and len(images(alone)) > N_SCANS
+
+
+def test_validation_finds_the_same_on_a_cluster(study, tmp_path):
+    found = []
+    for name, options in (("alone", ()), ("cluster", ("--dask", "local", "--n-jobs", "2"))):
+        line = ["--bids", str(study), "--session-label", "b", "a", "--out", str(tmp_path / name)]
+        done = CliRunner().invoke(asl_validate, [*line, *options])
+        assert done.exit_code == 0, done.output
+        found.append((tmp_path / name / "results.tsv").read_bytes())
+    assert found[0] == found[1] and b"sub-03_ses-a" in found[0] and b"sub-01" not in found[0]
 
 
 def test_a_task_that_kills_every_worker_is_lost_and_the_others_are_not(tmp_path):

@@ -244,7 +244,7 @@ def test_a_label_chooses_participants(study, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--bids", "{study}", "--participant-label", "9"], 3, "found sub-9, expected part"),
+        (["--bids", "{study}", "--participant-label", "9"], 3, "sub-9: found no ASL image"),
         (["--bids", "{study}", "--model", "best"], 5, "model 'best' is not there"),
         (["--phantoms", "{study}", "--n-jobs", "2"], 2, "belong to --bids"),
         (["--bids", "{study}", "--participant-label", "03"], 3, "no scan that can be validated"),

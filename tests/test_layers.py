@@ -13,7 +13,7 @@ PACKAGE = Path(aslkit.__file__).parent
 
 # A module imports only from lines above its own.
 LAYERS = """
-    atomic errors pools workers
+    atomic errors workers
     clusters
     config.schema config.plan_names textfiles
     yamlfiles
@@ -66,7 +66,7 @@ LAYERS = """
     subject_report
     invivo_report
     cli.common
-    cli.pass_options cli.scan_options
+    cli.pass_options cli.scan_options cli.work
     cli.data_set_options cli.preparation cli.sim_options
     cli.results
     cli.data_set cli.validate_bids

@@ -4,7 +4,7 @@ import logging
 import time
 import traceback
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from aslkit.cli.common import (
 from aslkit.cli.data_set_options import DataSetArguments
 from aslkit.cli.results import Clock, Estimate, Estimator, print_summary, write_results
 from aslkit.cli.scan_options import ScanArguments, check_scan
+from aslkit.cli.work import work
 from aslkit.errors import InputError, SubjectsFailedError
 
 if TYPE_CHECKING:
@@ -171,26 +172,12 @@ def _run_data_set(
     is_verbose = logging.getLogger("aslkit").isEnabledFor(logging.DEBUG)
     stages = ScanStages(estimator, parameters, data_set.skip_existing, is_verbose)
     report = _Report(len(tasks))
-    with closing(_work(tasks, stages, data_set)) as outcomes:
+    with closing(work(tasks, stages, data_set.n_jobs, data_set.dask)) as outcomes:
         for outcome in outcomes:
             key = f"{outcome.name}_desc-{desc}"
             record_outcome(folder, key, outcome.exit_code, outcome.message)
             report.add(outcome)
     report.finish(folder)
-
-
-def _work(
-    tasks: Sequence[Task], stages: ScanStages, data_set: DataSetArguments
-) -> Generator[Outcome, None, None]:
-    """What became of the scans, by processes of this machine or by a cluster."""
-    n_workers = data_set.n_jobs or 1
-    if data_set.dask is None:
-        from aslkit.workers import work_through
-
-        return work_through(tasks, stages, n_workers)
-    from aslkit.clusters import work_through_cluster
-
-    return work_through_cluster(tasks, stages, data_set.dask, n_workers, say)
 
 
 def _tasks(scan: ScanArguments, data_set: DataSetArguments, bids: Path, desc: str) -> list[Task]:

@@ -11,8 +11,24 @@ import click
 
 from aslkit.cli.common import LABELS
 from aslkit.cli.scan_options import ScanArguments
+from aslkit.cli.work import check_work, dask_option, n_jobs_option
 
 Result = TypeVar("Result")
+
+participants_option = click.option(
+    "--participant-label",
+    "participants",
+    multiple=True,
+    metavar=LABELS,
+    help="These participants only, with or without sub-.",
+)
+sessions_option = click.option(
+    "--session-label",
+    "sessions",
+    multiple=True,
+    metavar=LABELS,
+    help="These sessions only, with or without ses-.",
+)
 
 
 class Part(click.ParamType):  # type: ignore[type-arg]
@@ -55,8 +71,7 @@ class DataSetArguments:
             raise click.UsageError("give the folder to write: --derivatives DIR")
         if self.skip_existing and self.overwrite:
             raise click.UsageError("give either --skip-existing or --overwrite")
-        if self.n_jobs and self.dask not in (None, "local", "slurm"):
-            raise click.UsageError("--n-jobs goes with --dask local or slurm; ADDRESS has workers")
+        check_work(self.n_jobs, self.dask)
         of_one_scan = {
             "-i": scan.inputs,
             "-o": scan.out,
@@ -111,30 +126,11 @@ _OPTIONS = (
         metavar="DIR",
         help="Folder of the BIDS derivative to write, with logs and failed.tsv.",
     ),
-    click.option(
-        "--participant-label",
-        "participants",
-        multiple=True,
-        metavar=LABELS,
-        help="These participants only, with or without sub-.",
-    ),
-    click.option(
-        "--session-label",
-        "sessions",
-        multiple=True,
-        metavar=LABELS,
-        help="These sessions only, with or without ses-.",
-    ),
+    participants_option,
+    sessions_option,
     click.option("--part", type=Part(), help="The K-th of N parts of the scans, for job arrays."),
-    click.option(
-        "--n-jobs", type=click.IntRange(1), metavar="N", help="Scans at a time, in processes [1]."
-    ),
-    click.option(
-        "--dask",
-        metavar="local|slurm|ADDRESS",
-        help="Let dask do the scans: --n-jobs workers of this machine, as many SLURM jobs, or "
-        "the workers of the scheduler at this address.",
-    ),
+    n_jobs_option,
+    dask_option,
     click.option(
         "--skip-existing",
         is_flag=True,

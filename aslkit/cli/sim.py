@@ -4,7 +4,7 @@ import errno
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -196,19 +196,29 @@ def simulate(job: Job) -> str:
 
 
 def _run(jobs: Sequence[Job], n_jobs: int) -> Iterator[str]:
-    """What came out of every job, in order."""
+    """What came out of every job, as they come."""
     if n_jobs == 1:
         yield from map(simulate, jobs)
         return
-    from concurrent.futures.process import BrokenProcessPool
+    from aslkit.workers import WholeTask, work_through
 
-    from aslkit.pools import KILLED, process_pool
+    with closing(work_through(jobs, WholeTask(_try, _lost), n_jobs)) as found:
+        for line in found:
+            if isinstance(line, Exception):
+                raise line
+            yield line
 
-    with process_pool(min(n_jobs, len(jobs))) as pool:
-        try:
-            yield from pool.map(simulate, jobs)
-        except BrokenProcessPool as error:
-            raise AslkitError(f"{KILLED}.") from error
+
+def _try(job: Job) -> str | Exception:
+    """What came out of a job, or why nothing did."""
+    try:
+        return simulate(job)
+    except Exception as error:  # whatever it is, it is raised where the job came from
+        return error
+
+
+def _lost(_: Job, reason: str) -> Exception:
+    return AslkitError(f"{reason}.")
 
 
 def _phantom(job: Job) -> "Phantom":

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from aslkit.cli.common import aslkit_command, progress, say
+from aslkit.cli.data_set_options import participants_option, sessions_option
 from aslkit.cli.scan_options import NumberList
+from aslkit.cli.work import check_work, dask_option, n_jobs_option
 
 if TYPE_CHECKING:
     from aslkit.benchmark import Benchmark
@@ -71,26 +73,16 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
     show_default=True,
     help="Arterial compartment of the models, in vivo.",
 )
-@click.option(
-    "--participant-label",
-    "labels",
-    multiple=True,
-    metavar="LABEL",
-    help="Participant of --bids, with or without sub-; repeat it for several [all].",
-)
+@participants_option
+@sessions_option
 @click.option(
     "--reference",
     type=_FOLDER,
     help="Maps to compare with, in vivo: <scan>_cbf.nii.gz and _att or _arrival, on the grid of "
     "the scan, with Units in their sidecars (BASIL, ASLPrep, the truth of asl_sim).",
 )
-@click.option(
-    "--n-jobs",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Scans of --bids at a time.",
-)
+@n_jobs_option
+@dask_option
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(
     "-o",
@@ -110,9 +102,11 @@ def main(
     quick: bool,
     kinetic: str,
     macrovascular: str,
-    labels: tuple[str, ...],
+    participants: tuple[str, ...],
+    sessions: tuple[str, ...],
     reference: Path | None,
-    n_jobs: int,
+    n_jobs: int | None,
+    dask: str | None,
     seed: int,
     out: Path,
 ) -> None:
@@ -126,9 +120,10 @@ def main(
         raise click.UsageError("give either --phantoms DIR or --bids DIR")
     if phantoms is not None:
         _check_snrs(snrs)
-        if labels or reference or n_jobs > 1:
+        if participants or sessions or reference or n_jobs or dask:
             raise click.UsageError(
-                "--participant-label, --reference and --n-jobs belong to --bids"
+                "--participant-label, --session-label, --reference, --n-jobs and --dask belong to "
+                "--bids"
             )
         from aslkit.conditions import FULL, QUICK
 
@@ -147,8 +142,21 @@ def main(
             raise click.UsageError("--snr, --protocol, --track and --quick belong to --phantoms")
         from aslkit.cli.validate_bids import Study, validate_study
 
+        check_work(n_jobs, dask)
         validate_study(
-            Study(bids, labels, models, reference, macrovascular, kinetic, seed, n_jobs, out)
+            Study(
+                folder=bids,
+                participants=participants,
+                sessions=sessions,
+                models=models,
+                reference=reference,
+                macrovascular=macrovascular,
+                kinetic=kinetic,
+                seed=seed,
+                n_jobs=n_jobs,
+                dask=dask,
+                out=out,
+            )
         )
 
 

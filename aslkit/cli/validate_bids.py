@@ -1,17 +1,22 @@
 """The scans of a BIDS data set -> a page each, one for the group, and tables; failures apart."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from aslkit.cli.common import message_of, progress, say
+from aslkit.cli.work import work
 from aslkit.errors import InputError, SubjectsFailedError
 
 if TYPE_CHECKING:
     from aslkit.benchmark import Benchmark
+
+Scan = tuple[Path, ...]  # the runs of one acquisition
 
 
 @dataclass(frozen=True)
@@ -19,13 +24,15 @@ class Study:
     """What to validate, and how."""
 
     folder: Path
-    labels: tuple[str, ...]
+    participants: tuple[str, ...]
+    sessions: tuple[str, ...]
     models: tuple[str, ...]
     reference: Path | None
     macrovascular: str
     kinetic: str
     seed: int
-    n_jobs: int
+    n_jobs: int | None
+    dask: str | None
     out: Path
 
 
@@ -47,18 +54,20 @@ def validate_study(study: Study) -> None:
         After everything else is done, when some scans failed.
     """
     from aslkit.benchmark import merge, networks
+    from aslkit.bids_layout import find_acquisitions
     from aslkit.fitting import FitSettings
     from aslkit.invivo_report import invivo_report
     from aslkit.invivo_tables import headline_of_scans, scan_tables
     from aslkit.report import failure_table, provenance, write_benchmark
 
-    scans = _scans(study)
+    scans = find_acquisitions(study.folder, study.participants, study.sessions)
     networks(study.models, FitSettings())  # a model that is not there concerns all scans
     outcomes = []
     for outcome in _run(study, scans):
         outcomes.append(outcome)
         if outcome.found is None:
             click.echo(f"{outcome.name}: {outcome.reason}", err=True)
+    outcomes.sort(key=lambda outcome: outcome.name)
     found = [o.found for o in outcomes if o.found is not None]
     failed = {o.name: o.reason for o in outcomes if o.found is None}
     if not found:
@@ -83,7 +92,7 @@ def validate_study(study: Study) -> None:
         )
 
 
-def validate_scan(study: Study, paths: tuple[Path, ...]) -> Outcome:
+def validate_scan(study: Study, paths: Scan) -> Outcome:
     """Validate one scan and write its page, in any process."""
     from aslkit.bids import read_run
     from aslkit.bids_layout import scan_name
@@ -102,7 +111,7 @@ def validate_scan(study: Study, paths: tuple[Path, ...]) -> Outcome:
             seed=study.seed,
             name=name,
             reference=study.reference,
-            progress=progress if study.n_jobs == 1 else iter,
+            progress=progress if study.n_jobs is None and study.dask is None else iter,
         )
         write_page(study.out / f"{name}.html", subject_report(result, provenance()))
     except Exception as error:  # whatever it is, the other scans are still worth a report
@@ -110,38 +119,19 @@ def validate_scan(study: Study, paths: tuple[Path, ...]) -> Outcome:
     return Outcome(name, result.benchmark)
 
 
-def _scans(study: Study) -> list[tuple[Path, ...]]:
-    """The acquisitions of the wanted participants."""
-    from aslkit.bids_layout import find_acquisitions, scan_name
-
-    scans = {scan_name(paths): paths for paths in find_acquisitions(study.folder)}
-    there = {name.partition("_")[0] for name in scans}
-    wanted = {f"sub-{label.removeprefix('sub-')}" for label in study.labels} or there
-    if wanted - there:
-        raise InputError(
-            "--participant-label",
-            "",
-            found=", ".join(sorted(wanted - there)),
-            expected=f"participants with ASL: {', '.join(sorted(there))}",
-            fix="correct the label",
-        )
-    return [paths for name, paths in scans.items() if name.partition("_")[0] in wanted]
-
-
-def _run(study: Study, scans: Sequence[tuple[Path, ...]]) -> Iterator[Outcome]:
-    """What came of every scan, in order."""
-    if study.n_jobs == 1:
+def _run(study: Study, scans: Sequence[Scan]) -> Iterator[Outcome]:
+    """What came of every scan, as they come."""
+    if study.n_jobs is None and study.dask is None:
         yield from (validate_scan(study, paths) for paths in progress(scans))
         return
-    from concurrent.futures.process import BrokenProcessPool
+    from aslkit.workers import WholeTask
 
+    stages = WholeTask(partial(validate_scan, study), _lost)
+    with closing(work(scans, stages, study.n_jobs, study.dask)) as outcomes:
+        yield from (outcome for _, outcome in zip(progress(scans), outcomes, strict=True))
+
+
+def _lost(paths: Scan, reason: str) -> Outcome:
     from aslkit.bids_layout import scan_name
-    from aslkit.pools import KILLED, process_pool
 
-    with process_pool(min(study.n_jobs, len(scans))) as pool:
-        jobs = {paths: pool.submit(validate_scan, study, paths) for paths in scans}
-        for paths in progress(scans):
-            try:
-                yield jobs[paths].result()
-            except BrokenProcessPool:
-                yield Outcome(scan_name(paths), reason=f"Error: {KILLED}")
+    return Outcome(scan_name(paths), reason=f"Error: {reason}")
