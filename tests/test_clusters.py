@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 from click.testing import CliRunner
-from test_batch import Deadly, contents, images, run, shell, wait_for
+from test_batch import BIN, Deadly, contents, images, run, shell, wait_for
 
 from aslkit.atomic import PREFIX
 from aslkit.cli.fit_ls import main as asl_fit_ls
@@ -208,18 +208,61 @@ def test_a_single_scan_needs_no_cluster():
     assert done.exit_code == 2 and "--dask needs --bids DIR" in done.output
 
 
-def test_the_script_starts_a_cluster_runs_the_command_and_stops_it(study, derivatives, tmp_path):
+@pytest.fixture
+def script_path(tmp_path):
+    """PATH with the commands that the script calls; a job of SLURM starts one worker, if any."""
     folder = tmp_path / "commands"
     folder.mkdir()
-    for name, module in (("dask", "dask"), ("asl_fit_ls", "aslkit.cli.fit_ls")):
-        path = folder / name
-        path.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {module} "$@"\n')
-        path.chmod(0o755)
-    path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    python = f'#!/bin/sh\nexec "{sys.executable}" -m'
+    commands = {
+        "dask": f'{python} dask "$@"\n',
+        "asl_fit_ls": f'{python} aslkit.cli.fit_ls "$@"\n',
+        "sbatch": "#!/bin/bash\n"
+        f'[ -z "$IDLE" ] && setsid bash -c "${{!#}}" &>/dev/null & echo $! >"{folder}/pid"; echo 7\n',
+        "scancel": f'#!/bin/sh\necho "$1" >"{folder}/cancelled"\n'
+        f'kill -- -"$(cat "{folder}/pid")"\n',
+    }
+    for name, text in commands.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    return f"{folder}{os.pathsep}{os.environ['PATH']}"
+
+
+def test_the_script_starts_a_cluster_runs_the_command_and_stops_it(
+    study, derivatives, script_path
+):
     arguments = (2, "asl_fit_ls", study, derivatives, "--t1b", 1.7)
-    dry = shell("asl_dask_cluster.sh", "--dry-run", *arguments, PATH=path)
+    dry = shell("asl_dask_cluster.sh", "--dry-run", *arguments, PATH=script_path)
     assert dry.returncode == 0 and "(2 times)" in dry.stdout and not derivatives.exists()
-    done = shell("asl_dask_cluster.sh", *arguments, PATH=path)
+    done = shell("asl_dask_cluster.sh", *arguments, PATH=script_path)
     assert done.returncode == 0, done.stderr
     assert f"{N_SCANS} done" in done.stdout
     assert not list((derivatives / "logs").glob("*.json"))
+
+
+def test_the_script_submits_workers_and_cancels_them(study, derivatives, script_path, tmp_path):
+    arguments = ("--slurm", 1, "asl_fit_ls", study, derivatives)
+    done = shell("asl_dask_cluster.sh", *arguments, PATH=script_path)
+    assert done.returncode == 0, done.stderr
+    assert f"{N_SCANS} done" in done.stdout
+    assert (tmp_path / "commands" / "cancelled").read_text() == "7\n"
+
+
+def test_the_script_that_is_stopped_stops_what_it_started(
+    study, derivatives, script_path, tmp_path
+):
+    line = ("--slurm", "1", "asl_fit_ls", str(study), str(derivatives))
+    script = subprocess.Popen(
+        ["bash", str(BIN / "asl_dask_cluster.sh"), *line],
+        env={**os.environ, "PATH": script_path, "IDLE": "yes"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert "workers so far: 0" in script.stdout.readline()
+    script.terminate()
+    _, errors = script.communicate(timeout=60)  # ends when nobody holds its output any more
+    assert script.returncode == 128 + signal.SIGTERM
+    assert "Stopped by SIGTERM; what was written is whole" in errors
+    assert (tmp_path / "commands" / "cancelled").exists()
