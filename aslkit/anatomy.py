@@ -24,6 +24,7 @@ MIDLINE_MM = 3.0  # half width of the border between the hemispheres
 ARTERY_REACH_MM = 20.0  # how far branches and early arrival extend from the large arteries
 FIELDS = ("warp x", "warp y", "warp z", "cbf", "fine cbf", "att", "fine att", "twig a", "twig b")
 HEIGHTS_MM = (-45.0, 60.0)  # of the planes of the training stream
+SPACINGS_MM = (2.5, 8.0)  # of parallel ones
 UP = np.array([0.0, 0.0, 1.0])
 TERRITORY_DELAYS_S = (0.0, -0.05, 0.1)  # of ACA, MCA and PCA, on average
 
@@ -235,8 +236,11 @@ def draw_subjects(rng: np.random.Generator, b: int) -> Subjects:
     )
 
 
-def draw_planes(rng: np.random.Generator, b: int, n: int) -> Planes:
-    """Oblique planes of n x n pixels of a random size, anywhere in the brain."""
+def draw_planes(rng: np.random.Generator, b: int, n: int, depth: int = 1) -> Planes:
+    """Oblique planes of n x n pixels of a random size, anywhere in the brain.
+
+    There are b stacks of `depth` parallel planes, a random distance apart.
+    """
     pixel, shift = rng.uniform(2.0, 4.5, b), rng.uniform(-12, 12, (2, b))
     tilt, turn = rng.uniform(-0.3, 0.3, b), rng.normal(0, 0.2, b)
     height = rng.uniform(*HEIGHTS_MM, b)
@@ -245,8 +249,12 @@ def draw_planes(rng: np.random.Generator, b: int, n: int) -> Planes:
     flat = np.stack([-np.sin(turn), np.cos(turn), 0 * turn], -1) * np.cos(tilt)[:, None]
     along_y = flat + np.sin(tilt)[:, None] * UP
     x = (line + shift[0, :, None])[..., None] * along_x[:, None]
-    y = (line + shift[1, :, None])[..., None] * along_y[:, None]
-    return Planes(x, y + height[:, None, None] * UP)
+    y = (line + shift[1, :, None])[..., None] * along_y[:, None] + height[:, None, None] * UP
+    if depth == 1:
+        return Planes(x, y)
+    spacing = rng.uniform(*SPACINGS_MM, (b, 1)) * (np.arange(depth) - (depth - 1) / 2)
+    steps = spacing[..., None] * np.cross(along_x, along_y)[:, None]
+    return Planes(np.repeat(x, depth, axis=0), (y[:, None] + steps[:, :, None]).reshape(-1, n, 3))
 
 
 def _steeper(fraction: Values) -> Values:

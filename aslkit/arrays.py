@@ -1,5 +1,7 @@
 """What numpy and torch spell differently, under one name each."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from aslkit.physics import namespace
@@ -13,6 +15,13 @@ def whole(values):  # type: ignore[no-untyped-def]
 def first_places(mask):  # type: ignore[no-untyped-def]
     """Place along the first axis of every voxel in a mask, (voxels,)."""
     return np.nonzero(mask)[0] if isinstance(mask, np.ndarray) else mask.nonzero()[:, 0]
+
+
+def repeated(drawn, times: int):  # type: ignore[no-untyped-def]
+    """An array, or a dataclass of them, with everything along the first axis several times."""
+    if isinstance(drawn, np.ndarray):
+        return np.repeat(drawn, times, axis=0)
+    return replace(drawn, **{name: repeated(part, times) for name, part in vars(drawn).items()})
 
 
 def rows_at(rows, places):  # type: ignore[no-untyped-def]

@@ -170,11 +170,14 @@ def networks(names: Sequence[str], settings: FitSettings) -> dict[str, NetworkEs
 def that_cover(
     models: Mapping[str, NetworkEstimator], acquisition: Acquisition
 ) -> dict[str, NetworkEstimator]:
-    """The models that take scans of this protocol; the log tells of the others."""
-    others = [name for name, m in models.items() if not m.covers(acquisition)]
-    if others:
-        logger.info("Made for other protocols and left out: %s", ", ".join(others))
-    return {name: m for name, m in models.items() if name not in others}
+    """The models that take scans of this protocol."""
+    return {name: m for name, m in models.items() if m.covers(acquisition)}
+
+
+def tell_left_out(protocol: str, names: Iterable[str]) -> None:
+    """Log the models that a protocol leaves out, if any."""
+    if listed := ", ".join(names):
+        logger.info("%s: left out, as made for other protocols: %s", protocol, listed)
 
 
 def merge(parts: Sequence[Benchmark]) -> Benchmark:

@@ -7,6 +7,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import ArrayLike
 
+from aslkit.errors import InputError
 from aslkit.images import AslSeries
 from aslkit.simulation import REFERENCE_SIGNAL
 
@@ -35,10 +36,47 @@ def describe_card(card: Card) -> list[str]:
         "about": [str(card.get("description", ""))],
         "trained for": [*scope, *ranges],
         "training": [*training, str(card.get("machine", ""))],
+        "covered by intervals of 50, 80, 95 %": _covered(card),
         "weights": [f"members {card.get('members', 1)}", f"sha256 {sha256}"],
     }
     shown = {label: "; ".join(filter(None, parts)) for label, parts in lines.items()}
     return [f"{label}: {text}" for label, text in shown.items() if text]
+
+
+def calibration(records: Sequence[Mapping[str, object]], model: str) -> dict[str, object]:
+    """The field of the card that says how often the truth lies within intervals, by SNR.
+
+    Parameters
+    ----------
+    records : sequence of mapping
+        `records` of results.json of `asl_validate --phantoms`; brains of the first size count.
+
+    Raises
+    ------
+    InputError
+        When the model is not in it.
+    """
+    own = [r for r in records if r["estimator"] == model and r["phantoms"] == "brain"]
+    shares: dict[tuple[str, str, str], list[list[float]]] = {}
+    for r in own:
+        if r["stratum"] == "brain" and r["metric"] in _COVERAGES and r["value"] is not None:
+            key = str(r["track"]), str(r["quantity"]), f"{r['snr']:g}"
+            by_level = shares.setdefault(key, [[] for _ in _COVERAGES])
+            by_level[_COVERAGES.index(str(r["metric"]))].append(cast(float, r["value"]))
+    if not shares:
+        raise InputError(
+            "results",
+            "coverage",
+            found=f"none of model {model}",
+            expected="its coverage in brain phantoms",
+            fix="run asl_validate --phantoms data/phantoms --model NAME",
+        )
+    table: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for (track, quantity, snr), levels in shares.items():
+        covered = [round(float(np.mean(values)), 3) for values in levels]
+        table.setdefault(track, {}).setdefault(quantity, {})[snr] = covered
+    protocols = list(dict.fromkeys(str(r["protocol"]) for r in own))
+    return {"protocols": protocols, "levels": [0.5, 0.8, 0.95], "covered": table}
 
 
 def outside_of_training(card: Card, series: AslSeries) -> list[str]:
@@ -67,6 +105,22 @@ def outside_of_training(card: Card, series: AslSeries) -> list[str]:
     return found
 
 
+def _covered(card: Card) -> list[str]:
+    """Per track, quantity and SNR the covered shares, in %."""
+    found = cast(Mapping[str, object], card.get("calibration", {}))
+    table = cast(dict[str, dict[str, dict[str, list[float]]]], found.get("covered", {}))
+    parts = [
+        f"{track} {quantity.upper()} "
+        + ", ".join(
+            f"SNR {snr} {'/'.join(f'{100 * share:.0f}' for share in shares)}"
+            for snr, shares in by_snr.items()
+        )
+        for track, quantities in table.items()
+        for quantity, by_snr in quantities.items()
+    ]
+    return [*parts, *([", ".join(cast(list[str], found["protocols"]))] if parts else [])]
+
+
 def _measured(series: AslSeries) -> Iterator[tuple[str, ArrayLike]]:
     """Fields of the card and the values that a series has of them."""
     acquisition = series.acquisition
@@ -92,6 +146,7 @@ def _limits(card: Card, field: str) -> list[tuple[float, float]]:
     return [cast(tuple[float, float], card[field])] if field in card else []
 
 
+_COVERAGES = ["coverage 50 %", "coverage 80 %", "coverage 95 %"]
 _RANGES = {
     "n_timings": _Range("timings"),
     "plds_s": _Range("PLDs", " s"),

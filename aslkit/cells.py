@@ -113,6 +113,20 @@ def alike(array: np.ndarray, reference):  # type: ignore[no-untyped-def]
     return reference.new_tensor(array)
 
 
+def model_like(model: KineticModel, reference):  # type: ignore[no-untyped-def]
+    """A model whose timings are of the kind, type and device of another array."""
+    blocks = [
+        replace(
+            b,
+            plds=alike(b.plds, reference),
+            label_durations=alike(b.label_durations, reference),
+            efficiencies=alike(b.efficiencies, reference),
+        )
+        for b in model.blocks
+    ]
+    return replace(model, blocks=tuple(blocks))
+
+
 def positive(squares):  # type: ignore[no-untyped-def]
     """Squared norms, those of curves that vanish kept off zero."""
     return namespace(squares).clip(squares, SMALLEST_NORM, None)

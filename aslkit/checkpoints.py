@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
@@ -15,6 +15,7 @@ from aslkit.config import TrainingConfig, dump_config
 from aslkit.early_stopping import Best
 from aslkit.errors import InputError
 from aslkit.residual_nets import Network
+from aslkit.weights import read_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
 SECTIONS = ("network", "average", "optimizer", "best")  # of the tensors
@@ -80,9 +81,7 @@ def restore(state: State, config: TrainingConfig, out: Path) -> None:
         When it is damaged, or belongs to another configuration.
     """
     try:
-        with safe_open(out / CHECKPOINT, "pt") as opened:
-            meta = opened.metadata() or {}
-            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+        meta, tensors = read_tensors(out / CHECKPOINT)
     except (OSError, SafetensorError) as error:
         raise _refused(out, "", str(error), "a checkpoint of asl_train") from error
     if meta.get("config") != dump_config(config) or "numbers" not in meta:

@@ -18,7 +18,7 @@ from pkgutil import resolve_name
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from aslkit.errors import UnavailableError
+from aslkit.errors import UnavailableError, not_installed
 from aslkit.workers import Stages
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _connected(where: str, n_workers: int) -> Iterator["Client"]:
         import dask
         from distributed import Client
     except ImportError as error:
-        raise _missing("distributed") from error
+        raise not_installed("distributed", "cluster", "--dask") from error
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # our sentences suffice
     if where in _CLUSTERS:
         configured = dask.config.set(OF_OWN_CLUSTERS)
@@ -141,7 +141,7 @@ def _slurm(n_workers: int):  # type: ignore[no-untyped-def]
     try:
         from dask_jobqueue.slurm import SLURMCluster
     except ImportError as error:
-        raise _missing("dask_jobqueue") from error
+        raise not_installed("dask_jobqueue", "cluster", "--dask") from error
     cluster = SLURMCluster()  # as dask's own configuration has it
     cluster.scale(n_workers)
     return cluster
@@ -183,12 +183,6 @@ def _reason(error: BaseException) -> str:
     from distributed import KilledWorker
 
     return KILLED if isinstance(error, KilledWorker) else f"{type(error).__name__}: {error}"
-
-
-def _missing(package: str) -> UnavailableError:
-    return UnavailableError(
-        f"{package} is not installed. Fix: pip install 'aslkit[cluster]', or leave out --dask."
-    )
 
 
 _CLUSTERS = {LOCAL: _local, SLURM: _slurm}

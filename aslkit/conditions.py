@@ -45,6 +45,8 @@ class Design:
         Of each set, the first in alphabetical order.
     is_first_set_only : bool
         Whether to leave out all sets but the first, the brains where there are any.
+    n_spoilt : int
+        Scans of every artefact whose detection is measured; 0 leaves it out.
 
     Raises
     ------
@@ -59,6 +61,7 @@ class Design:
     seed: int = 0
     most_phantoms: int | None = None
     is_first_set_only: bool = False
+    n_spoilt: int = 0
 
     def __post_init__(self) -> None:
         for name in ("tracks", "protocols", "snrs"):
@@ -94,8 +97,14 @@ class Design:
         for protocol in self.protocols if MATCHED in self.tracks else ():
             yield Condition(MATCHED, kind, protocol, snr, self.kinetic, self.seed)
 
+    def spoilt(self, kind: str) -> Iterator["Condition"]:
+        """Of one set in the matched track, the first protocol of several delays at every SNR."""
+        found = [Condition(MATCHED, kind, p, 0, self.kinetic, self.seed) for p in self.protocols]
+        for first in [c for c in found if c.has_delays and self.n_spoilt][:1]:
+            yield from (replace(first, snr=snr) for snr in self.snrs)
 
-FULL = Design()
+
+FULL = Design(n_spoilt=10)
 QUICK = Design(
     protocols=("joint6", "pcasl5"), snrs=(3.0, 30.0), most_phantoms=2, is_first_set_only=True
 )

@@ -1,6 +1,5 @@
 """Seed, number -> one batch of simulated, fitted and encoded slices; the stream never repeats."""
 
-import signal
 from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
@@ -17,6 +16,7 @@ from aslkit.encoding import encode
 from aslkit.fitting import N_ARTERIAL
 from aslkit.information import information, standard_errors
 from aslkit.physics import KineticModel, kinetic_model
+from aslkit.pools import outlive_signals
 from aslkit.projection import ATT_BOUNDS_S, Solution, solve_tissue
 from aslkit.scenes import Scene, draw_scene
 
@@ -25,7 +25,6 @@ Batches = Generator[Batch, None, None]
 Draw = Callable[[np.random.Generator], Batch]
 Voxels = NDArray[np.float32]
 
-GRACE_S = 30  # of background processes after SIGTERM
 STREAM_SEED = 9_104  # keeps training apart from the reserved subjects of phantoms
 QUIET = 0.2  # of the noise: what the arterial priors may assume of a signal without noise
 SIGMA_SCATTER = 0.05  # relative error of a noise level that was estimated from repeats
@@ -54,20 +53,26 @@ def stream(draw: Draw, seed: int, first: int, n_workers: int, stride: int = 1) -
     """Endless batches first, first + stride, … that background processes draw; close it."""
     source = SimulatedStream(draw, seed, first, stride)
     yield from DataLoader(
-        source, batch_size=None, num_workers=n_workers, worker_init_fn=_outlive_signals
+        source, batch_size=None, num_workers=n_workers, worker_init_fn=outlive_signals
     )
 
 
-def _outlive_signals(worker: int) -> None:
-    """What ends a whole process group leaves the main process the batches of its last step."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE_S))
-
-
 def draw_batch(config: DataConfig, rng: np.random.Generator) -> Batch:
-    """One batch: as many scenes as `config.groups`, encoded by `residual_batch`."""
-    scenes = [residual_batch(draw_scene(config, rng), rng) for _ in range(config.groups)]
+    """One batch: as many scenes as `config.groups`, encoded by `residual_batch`.
+
+    With neighbouring slices, also `stack` (batch,): those of a subject have the same number.
+    """
+    scenes = [_group(config, rng, i * config.patches_per_group) for i in range(config.groups)]
     return {key: torch.cat([s[key] for s in scenes]) for key in scenes[0]}
+
+
+def _group(config: DataConfig, rng: np.random.Generator, first: int) -> Batch:
+    """One scene, encoded; its stacks are numbered from `first` on."""
+    scene = draw_scene(config, rng)
+    batch = residual_batch(scene, rng)
+    if config.slices > 1:
+        batch["stack"] = first + torch.arange(len(scene.mask)) // scene.depth
+    return batch
 
 
 def residual_batch(scene: Scene, rng: np.random.Generator) -> Batch:
@@ -114,8 +119,8 @@ class _Fit:
 
 def _known_sd(scene: Scene, fit: _Fit, signal: Voxels, rng: np.random.Generator) -> Voxels:
     """The noise level (1, voxels) as an estimator knows it: from repeats, or from residuals."""
-    b = len(scene.mask)
-    subjects = first_places(scene.mask)
+    b = len(scene.mask) // scene.depth
+    subjects = first_places(scene.mask) // scene.depth
     has_repeats = rng.random(b) < REPEATS_SHARE
     scatter = np.exp(SIGMA_SCATTER * rng.standard_normal(b))
     sd = scatter[subjects] * scene.noise_sd[scene.mask]

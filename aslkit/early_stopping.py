@@ -11,7 +11,7 @@ from torch import Tensor
 from aslkit.config.schema import ValidationConfig
 from aslkit.datasets import Batch, Draw
 from aslkit.residual_nets import Network
-from aslkit.tasks import Loss
+from aslkit.tasks import Loss, outputs_of
 
 VALIDATION_SEED = 31_337  # the scans are the same for every run, and none that trains
 
@@ -45,5 +45,5 @@ def validation_loss(network: Network, batches: Sequence[Batch], loss_function: L
     with torch.no_grad():
         for batch in batches:
             here = {k: v.to(device) for k, v in batch.items()}
-            total += float(loss_function(network(here["channels"]), here))
+            total += float(loss_function(outputs_of(network, here), here))
     return total / len(batches)

@@ -7,8 +7,9 @@ A pass is one network (a member of the model, as trained or thinned by dropout) 
 slices once (as they are, or mirrored).
 """
 
+import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,10 +20,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from aslkit.errors import InputError
+from aslkit.errors import InputError, UnavailableError
 from aslkit.images import FloatImage
+from aslkit.residual_nets import Network
 from aslkit.tiling import Tiling, run_tiled
 from aslkit.weights import Model
+
+logger = logging.getLogger(__name__)
 
 AS_THEY_ARE: tuple[tuple[int, ...], ...] = ((),)
 MIRRORED = ((), (2,), (3,), (2, 3))  # axes of (n, channels, x, y)
@@ -112,27 +116,52 @@ def _outputs(
     for member, thinning in product(
         model.members[: passes.members], range(max(passes.n_thinned, 1))
     ):
-        network = member.to(device)
+        network = member.stationary().to(device)
         is_whole = not passes.n_thinned
         with _thinned(network, None if is_whole else thinning), _workers(device) as pool:
             for axes in MIRRORED if passes.is_mirrored else AS_THEY_ARE:
                 seen = np.flip(slices, axes)
-                batch = passes.batch or _batch(seen, passes.tiling, network.stride, device)
-                found = run_tiled(
-                    _runner(network, device),
-                    seen,
-                    passes.tiling,
-                    network.stride,
-                    batch,
-                    pool.map if is_whole else map,  # thinning draws layer by layer
-                )
+                batch = passes.batch or _batch(seen, passes.tiling, network, device)
+                apply = pool.map if is_whole else map  # thinning draws layer by layer
+                found = _tiled(network, seen, passes.tiling, batch, device, apply)
                 yield np.flip(found, axes).astype(np.float64)
 
 
-def _runner(network: nn.Module, device: torch.device) -> Callable[[FloatImage], FloatImage]:
+def _tiled(
+    network: Network,
+    slices: FloatImage,
+    tiling: Tiling,
+    batch: int,
+    device: torch.device,
+    apply: Callable[..., Iterable[FloatImage]],
+) -> FloatImage:
+    """What the network makes of the slices; half as many patches at a time if memory ends."""
+    depth = _depth(network, slices)
+    run = _runner(network, device, depth)
+    try:
+        return run_tiled(run, slices, tiling, network.stride, batch * depth, apply)
+    except torch.cuda.OutOfMemoryError as error:
+        if batch == 1:
+            reason = "its memory does not hold one patch"
+            fix = "Give --patch 64 or 128, or --device cpu."
+            raise UnavailableError(f"device {device} is not enough: {reason}. {fix}") from error
+    torch.cuda.empty_cache()
+    logger.info("Memory of %s ended at %d patches: half of them at a time", device, batch)
+    return _tiled(network, slices, tiling, batch // 2, device, apply)
+
+
+def _depth(network: Network, slices: FloatImage) -> int:
+    """How many slices must be seen together."""
+    return len(slices) if network.reach else 1
+
+
+def _runner(
+    network: Network, device: torch.device, depth: int
+) -> Callable[[FloatImage], FloatImage]:
     def run(patches: FloatImage) -> FloatImage:
+        stacks = [torch.arange(len(patches), device=device) // depth] if network.reach else []
         with torch.inference_mode():
-            outputs: Tensor = network(torch.from_numpy(patches).to(device))
+            outputs: Tensor = network(torch.from_numpy(patches).to(device), *stacks)
         return outputs.cpu().numpy()
 
     return run
@@ -145,13 +174,16 @@ def _workers(device: torch.device) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,))
 
 
-def _batch(slices: FloatImage, tiling: Tiling, stride: int, device: torch.device) -> int:
-    """Patches that run at a time: as many as pay, and fit into half of the free memory."""
+def _batch(slices: FloatImage, tiling: Tiling, network: Network, device: torch.device) -> int:
+    """Patches that run at a time: as many as pay, and fit into half of the free memory.
+
+    Where slices must be seen together, a patch goes through all of them.
+    """
     pixels = PIXELS_PER_RUN.get(device.type, PIXELS_PER_RUN["cpu"])
     if device.type == "cuda":
         pixels = min(pixels, torch.cuda.mem_get_info(device)[0] // 2 // BYTES_PER_PIXEL)
-    sides = [tiling.side(size, stride) for size in slices.shape[2:]]
-    return max(pixels // int(np.prod(sides)), 1)
+    sides = [tiling.side(size, network.stride) for size in slices.shape[2:]]
+    return max(pixels // _depth(network, slices) // int(np.prod(sides)), 1)
 
 
 @contextmanager

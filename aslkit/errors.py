@@ -35,6 +35,13 @@ class UnavailableError(AslkitError):
     exit_code = 5
 
 
+def not_installed(package: str, extra: str, option: str) -> UnavailableError:
+    """An optional package is missing: the extra that brings it, and the option that needs it."""
+    return UnavailableError(
+        f"{package} is not installed. Fix: pip install 'aslkit[{extra}]', or leave out {option}."
+    )
+
+
 class DivergenceError(AslkitError):
     """A training run whose loss is no longer finite."""
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from aslkit.errors import UnavailableError
+from aslkit.errors import not_installed
 from aslkit.training import Progress
 
 FOLDER = "tensorboard"
@@ -24,10 +24,7 @@ def recording(out: Path) -> Iterator[Progress]:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise UnavailableError(
-            "tensorboard is not installed. Fix: pip install 'aslkit[tensorboard]', "
-            "or leave out --tensorboard."
-        ) from error
+        raise not_installed("tensorboard", "tensorboard", "--tensorboard") from error
     writers: list[SummaryWriter] = []
 
     def record(step: int, numbers: Mapping[str, float]) -> None:

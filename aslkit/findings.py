@@ -10,6 +10,7 @@ import numpy as np
 
 from aslkit.charts import Points
 from aslkit.conditions import MATCHED, most_typical
+from aslkit.detection import OOD
 from aslkit.drawing import is_model
 from aslkit.scoring import BOUND, Record
 
@@ -156,6 +157,15 @@ class Findings:
             Sweep(*place, {e: np.array(sorted(points)) for e, points in lines.items()})
             for place, lines in found.items()
         ]
+
+    def detected(self) -> dict[tuple[str, str], dict[float, float]]:
+        """Area under the ROC curve by SNR, of every artefact and estimator."""
+        found: dict[tuple[str, str], dict[float, float]] = {}
+        for (_, snr, estimator, _, quantity, metric), row in self._figures.items():
+            if quantity == OOD:
+                artefact = metric.removeprefix("AUROC of ")
+                found.setdefault((artefact, estimator), {})[snr] = float(row["value"])
+        return found
 
     @staticmethod
     def _key(row: Record) -> Key:

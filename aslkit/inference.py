@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from aslkit.arterial import arterial_given_tissue
 from aslkit.direct import direct_maps
@@ -27,8 +26,9 @@ from aslkit.tiling import bounding_box
 from aslkit.weights import Model
 
 SLICES_AT_ONCE = 8  # encoded and corrected together; more takes memory and is no faster
+PIXELS_AT_ONCE = 2**19  # where neighbours are seen too, which are seen again with other slices
 
-Progress = Callable[[Sequence[NDArray[np.intp]]], Iterable[NDArray[np.intp]]]
+Progress = Callable[[Sequence[int]], Iterable[int]]
 
 
 def predict(
@@ -43,8 +43,8 @@ def predict(
 
     Where the arterial compartment is on, aBV and aBAT are estimated again, given the network's
     CBF and ATT. Where the network runs several times, its part of the standard deviations is
-    there too. `progress` wraps the groups of slices, as tqdm does. A network that sees the curves
-    of its one protocol works without least squares and without arterial compartment.
+    there too. `progress` wraps the first slices of groups, as tqdm does. A network that sees the
+    curves of its one protocol works without least squares and without arterial compartment.
 
     Raises
     ------
@@ -134,17 +134,21 @@ def _outputs(
 ) -> Correction:
     """What all passes say of the whole image, (2, x, y, z) each; it counts inside.
 
-    Slices are encoded, to (channels, x, y), and seen a few at a time, cut to the brain.
+    Slices are encoded, to (channels, x, y), and seen a few at a time, cut to the brain; with
+    them, their neighbours as far as the network reaches.
     """
     images = Correction(*(np.zeros((2, *inside.shape), dtype=np.float32) for _ in range(3)))
     x, y = bounding_box(inside)[:2]
-    slices = np.flatnonzero(inside.any(axis=(0, 1)))
-    groups = [slices[i : i + SLICES_AT_ONCE] for i in range(0, slices.size, SLICES_AT_ONCE)]
-    for some in progress(groups):
-        channels = np.stack([encode_slice(z)[:, x, y] for z in some])
-        found = correct(model, channels, passes, device)
+    slices = np.arange(inside.shape[2])[bounding_box(inside)[2]]
+    reach = max(member.reach for member in model.members)
+    n = max(SLICES_AT_ONCE, reach and PIXELS_AT_ONCE // max(inside[x, y, 0].size, 1))
+    for first in progress(range(0, slices.size, n)):
+        before = min(first, reach)
+        channels = [encode_slice(z)[:, x, y] for z in slices[first - before : first + n + reach]]
+        found = correct(model, np.stack(channels), passes, device)
+        some = slices[first : first + n]
         for image, values in zip(vars(images).values(), vars(found).values(), strict=True):
-            image[:, x, y, some] = np.moveaxis(values, 0, -1)
+            image[:, x, y, some] = np.moveaxis(values[before : before + some.size], 0, -1)
     return images
 
 

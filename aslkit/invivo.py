@@ -13,15 +13,17 @@ import numpy as np
 from aslkit.benchmark import (
     Benchmark,
     Estimator,
+    Example,
     Progress,
     Stopwatch,
     least_squares,
     networks,
+    tell_left_out,
     that_cover,
 )
 from aslkit.errors import InputError
 from aslkit.fitting import FitSettings
-from aslkit.images import AslSeries, MaskImage
+from aslkit.images import AslSeries, MaskImage, ParameterMaps
 from aslkit.lights import LIMITS, light_figures
 from aslkit.outliers import score_pairs
 from aslkit.paired import Interval
@@ -111,7 +113,18 @@ def validate_run(
     table = scan_records(scan, n_all, _rows_of_all(scan))
     for i, drawn in enumerate(progress(random_halves(n_all, seed))):
         table += split_records(scan, estimators, stopwatch, drawn, is_first=i == 0)
-    return ScanResult(scan, Benchmark(_averaged(table), [], [], stopwatch.speeds))
+    examples = [_middle_slice(scan)]
+    return ScanResult(scan, Benchmark(_averaged(table), [], examples, stopwatch.speeds))
+
+
+def _middle_slice(scan: Scan) -> Example:
+    """The maps of the slice in the middle of the brain, for the page of the group."""
+    z = int(np.median(np.nonzero(scan.mask)[2]))
+    slices = {
+        e: ParameterMaps(**{n: i[:, :, z : z + 1] for n, i in vars(maps).items() if i is not None})
+        for e, maps in scan.maps.items()
+    }
+    return Example(scan.name, {}, slices, scan.mask[:, :, z : z + 1])
 
 
 def _estimators(
@@ -120,7 +133,10 @@ def _estimators(
     found = {LS: least_squares(settings, "off")}
     if series.acquisition.has_arterial_signal or settings.has_arterial(series.acquisition):
         found[LS_ARTERIAL] = least_squares(settings, "on")
-    return found | that_cover(networks(models, settings), series.acquisition)
+    own = networks(models, settings)
+    fitting = that_cover(own, series.acquisition)
+    tell_left_out("this scan", sorted(own.keys() - fitting.keys()))
+    return found | fitting
 
 
 def _references(maps: Maps, series: AslSeries, settings: FitSettings) -> dict[str, str]:

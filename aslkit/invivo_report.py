@@ -26,9 +26,10 @@ from aslkit.invivo_tables import (
     scan_tables,
 )
 from aslkit.lights import LIMITS
+from aslkit.overlays import thumbnail
 from aslkit.paired import FEWEST_SUBJECTS, intraclass_correlation, limits_of_agreement
 from aslkit.repeats import ONE_HALF, OTHER_HALF
-from aslkit.report import Report, Section, Table
+from aslkit.report import Report, Section, Table, Thumbnail
 from aslkit.scatters import subject_differences
 from aslkit.scoring import AVERAGE, LS, LS_ARTERIAL, QUANTITIES
 from aslkit.sections import DIGITS, listed, speed_section
@@ -57,6 +58,7 @@ def invivo_report(
     sections += _agreement_sections(tables, estimators, styles)
     links = {t.name: f"{t.name}.html" for t in tables}
     sections += [
+        _gallery(benchmark, links),
         Section(
             "Every scan",
             "Each name leads to the page of the scan.",
@@ -78,6 +80,27 @@ def invivo_report(
         benchmark.gates,
         facts,
     )
+
+
+def _gallery(benchmark: Benchmark, links: Mapping[str, str]) -> Section:
+    """The middle slice of every scan by least squares and, where there is one, a model."""
+    names = [LS, *benchmark.models][:2]
+    shown = [
+        Thumbnail(
+            example.title,
+            thumbnail(
+                [example.maps[n].cbf[..., 0] for n in names if n in example.maps],
+                example.mask[..., 0],
+            ),
+            links[example.title],
+        )
+        for example in benchmark.examples
+    ]
+    text = (
+        f"CBF of the middle slice by {listed(names)}, from left to right, black to yellow for 0 "
+        "to 100 ml/100 g/min. Each picture leads to the page of its scan."
+    )
+    return Section("A slice of every scan", text, thumbnails=shown)
 
 
 def _repeat_sections(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from aslkit.config.schema import NetworkConfig, ResidualConfig
+from aslkit.config.schema import NetworkConfig, ResidualConfig, VoxelwiseConfig
 from aslkit.encoding import Layout
 from aslkit.residual_nets import Network, PhysicsResidualNet, VoxelwiseNet
 from aslkit.spatial_nets import (
@@ -16,15 +16,13 @@ def build_network(config: NetworkConfig, layout: Layout) -> Network:
     """An untrained network for channels of a layout."""
     options = config.model_dump(exclude={"kind"})
     if isinstance(config, ResidualConfig):
-        return _RESIDUAL[config.kind](layout.n_channels, **options)
+        return PhysicsResidualNet(layout.n_channels, **options)
+    if isinstance(config, VoxelwiseConfig):
+        return VoxelwiseNet(layout.n_channels, **options)
     options["has_norm"] = options.pop("norm") == "group"
     return _SPATIAL[config.kind](layout, **options)
 
 
-_RESIDUAL: dict[str, Callable[..., Network]] = {
-    "physics_residual": PhysicsResidualNet,
-    "voxelwise": VoxelwiseNet,
-}
 _SPATIAL: dict[str, Callable[..., Network]] = {
     "spatial": SpatialASLNet,
     "amplitude_aware": AmplitudeAwareSpatialASLNet,

@@ -9,7 +9,7 @@ from aslkit.acquisition import Acquisition, Timing, protocol
 from aslkit.anatomy import draw_planes, draw_subjects
 from aslkit.arrays import first_places, rows_at, scattered, standard_normal
 from aslkit.artefacts import drift, physiological, with_thermal_noise
-from aslkit.cells import alike
+from aslkit.cells import alike, model_like
 from aslkit.config.schema import OneProtocolConfig
 from aslkit.physics import KineticModel, kinetic_model, namespace
 from aslkit.simulation import REFERENCE_SIGNAL, mixed_signal, noise_sd
@@ -96,17 +96,13 @@ def _draw_model(config: OneProtocolConfig, rng: np.random.Generator, like) -> Ki
             efficiency = drawn(getattr(config, f"alpha_{block.labeling}_range")) + 0 * efficiency
             for _ in range(N_PULSES[block.labeling]):
                 efficiency = efficiency * drawn(config.alpha_bs_range)
-        own = replace(
-            block,
-            plds=alike(block.plds * column, like),
-            label_durations=alike(block.label_durations * duration, like),
-            efficiencies=alike(efficiency, like),
-        )
-        blocks.append(own)
+        durations = block.label_durations * duration
+        blocks.append(replace(block, label_durations=durations, efficiencies=efficiency))
     t1_blood = config.t1_blood_s * column
     if config.domain_randomization:
         t1_blood = drawn(config.t1_blood_range_s)
-    return replace(nominal, blocks=tuple(blocks), t1_blood=alike(t1_blood, like))
+    drawn_model = replace(nominal, blocks=tuple(blocks))
+    return replace(model_like(drawn_model, like), t1_blood=alike(t1_blood, like))
 
 
 def _measured(clean, patches, config: OneProtocolConfig, rng: np.random.Generator):  # type: ignore[no-untyped-def]

@@ -1,6 +1,6 @@
-"""Maps on the image of the head -> a picture with the same colour scales for every scan."""
+"""Maps -> pictures with the same colour scales for every scan: on the head, or a slice alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,8 @@ from aslkit.images import FloatImage, MaskImage
 from aslkit.pictures import middle_slices
 
 MARGIN = 3  # voxels of the head around the brain
+THUMBNAIL_GAP = 2  # voxels around each slice
+THUMBNAIL_HEIGHT = 1.6  # inches
 HEAD_TOP = 99.0  # percentile of the head image that is white
 
 Images = Mapping[str, FloatImage]  # by name of Overlay; those not known are left out
@@ -66,6 +68,19 @@ def overlay_picture(columns: Mapping[str, Images], head: FloatImage, mask: MaskI
         _colour_bar(figure, list(axes), drawn, overlay)
     for ax, name in zip(grid[0], columns, strict=True):
         ax.set_title(name, color=INK, fontsize=TITLE_SIZE)
+    return to_png(figure)
+
+
+def thumbnail(images: Sequence[FloatImage], mask: MaskImage) -> bytes:
+    """One slice (x, y) of CBF by some methods side by side, within the mask, on black."""
+    box = tuple(slice(s[0], s[-1] + 1) for s in map(np.flatnonzero, (mask.any(1), mask.any(0))))
+    shown = [np.pad(np.where(mask, image, 0)[box], THUMBNAIL_GAP) for image in images]
+    joint = np.concatenate(shown, axis=0).swapaxes(0, 1)
+    size = (THUMBNAIL_HEIGHT * joint.shape[1] / joint.shape[0], THUMBNAIL_HEIGHT)
+    figure = Figure(figsize=size)
+    ax = figure.add_axes((0, 0, 1, 1))
+    ax.set_axis_off()
+    _draw(ax, joint, OVERLAYS[0])
     return to_png(figure)
 
 

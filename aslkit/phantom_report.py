@@ -9,6 +9,7 @@ from aslkit.benchmark import Benchmark
 from aslkit.findings import Findings, Setting
 from aslkit.report import Report, Section, Table
 from aslkit.robustness_sections import (
+    detection_sections,
     field_of_view_sections,
     scale_sections,
     single_delay_sections,
@@ -67,6 +68,7 @@ def phantom_report(benchmark: Benchmark, facts: Mapping[str, str]) -> Report:
             *sections.dilution_sections(f),
             *scale_sections(f),
             *field_of_view_sections(f),
+            *detection_sections(f),
             *single_delay_sections(f),
             *_other_phantoms(f),
             speed_section(benchmark),

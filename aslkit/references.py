@@ -1,6 +1,7 @@
 """A folder of maps from another program -> CBF and ATT of one scan, in the units of aslkit."""
 
 from dataclasses import dataclass
+from itertools import dropwhile
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ FACTORS = {
     "cbf": {"ml/100g/min": 1.0, "l/kg/min": 100.0, "ml/g/min": 100.0},
     "att": {"s": 1.0, "ms": 0.001},
 }
+BASIL = {"cbf": "perfusion_calib", "att": "arrival"}  # of oxford_asl, in native_space
+BASIL_UNITS = {"cbf": "ml/100g/min", "att": "s"}  # its maps have no sidecar
 LARGEST = {"cbf": 500.0, "att": 10.0}  # median beyond it: the unit is another one
 
 
@@ -44,7 +47,9 @@ def read_reference(
     ----------
     folder : Path
         Holds, at any depth, `<scan>[_…]_cbf.nii.gz` and `…_att.nii.gz` or `…_arrival.nii.gz`,
-        each with its unit in a JSON sidecar.
+        each with its unit in a JSON sidecar; or folders of oxford_asl, named by BIDS entities
+        (`sub-01/ses-1`, `sub-01_ses-1`), with `native_space/perfusion_calib.nii.gz` and
+        `arrival.nii.gz`, in ml/100 g/min and s.
     scan : str
         BIDS entities of the scan, as in "sub-01_ses-1".
 
@@ -75,11 +80,17 @@ def _find(folder: Path, scan: str, quantity: str) -> Path | None:
         if path.name.endswith(EXTENSIONS) and own <= entities(path)[0].items()
     ]
     exact = [p for p in found if len(entities(p)[0]) == len(own)]
-    if len(exact or found) > 1:
+    exact += [
+        path
+        for path in sorted(folder.rglob(f"native_space/{BASIL[quantity]}.nii*"))
+        if path.name.endswith(EXTENSIONS) and own == _entities_of_folders(path, folder).items()
+    ]
+    found = exact or found
+    if len(found) > 1:
         raise InputError(
             folder,
             f"{quantity} of {scan}",
-            found=" and ".join(str(p.relative_to(folder)) for p in exact or found),
+            found=" and ".join(str(p.relative_to(folder)) for p in found),
             expected="one map",
             fix="give a folder that holds only one of them",
         )
@@ -88,10 +99,18 @@ def _find(folder: Path, scan: str, quantity: str) -> Path | None:
             folder,
             f"{quantity} of {scan}",
             found="no such map",
-            expected=f"{scan}_cbf.nii.gz, at any depth",
+            expected=f"{scan}_cbf.nii.gz, at any depth, or native_space of oxford_asl",
             fix="name the map after the scan, or leave the scan out with --participant-label",
         )
-    return next(iter(exact or found), None)
+    return next(iter(found), None)
+
+
+def _entities_of_folders(path: Path, top: Path) -> dict[str, str]:
+    """BIDS entities that the folders above a file are named by, from `top` on."""
+    names = [top.absolute().name, *path.relative_to(top).parts[:-2]]
+    parts = [part for name in names for part in name.split("_") if "-" in part]
+    parts = list(dropwhile(lambda part: not part.startswith("sub-"), parts))
+    return entities(Path("_".join([*parts, "asl.nii"])))[0]
 
 
 def _read(
@@ -99,7 +118,9 @@ def _read(
 ) -> FloatImage:
     sidecar = read_sidecar(path)
     factors = FACTORS[quantity]
-    unit = (sidecar.text("Units") or "").replace(" ", "").lower()
+    is_basil = path.name.startswith(BASIL[quantity])
+    text = BASIL_UNITS[quantity] if is_basil else sidecar.text("Units")
+    unit = (text or "").replace(" ", "").lower()
     if unit not in factors:
         raise sidecar.refuse(
             "Units",

@@ -68,13 +68,23 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Thumbnail:
+    """A small PNG picture with a caption that leads to a page."""
+
+    caption: str
+    image: bytes
+    address: str
+
+
+@dataclass(frozen=True)
 class Section:
-    """A heading, what it shows in plain words, and a PNG picture, a table, or both."""
+    """A heading, what it shows in plain words, and a PNG picture, a table, or thumbnails."""
 
     heading: str
     text: str
     image: bytes | None = None
     table: Table | None = None
+    thumbnails: Sequence[Thumbnail] = ()
 
 
 @dataclass(frozen=True)

@@ -6,35 +6,64 @@
 The head also sees the input and starts at zero: an untrained network is least squares.
 """
 
+from copy import deepcopy
+from itertools import islice
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+FROM_ZERO = ".across.weight"  # end of the names of weights without which a network is as before
 N_OUTPUTS = 4  # CBF and ATT, log sd of both
 
 
 class Network(nn.Module):
     """Channels (batch, c, x, y) -> maps (batch, 4, x, y): two estimates, two log sds.
 
-    Sides of the input must be multiples of `stride`.
+    Sides of the input must be multiples of `stride`. A network whose `reach` is not 0 sees so
+    many slices to each side, and takes a second argument: numbers (batch,) that are the same for
+    the slices of one stack, which follow one another.
     """
 
     stride: int
+    reach = 0
+
+    def stationary(self) -> "Network":
+        """The network that moves with the image by single pixels, or itself if there is none."""
+        return self
 
 
 class Block(nn.Module):
     """Two convolutions around a shortcut; the norm is per pixel, whatever lies around."""
 
-    def __init__(self, width: int, kernel: int = 3) -> None:
+    def __init__(self, width: int, kernel: int = 3, sees_neighbours: bool = False) -> None:
         super().__init__()
         self.first = nn.Conv2d(width, width, kernel, padding=kernel // 2)
         self.second = nn.Conv2d(width, width, kernel, padding=kernel // 2)
         nn.init.zeros_(self.second.weight)
+        self.across = nn.Conv2d(width, 2 * width, 1, bias=False) if sees_neighbours else None
+        if self.across is not None:
+            nn.init.zeros_(self.across.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, width, x, y) -> the same shape."""
-        scale = torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-4)
-        return x + self.second(functional.silu(self.first(x * scale)))
+    def spread(self, step: int) -> None:
+        """Take the elements of the kernels so many pixels apart."""
+        for conv in (self.first, self.second):
+            conv.dilation = conv.padding = (step, step)
+
+    def forward(self, x: Tensor, is_joined: Tensor | None = None) -> Tensor:
+        """(batch, width, x, y) -> the same shape.
+
+        `is_joined` (batch - 1, 1, 1, 1) is 1 where a slice and the next are neighbours, else 0.
+        """
+        x_unit = x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-4)
+        inner = self.first(x_unit)
+        if self.across is not None and is_joined is not None:
+            to_next, to_last = self.across(x_unit).chunk(2, dim=1)
+            nothing = torch.zeros_like(inner[:1])
+            inner = inner + torch.cat([nothing, to_next[:-1] * is_joined])
+            inner = inner + torch.cat([to_last[1:] * is_joined, nothing])
+        return x + self.second(functional.silu(inner))
 
 
 class PhysicsResidualNet(Network):
@@ -45,32 +74,71 @@ class PhysicsResidualNet(Network):
     n_channels : int
     widths : sequence of int
         Feature maps per resolution, finest first; each step down halves the resolution.
+    across_slices : bool
+        Whether neighbouring slices see each other, in every block.
     """
 
-    def __init__(self, n_channels: int, widths: tuple[int, ...]) -> None:
+    def __init__(
+        self, n_channels: int, widths: tuple[int, ...], across_slices: bool = False
+    ) -> None:
         super().__init__()
         self.stride = 2 ** (len(widths) - 1)
+        self.reach = (2 * len(widths) - 1) * across_slices
         self.stem = nn.Conv2d(n_channels, widths[0], 3, padding=1)
-        self.down_blocks = nn.ModuleList(Block(w) for w in widths)
+        blocks = (Block(w, sees_neighbours=across_slices) for w in (*widths, *widths[-2::-1]))
+        self.down_blocks = nn.ModuleList(islice(blocks, len(widths)))
         pairs = list(zip(widths[:-1], widths[1:], strict=True))
         self.downs = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairs)
         self.ups = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairs[::-1])
-        self.up_blocks = nn.ModuleList(Block(a) for a, _ in pairs[::-1])
+        self.up_blocks = nn.ModuleList(blocks)
         self.head = nn.Conv2d(widths[0] + n_channels, N_OUTPUTS, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
-    def forward(self, channels: Tensor) -> Tensor:
+    def forward(self, channels: Tensor, stack: Tensor | None = None) -> Tensor:
         """(batch, channels, x, y) -> corrections and log sds (batch, 4, x, y), float32."""
         x = self.stem(channels)
+        is_joined = None if stack is None else (stack[1:] == stack[:-1]).to(x)[:, None, None, None]
         skips = []
         for block, down in zip(self.down_blocks, self.downs, strict=False):
-            skips.append(block(x))
+            skips.append(block(x, is_joined))
             x = down(skips[-1])
-        x = self.down_blocks[-1](x)
+        x = self.down_blocks[-1](x, is_joined)
         for up, block in zip(self.ups, self.up_blocks, strict=True):
-            x = block(up(x) + skips.pop())
+            x = block(up(x) + skips.pop(), is_joined)
         return self.head(torch.cat([x, channels], dim=1)).float()
+
+    def stationary(self) -> Network:
+        """All places that a grid of 2 x 2 pixels can have, averaged on the way back up.
+
+        No resolution is thinned out: kernels grow instead, their elements 1, 2, 4, … pixels
+        apart. What one grid would have said of a pixel is still there, beside the others.
+        """
+        network = deepcopy(self)
+        network.stride = 1
+        for blocks in (network.down_blocks, network.up_blocks[::-1]):
+            for i, block in enumerate(blocks):
+                cast(Block, block).spread(2**i)
+        downs = enumerate(network.downs)
+        network.downs = nn.ModuleList(_all_places(c, 2**i) for i, c in downs)  # type: ignore[arg-type]
+        ups = enumerate(network.ups[::-1])
+        network.ups = nn.ModuleList([_mean_of_places(c, 2**i) for i, c in ups][::-1])  # type: ignore[arg-type]
+        return network
+
+
+def _all_places(down: nn.Conv2d, step: int) -> nn.Module:
+    """Cells of 2 x 2 elements, `step` pixels apart, that begin at any pixel."""
+    conv = nn.Conv2d(down.in_channels, down.out_channels, 2, dilation=step)
+    conv.weight, conv.bias = down.weight, down.bias
+    return nn.Sequential(nn.ZeroPad2d((0, step, 0, step)), conv)
+
+
+def _mean_of_places(up: nn.ConvTranspose2d, step: int) -> nn.Module:
+    """What the four cells that a pixel belongs to say of it, averaged."""
+    conv = nn.Conv2d(up.in_channels, up.out_channels, 2, dilation=step)
+    conv.weight = nn.Parameter(up.weight.transpose(0, 1).flip(2, 3) / 4)
+    conv.bias = up.bias
+    return nn.Sequential(nn.ZeroPad2d((step, 0, step, 0)), conv)
 
 
 class VoxelwiseNet(Network):

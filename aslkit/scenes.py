@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 
 from aslkit.acquisition import Acquisition
 from aslkit.anatomy import Tissue, draw_planes, draw_subjects
-from aslkit.arrays import as_complex, first_places, rows_at, scattered, standard_normal, whole
+from aslkit.arrays import (
+    as_complex,
+    first_places,
+    repeated,
+    rows_at,
+    scattered,
+    standard_normal,
+    whole,
+)
 from aslkit.cells import alike
 from aslkit.config import DataConfig
 from aslkit.fields import Planes, Values, draw_fields
@@ -19,12 +27,14 @@ from aslkit.physics import KineticModel, arterial_curve, kinetic_model, namespac
 from aslkit.protocols import draw_acquisition, draw_reality
 from aslkit.simulation import noise_sd
 
+STACKED_SHARE = 0.8  # of the scenes that hold neighbouring slices, where any shall
 DISAGREEMENT_SHARE = 0.2  # of the scans whose arterial signal and fitted compartment disagree
 UNEVEN_SHARE = 0.5  # of the slices whose noise level varies across the head
 MOST_UNEVEN = 0.25  # by at most so much (sd of its logarithm)
 UNEVEN_MM = 40.0  # over such lengths
 CORRELATED_SHARE = 0.6  # of the slices with noise blurred by reconstruction or physiology
 CORRELATION_PIXELS = (0.3, 0.8)  # sigma of that blur
+MOST_BLUR_SLICES = 0.8  # sigma of the blur of such noise across slices
 WIDE_SHARE = 0.2  # at most, of the variance of such noise that whole regions have in common
 WIDE_PIXELS = (2.0, 16.0)  # sigma of those regions
 SCATTER_SD = 0.3  # at most, relative scatter of the noise level that no estimate of it follows
@@ -37,7 +47,7 @@ EARLIEST_S, LATEST_S, STEP_S = 0.05, 4.0, 0.01  # arrival times of the tabulated
 
 @dataclass(frozen=True)
 class Scene:
-    """Noisy slices of `b` different subjects under one protocol of `n` timings.
+    """Noisy slices of several subjects under one protocol of `n` timings.
 
     Attributes
     ----------
@@ -55,6 +65,8 @@ class Scene:
         best that an estimator can give is what it finds in `clean`.
     is_arterial_fitted : bool
         Whether estimators are to use an arterial compartment.
+    depth : int
+        So many neighbouring slices, one after another, are of the same subject.
     """
 
     acquisition: Acquisition
@@ -66,6 +78,7 @@ class Scene:
     noise_sd: Values
     is_matched: bool
     is_arterial_fitted: bool
+    depth: int
 
 
 def draw_scene(
@@ -83,26 +96,28 @@ def draw_scene(
     device : str, optional
         Makes torch tensors on this device; without it, numpy arrays.
     """
-    b = config.patches_per_group
+    depth = 1 if config.slices == 1 or rng.random() >= STACKED_SHARE else config.slices
+    b = config.patches_per_group // depth
     acquisition = acquisition or draw_acquisition(rng)
     is_matched = bool(rng.random() >= config.mismatched_share)
     has_arterial, is_arterial_fitted = _arteries(rng, config, acquisition, is_matched)
-    planes = draw_planes(rng, b, config.patch).on(device)
-    tissue = draw_subjects(rng, b).at(planes)
+    planes = draw_planes(rng, b, config.patch, depth).on(device)
+    tissue = repeated(draw_subjects(rng, b), depth).at(planes)
+    subjects = first_places(tissue.mask) // depth
     if is_matched:
         curves = _tabulate(kinetic_model(acquisition), planes.x)
     else:
         spread = rng.uniform(0, DISPERSION_S, (b, 1))
         curves = _tabulate(draw_reality(rng, acquisition, b), planes.x, spread)
-    rows = _clean_rows(curves, tissue, has_arterial)
+    rows = _clean_rows(curves, tissue, subjects, has_arterial)
     if not is_matched:
         gains = rng.uniform(0, GAIN_ERROR, (b, 1)) * rng.standard_normal((b, rows.shape[-1]))
-        rows = rows * rows_at(alike(np.exp(gains), rows), first_places(tissue.mask))
+        rows = rows * rows_at(alike(np.exp(gains), rows), subjects)
     clean = scattered(rows, tissue.mask)
-    sd = _noise_level(rng, config, planes) * tissue.mask
+    sd = _noise_level(rng, config, planes, depth) * tissue.mask
     return Scene(
         acquisition=acquisition,
-        signal=clean + sd[:, None] * _noise(rng, clean.shape, planes.x),
+        signal=clean + sd[:, None] * _noise(rng, clean.shape, planes.x, depth),
         clean=clean,
         cbf=tissue.cbf * tissue.mask,
         att=tissue.att * tissue.mask,
@@ -110,6 +125,7 @@ def draw_scene(
         noise_sd=sd,
         is_matched=is_matched,
         is_arterial_fitted=is_arterial_fitted,
+        depth=depth,
     )
 
 
@@ -159,9 +175,9 @@ def _tabulate(model: KineticModel, like, spread_s: Values | None = None) -> _Cur
     return _Curves(rows(tissue_curve), rows(arterial_curve), times.size, spread_s is None)
 
 
-def _clean_rows(curves: _Curves, tissue: Tissue, has_arterial: bool):  # type: ignore[no-untyped-def]
+def _clean_rows(curves: _Curves, tissue: Tissue, subjects, has_arterial: bool):  # type: ignore[no-untyped-def]
     """Signal without noise of the voxels in the mask, (voxels, n): tissues mix their signals."""
-    inside, subjects = tissue.mask, first_places(tissue.mask)
+    inside = tissue.mask
 
     def part(amount, table, times):  # type: ignore[no-untyped-def]
         return amount[inside][:, None] * curves.at(table, times[inside], subjects)
@@ -173,32 +189,47 @@ def _clean_rows(curves: _Curves, tissue: Tissue, has_arterial: bool):  # type: i
     return rows
 
 
-def _noise_level(rng: np.random.Generator, config: DataConfig, planes: Planes):  # type: ignore[no-untyped-def]
+def _noise_level(rng: np.random.Generator, config: DataConfig, planes: Planes, depth: int):  # type: ignore[no-untyped-def]
     """Standard deviation of the noise (b, x, y): of a random SNR, and uneven in some slices."""
-    b = len(planes.x)
+    b = len(planes.x) // depth
     low, high = np.log(config.snr_range)
     sd = noise_sd(1.0) / np.exp(rng.uniform(low, high, b))
     spread = rng.uniform(0, MOST_UNEVEN, b) * (rng.random(b) < UNEVEN_SHARE)
-    across = draw_fields(rng, np.full((b, 1), UNEVEN_MM)).at(planes)[:, 0]
-    level = namespace(across).exp(alike(spread[:, None, None], across) * across)
-    return alike(sd[:, None, None], across) * level
+    across = repeated(draw_fields(rng, np.full((b, 1), UNEVEN_MM)), depth).at(planes)[:, 0]
+    sd, spread = (alike(repeated(v, depth)[:, None, None], across) for v in (sd, spread))
+    return sd * namespace(across).exp(spread * across)
 
 
-def _noise(rng: np.random.Generator, shape: tuple[int, ...], like):  # type: ignore[no-untyped-def]
+def _noise(rng: np.random.Generator, shape: tuple[int, ...], like, depth: int):  # type: ignore[no-untyped-def]
     """Noise (b, n, x, y) of unit variance on average.
 
     Often correlated among neighbours and across regions, and uneven, as in vivo.
     """
-    b, _, nx, ny = shape
+    n, _, nx, ny = shape
+    b = n // depth
     is_correlated = rng.random(b) < CORRELATED_SHARE
     near, wide = rng.uniform(*CORRELATION_PIXELS, b) * is_correlated, rng.uniform(*WIDE_PIXELS, b)
     share = (rng.uniform(0, WIDE_SHARE, b) * is_correlated)[:, None, None]
-    spread = alike((rng.uniform(0, SCATTER_SD, b) * is_correlated)[:, None, None], like)
+    spread = (rng.uniform(0, SCATTER_SD, b) * is_correlated)[:, None, None]
     power = (1 - share) * _power(near, nx, ny) + share * _power(wide, nx, ny)
-    noise = _coloured(rng, shape, like, power)
-    blurred = _power(np.full(b, SCATTER_PIXELS), nx, ny)
-    level = _coloured(rng, (b, 1, nx, ny), like, blurred)[:, 0]
+    noise = _coloured(rng, shape, like, repeated(power, depth))
+    if depth > 1:
+        noise = _blurred_across(noise, rng.uniform(0, MOST_BLUR_SLICES, b) * is_correlated, depth)
+    blurred, spread = (
+        _power(np.full(n, SCATTER_PIXELS), nx, ny),
+        alike(repeated(spread, depth), like),
+    )
+    level = _coloured(rng, (n, 1, nx, ny), like, blurred)[:, 0]
     return noise * namespace(like).exp(spread * level - spread**2)[:, None]
+
+
+def _blurred_across(noise, sigma_slices: Values, depth: int):  # type: ignore[no-untyped-def]
+    """Noise of stacks of slices after a Gaussian blur across them, of the same variance."""
+    apart = np.subtract.outer(np.arange(depth), np.arange(depth))
+    kernels = np.exp(-0.5 * (apart / np.maximum(sigma_slices, 1e-3)[:, None, None]) ** 2)
+    kernels /= np.sqrt((kernels**2).sum(axis=2, keepdims=True))
+    stacks = noise.reshape(len(sigma_slices), depth, -1)
+    return namespace(noise).matmul(alike(kernels, noise), stacks).reshape(noise.shape)
 
 
 def _power(sigma_pixels: Values, nx: int, ny: int) -> Values:

@@ -6,10 +6,10 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from aslkit.acquisition import Acquisition
-from aslkit.cells import alike
+from aslkit.cells import model_like
 from aslkit.config.schema import DataConfig, LossConfig, TrainingConfig
 from aslkit.datasets import Batch, Draw, draw_batch
 from aslkit.encodings import build_encoding
@@ -40,6 +40,13 @@ def loss_of(config: TrainingConfig) -> Loss:
     if config.loss is None or not isinstance(encoding, RawEncoding):
         return _correction_loss
     return partial(_raw_loss, config.loss, encoding)
+
+
+def outputs_of(network: nn.Module, batch: Batch) -> Tensor:
+    """What a network makes of a batch, with neighbouring slices where it has them."""
+    stacks = [batch["stack"]] if "stack" in batch else []
+    outputs: Tensor = network(batch["channels"], *stacks)
+    return outputs
 
 
 def draw_raw_batch(
@@ -76,13 +83,4 @@ def _raw_loss(config: LossConfig, encoding: RawEncoding, outputs: Tensor, batch:
 def _told_model(encoding: RawEncoding, t1_blood_s):  # type: ignore[no-untyped-def]
     """The model that estimators know: nominal efficiencies, T1 of blood of every subject."""
     nominal = kinetic_model(Acquisition(encoding.timings), 1, np.float32)
-    blocks = [
-        replace(
-            b,
-            plds=alike(b.plds, t1_blood_s),
-            label_durations=alike(b.label_durations, t1_blood_s),
-            efficiencies=alike(b.efficiencies, t1_blood_s),
-        )
-        for b in nominal.blocks
-    ]
-    return replace(nominal, blocks=tuple(blocks), t1_blood=t1_blood_s[:, None, None])
+    return replace(model_like(nominal, t1_blood_s), t1_blood=t1_blood_s[:, None, None])

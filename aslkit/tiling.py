@@ -18,7 +18,7 @@ from aslkit.images import FloatImage, MaskImage
 
 Window = NDArray[np.float64]
 
-MARGIN = 16  # pixels of background around every slice
+MARGIN = 24  # pixels of background around every slice; on less, its end shows in the brain
 GAUSSIAN_SIGMA = 0.125  # of the patch, as MONAI's sliding window has it
 
 
@@ -62,7 +62,8 @@ class Tiling:
         side = self.side(size, stride)
         step = max(int(side * (1 - self.overlap)) // stride, 1) * stride
         n_steps = -(-max(size + 2 * MARGIN - side, 0) // step)
-        return [i * step + shift for i in range(n_steps + 1) for shift in self.shifts]
+        shifts = self.shifts if stride > 1 else (0,)
+        return [i * step + shift for i in range(n_steps + 1) for shift in shifts]
 
 
 def run_tiled(
@@ -78,7 +79,8 @@ def run_tiled(
     Parameters
     ----------
     run : function
-        Patches (batch, channels, x, y) -> (batch, outputs, x, y).
+        Patches (batch, channels, x, y) -> (batch, outputs, x, y); one place of all slices, one
+        after another, before the next place.
     slices : array (n, channels, x, y)
         0 in the background.
     stride : int
@@ -99,7 +101,7 @@ def run_tiled(
     padded = np.pad(slices, [(0, 0), (0, 0), *padding])
     places = [
         (i, ..., slice(x, x + sides[0]), slice(y, y + sides[1]))
-        for i, x, y in product(range(n), *starts)
+        for x, y, i in product(*starts, range(n))
     ]
     window = np.outer(*(BLENDS[tiling.blend](side) for side in sides))
     weight, total = np.zeros((n, 1, *ends)), np.zeros(())

@@ -23,9 +23,9 @@ from aslkit.errors import DivergenceError, InputError
 from aslkit.loss_curve import draw_losses, forget_losses, log_losses
 from aslkit.model_card import model_card
 from aslkit.networks import build_network
-from aslkit.residual_nets import Network
+from aslkit.residual_nets import FROM_ZERO, Network
 from aslkit.schedules import learning_rate
-from aslkit.tasks import Loss, batches_of, loss_of
+from aslkit.tasks import Loss, batches_of, loss_of, outputs_of
 from aslkit.weights import load_model, save_model
 
 logger = logging.getLogger(__name__)
@@ -131,9 +131,9 @@ def _step(
         group["lr"] = learning_rate(config, state.step, done)
     device = next(state.network.parameters()).device
     batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
-    channels = batch["channels"].contiguous(memory_format=torch.channels_last)
+    batch["channels"] = batch["channels"].contiguous(memory_format=torch.channels_last)
     with torch.autocast(device.type, dtype=torch.bfloat16):
-        outputs = model(channels)
+        outputs = outputs_of(model, batch)
     loss = loss_function(outputs, batch)
     state.optimizer.zero_grad()
     loss.backward()
@@ -195,7 +195,10 @@ def _take_weights(network: Network, config: TrainingConfig, name: str) -> dict[s
         When the model has another network or encoding.
     """
     initial = load_model(name)
-    weights, own = initial.network.state_dict(), network.state_dict()
+    own = network.state_dict()
+    weights = {
+        k: v for k, v in own.items() if k.endswith(FROM_ZERO)
+    } | initial.network.state_dict()
     shapes, own_shapes = ({k: v.shape for k, v in w.items()} for w in (weights, own))
     if initial.encoding != build_encoding(config) or shapes != own_shapes:
         raise InputError(

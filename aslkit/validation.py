@@ -13,9 +13,11 @@ from aslkit.benchmark import (
     NetworkEstimator,
     Progress,
     Stopwatch,
+    tell_left_out,
     that_cover,
 )
-from aslkit.conditions import BRAINS, FULL, Condition, Design, most_typical
+from aslkit.conditions import BRAINS, FULL, MATCHED, Condition, Design, most_typical
+from aslkit.detection import detection_rows
 from aslkit.figures import score
 from aslkit.gates import (
     Gate,
@@ -35,8 +37,9 @@ from aslkit.invariance import (
 )
 from aslkit.opponents import models_for, opponents
 from aslkit.phantoms import Phantom, find_phantoms, load_phantom
-from aslkit.scoring import Record, records
+from aslkit.scoring import LS, Record, records
 from aslkit.simulation import REFERENCE_SIGNAL
+from aslkit.subjects import SubjectPhysics
 from aslkit.trials import (
     Trial,
     example_of,
@@ -82,9 +85,12 @@ def validate_phantoms(
     table: list[Record] = []
     gates: dict[str, list[Gate]] = {}
     examples: list[Example] = []
+    left_out: dict[str, set[str]] = {}
     tasks = progress(list(design.tasks(sets)))
     for condition, group in groupby(tasks, key=itemgetter(0)):
         trials = [run_trial(p, condition, networks[condition.track], stopwatch) for _, p in group]
+        others = networks[condition.track].keys() - trials[0].maps.keys()
+        left_out.setdefault(condition.protocol, set()).update(others)
         trials, sigmas = with_best_smoothing(trials, condition.quantities)
         found, gates[condition.title] = _judged(condition, trials)
         table += found + records(condition.fields, sigmas)
@@ -95,6 +101,11 @@ def validate_phantoms(
             condition, middle_slices(sets[first][0]), networks[condition.track]
         )
         table += found
+    for protocol, names in left_out.items():
+        tell_left_out(protocol, sorted(names))
+    own = models_for(MATCHED, models) if design.n_spoilt else {}
+    for condition in progress(list(design.spoilt(first))):
+        table += _detection(condition, sets[first], own, design.n_spoilt)
     return Benchmark(table, combine(gates), examples, stopwatch.speeds)
 
 
@@ -147,3 +158,21 @@ def _invariance(
     rows = [*scale_rows(scaled), *fill_rows(filled)]
     promised = {name: d for name, d in scaled.items() if name not in own or own[name].scales}
     return records(condition.fields, rows), [scale_equivariance(promised)]
+
+
+def _detection(
+    condition: Condition,
+    phantoms: Sequence[Phantom],
+    models: Mapping[str, NetworkEstimator],
+    n_scans: int,
+) -> list[Record]:
+    """How well scans with an artefact are told from clean ones."""
+    middles = [middle_slices(phantom) for phantom in phantoms]
+    acquisition = condition.acquisition(middles[0])
+    physics = SubjectPhysics(acquisition)
+    estimators = {LS: opponents(physics, acquisition, condition.track)[LS]}
+    estimators |= that_cover(models, acquisition)
+    rows = detection_rows(
+        middles, condition.acquisition, condition.snr, estimators, n_scans, condition.seed
+    )
+    return records(condition.fields, rows)

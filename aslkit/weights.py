@@ -11,7 +11,7 @@ from typing import Annotated, Any, cast
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from aslkit.atomic import appear_together
@@ -179,6 +179,19 @@ def save_model(folder: Path, state: Mapping[str, Tensor], card: Mapping[str, obj
         (temporary / CARD).write_text(json.dumps(complete, indent=2) + "\n")
 
 
+def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The texts and the tensors of a safetensors file.
+
+    Raises
+    ------
+    OSError, SafetensorError
+        When it cannot be read, or is damaged.
+    """
+    with safe_open(path, "pt") as opened:
+        tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+        return opened.metadata() or {}, tensors
+
+
 def file_sha256(path: Path) -> str:
     """Checksum of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -186,8 +199,8 @@ def file_sha256(path: Path) -> str:
 
 def _tensors(folder: Path, card: Mapping[str, Any]) -> dict[str, Tensor]:
     """Those of the weights' file, which has to be the one that the card was written with."""
-    with safe_open(folder / WEIGHTS, "pt") as opened:
-        meaning = json.loads((opened.metadata() or {}).get("meaning", "{}"))
+    texts, tensors = read_tensors(folder / WEIGHTS)
+    meaning = json.loads(texts.get("meaning", "{}"))
     for section in (s for s in MEANING if s in meaning):
         meant, said = (
             {key: json.dumps(value) for key, value in values.items()}
@@ -198,7 +211,7 @@ def _tensors(folder: Path, card: Mapping[str, Any]) -> dict[str, Tensor]:
             if found != expected:
                 meant_by = f"{expected}, as in {WEIGHTS}"
                 raise _disagrees(folder / CARD, f"{section}.{key}", found, meant_by)
-    return load_file(folder / WEIGHTS)
+    return tensors
 
 
 def _check(

@@ -7,7 +7,6 @@ Each process handles three tasks at a time, so that the disk and the processor w
     writing   | task 1
 """
 
-import os
 import signal
 import sys
 from collections import deque
@@ -18,6 +17,8 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Generic, Protocol, TypeVar, cast
+
+from aslkit.pools import USUAL_REASON, begin
 
 Task = TypeVar("Task")
 Job = TypeVar("Job")
@@ -123,8 +124,7 @@ class _Worker(Generic[Task, Job, Result]):
         context = get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.held: list[Task] = []
-        n_threads = max((os.cpu_count() or 1) // n_workers, 1)
-        arguments = (theirs, stages, n_threads)
+        arguments = (theirs, stages, n_workers)
         self._process = context.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()
         theirs.close()
@@ -146,7 +146,7 @@ class _Worker(Generic[Task, Job, Result]):
         self._process.join()
         code = self._process.exitcode or 0
         if code == -signal.SIGKILL:
-            return "the process was killed; out of memory is the usual reason: fewer --n-jobs"
+            return f"the process was killed; {USUAL_REASON}"
         return f"the process ended by {signal.Signals(-code).name if code < 0 else f'exit {code}'}"
 
     def dismiss(self) -> None:
@@ -163,10 +163,9 @@ class _Worker(Generic[Task, Job, Result]):
             self._process.kill()
 
 
-def _serve(connection: Connection, stages: Stages[Task, Job, Result], n_threads: int) -> None:
+def _serve(connection: Connection, stages: Stages[Task, Job, Result], n_workers: int) -> None:
     """What a process does, until nobody is left who gives it tasks."""
-    os.environ.setdefault("OMP_NUM_THREADS", str(n_threads))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started the process stops it
+    begin(n_workers)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
     def read() -> Job | None:

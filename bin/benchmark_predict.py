@@ -1,4 +1,4 @@
-"""asl_predict measured: time and memory, patches, uncertainty, and what artefacts leave.
+"""asl_predict measured: time and memory, against least squares, patches, places, uncertainty.
 
 Usage: python bin/benchmark_predict.py [--seed N] [PART ...], parts as named at the foot; all of
 them by default. Every number is printed with the condition it holds for; scans are simulated anew.
@@ -10,34 +10,30 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import ndimage, optimize
 
-from aslkit.acquisition import Acquisition
 from aslkit.ensembles import Passes
-from aslkit.fitting import FitSettings
-from aslkit.images import AslSeries, FloatImage, ParameterMaps
+from aslkit.fitting import FitSettings, fit_least_squares
+from aslkit.images import AslSeries
 from aslkit.inference import noise_level, predict
-from aslkit.leftovers import residual_structure, score
-from aslkit.noise import noise_from_repeats
 from aslkit.phantoms import Phantom, brain_phantom
+from aslkit.physics import delta_m, kinetic_model
 from aslkit.report import machine
-from aslkit.scanner import M0_OF_TISSUE, STATIC_SIGNAL, ScanSettings, scan_phantom
-from aslkit.simulation import PROTOCOLS, clean_signal, noise_sd, simulate_series
-from aslkit.subjects import SubjectPhysics
+from aslkit.scanner import ScanSettings, scan_phantom
+from aslkit.simulated_files import write_scan
+from aslkit.simulation import PROTOCOLS, simulate_series
 from aslkit.tiling import Tiling
 from aslkit.weights import DEFAULT_MODEL, load_model
 
 OFF = FitSettings(macrovascular="off")
 SIZES = ((64, 64, 24), (128, 128, 60), (256, 256, 100))
 FIELD_MM = (220.0, 220.0, 140.0)  # of view, whatever the matrix
-N_SCANS = 6  # of each kind of artefact
-REPEATS = 4
+N_LOOP = 1000  # voxels of the scipy loop
 GIB = 1024**3
 
 
@@ -57,9 +53,10 @@ def resources(seed: int) -> None:
     """The command from start to end, imports included: wall time, CPU time, peak memory."""
     for shape in SIZES:
         with tempfile.TemporaryDirectory() as folder:
-            settings = ScanSettings(PROTOCOLS["joint6"], 1, 10.0, seed)
+            settings = ScanSettings(PROTOCOLS["joint6"])
             phantom = _resampled(brain_phantom("brain", seed, 3.0), shape)
-            scan_phantom(Path(folder), "01", phantom, settings)
+            scan = scan_phantom(phantom, settings, seed)
+            write_scan(Path(folder), "01", phantom, settings, scan, is_deltam=False)
             scans = [str(path) for path in sorted(Path(folder).rglob("*_asl.nii.gz"))]
             command = [sys.executable, "-m", "aslkit.cli.predict", "-i", scans[0], "-i", scans[1]]
             start = time.perf_counter()
@@ -76,6 +73,25 @@ def resources(seed: int) -> None:
                 f"load {os.getloadavg()[0]:.1f}",
                 flush=True,
             )
+
+
+def rivals(seed: int) -> None:
+    """CPU time of a whole brain: scipy voxel by voxel, least squares, one member, three."""
+    phantom = brain_phantom("brain", seed)
+    acquisition = PROTOCOLS["joint6"].acquisition(phantom.mask.shape[2])
+    series = simulate_series(phantom, acquisition, 10.0, seed)
+    series = replace(series, noise_sd=noise_level(series, OFF))
+    one, n_voxels = load_model(DEFAULT_MODEL), int(series.mask.sum())
+    three = replace(one, others=(one.network, one.network))  # time does not depend on weights
+    loop = _cpu_time(lambda: _scipy_loop(series)) * n_voxels / N_LOOP
+    print(f"  {n_voxels} voxels; scipy {loop:.0f} s, extrapolated from {N_LOOP} voxels")
+    for name, run in (
+        ("least squares", lambda: fit_least_squares(series, OFF)),
+        ("one member, least squares included", lambda: predict(series, one, OFF)),
+        ("three members", lambda: predict(series, three, OFF)),
+    ):
+        seconds = _cpu_time(run)
+        print(f"  {name}: {seconds:.2f} s, {loop / seconds:.0f} times faster than scipy")
 
 
 def patches(seed: int) -> None:
@@ -101,22 +117,22 @@ def patches(seed: int) -> None:
 
 
 def places(seed: int) -> None:
-    """Patch grid moved against the brain: mean deviation of CBF, 99th percentile [% of CBF]."""
+    """Patch grid moved against the brain: largest change of CBF where it is above 5, mean [%]."""
     model = load_model(DEFAULT_MODEL)
-    series = _middle(brain_phantom("brain", seed), seed)
-    for name, tiling in (
-        ("whole slices", Tiling()),
-        ("patches of 64", Tiling(64)),
-        ("whole slices, laid once", Tiling(shifts=(0,))),
-    ):
-        still = predict(series, model, OFF, passes=Passes(tiling=tiling))
-        mean, shown = still.cbf[series.mask].mean(), []
-        for shift in (1, 2, 3, 8, 31, 64):
-            moved = predict(_moved(series, shift), model, OFF, passes=Passes(tiling=tiling))
-            difference = np.abs(moved.cbf[shift:, shift + 1 :] - still.cbf)[series.mask] / mean
-            tail = np.percentile(difference, 99)
-            shown.append(f"{shift}: {100 * difference.mean():.2f}, {100 * tail:.1f}")
-        print(f"  {name}: {'; '.join(shown)}")
+    for snr in (3.0, 10.0, 30.0):
+        series = _middle(brain_phantom("brain", seed), seed, snr)
+        for name, tiling in (
+            ("whole slices", Tiling()),
+            ("patches of 128", Tiling(128)),
+            ("patches of 64", Tiling(64)),
+        ):
+            still = predict(series, model, OFF, passes=Passes(tiling=tiling)).cbf
+            where, shown = series.mask & (still > 5), []
+            for shift in (1, 2, 3, 8, 31, 64):
+                moved = predict(_moved(series, shift), model, OFF, passes=Passes(tiling=tiling))
+                change = 100 * np.abs(moved.cbf[shift:, shift + 1 :] / still - 1)[where]
+                shown.append(f"{shift}: {change.max():.2f}, {change.mean():.3f}")
+            print(f"  SNR {snr:g}, {name}: {'; '.join(shown)}", flush=True)
 
 
 def uncertainty(seed: int) -> None:
@@ -136,128 +152,35 @@ def uncertainty(seed: int) -> None:
             print(f"  pcasl6, SNR {snr}, {name}: {off.mean() / error:.3f}, {100 * share:.1f} %")
 
 
-def artefacts(seed: int) -> None:
-    """AUROC of the structure left in the data: scans with an artefact against clean ones."""
-    brains = [_slab(brain_phantom("brain", 50 + i, 5.0)) for i in range(4)]
-    for n_repeats in (REPEATS, 1):
-        for is_correlated in (False, True):
-            found: dict[str, list[float]] = {kind: [] for kind in ARTEFACTS}
-            for i in range(N_SCANS):
-                for kind in ARTEFACTS:
-                    rng = np.random.default_rng([seed, i])
-                    series = _spoilt(brains[i % 4], kind, n_repeats, is_correlated, rng)
-                    found[kind].append(_score(series))
-            clean = found.pop("clean")
-            shown = [f"{kind} {_auroc(values, clean):.2f}" for kind, values in found.items()]
-            noise = "correlated" if is_correlated else "white"
-            print(
-                f"  {n_repeats} repeat{'s' * (n_repeats > 1)}, {noise} noise: "
-                f"{', '.join(shown)}; clean {min(clean):.1f}-{max(clean):.1f}",
-                flush=True,
-            )
-
-
-def _spoilt(
-    phantom: Phantom, kind: str, n_repeats: int, is_correlated: bool, rng: np.random.Generator
-) -> AslSeries:
-    """A scan of a random protocol and SNR with one kind of artefact."""
-    name, snr = str(rng.choice(["joint6", "pcasl6", "pcasl5"])), float(np.exp(rng.uniform(1, 3.4)))
-    acquisition = PROTOCOLS[name].acquisition(phantom.mask.shape[2])
-    clean = clean_signal(phantom, SubjectPhysics(acquisition))
-    density = sum(getattr(phantom, tissue) * pd for tissue, pd in M0_OF_TISSUE.items())
-    static = STATIC_SIGNAL * density * phantom.mask
-    sd, size = noise_sd(snr) * np.sqrt(n_repeats / 2), float(rng.uniform(0.5, 1))
-    groups = []
-    for i in range(acquisition.n_timings):
-        pairs = []
-        for _ in range(n_repeats):
-            control = ARTEFACTS[kind](static, size, rng)
-            label = ARTEFACTS[kind](static - clean[..., i], size, rng)
-            noise = _noise(rng, (2, *static.shape), is_correlated)
-            pairs.append(control - label + sd * (noise[0] - noise[1]))
-        groups.append(np.stack(pairs, axis=3).astype(np.float32))
-    averages = [n_repeats] * acquisition.n_timings
-    repeats_sd = noise_from_repeats(groups, averages, phantom.mask, (5.0, 5.0, 5.0))
-    means = np.stack([g.mean(axis=3) for g in groups], axis=3)
-    return AslSeries(means, _stated(acquisition, kind), phantom.mask, phantom.affine, repeats_sd)
-
-
-def _stated(acquisition: Acquisition, kind: str) -> Acquisition:
-    """What the sidecar says: the truth, or other delays."""
-    factor, later = {"PLDs x 0.6": (0.6, 0.0), "PLDs + 0.5 s": (1.0, 0.5)}.get(kind, (1.0, 0.0))
-    timings = [replace(t, pld_s=factor * t.pld_s + later) for t in acquisition.timings]
-    if kind == "PLDs reversed":
-        plds = [t.pld_s for t in reversed(timings)]
-        timings = [replace(t, pld_s=pld) for t, pld in zip(timings, plds, strict=True)]
-    return replace(acquisition, timings=tuple(timings))
-
-
-def _as_it_is(image: FloatImage, _size: float, _rng: np.random.Generator) -> FloatImage:
-    return image
-
-
-def _moved_head(image: FloatImage, size: float, rng: np.random.Generator) -> FloatImage:
-    """Up to a few mm and degrees away."""
-    turned = ndimage.rotate(image, rng.normal(0, 2 * size), reshape=False, order=1)
-    return ndimage.shift(turned, rng.normal(0, 0.4 * size, 3), order=1)
-
-
-def _ghosted(image: FloatImage, size: float, rng: np.random.Generator) -> FloatImage:
-    """With 3-8 % of itself half a field of view away, unsteady by a third."""
-    return image + 0.08 * size * rng.uniform(0.7, 1.3) * np.roll(image, image.shape[1] // 2, 1)
-
-
-def _spiked(image: FloatImage, size: float, rng: np.random.Generator) -> FloatImage:
-    """In one volume of eight, stripes of 1-2 % of the static signal over some slices."""
-    if rng.random() > 1 / 8:
-        return image
-    x, y = np.meshgrid(*map(np.arange, image.shape[:2]), indexing="ij")
-    kx, ky = rng.uniform(0.1, 1.2, 2)
-    stripes = np.cos(kx * x + ky * y)[..., None] * (rng.random(image.shape[2]) < 0.4)
-    return image + 0.02 * size * STATIC_SIGNAL * stripes
-
-
-def _noise(
-    rng: np.random.Generator, shape: tuple[int, ...], is_correlated: bool
-) -> NDArray[np.float64]:
-    """Unit noise; correlated: in neighbours by reconstruction, in regions by physiology."""
-    noise = rng.standard_normal(shape)
-    if not is_correlated:
-        return noise
-    near = ndimage.gaussian_filter(noise, (0, 0.6, 0.6, 0), mode="wrap")
-    wide = ndimage.gaussian_filter(rng.standard_normal(shape), (0, 8, 8, 0), mode="wrap")
-    return np.sqrt(0.9) * near / near.std() + np.sqrt(0.1) * wide / wide.std()
-
-
-def _score(series: AslSeries) -> float:
-    known = replace(series, noise_sd=noise_level(series, OFF))
-    maps: ParameterMaps = predict(known, load_model(DEFAULT_MODEL), OFF)
-    return score(residual_structure(known, maps)) or 0.0
-
-
-def _auroc(bad: Iterable[float], clean: Iterable[float]) -> float:
-    higher = [(b > c) + 0.5 * (b == c) for b in bad for c in clean]
-    return float(np.mean(higher))
-
-
-def _middle(phantom: Phantom, seed: int) -> AslSeries:
-    """Six slices of a joint scan at SNR 5, of known noise level."""
+def _middle(phantom: Phantom, seed: int, snr: float = 5.0) -> AslSeries:
+    """Six slices of a joint scan, of known noise level."""
     z = slice(phantom.mask.shape[2] // 2, phantom.mask.shape[2] // 2 + 6)
     acquisition = PROTOCOLS["joint6"].acquisition(phantom.mask.shape[2])
-    whole = simulate_series(phantom, acquisition, 5.0, seed)
+    whole = simulate_series(phantom, acquisition, snr, seed)
     series = AslSeries(whole.delta_m[:, :, z], acquisition, whole.mask[:, :, z], whole.affine)
     return replace(series, noise_sd=noise_level(series, OFF))
 
 
-def _slab(phantom: Phantom) -> Phantom:
-    """Its middle eight slices."""
-    z = slice(phantom.mask.shape[2] // 2 - 4, phantom.mask.shape[2] // 2 + 4)
-    images = {
-        name: image[:, :, z]
-        for name, image in vars(phantom).items()
-        if isinstance(image, np.ndarray) and image.ndim == 3
-    }
-    return replace(phantom, **images)
+def _cpu_time(run: Callable[[], object]) -> float:
+    """Seconds of all cores together."""
+    start = time.process_time()
+    run()
+    return time.process_time() - start
+
+
+def _scipy_loop(series: AslSeries) -> None:
+    """Least squares by scipy, one voxel after the other, from a typical start."""
+    model = kinetic_model(series.acquisition)
+    signals = series.delta_m[series.mask][:: int(series.mask.sum()) // N_LOOP][:N_LOOP]
+    for signal in signals.astype(np.float64):
+
+        def residual(parameters: np.ndarray, signal: np.ndarray = signal) -> np.ndarray:
+            cbf, att = parameters.reshape(2, 1, 1)
+            return 1e3 * (delta_m(model, cbf, att)[0, :, 0] - signal)
+
+        optimize.least_squares(
+            residual, (50.0, 1.2), bounds=((-100, 0.1), (300, 4.0)), x_scale=(50.0, 1.0)
+        )
 
 
 def _moved(series: AslSeries, shift: int) -> AslSeries:
@@ -286,21 +209,12 @@ def _resampled(phantom: Phantom, shape: tuple[int, ...]) -> Phantom:
     return replace(phantom, affine=affine, **images)
 
 
-ARTEFACTS: dict[str, Callable[[FloatImage, float, np.random.Generator], FloatImage]] = {
-    "clean": _as_it_is,
-    "motion": _moved_head,
-    "ghost": _ghosted,
-    "spikes": _spiked,
-    "PLDs x 0.6": _as_it_is,
-    "PLDs reversed": _as_it_is,
-    "PLDs + 0.5 s": _as_it_is,
-}
 PARTS = {
     "resources": resources,
     "patches": patches,
     "places": places,
     "uncertainty": uncertainty,
-    "artefacts": artefacts,
+    "rivals": rivals,
 }
 
 if __name__ == "__main__":

@@ -156,6 +156,52 @@ def test_the_map_named_after_the_scan_comes_first(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("scan", "folder"),
+    [
+        ("sub-01", "sub-01"),
+        ("sub-01_ses-1", "sub-01/ses-1"),
+        ("sub-01_ses-1", "basil/sub-01_ses-1/oxford_asl"),
+    ],
+)
+def test_the_folders_of_oxford_asl_are_read_as_they_are(tmp_path, scan, folder):
+    for place, scale in ((tmp_path / folder, 1), (tmp_path / "sub-02", 2)):
+        write_map(place / "native_space", "perfusion_calib", 55 * scale, None)
+        write_map(place / "native_space", "perfusion", 4000, None)
+        write_map(place / "native_space", "arrival", 1.2 * scale, None)
+        write_map(place / "native_space" / "pvcorr", "perfusion_calib", 80, None)
+        for json_file in (place / "native_space").rglob("*.json"):
+            json_file.unlink()
+    for top in (tmp_path, tmp_path / "sub-01"):
+        if top.is_dir():
+            found = read_reference(top, scan, SHAPE, AFFINE)
+            assert found.images["cbf"][1, 0, 0] == 55
+            np.testing.assert_allclose(found.images["att"][1, 0, 0], 1.2)
+            assert [f.name for f in found.files] == ["perfusion_calib.nii.gz", "arrival.nii.gz"]
+
+
+def test_the_derivatives_of_aslprep_are_read_as_they_are(tmp_path):
+    folder = tmp_path / "aslprep" / "sub-01" / "ses-1" / "perf"
+    for name, value, unit in (
+        ("sub-01_ses-1_cbf", 52, "mL/100 g/min"),
+        ("sub-01_ses-1_att", 1.1, "s"),
+        ("sub-01_ses-1_desc-basil_cbf", 48, "mL/100 g/min"),
+        ("sub-01_ses-1_desc-scrub_cbf", 47, "mL/100 g/min"),
+    ):
+        write_map(folder, name, value, unit)
+    write_map(folder, "sub-01_ses-1_space-T1w_cbf", 50, "mL/100 g/min", shape=(9, 9, 9))
+    found = read_reference(tmp_path, "sub-01_ses-1", SHAPE, AFFINE)
+    assert found.images["cbf"][1, 0, 0] == 52
+    np.testing.assert_allclose(found.images["att"][1, 0, 0], 1.1)
+
+
+def test_two_programs_in_one_folder_are_not_mixed(tmp_path):
+    write_map(tmp_path / "sub-01" / "native_space", "perfusion_calib", 55, None)
+    write_map(tmp_path / "sub-01" / "perf", "sub-01_cbf", 50, "ml/100g/min")
+    with pytest.raises(InputError, match="expected one map"):
+        read_reference(tmp_path, "sub-01", SHAPE, AFFINE)
+
+
+@pytest.mark.parametrize(
     ("maps", "message"),
     [
         ([], "found no such map, expected sub-01_cbf.nii.gz"),
@@ -209,6 +255,9 @@ def test_pages_are_whole_and_need_no_network(validated):
         assert needed in subject
     group = (validated[0] / "report.html").read_text()
     assert '<a href="sub-02.html">' in group and "Scans that failed" in group
+    gallery = group.partition('class="gallery"')[2].partition("</div>")[0]
+    leads = re.findall(r'<a href="(sub-\d+).html"><figure><img alt="(sub-\d+)" width', gallery)
+    assert leads == [(s, s) for s in ("sub-01", "sub-02", "sub-04")]
 
 
 def test_the_truth_as_reference_shows_the_error(validated, study):

@@ -46,13 +46,27 @@ def long_simulation(folder, n_jobs, participants=400):
     return process
 
 
-def kill_at_random(process, folder, rng):
-    """Kill a process group at any moment, or shortly after it has begun to write."""
-    moment = time.monotonic() + rng.uniform(0, 2)
-    if rng.random() < 0.7:
-        while not list(folder.glob(f"{PREFIX}*")) and process.poll() is None:
-            time.sleep(0.001)
-        moment = time.monotonic() + rng.uniform(0, 0.15)
+def wait_until_it_writes(process, folder):
+    while not list(folder.glob(f"{PREFIX}*")) and process.poll() is None:
+        time.sleep(0.001)
+
+
+def undisturbed(process, folder):
+    """How long a run takes, and how much of it after it has begun to write [s]."""
+    began = time.monotonic()
+    wait_until_it_writes(process, folder)
+    writing = time.monotonic()
+    process.communicate()
+    return time.monotonic() - began, time.monotonic() - writing
+
+
+def kill_at_random(process, folder, rng, seconds):
+    """Kill a process group at any moment of a run, or after it has begun to write."""
+    whole_s, writing_s = seconds
+    moment = time.monotonic() + rng.uniform(0, whole_s)
+    if rng.random() < 0.5:
+        wait_until_it_writes(process, folder)
+        moment = time.monotonic() + rng.uniform(0, writing_s)
     while time.monotonic() < moment and process.poll() is None:
         time.sleep(0.001)
     if process.poll() is None:
@@ -68,12 +82,13 @@ def test_maps_that_a_killed_run_was_to_replace_are_the_old_or_the_new_ones(tmp_p
     for name, t1_blood_s in (("new", 1.7), ("old", 1.6)):
         run("fit_ls", *options, t1_blood_s)
         sets[name] = contents(out)
+    seconds = undisturbed(start("fit_ls", *options, 1.7), out)
     for kill in range(N_KILLS):
         shutil.rmtree(out)
         out.mkdir()
         for name, content in sets["old"].items():
             (out / name).write_bytes(content)
-        kill_at_random(start("fit_ls", *options, 1.7), out, rng)
+        kill_at_random(start("fit_ls", *options, 1.7), out, rng, seconds)
         found = contents(out)
         ends.append(next((name for name, files in sets.items() if files == found), "none"))
         if ends[-1] == "none":  # so short a moment that it hardly ever comes
@@ -86,9 +101,9 @@ def test_maps_that_a_killed_run_was_to_replace_are_the_old_or_the_new_ones(tmp_p
 
 def test_a_killed_simulation_leaves_no_data_set_and_the_next_run_cleans_up(tmp_path):
     rng, whole = random.Random(2), tmp_path / "whole"
-    run("sim", "--out", whole, *SMALL)
+    seconds = undisturbed(start("sim", "--out", whole, *SMALL), tmp_path)
     for _ in range(N_KILLS // 2):
-        kill_at_random(start("sim", "--out", tmp_path / "sim", *SMALL), tmp_path, rng)
+        kill_at_random(start("sim", "--out", tmp_path / "sim", *SMALL), tmp_path, rng, seconds)
         assert contents(tmp_path / "sim") in ({}, contents(whole))
         shutil.rmtree(tmp_path / "sim", ignore_errors=True)
     run("sim", "--out", tmp_path / "sim", *SMALL)

@@ -13,7 +13,8 @@ PACKAGE = Path(aslkit.__file__).parent
 
 # A module imports only from lines above its own.
 LAYERS = """
-    atomic errors workers
+    atomic errors pools
+    workers
     clusters
     config.schema config.plan_names textfiles
     yamlfiles
@@ -55,7 +56,7 @@ LAYERS = """
     training
     events members
     benchmark conditions drawing
-    opponents repeats
+    detection opponents repeats
     trials
     invariance
     agreement charts invivo pictures report validation

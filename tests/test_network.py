@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from torch.nn import functional
 
 from aslkit.cli.predict import main as asl_predict
 from aslkit.cli.sim import main as asl_sim
@@ -20,6 +21,7 @@ from aslkit.fitting import FitSettings, fit_least_squares, fitted_signal
 from aslkit.inference import predict, select_device
 from aslkit.networks import build_network
 from aslkit.phantoms import brain_phantom
+from aslkit.residual_nets import PhysicsResidualNet
 from aslkit.simulation import PROTOCOLS, noise_sd, simulate_series, truth_maps
 from aslkit.subjects import SubjectPhysics
 from aslkit.training import train
@@ -62,6 +64,43 @@ def test_an_untrained_network_is_least_squares(brain, kind):
     maps, ls = predict(series, model, OFF), fit_least_squares(series, OFF)
     for name in ("cbf", "att", "cbf_std", "att_std", "flags"):
         np.testing.assert_allclose(getattr(maps, name), getattr(ls, name), rtol=1e-6)
+
+
+def random_network(is_linear=False):
+    """Three resolutions; linear without what its blocks add."""
+    torch.manual_seed(0)
+    network = PhysicsResidualNet(3, (8, 8, 8)).eval()
+    for name, parameter in network.named_parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+        if is_linear and "second" in name:
+            torch.nn.init.zeros_(parameter)
+    return network
+
+
+def test_a_stationary_network_moves_with_the_image_by_single_pixels():
+    network, image = random_network(), torch.randn(1, 3, 9, 11)
+    with torch.no_grad():
+        one = network.stationary()(functional.pad(image, (32, 32, 32, 32)))
+        other = network.stationary()(functional.pad(image, (35, 29, 33, 31)))
+        gridded = [network(functional.pad(image, p)) for p in ((25, 28, 24, 23), (26, 27, 24, 23))]
+    inner = one[..., 32:-32, 32:-32]
+    torch.testing.assert_close(other[..., 33:-31, 35:-29], inner, rtol=1e-5, atol=1e-5)
+    cut = [o[..., 24:33, x : x + 11] for o, x in zip(gridded, (25, 26), strict=True)]
+    assert (cut[0] - cut[1]).abs().max() > 0.01 * inner.std()
+
+
+def test_a_stationary_network_is_the_mean_over_all_grids_where_it_is_linear():
+    network, image = random_network(is_linear=True), torch.randn(1, 3, 56, 56)
+    with torch.no_grad():
+        found = network.stationary()(image)[..., 16:40, 16:40]
+        moved = [
+            network(image.roll((-x, -y), (2, 3))).roll((x, y), (2, 3))
+            for x in range(network.stride)
+            for y in range(network.stride)
+        ]
+    expected = torch.stack(moved).mean(0)[..., 16:40, 16:40]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert network.stride == 4 and network.stationary().stride == 1
 
 
 @pytest.mark.parametrize("name", ["joint6", "pcasl6"])
@@ -218,6 +257,8 @@ def test_unknown_models_and_devices_are_refused(tmp_path, monkeypatch):
         load_model("best")
     with pytest.raises(UnavailableError, match="device 'cuda:99' is not available"):
         select_device("cuda:99")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert select_device("auto") == torch.device("cpu")
     own = tmp_path / "mine"
     own.mkdir()
     (own / "model.json").write_text("{}")

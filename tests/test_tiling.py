@@ -57,7 +57,18 @@ def test_patches_have_sides_that_a_network_can_halve(patch):
         return patches
 
     run_tiled(run, noise(1, 1, 51, 77), Tiling(patch), STRIDE, 4)
-    assert seen == {(88, 112) if patch is None else (patch, patch)}
+    assert seen == {(104, 128) if patch is None else (patch, patch)}
+
+
+def test_a_network_without_pooling_sees_whole_slices_once():
+    seen = []
+
+    def run(patches):
+        seen.extend(patches)
+        return patches
+
+    run_tiled(run, noise(3, 1, 51, 77), Tiling(), stride=1, batch=1)
+    assert len(seen) == 3
 
 
 def test_pooling_sees_the_same_pixels_in_every_patch():

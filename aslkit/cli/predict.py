@@ -168,12 +168,12 @@ def _parts(maps: "ParameterMaps") -> "dict[str, FloatImage]":
 
 def _ood(series: "AslSeries", maps: "ParameterMaps") -> "tuple[FloatImage, float | None]":
     """Map and score of what the maps leave unexplained."""
-    from aslkit.leftovers import residual_structure, score
+    from aslkit.leftovers import leftovers
 
-    structure = residual_structure(series, maps)
-    found = score(structure)
-    say(f"structure left in the data: {found:.2f} (clean simulated scans, white noise: 2.5-2.9)")
-    return structure, found
+    found = leftovers(series, maps)
+    score = "unknown" if found.score is None else f"{found.score:.1f}"
+    say(f"structure left in the data: {score} (clean simulated scans, white noise: CLEANRANGE)")
+    return found.structure, found.score
 
 
 def _citation(model: "Model") -> str:

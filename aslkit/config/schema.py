@@ -48,11 +48,22 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ResidualConfig(_Strict):
-    """Residual blocks: feature maps per resolution, finest first, or per block."""
+class VoxelwiseConfig(_Strict):
+    """Residual blocks of single voxels: feature maps of each."""
 
-    kind: Literal["physics_residual", "voxelwise"]
+    kind: Literal["voxelwise"]
     widths: tuple[int, ...] = Field(min_length=2)
+
+
+class ResidualConfig(_Strict):
+    """U-Net of residual blocks: feature maps per resolution, finest first.
+
+    With `across_slices`, neighbouring slices see each other.
+    """
+
+    kind: Literal["physics_residual"]
+    widths: tuple[int, ...] = Field(min_length=2)
+    across_slices: bool = False
 
 
 class BrainUNetConfig(_Strict):
@@ -73,7 +84,7 @@ class AmplitudeAwareConfig(BrainUNetConfig):
     output_modulation: bool = True
 
 
-NetworkConfig = ResidualConfig | BrainUNetConfig | AmplitudeAwareConfig
+NetworkConfig = ResidualConfig | VoxelwiseConfig | BrainUNetConfig | AmplitudeAwareConfig
 NETWORKS: TypeAdapter[NetworkConfig] = TypeAdapter(
     Annotated[NetworkConfig, Field(discriminator="kind")]
 )
@@ -109,16 +120,24 @@ class DataConfig(_Strict):
     """The stream of simulated patches of any protocol.
 
     A step sees `groups` protocols with `patches_per_group` slices of `patch` x `patch` pixels
-    each; SNR (as in benchmark.md) is drawn per patch, uniformly in its logarithm.
+    each; SNR (as in benchmark.md) is drawn per subject, uniformly in its logarithm. Of each
+    subject there are `slices` neighbouring slices in most groups, and one in the others.
     """
 
     kind: Literal["any_protocol"] = "any_protocol"
     patch: int = Field(64, ge=16, multiple_of=8)
     groups: int = Field(4, ge=1)
     patches_per_group: int = Field(8, ge=1)
+    slices: int = Field(1, ge=1)
     snr_range: Range = (0.7, 80.0)
     arterial_share: float = Field(0.45, ge=0, le=1)
     mismatched_share: float = Field(0.5, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _check_slices(self) -> Self:
+        if self.patches_per_group % self.slices:
+            raise ValueError("slices that divide patches_per_group")
+        return self
 
     @property
     def patches(self) -> int:
@@ -223,7 +242,9 @@ class TrainingConfig(_Strict):
             raise ValueError("encoding.kind raw together with data.kind one_protocol")
         if is_raw != (self.loss is not None):
             raise ValueError("a section loss with encoding.kind raw, and only with it")
-        needs_curves = not isinstance(self.network, ResidualConfig)
+        if getattr(self.network, "across_slices", False) != (getattr(self.data, "slices", 1) > 1):
+            raise ValueError("network.across_slices together with data.slices above 1")
+        needs_curves = not isinstance(self.network, ResidualConfig | VoxelwiseConfig)
         if needs_curves and not is_raw:
             raise ValueError(f"encoding.kind raw for network.kind {self.network.kind}")
         return self
@@ -234,7 +255,7 @@ def _names(model: type[BaseModel]) -> list[str]:
 
 
 _MODELS: dict[str, tuple[type[BaseModel], ...]] = {
-    "network": (ResidualConfig, BrainUNetConfig, AmplitudeAwareConfig),
+    "network": (ResidualConfig, VoxelwiseConfig, BrainUNetConfig, AmplitudeAwareConfig),
     "encoding": (ProfileEncodingConfig, RawEncodingConfig),
     "loss": (LossConfig,),
     "data": (DataConfig, OneProtocolConfig),

@@ -1,0 +1,164 @@
+"""Phantoms, scanned well and badly -> how well the score of leftovers tells bad scans from good.
+
+    static image ─ artefact ─ control ┐
+    - ΔM         ─ artefact ─ label  ─┴─ + noise, averaged over repeats ─ maps ─ leftovers ─ score
+
+The artefact changes from image to image; a wrong sidecar changes what the estimator is told.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from aslkit.acquisition import Acquisition
+from aslkit.benchmark import Estimator
+from aslkit.images import AslSeries, FloatImage
+from aslkit.leftovers import leftovers
+from aslkit.noise import noise_from_repeats
+from aslkit.phantoms import Phantom
+from aslkit.scanner import M0_SCALE, SUPPRESSED_SIGNAL, frame_of, proton_density
+from aslkit.scoring import Row
+from aslkit.simulation import clean_signal, noise_sd
+from aslkit.subjects import SubjectPhysics
+
+CLEAN = "clean"
+OOD = "ood"  # the quantity of these lines in the tidy table
+REPEATS = 4
+SPIKED_SHARE = 1 / 8  # of the images, at least one
+PHYSIOLOGY_SHARE = 0.1  # of the variance of the noise, alike over 8 pixels
+RECONSTRUCTION_PIXELS, PHYSIOLOGY_PIXELS = 0.6, 8.0  # sigma of the correlation of the noise
+
+Generator = np.random.Generator
+Artefact = Callable[[FloatImage, float, Generator], FloatImage]
+
+
+def detection_rows(
+    phantoms: Sequence[Phantom],
+    acquisition: Callable[[Phantom], Acquisition],
+    snr: float,
+    estimators: Mapping[str, Estimator],
+    n_scans: int,
+    seed: int,
+) -> Iterator[Row]:
+    """Area under the ROC curve of every artefact, for the leftovers of every estimator.
+
+    Parameters
+    ----------
+    n_scans : int
+        Of each artefact, and clean ones; in turn of each phantom.
+    """
+    scores: dict[tuple[str, str], list[float]] = {}
+    for i in range(n_scans):
+        phantom = phantoms[i % len(phantoms)]
+        for kind in ARTEFACTS:
+            rng = np.random.default_rng([seed, i])  # the same noise for every artefact
+            series = spoilt_scan(phantom, acquisition(phantom), snr, kind, rng)
+            for name, estimator in estimators.items():
+                found = leftovers(series, estimator(series)).score
+                scores.setdefault((name, kind), []).append(found or 0.0)
+    for name in estimators:
+        for kind in ARTEFACTS:
+            if kind != CLEAN:
+                area = _auroc(scores[name, kind], scores[name, CLEAN])
+                yield Row(name, "brain", OOD, f"AUROC of {kind}", "", area, n_subjects=n_scans)
+
+
+def spoilt_scan(
+    phantom: Phantom, acquisition: Acquisition, snr: float, kind: str, rng: Generator
+) -> AslSeries:
+    """The average of some repeats with one kind of artefact, of random size, or without."""
+    noise_rng, rng = rng.spawn(2)
+    signal = clean_signal(phantom, SubjectPhysics(acquisition))
+    static = SUPPRESSED_SIGNAL * proton_density(phantom) / M0_SCALE
+    sd, size = noise_sd(snr) * np.sqrt(REPEATS / 2), float(rng.uniform(0.5, 1))
+    share = SPIKED_SHARE if kind == "spikes" else 1
+    is_hit = np.asarray(rng.random((acquisition.n_timings, REPEATS, 2)) < share)
+    is_hit.flat[rng.integers(is_hit.size)] = True
+    artefact = ARTEFACTS[kind]
+    groups = []
+    for i, timing_hit in enumerate(is_hit):
+        pairs = []
+        for hits in timing_hit:
+            control, label = (
+                (artefact(image, size, rng) if hit else image)
+                + sd * _correlated(noise_rng, static.shape)
+                for image, hit in zip((static, static - signal[..., i]), hits, strict=True)
+            )
+            pairs.append(control - label)
+        groups.append(np.stack(pairs, axis=3).astype(np.float32))
+    averages = [REPEATS] * acquisition.n_timings
+    repeats_sd = noise_from_repeats(groups, averages, phantom.mask, frame_of(phantom).size_mm)
+    means = np.stack([g.mean(axis=3) for g in groups], axis=3)
+    stated = STATED.get(kind, _as_it_was)(acquisition)
+    return AslSeries(means, stated, phantom.mask, phantom.affine, repeats_sd)
+
+
+def _auroc(bad: Sequence[float], clean: Sequence[float]) -> float:
+    """Share of pairs in which the bad scan has the higher score."""
+    return float(np.mean([(b > c) + 0.5 * (b == c) for b in bad for c in clean]))
+
+
+def _untouched(image: FloatImage, _size: float, _rng: Generator) -> FloatImage:
+    return image
+
+
+def _moved(image: FloatImage, size: float, rng: Generator) -> FloatImage:
+    """Up to a voxel and a few degrees away."""
+    turned = ndimage.rotate(image, rng.normal(0, 2 * size), reshape=False, order=1)
+    return np.asarray(ndimage.shift(turned, rng.normal(0, 0.4 * size, 3), order=1))
+
+
+def _ghosted(image: FloatImage, size: float, rng: Generator) -> FloatImage:
+    """With 3-10 % of itself half a field of view away, unsteady by a third."""
+    return image + 0.08 * size * rng.uniform(0.7, 1.3) * np.roll(image, image.shape[1] // 2, 1)
+
+
+def _spiked(image: FloatImage, size: float, rng: Generator) -> FloatImage:
+    """With stripes of 1-2 % of the static signal over some slices, at least one."""
+    x, y = np.meshgrid(*map(np.arange, image.shape[:2]), indexing="ij")
+    kx, ky = rng.uniform(0.1, 1.2, 2)
+    is_hit = np.asarray(rng.random(image.shape[2]) < 0.4)
+    is_hit[rng.integers(is_hit.size)] = True
+    stripes = np.cos(kx * x + ky * y)[..., None] * is_hit
+    return image + 0.02 * size * SUPPRESSED_SIGNAL * stripes
+
+
+def _correlated(rng: Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Unit noise, alike in neighbours by reconstruction and in regions by physiology."""
+    near, wide = (
+        ndimage.gaussian_filter(rng.standard_normal(shape), (sigma, sigma, 0), mode="wrap")
+        for sigma in (RECONSTRUCTION_PIXELS, PHYSIOLOGY_PIXELS)
+    )
+    share = PHYSIOLOGY_SHARE
+    return np.asarray(np.sqrt(1 - share) * near / near.std() + np.sqrt(share) * wide / wide.std())
+
+
+def _as_it_was(acquisition: Acquisition) -> Acquisition:
+    return acquisition
+
+
+def _shortened(acquisition: Acquisition) -> Acquisition:
+    timings = tuple(replace(t, pld_s=0.6 * t.pld_s) for t in acquisition.timings)
+    return replace(acquisition, timings=timings)
+
+
+def _later(acquisition: Acquisition) -> Acquisition:
+    timings = tuple(replace(t, pld_s=t.pld_s + 0.5) for t in acquisition.timings)
+    return replace(acquisition, timings=timings)
+
+
+ARTEFACTS: dict[str, Artefact] = {
+    CLEAN: _untouched,
+    "motion": _moved,
+    "spikes": _spiked,
+    "ghost": _ghosted,
+    "PLDs x 0.6 in the sidecar": _untouched,
+    "PLDs + 0.5 s in the sidecar": _untouched,
+}
+STATED: dict[str, Callable[[Acquisition], Acquisition]] = {
+    "PLDs x 0.6 in the sidecar": _shortened,
+    "PLDs + 0.5 s in the sidecar": _later,
+}

@@ -1,0 +1,22 @@
+"""How a process among several behaves: it shares the cores, and others tell it when to end."""
+
+import os
+import signal
+
+USUAL_REASON = "out of memory is the usual reason: fewer --n-jobs"  # of SIGKILL
+GRACE_S = 30  # of background processes after SIGTERM
+
+
+def begin(n_jobs: int) -> None:
+    """What one of so many processes does before numpy and torch are imported."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // n_jobs)))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started the process stops it
+
+
+def outlive_signals(number: int = 0) -> None:
+    """What ends a whole process group leaves the main process time to end its helpers itself.
+
+    The number of the helper, which DataLoader passes on, does not matter.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE_S))

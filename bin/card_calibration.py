@@ -1,0 +1,33 @@
+"""results.json of asl_validate -> JSON for a card: how often intervals of a model hold the truth.
+
+Usage: python bin/card_calibration.py RESULTS MODEL [CARD]
+
+RESULTS is results.json of `asl_validate --phantoms data/phantoms --model MODEL`. Prints the field
+`calibration`; with CARD, a model.json, writes it there.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from aslkit.cards import calibration
+
+
+def main() -> None:
+    """Print the field, or write it into a card."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("results", type=Path)
+    parser.add_argument("model")
+    parser.add_argument("card", type=Path, nargs="?")
+    arguments = parser.parse_args()
+    records = json.loads(arguments.results.read_text())["records"]
+    field = {"calibration": calibration(records, arguments.model)}
+    if arguments.card is None:
+        print(json.dumps(field, indent=2))
+        return
+    card = {**json.loads(arguments.card.read_text()), **field}
+    arguments.card.write_text(json.dumps(card, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

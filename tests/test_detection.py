@@ -1,0 +1,64 @@
+"""Detection of bad scans: what is made bad is bad, and the score tells."""
+
+import numpy as np
+import pytest
+
+from aslkit.benchmark import least_squares
+from aslkit.conditions import Design
+from aslkit.detection import ARTEFACTS, detection_rows, spoilt_scan
+from aslkit.findings import Findings
+from aslkit.fitting import FitSettings
+from aslkit.invariance import middle_slices
+from aslkit.phantoms import brain_phantom, save_phantom
+from aslkit.robustness_sections import detection_sections
+from aslkit.simulation import PROTOCOLS
+from aslkit.validation import validate_phantoms
+
+LS = {"LS": least_squares(FitSettings(), "off")}
+
+
+@pytest.fixture(scope="module")
+def brain():
+    return middle_slices(brain_phantom("brain", 60, voxel_size_mm=5))
+
+
+def acquisition(phantom):
+    return PROTOCOLS["joint6"].acquisition(phantom.mask.shape[2])
+
+
+def test_artefacts_are_told_from_noise_at_moderate_snr(brain):
+    rows = detection_rows([brain], acquisition, 10.0, LS, n_scans=4, seed=1)
+    areas = {row.metric: row.value for row in rows}
+    assert len(areas) == len(ARTEFACTS) - 1
+    for kind in ("motion", "spikes", "ghost"):
+        assert areas[f"AUROC of {kind}"] >= 0.95, kind
+
+
+def test_an_artefact_changes_a_scan_and_nothing_else_of_it(brain):
+    def scan(kind):
+        return spoilt_scan(brain, acquisition(brain), 10.0, kind, np.random.default_rng(0))
+
+    clean = scan("clean")
+    for kind in ("motion", "spikes", "ghost"):
+        change = scan(kind).delta_m - clean.delta_m
+        assert np.abs(change).max() > 3e-4, kind
+    told = scan("PLDs + 0.5 s in the sidecar")
+    np.testing.assert_array_equal(told.delta_m, clean.delta_m)
+    plds = [[t.pld_s for t in s.acquisition.timings] for s in (told, clean)]
+    np.testing.assert_allclose(np.subtract(*plds), 0.5)
+
+
+def test_a_score_that_knows_nothing_tells_nothing(brain, monkeypatch):
+    monkeypatch.setattr("aslkit.detection.leftovers", lambda *_: type("", (), {"score": 1.0}))
+    rows = detection_rows([brain], acquisition, 10.0, LS, n_scans=1, seed=1)
+    assert {row.value for row in rows} == {0.5}
+
+
+def test_the_benchmark_measures_detection_once_per_snr_and_the_report_shows_it(tmp_path):
+    save_phantom(brain_phantom("brain-11", 11, voxel_size_mm=8), tmp_path)
+    design = Design(("matched",), ("pcasl1", "pcasl6"), (10.0, 30.0), n_spoilt=1)
+    found = Findings(validate_phantoms(tmp_path, design=design).records)
+    (section,) = detection_sections(found)
+    assert section.table.columns == ["artefact", "maps by", "SNR 10", "SNR 30"]
+    assert [row[0] for row in section.table.rows] == list(ARTEFACTS)[1:]
+    assert set(section.table.rows[0][2:]) <= {"0.00", "0.50", "1.00"}

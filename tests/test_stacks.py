@@ -1,0 +1,166 @@
+"""Slices that see their neighbours: in the stream, in the network, and from slice to volume."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from aslkit import inference
+from aslkit.arrays import repeated
+from aslkit.config import DataConfig, load_config
+from aslkit.datasets import draw_batch
+from aslkit.encoding import CHANNELS
+from aslkit.ensembles import Passes
+from aslkit.errors import InputError
+from aslkit.fields import draw_fields
+from aslkit.fitting import FitSettings
+from aslkit.inference import predict
+from aslkit.phantoms import brain_phantom
+from aslkit.residual_nets import PhysicsResidualNet
+from aslkit.scenes import _blurred_across, draw_scene
+from aslkit.simulation import PROTOCOLS, simulate_series
+from aslkit.tasks import outputs_of
+from aslkit.tiling import Tiling
+from aslkit.training import train
+from aslkit.weights import Model, load_model
+
+OFF = FitSettings(macrovascular="off")
+DATA = DataConfig(patch=32, groups=3, patches_per_group=8, slices=4)
+TINY = ("network.widths=[8,8]", "data.patch=32", "data.groups=1", "data.patches_per_group=4")
+FOUR = (*TINY, "data.slices=4")
+
+
+def awake(n_channels, widths=(8, 8)):
+    """A network none of whose weights are 0, so that all it can see changes its estimates."""
+    torch.manual_seed(0)
+    network = PhysicsResidualNet(n_channels, widths, across_slices=True).eval()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return network
+
+
+@pytest.fixture(scope="module")
+def series():
+    brain = brain_phantom("brain", 8, voxel_size_mm=6)
+    acquisition = PROTOCOLS["joint6"].acquisition(brain.mask.shape[2])
+    series = simulate_series(brain, acquisition, 5.0, seed=2)
+    return replace(series, noise_sd=inference.noise_level(series, OFF))
+
+
+def scenes(n=12):
+    return [draw_scene(DATA, np.random.default_rng(i)) for i in range(n)]
+
+
+def test_neighbouring_slices_are_of_one_subject_and_others_are_not():
+    likeness = {True: [], False: []}
+    for scene in (s for s in scenes() if s.depth == 4):
+        for i in range(7):
+            inside = scene.mask[i] & scene.mask[i + 1]
+            if inside.sum() > 200:
+                pair = np.corrcoef(scene.cbf[i][inside], scene.cbf[i + 1][inside])
+                likeness[i != 3].append(pair[0, 1])
+    assert np.mean(likeness[True]) > 0.35 > 0.15 > np.mean(likeness[False])
+
+
+def test_most_scenes_are_stacks_and_some_are_slices_of_different_subjects():
+    depths = [scene.depth for scene in scenes(40)]
+    assert set(depths) == {1, 4} and 0.6 < np.mean(np.array(depths) == 4) < 0.95
+
+
+def test_noise_across_slices_is_alike_after_a_blur_and_keeps_its_variance():
+    white = np.random.default_rng(0).standard_normal((12, 3, 40, 40)).astype(np.float32)
+    found = _blurred_across(white, np.array([0.0, 0.8]), 6)
+    np.testing.assert_allclose(found[:6], white[:6], atol=1e-6)
+    assert found[6:].std((1, 2, 3)) == pytest.approx(np.ones(6), abs=0.03)
+    assert np.corrcoef(found[8].ravel(), found[9].ravel())[0, 1] > 0.5
+
+
+def test_what_is_repeated_belongs_to_the_same_subject():
+    fields = repeated(draw_fields(np.random.default_rng(0), np.full((2, 5), 20.0)), 3)
+    np.testing.assert_array_equal(fields.phases[0], fields.phases[2])
+    assert (fields.phases[2] != fields.phases[3]).any() and len(fields.waves) == 6
+
+
+def test_a_batch_numbers_its_stacks_each_by_another_number():
+    batch = draw_batch(DATA, np.random.default_rng(1))
+    number, counts = np.unique(batch["stack"], return_counts=True)
+    assert set(counts) <= {1, 4} and len(batch["stack"]) == len(batch["channels"]) == 24
+    assert len(number) == len(np.flatnonzero(np.diff(batch["stack"]))) + 1
+
+
+def test_a_slice_sees_its_stack_as_far_as_the_network_reaches_and_no_other():
+    network, x = awake(3), torch.randn(12, 3, 16, 16)
+    stack = torch.tensor([0] * 9 + [1] * 3)
+    seen = network(x, stack)
+    for i in range(12):
+        changed = x.clone()
+        changed[i] += 1
+        difference = (network(changed, stack) - seen).abs().amax((1, 2, 3)) > 1e-4
+        near = (torch.arange(12) - i).abs() <= network.reach
+        assert torch.equal(difference, near & (stack == stack[i]))
+
+
+def test_without_neighbours_a_slice_is_seen_alone():
+    network, x = awake(3), torch.randn(2, 3, 16, 16)
+    apart = network(x, torch.tensor([0, 1]))
+    torch.testing.assert_close(apart, network(x))
+    assert (network(x, torch.tensor([0, 0])) - apart).abs().max() > 0.01
+
+
+def test_groups_of_slices_and_patches_change_nothing(series, monkeypatch):
+    network = awake(len(CHANNELS))
+    nn.init.normal_(network.head.weight, std=0.02)
+    model = Model("awake", network, {}, "")
+    whole = predict(series, model, OFF)
+    difference = predict(series, load_model("small"), OFF).cbf - whole.cbf
+    assert np.abs(difference[series.mask]).mean() > 0.1
+    tiled = predict(series, model, OFF, passes=Passes(tiling=Tiling(64)))
+    np.testing.assert_allclose(tiled.cbf, whole.cbf, rtol=1e-2, atol=0.05)
+    monkeypatch.setattr(inference, "PIXELS_AT_ONCE", 1)
+    monkeypatch.setattr(inference, "SLICES_AT_ONCE", 5)
+    seen = []
+    grouped = predict(series, model, OFF, progress=lambda firsts: seen.extend(firsts) or firsts)
+    assert seen == list(range(0, np.ptp(np.nonzero(series.mask)[2]) + 1, 5))
+    np.testing.assert_allclose(grouped.cbf, whole.cbf, rtol=1e-3, atol=1e-3)
+
+
+def test_a_slice_without_brain_between_others_is_seen_as_empty(series):
+    z = series.mask.shape[2] // 2
+    mask = series.mask.copy()
+    mask[:, :, z] = False
+    maps = predict(replace(series, mask=mask), Model("awake", awake(len(CHANNELS)), {}, ""), OFF)
+    assert np.isfinite(maps.cbf[mask]).all() and maps.cbf_std[mask].min() > 0
+
+
+def test_a_network_that_learns_to_see_neighbours_begins_as_the_one_it_starts_from(tmp_path):
+    train(load_config("small", (*TINY, "steps=3", "warmup_steps=0")), tmp_path / "flat")
+    config = load_config("stacked", (*FOUR, "steps=1", "warmup_steps=0", "learning_rate=1e-9"))
+    train(config, tmp_path / "deep", init_from=str(tmp_path / "flat"))
+    flat, deep = (load_model(str(tmp_path / name)).network for name in ("flat", "deep"))
+    batch = draw_batch(config.data, np.random.default_rng(0))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            outputs_of(deep, batch), flat(batch["channels"]), rtol=1e-3, atol=1e-3
+        )
+
+
+def test_training_moves_what_neighbours_say(tmp_path):
+    config = load_config("stacked", (*FOUR, "steps=3", "warmup_steps=0", "learning_rate=0.01"))
+    train(config, tmp_path / "model")
+    weights = load_model(str(tmp_path / "model")).network.state_dict()
+    assert weights["down_blocks.0.across.weight"].abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("data.slices=1", "network.across_slices together with data.slices above 1"),
+        ("network.across_slices=false", "network.across_slices together with data.slices above"),
+        ("data.slices=3", "slices that divide patches_per_group"),
+    ],
+)
+def test_stacks_and_networks_that_see_them_go_together(change, message):
+    with pytest.raises(InputError, match=message):
+        load_config("stacked", (change,))
