@@ -218,8 +218,9 @@ def script_path(tmp_path):
         "dask": f'{python} dask "$@"\n',
         "asl_fit_ls": f'{python} aslkit.cli.fit_ls "$@"\n',
         "sbatch": "#!/bin/bash\n"
-        f'[ -z "$IDLE" ] && setsid bash -c "${{!#}}" &>/dev/null & echo $! >"{folder}/pid"\n'
-        "echo 7\n",
+        'if [ -z "$IDLE" ]; then\n'
+        f'    setsid bash -c "${{!#}}" &>/dev/null & echo $! >"{folder}/pid"\n'
+        "fi\necho 7\n",
         "scancel": f'#!/bin/sh\necho "$1" >"{folder}/cancelled"\n'
         f'kill -- -"$(cat "{folder}/pid")"\n',
     }
