@@ -34,6 +34,7 @@ OWN_GROUP = "import os; os.setpgrp()"  # Ctrl-C reaches the command alone, which
 OF_OWN_CLUSTERS = {
     "distributed.scheduler.allowed-failures": 1,  # deaths that a task survives
     "distributed.scheduler.worker-saturation": 1.0,  # a worker is given no task ahead
+    "distributed.deploy.lost-worker-timeout": "365d",  # for one that dies and begins anew
 }
 
 _writing = Lock()
@@ -94,8 +95,13 @@ def _results(
     del futures
     try:
         for future in as_completed(list(waiting)):
-            error = future.exception()
-            yield waiting.pop(future), future.result() if error is None else error
+            try:
+                found = future.result()
+            except CancelledError:
+                raise
+            except Exception as error:  # even of a task that was done, if the result is lost
+                found = error
+            yield waiting.pop(future), found
     except CancelledError as error:
         raise UnavailableError(
             "the dask scheduler has ended. Fix: start it and its workers, and give the same "

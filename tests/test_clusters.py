@@ -17,7 +17,7 @@ from test_batch import BIN, Deadly, contents, images, run, shell, wait_for
 from aslkit.atomic import PREFIX
 from aslkit.cli.fit_ls import main as asl_fit_ls
 from aslkit.cli.validate import main as asl_validate
-from aslkit.clusters import KILLED, work_through_cluster
+from aslkit.clusters import KILLED, OF_OWN_CLUSTERS, work_through_cluster
 from aslkit.errors import UnavailableError
 
 LocalCluster = pytest.importorskip("distributed").LocalCluster
@@ -98,8 +98,10 @@ def test_a_worker_that_is_killed_in_mid_run_loses_nothing(scheduler, tmp_path):
 
 def test_a_scan_beside_one_that_kills_is_not_lost(tmp_path):
     """Four threads of a worker: whatever they do dies with it."""
-    cluster = LocalCluster(n_workers=1, threads_per_worker=4, dashboard_address=":0")
-    with cluster:
+    import dask
+
+    settings = dask.config.set(OF_OWN_CLUSTERS)
+    with settings, LocalCluster(n_workers=1, threads_per_worker=4) as cluster:
         stages = Slow(tmp_path)
         results = worked(["a", "b", "deadly", "c"], stages, cluster.scheduler_address)
     assert results.pop("deadly") == KILLED

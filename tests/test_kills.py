@@ -148,8 +148,8 @@ def test_two_validations_into_one_folder_leave_one_whole_report(tmp_path):
     for process in processes:
         _, errors = process.communicate(timeout=LONGEST_S)
         assert process.returncode == 0, errors
-    names = {"report.html", "results.json", "results.tsv", "sub-01.html"}
-    assert set(contents(tmp_path / "out")) == names
+    names = {"report.html", "results.json", "results.tsv", "sub-01.html", "sub-01.json"}
+    assert set(contents(tmp_path / "out")) == names | {"logs/sub-01.log"}
     assert not list((tmp_path / "out").glob(f"{PREFIX}*"))
 
 

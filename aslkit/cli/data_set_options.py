@@ -1,8 +1,8 @@
-"""The options of asl_fit_ls and asl_predict for whole data sets."""
+"""The options for whole data sets."""
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +14,7 @@ from aslkit.cli.scan_options import ScanArguments
 from aslkit.cli.work import check_work, dask_option, n_jobs_option
 
 Result = TypeVar("Result")
+Scan = TypeVar("Scan")
 
 participants_option = click.option(
     "--participant-label",
@@ -44,6 +45,22 @@ class Part(click.ParamType):  # type: ignore[type-arg]
         if not found or not 1 <= int(found[1]) <= int(found[2]):
             self.fail(f"{value!r} is not like 2/8, with K from 1 to N", param, ctx)
         return int(found[1]), int(found[2])
+
+
+part_option = click.option(
+    "--part", type=Part(), help="The K-th of N parts of the scans, for job arrays."
+)
+skip_existing_option = click.option(
+    "--skip-existing",
+    is_flag=True,
+    help="Leave what is there of the same inputs, parameters and version; make all else.",
+)
+
+
+def part_of(scans: Sequence[Scan], part: tuple[int, int] | None) -> Sequence[Scan]:
+    """The scans of a part; without one, all."""
+    k, n = part or (1, 1)
+    return scans[k - 1 :: n]
 
 
 @dataclass(frozen=True)
@@ -128,13 +145,9 @@ _OPTIONS = (
     ),
     participants_option,
     sessions_option,
-    click.option("--part", type=Part(), help="The K-th of N parts of the scans, for job arrays."),
+    part_option,
     n_jobs_option,
     dask_option,
-    click.option(
-        "--skip-existing",
-        is_flag=True,
-        help="Leave maps of the same inputs, parameters and version; make all others.",
-    ),
+    skip_existing_option,
     click.option("--overwrite", is_flag=True, help="Make all maps again."),
 )

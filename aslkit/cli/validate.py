@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 import click
 
 from aslkit.cli.common import aslkit_command, progress, say
-from aslkit.cli.data_set_options import participants_option, sessions_option
+from aslkit.cli.data_set_options import (
+    part_option,
+    participants_option,
+    sessions_option,
+    skip_existing_option,
+)
 from aslkit.cli.scan_options import NumberList
 from aslkit.cli.work import check_work, dask_option, n_jobs_option
 
@@ -81,8 +86,10 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
     help="Maps to compare with, in vivo: <scan>_cbf.nii.gz and _att or _arrival, on the grid of "
     "the scan, with Units in their sidecars (BASIL, ASLPrep, the truth of asl_sim).",
 )
+@part_option
 @n_jobs_option
 @dask_option
+@skip_existing_option
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(
     "-o",
@@ -90,7 +97,8 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
     metavar="DIR",
-    help="Folder for report.html, results.tsv, results.json and, in vivo, a page per scan.",
+    help="Folder for report.html, results.tsv, results.json and, in vivo, a page per scan, logs "
+    "and failed.tsv.",
 )
 def main(
     phantoms: Path | None,
@@ -105,8 +113,10 @@ def main(
     participants: tuple[str, ...],
     sessions: tuple[str, ...],
     reference: Path | None,
+    part: tuple[int, int] | None,
     n_jobs: int | None,
     dask: str | None,
+    skip_existing: bool,
     seed: int,
     out: Path,
 ) -> None:
@@ -120,10 +130,10 @@ def main(
         raise click.UsageError("give either --phantoms DIR or --bids DIR")
     if phantoms is not None:
         _check_snrs(snrs)
-        if participants or sessions or reference or n_jobs or dask:
+        if participants or sessions or reference or part or n_jobs or dask or skip_existing:
             raise click.UsageError(
-                "--participant-label, --session-label, --reference, --n-jobs and --dask belong to "
-                "--bids"
+                "--participant-label, --session-label, --reference, --part, --n-jobs, --dask and "
+                "--skip-existing belong to --bids"
             )
         from aslkit.conditions import FULL, QUICK
 
@@ -152,9 +162,11 @@ def main(
                 reference=reference,
                 macrovascular=macrovascular,
                 kinetic=kinetic,
+                part=part,
                 seed=seed,
                 n_jobs=n_jobs,
                 dask=dask,
+                skip_existing=skip_existing,
                 out=out,
             )
         )
