@@ -74,6 +74,31 @@ def folder_appears(out: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def folders_appear(root: Path, names: Sequence[str]) -> Iterator[Path]:
+    """A temporary folder whose subfolders `names` replace those of `root` when the block succeeds.
+
+    The last one stands for all: it goes first and comes last.
+
+    Raises
+    ------
+    OSError
+        When something cannot be written.
+    """
+    with _temporary_in(root) as temporary:
+        yield temporary
+        for path in temporary.rglob("*"):
+            _sync_names(path) if path.is_dir() else _sync(path)
+        with locked(root), _undisturbed():
+            for i, name in enumerate(reversed(names)):
+                if (root / name).exists():
+                    os.rename(root / name, temporary / f"old-{i}")
+            for name in names:
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                os.rename(temporary / name, root / name)
+                _sync_names((root / name).parent)
+
+
+@contextmanager
 def _temporary_in(folder: Path) -> Iterator[Path]:
     """A temporary folder, locked as long as it is in use; those that are not are removed."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,13 +1,21 @@
 """Tasks -> results, by the workers of a dask cluster: as `aslkit.workers`, on many machines.
 
 A task is read, computed and written by one worker. dask gives the tasks of a worker that died to
-another one; a task that workers die of time and again is lost.
+another one. Tasks that workers died of time and again are tried alone at the end; those that
+workers die of even then are lost.
 """
 
+import atexit
 import functools
+import io
+import logging
 import pickle
+import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
+from pkgutil import resolve_name
+from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aslkit.errors import UnavailableError, not_installed
@@ -20,7 +28,17 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 LOCAL, SLURM = "local", "slurm"  # clusters that live as long as the command
+KILLED = "its workers were killed; out of memory is the usual reason: fewer workers to a machine"
 PATIENCE_S = 20  # with a scheduler that does not answer
+OWN_GROUP = "import os; os.setpgrp()"  # Ctrl-C reaches the command alone, which stops its workers
+OF_OWN_CLUSTERS = {
+    "distributed.scheduler.allowed-failures": 1,  # deaths that a task survives
+    "distributed.scheduler.worker-saturation": 1.0,  # a worker is given no task ahead
+    "distributed.deploy.lost-worker-timeout": "365d",  # for one that dies and begins anew
+}
+
+_writing = Lock()
+atexit.register(_writing.acquire)  # a worker that is stopped writes to the end
 
 
 def work_through_cluster(
@@ -42,33 +60,68 @@ def work_through_cluster(
     Raises
     ------
     UnavailableError
-        When dask is not installed or the scheduler does not answer.
+        When dask is not installed, or the scheduler does not answer or ends.
     """
     with _connected(where, n_workers) as client:
-        import cloudpickle
-        from distributed import as_completed
+        from distributed import KilledWorker
 
-        announce(f"Dashboard of the cluster: {client.dashboard_link}")
-        packed = cloudpickle.dumps(stages)
-        futures = {client.submit(_do, packed, task, pure=False): task for task in tasks}
-        try:
-            for future in as_completed(list(futures)):
-                task = futures.pop(future)
-                error = future.exception()
-                yield future.result() if error is None else stages.lose(task, _reason(error))
-                future.release()
-        finally:
-            client.cancel(list(futures))
+        n_there = len(client.nthreads())
+        announce(f"Dashboard of the cluster: {client.dashboard_link}; workers so far: {n_there}")
+        packed = _packed(stages)
+        accused = []
+        for task, found in _results(client, packed, tasks):
+            if isinstance(found, KilledWorker):
+                accused.append(task)
+            else:
+                yield _told(stages, task, found)
+        for alone in accused:  # a task beside it may have done it
+            for task, found in _results(client, packed, [alone]):
+                yield _told(stages, task, found)
+
+
+def _told(stages: Stages[Task, Any, Result], task: Task, found: Result | BaseException) -> Result:
+    """The result of a task, of which there may be none."""
+    return stages.lose(task, _reason(found)) if isinstance(found, BaseException) else found
+
+
+def _results(
+    client: "Client", packed: bytes, tasks: Sequence[Task]
+) -> Iterator[tuple[Task, Any | BaseException]]:
+    """Every task with its result, or with why there is none."""
+    from distributed import as_completed
+
+    futures = client.map(_do, tasks, packed=packed, pure=False)
+    waiting = dict(zip(futures, tasks, strict=True))
+    del futures
+    try:
+        for future in as_completed(list(waiting)):
+            try:
+                found = future.result()
+            except CancelledError:
+                raise
+            except Exception as error:  # even of a task that was done, if the result is lost
+                found = error
+            yield waiting.pop(future), found
+    except CancelledError as error:
+        raise UnavailableError(
+            "the dask scheduler has ended. Fix: start it and its workers, and give the same "
+            "command again with --skip-existing."
+        ) from error
+    finally:
+        client.cancel(list(waiting))
 
 
 @contextmanager
 def _connected(where: str, n_workers: int) -> Iterator["Client"]:
     try:
+        import dask
         from distributed import Client
     except ImportError as error:
         raise not_installed("distributed", "cluster", "--dask") from error
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # our sentences suffice
     if where in _CLUSTERS:
-        with _CLUSTERS[where](n_workers) as cluster, Client(cluster) as client:
+        configured = dask.config.set(OF_OWN_CLUSTERS)
+        with configured, _CLUSTERS[where](n_workers) as cluster, Client(cluster) as client:
             yield client
         return
     try:
@@ -85,7 +138,9 @@ def _connected(where: str, n_workers: int) -> Iterator["Client"]:
 def _local(n_workers: int):  # type: ignore[no-untyped-def]
     from distributed import LocalCluster
 
-    return LocalCluster(n_workers=n_workers, threads_per_worker=1, silence_logs="ERROR")
+    return LocalCluster(
+        n_workers=n_workers, threads_per_worker=1, silence_logs="ERROR", preload=[OWN_GROUP]
+    )
 
 
 def _slurm(n_workers: int):  # type: ignore[no-untyped-def]
@@ -98,10 +153,29 @@ def _slurm(n_workers: int):  # type: ignore[no-untyped-def]
     return cluster
 
 
-def _do(packed: bytes, task: object) -> object:
+def _packed(stages: Stages[Task, Any, object]) -> bytes:
+    buffer = io.BytesIO()
+    _Pickler(buffer).dump(stages)
+    return buffer.getvalue()
+
+
+class _Pickler(pickle.Pickler):
+    """Names the classes of a command that runs by `python -m` as others import them."""
+
+    def reducer_override(self, obj: object) -> Any:
+        """How to find a class."""
+        spec = sys.modules["__main__"].__spec__
+        if isinstance(obj, type) and obj.__module__ == "__main__" and spec is not None:
+            return resolve_name, (f"{spec.name}:{obj.__qualname__}",)
+        return NotImplemented
+
+
+def _do(task: object, packed: bytes) -> object:
     """All of a task, in a worker."""
     stages = _unpacked(packed)
-    return stages.write(stages.compute(stages.read(task)))
+    job = stages.compute(stages.read(task))
+    with _writing:
+        return stages.write(job)
 
 
 @functools.lru_cache(maxsize=1)
@@ -114,12 +188,7 @@ def _unpacked(packed: bytes) -> Stages[Any, Any, object]:
 def _reason(error: BaseException) -> str:
     from distributed import KilledWorker
 
-    if isinstance(error, KilledWorker):
-        return (
-            "its workers were killed time and again; out of memory is the usual reason: fewer "
-            "workers to a machine"
-        )
-    return f"{type(error).__name__}: {error}"
+    return KILLED if isinstance(error, KilledWorker) else f"{type(error).__name__}: {error}"
 
 
 _CLUSTERS = {LOCAL: _local, SLURM: _slurm}

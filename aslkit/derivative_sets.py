@@ -36,8 +36,19 @@ def open_derivative(folder: Path, raw: Path, version: str) -> None:
         _check_is_ours(description)
     else:
         _describe(folder, raw, version)
+    open_logs(folder)
+
+
+def open_logs(folder: Path) -> None:
+    """Have a place for what becomes of the scans that are written into a folder.
+
+    Raises
+    ------
+    InputError
+        When it cannot be written, or failed.tsv is another one.
+    """
     with _writing(folder):
-        (folder / LOGS).mkdir(exist_ok=True)
+        (folder / LOGS).mkdir(parents=True, exist_ok=True)
     _failures(folder / FAILED)  # refused now rather than after the first scan
 
 
@@ -45,10 +56,14 @@ def is_current(destination: Destination, fingerprint: str) -> bool:
     """Whether the maps are there, whole, and of this fingerprint."""
     cbf = destination.cbf
     sidecar = cbf.with_name(cbf.name.removesuffix(".nii.gz") + ".json")
-    if not (sidecar.is_file() and cbf.is_file() and destination.path("att").is_file()):
-        return False
+    is_there = cbf.is_file() and destination.path("att").is_file()
+    return is_there and has_fingerprint(sidecar, fingerprint)
+
+
+def has_fingerprint(path: Path, fingerprint: str) -> bool:
+    """Whether a JSON file is there, whole, and of this fingerprint."""
     try:
-        return read_json(sidecar).get("Fingerprint") == fingerprint
+        return path.is_file() and read_json(path).get("Fingerprint") == fingerprint
     except InputError:  # damaged: to be made again
         return False
 

@@ -6,24 +6,31 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from aslkit.m0scans import m0_candidates
-from aslkit.sidecars import absolute, dataset_root, inherited
+from aslkit.sidecars import absolute, entities, in_dataset, inherited
 
 
-def fingerprint(runs: Sequence[Path], parameters: Mapping[str, object]) -> str:
+def fingerprint(
+    runs: Sequence[Path], parameters: Mapping[str, object], others: Sequence[Path] = ()
+) -> str:
     """SHA-256 of the contents of all files that may bear on the runs, and of the parameters.
+
+    Parameters
+    ----------
+    others : sequence of Path
+        Images whose contents count too, with their JSON files.
 
     Raises
     ------
     OSError
         When a file cannot be read.
     """
+    found = [path for run in runs for path in _inputs(run)]
+    for image in others:
+        found += [image, *inherited(image, entities(image)[1], ".json")]
     inputs = {}
-    for run in runs:
-        root = dataset_root(run)
-        for path in _inputs(run):
-            with absolute(path).open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            inputs[str(absolute(path).relative_to(root))] = digest
+    for path in found:
+        with absolute(path).open("rb") as file:
+            inputs[in_dataset(path)] = hashlib.file_digest(file, "sha256").hexdigest()
     text = json.dumps({"inputs": inputs, "parameters": parameters}, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -13,7 +13,6 @@ import numpy as np
 from aslkit.benchmark import (
     Benchmark,
     Estimator,
-    Example,
     Progress,
     Stopwatch,
     least_squares,
@@ -23,7 +22,7 @@ from aslkit.benchmark import (
 )
 from aslkit.errors import InputError
 from aslkit.fitting import FitSettings
-from aslkit.images import AslSeries, MaskImage, ParameterMaps
+from aslkit.images import AslSeries, MaskImage
 from aslkit.lights import LIMITS, light_figures
 from aslkit.outliers import score_pairs
 from aslkit.paired import Interval
@@ -113,18 +112,7 @@ def validate_run(
     table = scan_records(scan, n_all, _rows_of_all(scan))
     for i, drawn in enumerate(progress(random_halves(n_all, seed))):
         table += split_records(scan, estimators, stopwatch, drawn, is_first=i == 0)
-    examples = [_middle_slice(scan)]
-    return ScanResult(scan, Benchmark(_averaged(table), [], examples, stopwatch.speeds))
-
-
-def _middle_slice(scan: Scan) -> Example:
-    """The maps of the slice in the middle of the brain, for the page of the group."""
-    z = int(np.median(np.nonzero(scan.mask)[2]))
-    slices = {
-        e: ParameterMaps(**{n: i[:, :, z : z + 1] for n, i in vars(maps).items() if i is not None})
-        for e, maps in scan.maps.items()
-    }
-    return Example(scan.name, {}, slices, scan.mask[:, :, z : z + 1])
+    return ScanResult(scan, Benchmark(_averaged(table), [], [], stopwatch.speeds))
 
 
 def _estimators(

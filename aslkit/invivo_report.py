@@ -26,7 +26,6 @@ from aslkit.invivo_tables import (
     scan_tables,
 )
 from aslkit.lights import LIMITS
-from aslkit.overlays import thumbnail
 from aslkit.paired import FEWEST_SUBJECTS, intraclass_correlation, limits_of_agreement
 from aslkit.repeats import ONE_HALF, OTHER_HALF
 from aslkit.report import Report, Section, Table, Thumbnail
@@ -37,13 +36,17 @@ from aslkit.subject_report import FEW, LIGHTS, REPEATABILITY
 
 
 def invivo_report(
-    benchmark: Benchmark, facts: Mapping[str, str], failed: Mapping[str, str]
+    benchmark: Benchmark,
+    facts: Mapping[str, str],
+    failed: Mapping[str, str],
+    pictures: Mapping[str, bytes],
 ) -> Report:
     """Report of a run on real scans, where the truth is unknown.
 
     Parameters
     ----------
     failed : mapping of scan to the reason
+    pictures : mapping of scan to a small PNG of its maps
     """
     tables = scan_tables(benchmark.records)
     estimators = list(dict.fromkeys(e for t in tables for e in t.estimators))
@@ -58,7 +61,7 @@ def invivo_report(
     sections += _agreement_sections(tables, estimators, styles)
     links = {t.name: f"{t.name}.html" for t in tables}
     sections += [
-        _gallery(benchmark, links),
+        _gallery(pictures, links, has_models=bool(benchmark.models)),
         Section(
             "Every scan",
             "Each name leads to the page of the scan.",
@@ -82,23 +85,13 @@ def invivo_report(
     )
 
 
-def _gallery(benchmark: Benchmark, links: Mapping[str, str]) -> Section:
+def _gallery(pictures: Mapping[str, bytes], links: Mapping[str, str], has_models: bool) -> Section:
     """The middle slice of every scan by least squares and, where there is one, a model."""
-    names = [LS, *benchmark.models][:2]
-    shown = [
-        Thumbnail(
-            example.title,
-            thumbnail(
-                [example.maps[n].cbf[..., 0] for n in names if n in example.maps],
-                example.mask[..., 0],
-            ),
-            links[example.title],
-        )
-        for example in benchmark.examples
-    ]
+    shown = [Thumbnail(scan, image, links[scan]) for scan, image in pictures.items()]
+    model = " and, right of it, the first model that takes the scan" if has_models else ""
     text = (
-        f"CBF of the middle slice by {listed(names)}, from left to right, black to yellow for 0 "
-        "to 100 ml/100 g/min. Each picture leads to the page of its scan."
+        f"CBF of the middle slice by least squares{model}, black to yellow for 0 to "
+        "100 ml/100 g/min. Each picture leads to the page of its scan."
     )
     return Section("A slice of every scan", text, thumbnails=shown)
 

@@ -58,16 +58,23 @@ def read_reference(
     InputError
         When there is no CBF map or several, the unit is missing or unknown, or the grid another.
     """
-    found: dict[str, FloatImage] = {}
-    files = []
-    for quantity in SUFFIXES:
-        path = _find(folder, scan, quantity)
-        if path is not None:
-            found[quantity] = _read(path, quantity, shape, affine)
-            files.append(path)
+    files = reference_files(folder, scan)
+    found = {q: _read(path, q, shape, affine) for q, path in files.items()}
     is_known = found["cbf"] != 0
     images = {q: np.where(is_known, image, np.nan) for q, image in found.items()}
-    return Reference({q: i.astype(np.float32) for q, i in images.items()}, tuple(files))
+    return Reference({q: i.astype(np.float32) for q, i in images.items()}, tuple(files.values()))
+
+
+def reference_files(folder: Path, scan: str) -> dict[str, Path]:
+    """The CBF map of a scan and, where there is one, the ATT map, by quantity.
+
+    Raises
+    ------
+    InputError
+        When there is no CBF map or several.
+    """
+    found = {quantity: _find(folder, scan, quantity) for quantity in SUFFIXES}
+    return {quantity: path for quantity, path in found.items() if path is not None}
 
 
 def _find(folder: Path, scan: str, quantity: str) -> Path | None:

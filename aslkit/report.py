@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from io import StringIO
 from pathlib import Path
+from types import MappingProxyType
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -100,43 +101,43 @@ class Report:
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
-def write_benchmark(
-    out: Path, benchmark: Benchmark, report: Report, failures: str = ""
-) -> list[Path]:
+def write_benchmark(out: Path, benchmark: Benchmark, report: Report) -> list[Path]:
     """Write the page and the tidy tables into a folder, all of them or none.
 
-    Parameters
-    ----------
-    failures : str
-        Content of failed.tsv; no such file when empty.
+    Raises
+    ------
+    InputError
+        When the folder cannot be written.
+    """
+    tables = {"results.tsv": _tsv(benchmark), "results.json": benchmark_json(benchmark, report)}
+    return _write(out, {**tables, "report.html": render(report)})
+
+
+def write_page(path: Path, report: Report, beside: Mapping[str, str]) -> None:
+    """Write one page and the text files beside it, by name, all of them or none.
 
     Raises
     ------
     InputError
         When the folder cannot be written.
     """
-    files = {"results.tsv": _tsv(benchmark), "results.json": _json(benchmark, report.facts)}
-    if failures:
-        files["failed.tsv"] = failures
-    files["report.html"] = render(report)
-    return _write(out, files, gone=() if failures else ("failed.tsv",))
+    _write(path.parent, {**beside, path.name: render(report)})
 
 
-def write_page(path: Path, report: Report) -> None:
-    """Write one page, whole or not at all.
-
-    Raises
-    ------
-    InputError
-        When the folder cannot be written.
-    """
-    _write(path.parent, {path.name: render(report)})
-
-
-def failure_table(failed: Mapping[str, str]) -> str:
-    """Tab-separated text: scan and reason; empty when nothing failed."""
-    lines = [f"{scan}\t{reason}" for scan, reason in failed.items()]
-    return "\n".join(["scan\treason", *lines, ""]) if failed else ""
+def benchmark_json(
+    benchmark: Benchmark, report: Report, more: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    """Facts of the report, gates, speeds and records as JSON; null is not a number."""
+    speeds = [{**asdict(s), "voxels_per_second": s.voxels_per_second} for s in benchmark.speeds]
+    content = {
+        **report.facts,
+        **more,
+        "has_passed_gates": all(g.has_passed for g in benchmark.gates),
+        "gates": [asdict(g) for g in benchmark.gates],
+        "speeds": [_finite(s) for s in speeds],
+        "records": [_finite(r) for r in benchmark.records],
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def render(report: Report) -> str:
@@ -175,10 +176,10 @@ def machine() -> str:
     return ", ".join([*parts, f"{platform.system()}, Python {platform.python_version()}"])
 
 
-def _write(out: Path, files: Mapping[str, str], gone: Sequence[str] = ()) -> list[Path]:
+def _write(out: Path, files: Mapping[str, str]) -> list[Path]:
     """Put the files into the folder, all of them or none; the last one appears last."""
     try:
-        with appear_together(out, list(files)[-1], gone) as folder:
+        with appear_together(out, list(files)[-1]) as folder:
             for name, text in files.items():
                 (folder / name).write_text(text, encoding="utf-8")
     except OSError as error:
@@ -229,18 +230,6 @@ def _cell(value: str | float) -> str | float:
     if not isinstance(value, float):
         return value
     return f"{value:.6g}" if math.isfinite(value) else "n/a"
-
-
-def _json(benchmark: Benchmark, facts: Mapping[str, str]) -> str:
-    speeds = [{**asdict(s), "voxels_per_second": s.voxels_per_second} for s in benchmark.speeds]
-    content = {
-        **facts,
-        "has_passed_gates": all(g.has_passed for g in benchmark.gates),
-        "gates": [asdict(g) for g in benchmark.gates],
-        "speeds": [_finite(s) for s in speeds],
-        "records": [_finite(r) for r in benchmark.records],
-    }
-    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _finite(record: Record) -> dict[str, str | float | None]:

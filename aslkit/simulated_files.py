@@ -10,16 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aslkit.acquisition import Timing
+from aslkit.derivative_sets import has_fingerprint
+from aslkit.errors import InputError
 from aslkit.lesions import LESION_CLASSES
 from aslkit.motion import COLUMNS, Parameters, in_degrees
 from aslkit.phantoms import Phantom
 from aslkit.scanner import RunScan, Scan, ScanSettings
+from aslkit.textfiles import read_json
 
 ECHO_TIME_S = 0.012
 READOUT_S = 1.0  # and dead time: what a volume takes beyond labeling and delay
 M0_TR_S = 10.0
 TESLA = 3.0
 BIDS_VERSION = "1.11.0"
+NAME = "Simulated ASL"
 TRUTH = {
     "cbf": ("mL/100 g/min", "True CBF of the voxel, the sum over its tissues"),
     "att": ("s", "True ATT of the voxel, the flow-weighted mean over its tissues"),
@@ -36,7 +40,7 @@ Voxels = NDArray[np.generic]
 
 def write_dataset_description(root: Path) -> None:
     """The files at the top of the data set and of the truth in it."""
-    description = {"Name": "Simulated ASL", "BIDSVersion": BIDS_VERSION, "DatasetType": "raw"}
+    description = {"Name": NAME, "BIDSVersion": BIDS_VERSION, "DatasetType": "raw"}
     generated = {"GeneratedBy": [{"Name": "aslkit"}], "License": "CC0"}
     _write_json(root / "dataset_description.json", {**description, **generated})
     truth = {**description, "Name": "Truth of simulated ASL", "DatasetType": "derivative"}
@@ -51,8 +55,45 @@ def truth_root(root: Path) -> Path:
     return root / "derivatives" / "truth"
 
 
+def check_is_simulated(root: Path) -> None:
+    """Refuse to write subjects into a data set that is not simulated.
+
+    Raises
+    ------
+    InputError
+        When it is another one, or none.
+    """
+    description = root / "dataset_description.json"
+    name = read_json(description).get("Name") if description.is_file() else "no data set"
+    if name != NAME:
+        raise InputError(
+            description,
+            "Name",
+            found=str(name),
+            expected=f"{NAME!r}, a data set of asl_sim, or a new folder",
+            fix="give another --out",
+        )
+
+
+def subject_folders(subject: str) -> list[str]:
+    """What a subject has in the data set; the truth comes last and stands for both."""
+    return [f"sub-{subject}", f"derivatives/truth/sub-{subject}"]
+
+
+def is_current(root: Path, subject: str, fingerprint: str) -> bool:
+    """Whether a subject is there, whole, and of this fingerprint."""
+    truth = truth_root(root) / f"sub-{subject}" / "perf" / f"sub-{subject}_cbf.json"
+    return (root / f"sub-{subject}").is_dir() and has_fingerprint(truth, fingerprint)
+
+
 def write_scan(
-    root: Path, subject: str, phantom: Phantom, settings: ScanSettings, scan: Scan, is_deltam: bool
+    root: Path,
+    subject: str,
+    phantom: Phantom,
+    settings: ScanSettings,
+    scan: Scan,
+    is_deltam: bool,
+    fingerprint: str,
 ) -> None:
     """Write one subject: every run as control and label or as differences, M0, and the truth."""
     folder, truth = (r / f"sub-{subject}" / "perf" for r in (root, truth_root(root)))
@@ -67,7 +108,7 @@ def write_scan(
     _save(folder / f"sub-{subject}_m0scan.nii.gz", scan.m0, phantom)
     m0_sidecar = _readout(scan.runs[0]) | {"RepetitionTimePreparation": M0_TR_S}
     _write_json(folder / f"sub-{subject}_m0scan.json", m0_sidecar | {"IntendedFor": names})
-    _write_maps(truth / f"sub-{subject}", phantom, scan)
+    _write_maps(truth / f"sub-{subject}", phantom, scan, fingerprint)
 
 
 def _run_name(subject: str, run: RunScan, n_runs: int) -> str:
@@ -184,7 +225,7 @@ def _motion_table(parameters: Parameters) -> str:
     return "\n".join(["\t".join(["volume", *COLUMNS]), *lines]) + "\n"
 
 
-def _write_maps(stem: Path, phantom: Phantom, scan: Scan) -> None:
+def _write_maps(stem: Path, phantom: Phantom, scan: Scan, fingerprint: str) -> None:
     snrs = {"RequestedSNR": scan.snr, "MeasuredSNR": scan.measured_snr}
     for name, (units, description) in TRUTH.items():
         image = scan.noise_sd if name == "noise" else getattr(phantom, name)
@@ -192,7 +233,8 @@ def _write_maps(stem: Path, phantom: Phantom, scan: Scan) -> None:
         kind = np.uint8 if is_label else np.float32
         _save(Path(f"{stem}_{name}.nii.gz"), image.astype(kind), phantom)
         fields = {"Units": units, "Description": description, "Phantom": phantom.name}
-        _write_json(Path(f"{stem}_{name}.json"), {**fields, **snrs})
+        own = {"Fingerprint": fingerprint} if name == "cbf" else {}
+        _write_json(Path(f"{stem}_{name}.json"), {**fields, **snrs, **own})
 
 
 def _save(path: Path, voxels: Voxels, phantom: Phantom) -> None:

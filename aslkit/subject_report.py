@@ -22,7 +22,7 @@ from aslkit.invivo_tables import (
 )
 from aslkit.lights import LIMITS
 from aslkit.methods_text import methods_text, quantification_table
-from aslkit.overlays import overlay_picture
+from aslkit.overlays import overlay_picture, thumbnail
 from aslkit.preprocess import anatomical_image
 from aslkit.repeats import Scan
 from aslkit.report import Report, Section, Table
@@ -82,6 +82,14 @@ def subject_report(result: ScanResult, facts: Mapping[str, str]) -> Report:
         speed_section(benchmark),
     ]
     return Report(scan.name, lead, headline(table), GLOSSARY, sections, benchmark.gates, facts)
+
+
+def slice_picture(result: ScanResult) -> bytes:
+    """PNG of the CBF of the slice in the middle of the brain: least squares, the first model."""
+    scan = result.scan
+    z = int(np.median(np.nonzero(scan.mask)[2]))
+    names = [LS, *result.benchmark.models][:2]
+    return thumbnail([scan.maps[n].cbf[..., z] for n in names], scan.mask[..., z])
 
 
 def _map_section(scan: Scan) -> Section:

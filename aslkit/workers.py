@@ -10,12 +10,13 @@ Each process handles three tasks at a time, so that the disk and the processor w
 import signal
 import sys
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, cast
 
 from aslkit.pools import USUAL_REASON, begin
 
@@ -47,6 +48,30 @@ class Stages(Protocol[Given, Job, Found]):
     def lose(self, task: Given, reason: str) -> Found:
         """What came of a task whose process died."""
         ...
+
+
+@dataclass(frozen=True)
+class WholeTask(Generic[Task, Result]):
+    """The stages of tasks that one function does, of which those lost are told by another."""
+
+    do: Callable[[Task], Result]
+    lost: Callable[[Task, str], Result]
+
+    def read(self, task: Task) -> Task | Result:
+        """What there is to do."""
+        return task
+
+    def compute(self, job: Task | Result) -> Task | Result:
+        """The result."""
+        return self.do(cast(Task, job))
+
+    def write(self, job: Task | Result) -> Result:
+        """The result, as it is."""
+        return cast(Result, job)
+
+    def lose(self, task: Task, reason: str) -> Result:
+        """What came of a task whose process died."""
+        return self.lost(task, reason)
 
 
 def work_through(

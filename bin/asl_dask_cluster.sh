@@ -68,14 +68,17 @@ for needed in dask "$command" $($is_slurm && echo sbatch); do
     }
 done
 
-started=() job=""
-stop() {
+started=() job="" running=""
+stop() { # the command first: it writes to the end what it has begun, and says so
+    [ -z "$running" ] || { kill "$running" && wait "$running"; } 2>/dev/null || true
     [ -z "$job" ] || scancel "$job" || true
     [ ${#started[@]} = 0 ] || kill "${started[@]}" 2>/dev/null || true
     wait
     rm -f "$file"
 }
 trap stop EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 mkdir -p "$derivatives/logs"
 log=$derivatives/logs/dask-$$.log
 "${scheduler[@]}" &>>"$log" &
@@ -97,4 +100,6 @@ else
     done
 fi
 address=$(sed -n 's/.*"address": "\([^"]*\)".*/\1/p' "$file")
-"${line[@]}" "$address"
+"${line[@]}" "$address" &
+running=$!
+wait "$running"

@@ -23,6 +23,7 @@ SHARE_BEFORE_KILL = 0.3  # of the subjects
 POLL_S = 0.5
 KIB = 1024
 HOURS_S = 3600
+MANY = 100_000  # subjects to project to
 
 
 def main() -> None:
@@ -38,9 +39,12 @@ def main() -> None:
         simulation = f"--participants {options.subjects} --seed {options.seed} --n-jobs 2"
         grid = "--matrix 30,36,8 --voxel-size 6 --protocol pcasl6 --deltam -q"
         run("sim", f"--out {study} {simulation} {grid}")
+        alone = 0.0
         for i, way in enumerate(options.ways):
             seconds, memory = watched(start(study, Path(folder, f"maps{i}"), way))
+            alone = alone or seconds
             show(way, seconds, memory, options.subjects)
+            project(way, seconds, alone / seconds, options.subjects)
         killed(study, Path(folder, "killed"), options.subjects)
 
 
@@ -101,6 +105,18 @@ def show(way: str, seconds: float, memory: list[float], n: int) -> None:
     )
     held = f"memory {early:.0f} MiB early, {late:.0f} late, {max(memory):.0f} at most"
     print(f"{way}: {rate}; {held}", flush=True)
+
+
+def project(way: str, seconds: float, speedup: float, n: int) -> None:
+    """One line: gain over the first way, per worker, and what very many subjects would cost."""
+    n_workers = int(re.search(r"--n-jobs (\d+)", way)[1])  # type: ignore[index]
+    hours = MANY * seconds / n / HOURS_S
+    print(
+        f"  {speedup:.2f} times as fast as the first way, efficiency {speedup / n_workers:.0%}; "
+        f"{n_workers * seconds / n:.2f} s of a worker per subject; {MANY} subjects: {hours:.0f} h "
+        f"on this machine, {n_workers * hours:.0f} worker hours",
+        flush=True,
+    )
 
 
 def killed(study: Path, maps: Path, n: int) -> None:

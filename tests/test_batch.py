@@ -26,7 +26,7 @@ from aslkit.cli.predict import main as asl_predict
 from aslkit.derivative_sets import record_outcome
 from aslkit.errors import InputError
 from aslkit.fingerprints import fingerprint
-from aslkit.workers import work_through
+from aslkit.workers import WholeTask, work_through
 
 BIN = Path(__file__).parents[1] / "bin"
 
@@ -266,6 +266,22 @@ def test_a_process_that_dies_loses_only_the_scan_it_died_of(tmp_path):
     assert "the process was killed; out of memory" in results.pop("deadly")
     lost = [task for task, what in results.items() if what != "done"]
     assert set(results) == set(tasks) - {"deadly"} and set(lost) <= {"once"}
+
+
+def die_of_two(task):
+    if task == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return f"{task} done"
+
+
+def say_lost(task, reason):
+    return f"{task}: {reason}"
+
+
+def test_a_function_whose_process_dies_loses_only_the_task_it_died_of():
+    *done, lost = sorted(work_through(range(4), WholeTask(die_of_two, say_lost), 2), key=len)
+    assert sorted(done) == ["0 done", "1 done", "3 done"]
+    assert lost.startswith("2: the process was killed; out of memory")
 
 
 def start(*arguments):

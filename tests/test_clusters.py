@@ -5,30 +5,37 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from click.testing import CliRunner
-from test_batch import Deadly, contents, images, run, shell
+from test_batch import BIN, Deadly, contents, images, run, shell, wait_for
 
+from aslkit.atomic import PREFIX
 from aslkit.cli.fit_ls import main as asl_fit_ls
-from aslkit.clusters import work_through_cluster
+from aslkit.cli.validate import main as asl_validate
+from aslkit.clusters import KILLED, OF_OWN_CLUSTERS, work_through_cluster
+from aslkit.errors import UnavailableError
 
-pytest.importorskip("distributed")
+LocalCluster = pytest.importorskip("distributed").LocalCluster
 pytestmark = pytest.mark.filterwarnings("default")  # those of dask are not ours
 N_SCANS = 4
 
 
 @contextmanager
-def dask(*arguments):
-    """A dask command in the background."""
+def module(name, *arguments, output=subprocess.DEVNULL):
+    """A command in the background."""
     paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     process = subprocess.Popen(
-        [sys.executable, "-m", "dask", *arguments],
+        [sys.executable, "-m", name, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        text=True,
+        start_new_session=True,
     )
     try:
         yield process
@@ -39,21 +46,35 @@ def dask(*arguments):
 
 @pytest.fixture
 def scheduler():
-    """Address of a scheduler without workers."""
+    """A scheduler without workers."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     options = ("--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
-    with dask("scheduler", *options):
-        yield f"tcp://127.0.0.1:{port}"
+    with module("dask", "scheduler", *options) as process:
+        yield Scheduler(f"tcp://127.0.0.1:{port}", process)
 
 
-def worker(address):
-    return dask("worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard")
+class Scheduler(NamedTuple):
+    address: str
+    process: subprocess.Popen
+
+
+def worker(address, n_threads=1):
+    options = ("--nthreads", n_threads, "--no-nanny", "--no-dashboard")
+    return module("dask", "worker", address, *options)
 
 
 def worked(tasks, stages, where, n_workers=1):
     return dict(work_through_cluster(tasks, stages, where, n_workers, lambda _: None))
+
+
+class Slow(Deadly):
+    """Stages that take their time, so that tasks run side by side."""
+
+    def compute(self, job):
+        time.sleep(0.2)
+        return super().compute(job)
 
 
 class Suicidal(Deadly):
@@ -65,8 +86,9 @@ class Suicidal(Deadly):
 
 def test_a_worker_that_is_killed_in_mid_run_loses_nothing(scheduler, tmp_path):
     tasks = [f"task {i}" for i in range(40)]
-    with worker(scheduler), worker(scheduler):
-        results = work_through_cluster(tasks, Suicidal(tmp_path), scheduler, 1, print)
+    where = scheduler.address
+    with worker(where), worker(where):
+        results = work_through_cluster(tasks, Suicidal(tmp_path), where, 1, print)
         first, victim = next(results)
         os.kill(victim, signal.SIGKILL)
         rest = dict(results)
@@ -74,9 +96,45 @@ def test_a_worker_that_is_killed_in_mid_run_loses_nothing(scheduler, tmp_path):
     assert victim not in list(rest.values())[-10:]
 
 
+def test_a_scan_beside_one_that_kills_is_not_lost(tmp_path):
+    """Four threads of a worker: whatever they do dies with it."""
+    import dask
+
+    settings = dask.config.set(OF_OWN_CLUSTERS)
+    with settings, LocalCluster(n_workers=1, threads_per_worker=4) as cluster:
+        stages = Slow(tmp_path)
+        results = worked(["a", "b", "deadly", "c"], stages, cluster.scheduler_address)
+    assert results.pop("deadly") == KILLED
+    assert results == {"a": "done", "b": "done", "c": "done"}
+
+
+def test_a_scheduler_that_ends_is_reported(scheduler, tmp_path):
+    with worker(scheduler.address):
+        results = work_through_cluster(
+            [f"task {i}" for i in range(40)], Slow(tmp_path), scheduler.address, 1, print
+        )
+        next(results)
+        scheduler.process.kill()
+        with pytest.raises(UnavailableError, match="the dask scheduler has ended"):
+            list(results)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_says_so_and_leaves_whole_maps(study, derivatives, number):
+    line = ("--bids", study, "--derivatives", derivatives, "--dask", "local", "--n-jobs", 2)
+    with module("aslkit.cli.fit_ls", *line, output=subprocess.PIPE) as process:
+        wait_for(lambda: list(derivatives.rglob(f"*/{PREFIX}*")) or process.poll() is not None)
+        os.killpg(process.pid, number)  # as Ctrl-C does
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, errors
+    assert errors == f"Stopped by {number.name}; what was written is whole\n"
+    assert not list(derivatives.rglob(f"{PREFIX}*"))
+    assert "0 failed" in run(study, derivatives, "--skip-existing")
+
+
 def test_the_maps_are_those_of_one_process_byte_for_byte(scheduler, study, derivatives):
-    with worker(scheduler):
-        printed = run(study, derivatives, "--dask", scheduler)
+    with worker(scheduler.address):
+        printed = run(study, derivatives, "--dask", scheduler.address)
     assert "Dashboard of the cluster: http" in printed
     assert f"{N_SCANS} scans: {N_SCANS} done, 0 skipped, 0 failed" in printed
     alone = derivatives.with_name("alone")
@@ -84,10 +142,20 @@ def test_the_maps_are_those_of_one_process_byte_for_byte(scheduler, study, deriv
     assert images(derivatives) == images(alone) and len(images(alone)) > N_SCANS
 
 
+def test_validation_finds_the_same_on_a_cluster(study, tmp_path):
+    found = []
+    for name, options in (("alone", ()), ("cluster", ("--dask", "local", "--n-jobs", "2"))):
+        line = ["--bids", str(study), "--session-label", "b", "a", "--out", str(tmp_path / name)]
+        done = CliRunner().invoke(asl_validate, [*line, *options])
+        assert done.exit_code == 0, done.output
+        found.append((tmp_path / name / "results.tsv").read_bytes())
+    assert found[0] == found[1] and b"sub-03_ses-a" in found[0] and b"sub-01" not in found[0]
+
+
 def test_a_task_that_kills_every_worker_is_lost_and_the_others_are_not(tmp_path):
     tasks = ["a", "b", "deadly", "c", "once"]
     results = worked(tasks, Deadly(tmp_path), "local", 2)
-    assert "its workers were killed time and again" in results.pop("deadly")
+    assert results.pop("deadly") == KILLED
     assert results == {task: "done" for task in tasks if task != "deadly"}
 
 
@@ -142,18 +210,63 @@ def test_a_single_scan_needs_no_cluster():
     assert done.exit_code == 2 and "--dask needs --bids DIR" in done.output
 
 
-def test_the_script_starts_a_cluster_runs_the_command_and_stops_it(study, derivatives, tmp_path):
+@pytest.fixture
+def script_path(tmp_path):
+    """PATH with the commands that the script calls; a job of SLURM starts one worker, if any."""
     folder = tmp_path / "commands"
     folder.mkdir()
-    for name, module in (("dask", "dask"), ("asl_fit_ls", "aslkit.cli.fit_ls")):
-        path = folder / name
-        path.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {module} "$@"\n')
-        path.chmod(0o755)
-    path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    python = f'#!/bin/sh\nexec "{sys.executable}" -m'
+    commands = {
+        "dask": f'{python} dask "$@"\n',
+        "asl_fit_ls": f'{python} aslkit.cli.fit_ls "$@"\n',
+        "sbatch": "#!/bin/bash\n"
+        'if [ -z "$IDLE" ]; then\n'
+        f'    setsid bash -c "${{!#}}" &>/dev/null & echo $! >"{folder}/pid"\n'
+        "fi\necho 7\n",
+        "scancel": f'#!/bin/sh\necho "$1" >"{folder}/cancelled"\n'
+        f'kill -- -"$(cat "{folder}/pid")"\n',
+    }
+    for name, text in commands.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    return f"{folder}{os.pathsep}{os.environ['PATH']}"
+
+
+def test_the_script_starts_a_cluster_runs_the_command_and_stops_it(
+    study, derivatives, script_path
+):
     arguments = (2, "asl_fit_ls", study, derivatives, "--t1b", 1.7)
-    dry = shell("asl_dask_cluster.sh", "--dry-run", *arguments, PATH=path)
+    dry = shell("asl_dask_cluster.sh", "--dry-run", *arguments, PATH=script_path)
     assert dry.returncode == 0 and "(2 times)" in dry.stdout and not derivatives.exists()
-    done = shell("asl_dask_cluster.sh", *arguments, PATH=path)
+    done = shell("asl_dask_cluster.sh", *arguments, PATH=script_path)
     assert done.returncode == 0, done.stderr
     assert f"{N_SCANS} done" in done.stdout
     assert not list((derivatives / "logs").glob("*.json"))
+
+
+def test_the_script_submits_workers_and_cancels_them(study, derivatives, script_path, tmp_path):
+    arguments = ("--slurm", 1, "asl_fit_ls", study, derivatives)
+    done = shell("asl_dask_cluster.sh", *arguments, PATH=script_path)
+    assert done.returncode == 0, done.stderr
+    assert f"{N_SCANS} done" in done.stdout
+    assert (tmp_path / "commands" / "cancelled").read_text() == "7\n"
+
+
+def test_the_script_that_is_stopped_stops_what_it_started(
+    study, derivatives, script_path, tmp_path
+):
+    line = ("--slurm", "1", "asl_fit_ls", str(study), str(derivatives))
+    script = subprocess.Popen(
+        ["bash", str(BIN / "asl_dask_cluster.sh"), *line],
+        env={**os.environ, "PATH": script_path, "IDLE": "yes"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert "workers so far: 0" in script.stdout.readline()
+    script.terminate()
+    _, errors = script.communicate(timeout=60)  # ends when nobody holds its output any more
+    assert script.returncode == 128 + signal.SIGTERM
+    assert "Stopped by SIGTERM; what was written is whole" in errors
+    assert (tmp_path / "commands" / "cancelled").exists()

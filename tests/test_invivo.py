@@ -241,8 +241,10 @@ def test_one_bad_scan_does_not_end_the_others(validated):
     pages = sorted(p.name for p in out.glob("sub-*.html"))
     assert pages == ["sub-01.html", "sub-02.html", "sub-04.html"]
     lines = (out / "failed.tsv").read_text().splitlines()
-    assert lines[0] == "scan\treason" and len(lines) == 2
-    assert lines[1].startswith("sub-03\t") and "PostLabelingDelay" in lines[1]
+    assert lines[0] == "scan\texit_code\tmessage" and len(lines) == 2
+    assert lines[1].startswith("sub-03\t3\t") and "PostLabelingDelay" in lines[1]
+    assert "4 scans: 3 done, 0 skipped, 1 failed" in done.output
+    assert "FAILED" in (out / "logs" / "sub-03.log").read_text()
 
 
 def test_pages_are_whole_and_need_no_network(validated):
@@ -293,11 +295,10 @@ def test_a_label_chooses_participants(study, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--bids", "{study}", "--participant-label", "9"], 3, "found sub-9, expected part"),
+        (["--bids", "{study}", "--participant-label", "9"], 3, "sub-9: found no ASL image"),
         (["--bids", "{study}", "--model", "best"], 5, "model 'best' is not there"),
         (["--phantoms", "{study}", "--n-jobs", "2"], 2, "belong to --bids"),
-        (["--bids", "{study}", "--participant-label", "03"], 3, "no scan that can be validated"),
-        (["--bids", "{study}", "--reference", "{study}/sub-03"], 3, "no such map"),
+        (["--phantoms", "{study}", "--part", "1/2"], 2, "belong to --bids"),
     ],
 )  # fmt: skip
 def test_wrong_requests_leave_nothing_behind(study, tmp_path, arguments, code, message):
@@ -305,6 +306,20 @@ def test_wrong_requests_leave_nothing_behind(study, tmp_path, arguments, code, m
     done = CliRunner().invoke(asl_validate, [*given, "--out", str(tmp_path / "report")])
     assert done.exit_code == code and message in done.output, done.output
     assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--participant-label", "03"], "PostLabelingDelay"),
+        (["--reference", "{study}/sub-03"], "no such map"),
+    ],
+)
+def test_where_no_scan_can_be_validated_there_is_no_report(study, tmp_path, arguments, message):
+    given = ["--bids", str(study), *(a.format(study=study) for a in arguments)]
+    done = CliRunner().invoke(asl_validate, [*given, "--out", str(tmp_path)])
+    assert done.exit_code == 4 and message in done.output, done.output
+    assert {p.name for p in tmp_path.iterdir()} == {"failed.tsv", "logs"}
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")

@@ -66,13 +66,13 @@ LAYERS = """
     findings sections
     invivo_tables methods_text phantom_sections robustness_sections
     invivo_sections phantom_report
-    subject_report
+    scan_files subject_report
     invivo_report
     cli.common
-    cli.pass_options cli.scan_options
+    cli.outcomes cli.pass_options cli.scan_options cli.work
     cli.data_set_options cli.preparation cli.sim_options
     cli.results
-    cli.data_set cli.validate_bids
+    cli.data_set cli.sim_subjects cli.validate_bids
     cli.fit_ls cli.predict cli.sim cli.train cli.validate
 """
 RANKS = {name: rank for rank, line in enumerate(LAYERS.split("\n")) for name in line.split()}

@@ -1,10 +1,7 @@
 """One scan, or all scans of a BIDS data set -> maps on disk, and what became of every scan."""
 
 import logging
-import time
-import traceback
-from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,15 +9,16 @@ from typing import TYPE_CHECKING
 
 from aslkit.cli.common import (
     INTERNAL_ERROR,
-    duration,
     logging_into,
     message_and_code,
     say,
     set_up_logging,
 )
-from aslkit.cli.data_set_options import DataSetArguments
+from aslkit.cli.data_set_options import DataSetArguments, part_of
+from aslkit.cli.outcomes import Outcome, Tally, failure, lost
 from aslkit.cli.results import Clock, Estimate, Estimator, print_summary, write_results
 from aslkit.cli.scan_options import ScanArguments, check_scan
+from aslkit.cli.work import work
 from aslkit.errors import InputError, SubjectsFailedError
 
 if TYPE_CHECKING:
@@ -58,17 +56,6 @@ class Task:
     log: Path
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a scan: done, skipped or failed; why it failed."""
-
-    name: str
-    state: str
-    seconds: float = 0.0
-    message: str = ""
-    exit_code: int = 0
-
-
 @dataclass
 class Job:
     """A scan on its way."""
@@ -101,7 +88,7 @@ class ScanStages:
                 with opened as log, logging_into(log), job.clock.timing("reading"):
                     job.runs = self.estimator.read(task.scan)
         except Exception as error:  # a scan that fails must not end the others
-            self._fail(job, error)
+            job.outcome = failure(job.task.name, error, job.task.log)
         return job
 
     def compute(self, job: Job) -> Job:
@@ -112,7 +99,7 @@ class ScanStages:
                     scan, runs, job.runs = job.task.scan, job.runs, []
                     job.estimate = self.estimator.estimate(scan, runs, job.clock)
             except Exception as error:  # likewise
-                self._fail(job, error)
+                job.outcome = failure(job.task.name, error, job.task.log)
         return job
 
     def write(self, job: Job) -> Outcome:
@@ -124,12 +111,12 @@ class ScanStages:
                         files = write_results(job.task.scan, job.estimate, job.destination)
                     print_summary(job.estimate, files, job.clock)
             except Exception as error:  # likewise
-                self._fail(job, error)
+                job.outcome = failure(job.task.name, error, job.task.log)
         return job.outcome or Outcome(job.task.name, "done", sum(job.clock.seconds.values()))
 
     def lose(self, task: Task, reason: str) -> Outcome:
         """What became of a scan whose process died."""
-        return Outcome(task.name, "failed", 0.0, reason, INTERNAL_ERROR)
+        return lost(task.name, reason)
 
     def _find_current(self, job: Job) -> None:
         from aslkit.derivative_sets import is_current
@@ -140,22 +127,11 @@ class ScanStages:
         if self.skips_current and is_current(job.destination, found):
             job.outcome = Outcome(job.task.name, "skipped")
 
-    def _fail(self, job: Job, error: Exception) -> None:
-        text, code = message_and_code(error)
-        job.outcome = Outcome(job.task.name, "failed", 0.0, text, code)
-        try:
-            with job.task.log.open("a", encoding="utf-8") as log:
-                log.write(f"FAILED: {text}\n")
-                if code == INTERNAL_ERROR:
-                    log.write("".join(traceback.format_exception(error)))
-        except OSError:
-            pass  # the log may be what could not be written; the message goes to failed.tsv
-
 
 def _run_data_set(
     scan: ScanArguments, data_set: DataSetArguments, bids: Path, estimator: Estimator
 ) -> None:
-    from aslkit.derivative_sets import open_derivative, record_outcome
+    from aslkit.derivative_sets import open_derivative
     from aslkit.derivatives import version
 
     if scan.dry_run:
@@ -170,30 +146,16 @@ def _run_data_set(
         open_derivative(folder, bids.absolute(), version())
     is_verbose = logging.getLogger("aslkit").isEnabledFor(logging.DEBUG)
     stages = ScanStages(estimator, parameters, data_set.skip_existing, is_verbose)
-    report = _Report(len(tasks))
-    with closing(_work(tasks, stages, data_set)) as outcomes:
-        for outcome in outcomes:
-            key = f"{outcome.name}_desc-{desc}"
-            record_outcome(folder, key, outcome.exit_code, outcome.message)
-            report.add(outcome)
-    report.finish(folder)
+    tally = Tally(folder, len(tasks))
+    with closing(work(tasks, stages, data_set.n_jobs, data_set.dask)) as outcomes:
+        for _ in tally.recorded(outcomes, f"_desc-{desc}"):
+            pass
+    tally.finish()
 
 
-def _work(
-    tasks: Sequence[Task], stages: ScanStages, data_set: DataSetArguments
-) -> Generator[Outcome, None, None]:
-    """What became of the scans, by processes of this machine or by a cluster."""
-    n_workers = data_set.n_jobs or 1
-    if data_set.dask is None:
-        from aslkit.workers import work_through
-
-        return work_through(tasks, stages, n_workers)
-    from aslkit.clusters import work_through_cluster
-
-    return work_through_cluster(tasks, stages, data_set.dask, n_workers, say)
-
-
-def _tasks(scan: ScanArguments, data_set: DataSetArguments, bids: Path, desc: str) -> list[Task]:
+def _tasks(
+    scan: ScanArguments, data_set: DataSetArguments, bids: Path, desc: str
+) -> Sequence[Task]:
     """The scans of the part that is asked for."""
     from aslkit.bids_layout import find_acquisitions, scan_name
     from aslkit.derivative_sets import LOGS
@@ -215,8 +177,7 @@ def _tasks(scan: ScanArguments, data_set: DataSetArguments, bids: Path, desc: st
         own = replace(scan, inputs=runs, out=None if scan.dry_run else cbf)
         log = folder / LOGS / f"{name}_desc-{desc}.log"
         tasks[cbf] = Task(name, own, Destination(cbf, desc, bids), log)
-    k, n = data_set.part or (1, 1)
-    return list(tasks.values())[k - 1 :: n]
+    return part_of(list(tasks.values()), data_set.part)
 
 
 def _parameters(scan: ScanArguments, estimator: Estimator) -> dict[str, object]:
@@ -254,46 +215,3 @@ def _show(tasks: Sequence[Task], estimator: Estimator) -> None:
     say(f"{len(tasks)} scans, {n_failed} of them with errors")
     if n_failed:
         raise SubjectsFailedError(f"{n_failed} of {len(tasks)} scans cannot be read")
-
-
-class _Report:
-    """A line per scan, with the time that is left, and one at the end."""
-
-    def __init__(self, n_scans: int) -> None:
-        self._n_scans = n_scans
-        self._counts: Counter[str] = Counter()
-        self._start = time.perf_counter()
-
-    def add(self, outcome: Outcome) -> None:
-        """Print what became of a scan."""
-        self._counts[outcome.state] += 1
-        n = self._counts.total()
-        n_made = n - self._counts["skipped"]
-        place = f"[{n}/{self._n_scans}] {outcome.name}"
-        if outcome.state == "failed":
-            logging.getLogger("aslkit").error(f"{place}: {outcome.message}")
-            return
-        left = ""
-        if n_made and n < self._n_scans:
-            seconds = (time.perf_counter() - self._start) / n_made * (self._n_scans - n)
-            left = f", {duration(seconds)} left"
-        spent = f" in {outcome.seconds:.1f} s" if outcome.seconds else ""
-        say(f"{place}: {outcome.state}{spent}{left}")
-
-    def finish(self, folder: Path) -> None:
-        """Print the numbers of all, and fail where a scan failed."""
-        from aslkit.derivative_sets import FAILED, LOGS
-
-        counts, seconds = self._counts, time.perf_counter() - self._start
-        n_made = counts["done"] + counts["failed"]
-        each = f", {seconds / n_made:.2f} s each" if n_made else ""
-        summary = (
-            f"{self._n_scans} scans: {counts['done']} done, {counts['skipped']} skipped, "
-            f"{counts['failed']} failed; {duration(seconds)}{each}"
-        )
-        say(summary)
-        if counts["failed"]:
-            raise SubjectsFailedError(
-                f"{counts['failed']} of {self._n_scans} scans failed: see {folder / FAILED} and "
-                f"{folder / LOGS}. The others are done."
-            )

@@ -1,8 +1,8 @@
-"""The options of asl_fit_ls and asl_predict for whole data sets."""
+"""The options for whole data sets."""
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TypeVar
@@ -11,8 +11,25 @@ import click
 
 from aslkit.cli.common import LABELS
 from aslkit.cli.scan_options import ScanArguments
+from aslkit.cli.work import check_work, dask_option, n_jobs_option
 
 Result = TypeVar("Result")
+Scan = TypeVar("Scan")
+
+participants_option = click.option(
+    "--participant-label",
+    "participants",
+    multiple=True,
+    metavar=LABELS,
+    help="These participants only, with or without sub-.",
+)
+sessions_option = click.option(
+    "--session-label",
+    "sessions",
+    multiple=True,
+    metavar=LABELS,
+    help="These sessions only, with or without ses-.",
+)
 
 
 class Part(click.ParamType):  # type: ignore[type-arg]
@@ -28,6 +45,22 @@ class Part(click.ParamType):  # type: ignore[type-arg]
         if not found or not 1 <= int(found[1]) <= int(found[2]):
             self.fail(f"{value!r} is not like 2/8, with K from 1 to N", param, ctx)
         return int(found[1]), int(found[2])
+
+
+part_option = click.option(
+    "--part", type=Part(), help="The K-th of N parts of the scans, for job arrays."
+)
+skip_existing_option = click.option(
+    "--skip-existing",
+    is_flag=True,
+    help="Leave what is there of the same inputs, parameters and version; make all else.",
+)
+
+
+def part_of(scans: Sequence[Scan], part: tuple[int, int] | None) -> Sequence[Scan]:
+    """The scans of a part; without one, all."""
+    k, n = part or (1, 1)
+    return scans[k - 1 :: n]
 
 
 @dataclass(frozen=True)
@@ -55,8 +88,7 @@ class DataSetArguments:
             raise click.UsageError("give the folder to write: --derivatives DIR")
         if self.skip_existing and self.overwrite:
             raise click.UsageError("give either --skip-existing or --overwrite")
-        if self.n_jobs and self.dask not in (None, "local", "slurm"):
-            raise click.UsageError("--n-jobs goes with --dask local or slurm; ADDRESS has workers")
+        check_work(self.n_jobs, self.dask)
         of_one_scan = {
             "-i": scan.inputs,
             "-o": scan.out,
@@ -111,34 +143,11 @@ _OPTIONS = (
         metavar="DIR",
         help="Folder of the BIDS derivative to write, with logs and failed.tsv.",
     ),
-    click.option(
-        "--participant-label",
-        "participants",
-        multiple=True,
-        metavar=LABELS,
-        help="These participants only, with or without sub-.",
-    ),
-    click.option(
-        "--session-label",
-        "sessions",
-        multiple=True,
-        metavar=LABELS,
-        help="These sessions only, with or without ses-.",
-    ),
-    click.option("--part", type=Part(), help="The K-th of N parts of the scans, for job arrays."),
-    click.option(
-        "--n-jobs", type=click.IntRange(1), metavar="N", help="Scans at a time, in processes [1]."
-    ),
-    click.option(
-        "--dask",
-        metavar="local|slurm|ADDRESS",
-        help="Let dask do the scans: --n-jobs workers of this machine, as many SLURM jobs, or "
-        "the workers of the scheduler at this address.",
-    ),
-    click.option(
-        "--skip-existing",
-        is_flag=True,
-        help="Leave maps of the same inputs, parameters and version; make all others.",
-    ),
+    participants_option,
+    sessions_option,
+    part_option,
+    n_jobs_option,
+    dask_option,
+    skip_existing_option,
     click.option("--overwrite", is_flag=True, help="Make all maps again."),
 )

@@ -1,17 +1,17 @@
 """asl_sim: simulated ASL scans as a BIDS data set, with their truth."""
 
-import errno
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from aslkit.cli.common import aslkit_command, say
+from aslkit.cli.data_set_options import part_of, part_option, skip_existing_option
 from aslkit.cli.scan_options import POSITIVE, NumberList
 from aslkit.cli.sim_options import (
     ANATOMIES,
@@ -24,7 +24,8 @@ from aslkit.cli.sim_options import (
     noises_of,
     protocol_of,
 )
-from aslkit.errors import AslkitError, InputError
+from aslkit.cli.sim_subjects import Job, in_use, simulate_subjects, told_where
+from aslkit.errors import AslkitError
 
 if TYPE_CHECKING:
     from aslkit.phantoms import Phantom
@@ -34,6 +35,7 @@ EXAMPLES = """Examples:
   asl_sim --out study --participants 20 --protocol joint6 --snr 3,30 --n-jobs 4
   asl_sim --out study --track mismatched --noise coil,physio,drift,motion,spikes --repeats 8
   asl_sim --out study --labeling pcasl --plds 0.5,1,1.5,2 --label-duration 1.8 --deltam
+  asl_sim --out study --participants 500 --skip-existing --part 3/20
   asl_sim --out phantoms --phantoms --participants 4 --seed 101    for asl_validate --phantoms"""
 
 
@@ -94,6 +96,8 @@ EXAMPLES = """Examples:
 @click.option("--macrovascular", is_flag=True, help="Add the signal of arteries.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--n-jobs", type=click.IntRange(1), default=1, show_default=True)
+@part_option
+@skip_existing_option
 @click.option("--phantoms", "is_phantom_only", is_flag=True, help="Write the phantoms, no scans.")
 def main(
     out: Path,
@@ -115,20 +119,22 @@ def main(
     macrovascular: bool,
     seed: int,
     n_jobs: int,
+    part: tuple[int, int] | None,
+    skip_existing: bool,
     is_phantom_only: bool,
 ) -> None:
     """Simulate ASL scans of known CBF and arrival time.
 
     Writes a BIDS data set (control and label volumes, or differences, M0 image, sidecars) and the
-    truth under derivatives/truth. The same seed gives the same bytes, whatever --n-jobs.
+    truth under derivatives/truth. The same seed gives the same bytes, whatever --n-jobs. With
+    --part or --skip-existing, into a data set that may be there, subject by subject.
     """
-    from tqdm import tqdm
-
     from aslkit.scanner import ScanSettings
-    from aslkit.simulated_files import write_dataset_description
 
     if matrix is not None and anatomy != "brain":
         raise click.UsageError("--matrix is for --anatomy brain")
+    if is_phantom_only and (part or skip_existing):
+        raise click.UsageError("--part and --skip-existing are for scans, not for --phantoms")
     settings = ScanSettings(
         protocol=protocol_of(protocol, plds, labeling, label_duration),
         repeats=repeats,
@@ -139,42 +145,42 @@ def main(
         n_pulses=n_bs,
         has_arterial=macrovascular,
     )
+    jobs = [
+        Job(
+            folder=out,
+            subject=f"{i + 1:02d}",
+            seed=seed + i,
+            anatomy=anatomy,
+            voxel_size_mm=voxel_size,
+            matrix=matrix,
+            settings=None if is_phantom_only else settings,
+            is_raw=is_raw,
+        )
+        for i in range(participants)
+    ]
+    if part or skip_existing:
+        with told_where(out):
+            simulate_subjects(part_of(jobs, part), simulate, n_jobs, skip_existing)
+    else:
+        _simulate_data_set(jobs, out, n_jobs)
+
+
+def _simulate_data_set(jobs: Sequence[Job], out: Path, n_jobs: int) -> None:
+    """All of a new data set, or nothing."""
+    from tqdm import tqdm
+
+    from aslkit.simulated_files import write_dataset_description
+
     started, is_silent = time.perf_counter(), not sys.stderr.isatty()
     with _new_folder(out) as folder:
-        if not is_phantom_only:
+        if jobs[0].settings is not None:
             write_dataset_description(folder)
-        jobs = [
-            Job(
-                folder=folder,
-                subject=f"{i + 1:02d}",
-                seed=seed + i,
-                anatomy=anatomy,
-                voxel_size_mm=voxel_size,
-                matrix=matrix,
-                settings=None if is_phantom_only else settings,
-                is_raw=is_raw,
-            )
-            for i in range(participants)
-        ]
-        for line in tqdm(_run(jobs, n_jobs), "Simulating", participants, disable=is_silent):
+        here = [replace(job, folder=folder) for job in jobs]
+        for line in tqdm(_run(here, n_jobs), "Simulating", len(jobs), disable=is_silent):
             with tqdm.external_write_mode():
                 say(line)
-    seconds = (time.perf_counter() - started) / participants
+    seconds = (time.perf_counter() - started) / len(jobs)
     say(f"written: {out} ({seconds:.1f} s per participant)")
-
-
-@dataclass(frozen=True)
-class Job:
-    """One participant: the phantom, and how it is scanned (None: it is written itself)."""
-
-    folder: Path
-    subject: str
-    seed: int
-    anatomy: str
-    voxel_size_mm: float
-    matrix: tuple[int, int, int] | None
-    settings: "ScanSettings | None"
-    is_raw: bool
 
 
 def simulate(job: Job) -> str:
@@ -188,7 +194,11 @@ def simulate(job: Job) -> str:
         save_phantom(phantom, job.folder)
         return phantom.name
     scan = scan_phantom(phantom, job.settings, job.seed)
-    write_scan(job.folder, job.subject, phantom, job.settings, scan, not job.is_raw)
+    write_scan(
+        *(job.folder, job.subject, phantom, job.settings, scan),
+        is_deltam=not job.is_raw,
+        fingerprint=job.fingerprint,
+    )
     voxels = scan.m0.size * sum(run.volumes.shape[3] for run in scan.runs)
     measured = scan.measured_snr
     snr = f"SNR {measured:.2f} (asked for {scan.snr:.4g})" if measured else "no thermal noise"
@@ -196,19 +206,29 @@ def simulate(job: Job) -> str:
 
 
 def _run(jobs: Sequence[Job], n_jobs: int) -> Iterator[str]:
-    """What came out of every job, in order."""
+    """What came out of every job, as they come."""
     if n_jobs == 1:
         yield from map(simulate, jobs)
         return
-    from concurrent.futures.process import BrokenProcessPool
+    from aslkit.workers import WholeTask, work_through
 
-    from aslkit.pools import KILLED, process_pool
+    with closing(work_through(jobs, WholeTask(_try, _lost), n_jobs)) as found:
+        for line in found:
+            if isinstance(line, Exception):
+                raise line
+            yield line
 
-    with process_pool(min(n_jobs, len(jobs))) as pool:
-        try:
-            yield from pool.map(simulate, jobs)
-        except BrokenProcessPool as error:
-            raise AslkitError(f"{KILLED}.") from error
+
+def _try(job: Job) -> str | Exception:
+    """What came out of a job, or why nothing did."""
+    try:
+        return simulate(job)
+    except Exception as error:  # whatever it is, it is raised where the job came from
+        return error
+
+
+def _lost(_: Job, reason: str) -> Exception:
+    return AslkitError(f"{reason}.")
 
 
 def _phantom(job: Job) -> "Phantom":
@@ -226,26 +246,9 @@ def _new_folder(out: Path) -> Iterator[Path]:
     from aslkit.atomic import folder_appears
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise _in_use(out)
-    try:
-        with folder_appears(out) as folder:
-            yield folder
-    except OSError as error:
-        if error.errno == errno.ENOTEMPTY:  # another run was faster
-            raise _in_use(out) from error
-        raise InputError(
-            out,
-            "",
-            found=f"a place that cannot be written ({error.strerror})",
-            expected="a writable folder with room for the scans",
-            fix="make room, or give another --out",
-        ) from error
-
-
-def _in_use(out: Path) -> InputError:
-    return InputError(
-        out, "", found="existing files", expected="a new folder", fix="give another --out"
-    )
+        raise in_use(out)
+    with told_where(out), folder_appears(out) as folder:
+        yield folder
 
 
 if __name__ == "__main__":

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from aslkit.cli.common import aslkit_command, progress, say
+from aslkit.cli.data_set_options import (
+    part_option,
+    participants_option,
+    sessions_option,
+    skip_existing_option,
+)
 from aslkit.cli.scan_options import NumberList
+from aslkit.cli.work import check_work, dask_option, n_jobs_option
 
 if TYPE_CHECKING:
     from aslkit.benchmark import Benchmark
@@ -77,26 +84,18 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
     show_default=True,
     help="Arterial compartment of the models, in vivo.",
 )
-@click.option(
-    "--participant-label",
-    "labels",
-    multiple=True,
-    metavar="LABEL",
-    help="Participant of --bids, with or without sub-; repeat it for several [all].",
-)
+@participants_option
+@sessions_option
 @click.option(
     "--reference",
     type=_FOLDER,
     help="Maps to compare with, in vivo: <scan>_cbf.nii.gz and _att or _arrival, on the grid of "
     "the scan, with Units in their sidecars (BASIL, ASLPrep, the truth of asl_sim).",
 )
-@click.option(
-    "--n-jobs",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Scans of --bids at a time.",
-)
+@part_option
+@n_jobs_option
+@dask_option
+@skip_existing_option
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(
     "-o",
@@ -104,7 +103,8 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
     metavar="DIR",
-    help="Folder for report.html, results.tsv, results.json and, in vivo, a page per scan.",
+    help="Folder for report.html, results.tsv, results.json and, in vivo, a page per scan, logs "
+    "and failed.tsv.",
 )
 def main(
     phantoms: Path | None,
@@ -117,9 +117,13 @@ def main(
     mc_dropout: int | None,
     kinetic: str,
     macrovascular: str,
-    labels: tuple[str, ...],
+    participants: tuple[str, ...],
+    sessions: tuple[str, ...],
     reference: Path | None,
-    n_jobs: int,
+    part: tuple[int, int] | None,
+    n_jobs: int | None,
+    dask: str | None,
+    skip_existing: bool,
     seed: int,
     out: Path,
 ) -> None:
@@ -133,9 +137,10 @@ def main(
         raise click.UsageError("give either --phantoms DIR or --bids DIR")
     if phantoms is not None:
         _check_snrs(snrs)
-        if labels or reference or n_jobs > 1:
+        if participants or sessions or reference or part or n_jobs or dask or skip_existing:
             raise click.UsageError(
-                "--participant-label, --reference and --n-jobs belong to --bids"
+                "--participant-label, --session-label, --reference, --part, --n-jobs, --dask and "
+                "--skip-existing belong to --bids"
             )
         from aslkit.conditions import FULL, QUICK
 
@@ -157,8 +162,23 @@ def main(
             )
         from aslkit.cli.validate_bids import Study, validate_study
 
+        check_work(n_jobs, dask)
         validate_study(
-            Study(bids, labels, models, reference, macrovascular, kinetic, seed, n_jobs, out)
+            Study(
+                folder=bids,
+                participants=participants,
+                sessions=sessions,
+                models=models,
+                reference=reference,
+                macrovascular=macrovascular,
+                kinetic=kinetic,
+                part=part,
+                seed=seed,
+                n_jobs=n_jobs,
+                dask=dask,
+                skip_existing=skip_existing,
+                out=out,
+            )
         )
 
 

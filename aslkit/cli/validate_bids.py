@@ -1,17 +1,18 @@
 """The scans of a BIDS data set -> a page each, one for the group, and tables; failures apart."""
 
-from collections.abc import Iterator, Sequence
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import click
+from aslkit.cli.common import logging_into, say, set_up_logging
+from aslkit.cli.data_set_options import part_of
+from aslkit.cli.outcomes import Outcome, Tally, failure, lost
+from aslkit.cli.work import work
 
-from aslkit.cli.common import message_of, progress, say
-from aslkit.errors import InputError, SubjectsFailedError
-
-if TYPE_CHECKING:
-    from aslkit.benchmark import Benchmark
+Scan = tuple[Path, ...]  # the runs of one acquisition
 
 
 @dataclass(frozen=True)
@@ -19,23 +20,49 @@ class Study:
     """What to validate, and how."""
 
     folder: Path
-    labels: tuple[str, ...]
+    participants: tuple[str, ...]
+    sessions: tuple[str, ...]
+    part: tuple[int, int] | None
     models: tuple[str, ...]
     reference: Path | None
     macrovascular: str
     kinetic: str
     seed: int
-    n_jobs: int
+    n_jobs: int | None
+    dask: str | None
+    skip_existing: bool
     out: Path
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came of one scan: its findings, or why there are none."""
+class Validation:
+    """The study, all but the files that its findings depend on, and whether to be wordy."""
 
-    name: str
-    found: "Benchmark | None" = None
-    reason: str = ""
+    study: Study
+    parameters: Mapping[str, object]
+    is_verbose: bool
+
+    def run(self, paths: Scan) -> Outcome:
+        """Validate one scan and write its page, in any process."""
+        from aslkit.bids_layout import scan_name
+        from aslkit.derivative_sets import LOGS
+        from aslkit.fingerprints import fingerprint
+        from aslkit.references import reference_files
+        from aslkit.scan_files import is_current
+
+        set_up_logging(verbose=self.is_verbose)
+        began, study, name = time.perf_counter(), self.study, scan_name(paths)
+        log = study.out / LOGS / f"{name}.log"
+        try:
+            maps = reference_files(study.reference, name).values() if study.reference else ()
+            found = fingerprint(paths, self.parameters, tuple(maps))
+            if study.skip_existing and is_current(study.out, name, found):
+                return Outcome(name, "skipped")
+            with log.open("w", encoding="utf-8") as file, logging_into(file):
+                _write_findings(study, paths, name, found)
+        except Exception as error:  # whatever it is, the other scans are still worth a report
+            return failure(name, error, log)
+        return Outcome(name, "done", time.perf_counter() - began)
 
 
 def validate_study(study: Study) -> None:
@@ -46,102 +73,93 @@ def validate_study(study: Study) -> None:
     SubjectsFailedError
         After everything else is done, when some scans failed.
     """
-    from aslkit.benchmark import merge, networks
+    from aslkit.bids_layout import find_acquisitions
+    from aslkit.derivative_sets import open_logs
+    from aslkit.workers import WholeTask
+
+    found = find_acquisitions(study.folder, study.participants, study.sessions)
+    scans = part_of(found, study.part)
+    is_verbose = logging.getLogger("aslkit").isEnabledFor(logging.DEBUG)
+    validation = Validation(study, _parameters(study), is_verbose)
+    open_logs(study.out)
+    stages = WholeTask(validation.run, _lost)
+    tally = Tally(study.out, len(scans))
+    with closing(work(scans, stages, study.n_jobs, study.dask)) as outcomes:
+        all_of_them = sorted(tally.recorded(outcomes), key=lambda outcome: outcome.name)
+    if study.part is None:
+        _write_group(study.out, all_of_them)
+    else:
+        say("For the page of the group, give the command with --skip-existing, without --part.")
+    tally.finish()
+
+
+def _parameters(study: Study) -> dict[str, object]:
+    """Everything but files of the scan that the findings depend on; models have to be there."""
+    from aslkit.benchmark import networks
+    from aslkit.derivatives import version
     from aslkit.fitting import FitSettings
-    from aslkit.invivo_report import invivo_report
-    from aslkit.invivo_tables import headline_of_scans, scan_tables
-    from aslkit.report import failure_table, provenance, write_benchmark
 
-    scans = _scans(study)
-    networks(study.models, FitSettings())  # a model that is not there concerns all scans
-    outcomes = []
-    for outcome in _run(study, scans):
-        outcomes.append(outcome)
-        if outcome.found is None:
-            click.echo(f"{outcome.name}: {outcome.reason}", err=True)
-    found = [o.found for o in outcomes if o.found is not None]
-    failed = {o.name: o.reason for o in outcomes if o.found is None}
-    if not found:
-        raise InputError(
-            study.folder,
-            "",
-            found="no scan that can be validated",
-            expected="at least one",
-            fix="see the errors above",
-        )
-    total = merge(found)
-    report = invivo_report(total, provenance(), failed)
-    files = write_benchmark(study.out, total, report, failure_table(failed))
-    pages = [study.out / f"{o.name}.html" for o in outcomes if o.found is not None]
-    tables = scan_tables(total.records)
-    table = report.headline if len(tables) > 1 else headline_of_scans(tables, {})
-    say(table.as_text())
-    say("\n" + "\n".join(f"wrote {path}" for path in [*pages, *files]))
-    if failed:
-        raise SubjectsFailedError(
-            f"{len(failed)} of {len(outcomes)} scans failed: {', '.join(failed)}."
-        )
+    models = {n: own.model.sha256 for n, own in networks(study.models, FitSettings()).items()}
+    device = ""
+    if models:
+        from aslkit.inference import select_device
+
+        device = str(select_device("auto"))
+    return {
+        "version": version(),
+        "models": list(models.items()),
+        "device": device,
+        "macrovascular": study.macrovascular,
+        "kinetic": study.kinetic,
+        "seed": study.seed,
+    }
 
 
-def validate_scan(study: Study, paths: tuple[Path, ...]) -> Outcome:
-    """Validate one scan and write its page, in any process."""
+def _write_findings(study: Study, paths: Scan, name: str, fingerprint: str) -> None:
     from aslkit.bids import read_run
-    from aslkit.bids_layout import scan_name
     from aslkit.fitting import FitSettings
     from aslkit.invivo import validate_run
     from aslkit.overrides import Overrides
-    from aslkit.report import provenance, write_page
-    from aslkit.subject_report import subject_report
+    from aslkit.report import provenance
+    from aslkit.scan_files import ScanFindings, write_scan_files
+    from aslkit.subject_report import slice_picture, subject_report
 
-    name = scan_name(paths)
-    try:
-        result = validate_run(
-            [read_run(path, Overrides(kinetic=study.kinetic)) for path in paths],
-            models=study.models,
-            settings=FitSettings(macrovascular=study.macrovascular),
-            seed=study.seed,
-            name=name,
-            reference=study.reference,
-            progress=progress if study.n_jobs == 1 else iter,
-        )
-        write_page(study.out / f"{name}.html", subject_report(result, provenance()))
-    except Exception as error:  # whatever it is, the other scans are still worth a report
-        return Outcome(name, reason=message_of(error))
-    return Outcome(name, result.benchmark)
+    result = validate_run(
+        [read_run(path, Overrides(kinetic=study.kinetic)) for path in paths],
+        models=study.models,
+        settings=FitSettings(macrovascular=study.macrovascular),
+        seed=study.seed,
+        name=name,
+        reference=study.reference,
+    )
+    findings = ScanFindings(result.benchmark, slice_picture(result))
+    page = subject_report(result, provenance())
+    write_scan_files(study.out, name, page, findings, fingerprint)
 
 
-def _scans(study: Study) -> list[tuple[Path, ...]]:
-    """The acquisitions of the wanted participants."""
-    from aslkit.bids_layout import find_acquisitions, scan_name
+def _write_group(out: Path, outcomes: Sequence[Outcome]) -> None:
+    """Write the page and tables of all scans that did not fail, and print the table."""
+    from aslkit.benchmark import merge
+    from aslkit.invivo_report import invivo_report
+    from aslkit.invivo_tables import headline_of_scans, scan_tables
+    from aslkit.report import provenance, write_benchmark
+    from aslkit.scan_files import read_scan_findings
 
-    scans = {scan_name(paths): paths for paths in find_acquisitions(study.folder)}
-    there = {name.partition("_")[0] for name in scans}
-    wanted = {f"sub-{label.removeprefix('sub-')}" for label in study.labels} or there
-    if wanted - there:
-        raise InputError(
-            "--participant-label",
-            "",
-            found=", ".join(sorted(wanted - there)),
-            expected=f"participants with ASL: {', '.join(sorted(there))}",
-            fix="correct the label",
-        )
-    return [paths for name, paths in scans.items() if name.partition("_")[0] in wanted]
-
-
-def _run(study: Study, scans: Sequence[tuple[Path, ...]]) -> Iterator[Outcome]:
-    """What came of every scan, in order."""
-    if study.n_jobs == 1:
-        yield from (validate_scan(study, paths) for paths in progress(scans))
+    failed = {o.name: o.message for o in outcomes if o.exit_code}
+    found = {o.name: read_scan_findings(out, o.name) for o in outcomes if not o.exit_code}
+    if not found:
         return
-    from concurrent.futures.process import BrokenProcessPool
+    total = merge([one.benchmark for one in found.values()])
+    pictures = {name: one.picture for name, one in found.items()}
+    report = invivo_report(total, provenance(), failed, pictures)
+    files = write_benchmark(out, total, report)
+    tables = scan_tables(total.records)
+    table = report.headline if len(tables) > 1 else headline_of_scans(tables, {})
+    say(table.as_text())
+    say("\n" + "\n".join(f"wrote {path}" for path in files))
 
+
+def _lost(paths: Scan, reason: str) -> Outcome:
     from aslkit.bids_layout import scan_name
-    from aslkit.pools import KILLED, process_pool
 
-    with process_pool(min(study.n_jobs, len(scans))) as pool:
-        jobs = {paths: pool.submit(validate_scan, study, paths) for paths in scans}
-        for paths in progress(scans):
-            try:
-                yield jobs[paths].result()
-            except BrokenProcessPool:
-                yield Outcome(scan_name(paths), reason=f"Error: {KILLED}")
+    return lost(scan_name(paths), reason)

@@ -1,0 +1,76 @@
+"""asl_sim in parts and again: the same data set, and nothing that is not simulated touched."""
+
+import os
+
+import pytest
+from click.testing import CliRunner
+
+from aslkit.atomic import PREFIX, folders_appear
+from aslkit.cli.sim import main as asl_sim
+
+SMALL = ("--anatomy", "disc", "--protocol", "pcasl1")
+
+
+def run(out, *options, code=0):
+    """Output of the command."""
+    done = CliRunner().invoke(asl_sim, [str(a) for a in ("--out", out, *SMALL, *options)])
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+def contents(folder):
+    """Bytes of every file but the logs."""
+    paths = (p for p in folder.rglob("*") if p.is_file() and "logs" not in p.parts)
+    return {str(p.relative_to(folder)): p.read_bytes() for p in paths}
+
+
+def test_parts_add_up_to_the_data_set_of_one_run(tmp_path):
+    run(tmp_path / "whole", "--participants", 3)
+    for part, n in (("1/2", 2), ("2/2", 1)):
+        printed = run(tmp_path / "parts", "--participants", 3, "--part", part)
+        assert f"{n} scans: {n} done, 0 skipped, 0 failed" in printed
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole") != {}
+    assert (tmp_path / "parts" / "derivatives" / "truth" / "logs" / "sub-03.log").read_text()
+
+
+def test_what_is_current_is_left_and_all_else_made(tmp_path):
+    run(tmp_path / "sim", "--participants", 2)
+    assert "1 done, 2 skipped" in run(tmp_path / "sim", "--participants", 3, "--skip-existing")
+    (tmp_path / "sim" / "derivatives" / "truth" / "sub-02" / "perf" / "sub-02_cbf.json").unlink()
+    assert "1 done, 2 skipped" in run(tmp_path / "sim", "--participants", 3, "--skip-existing")
+    run(tmp_path / "whole", "--participants", 3)
+    assert contents(tmp_path / "sim") == contents(tmp_path / "whole")
+    other = ("--participants", 3, "--snr", 5, "--skip-existing")
+    assert "3 done, 0 skipped" in run(tmp_path / "sim", *other)
+    assert not list((tmp_path / "sim").rglob(f"{PREFIX}*"))
+
+
+def test_subjects_that_are_there_and_other_data_sets_are_refused(tmp_path):
+    run(tmp_path / "sim")
+    assert "found 1 of 1 subjects" in run(tmp_path / "sim", "--part", "1/1", code=3)
+    (tmp_path / "sim" / "dataset_description.json").write_text('{"Name": "patients"}')
+    printed = run(tmp_path / "sim", "--skip-existing", code=3)
+    assert "found patients, expected 'Simulated ASL'" in printed
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine").touch()
+    assert "found no data set" in run(tmp_path / "notes", "--skip-existing", code=3)
+    assert [p.name for p in (tmp_path / "notes").iterdir()] == ["mine"]
+    assert "not for --phantoms" in run(tmp_path / "p", "--phantoms", "--part", "1/2", code=2)
+
+
+def test_a_subject_that_fails_does_not_end_the_others(tmp_path):
+    run(tmp_path / "sim", "--participants", 2)
+    truth = tmp_path / "sim" / "derivatives" / "truth"
+    (truth / "logs" / "sub-02.log").mkdir(parents=True)
+    printed = run(tmp_path / "sim", "--participants", 3, "--snr", 5, "--skip-existing", code=4)
+    assert "3 scans: 2 done, 0 skipped, 1 failed" in printed
+    assert "sub-02\t3\t" in (truth / "failed.tsv").read_text()
+
+
+def test_folders_that_fail_leave_the_old_ones(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(ZeroDivisionError), folders_appear(tmp_path, ["a", "b"]) as temporary:
+        (temporary / "a").mkdir()
+        raise ZeroDivisionError
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]

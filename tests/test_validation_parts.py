@@ -1,0 +1,82 @@
+"""asl_validate --bids in parts and again: what is read back, and what is done once more."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from scans import SHAPE, save
+
+from aslkit.cli.validate import main as asl_validate
+
+N_SCANS = 3  # of two subjects
+
+
+def run(study, out, *options, code=0):
+    """Output of the command."""
+    line = ("--bids", study, "--out", out, "--participant-label", "02", "03", *options)
+    done = CliRunner().invoke(asl_validate, [str(word) for word in line])
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+def test_parts_add_up_to_one_run(study, tmp_path):
+    for part in ("1/2", "2/2"):
+        printed = run(study, tmp_path / "parts", "--part", part)
+        assert "0 skipped, 0 failed" in printed and "--skip-existing, without --part" in printed
+        assert not (tmp_path / "parts" / "report.html").exists()
+    printed = run(study, tmp_path / "parts", "--skip-existing")
+    assert f"{N_SCANS} scans: 0 done, {N_SCANS} skipped, 0 failed" in printed
+    run(study, tmp_path / "whole")
+    parts, whole = (tmp_path / name / "results.tsv" for name in ("parts", "whole"))
+    assert parts.read_bytes() == whole.read_bytes() and len(parts.read_bytes()) > 1000
+    pages = [(tmp_path / n / "report.html").read_text() for n in ("parts", "whole")]
+    assert pages[0].count("<img") == pages[1].count("<img") > N_SCANS
+    assert gallery(pages[0]) == gallery(pages[1]) != ""
+
+
+def gallery(page):
+    return page.partition('class="gallery"')[2].partition("</div>")[0]
+
+
+def test_only_what_is_missing_or_changed_is_done_again(study, tmp_path):
+    run(study, tmp_path)
+    (tmp_path / "sub-02.html").unlink()
+    sidecar = study / "sub-03" / "ses-a" / "perf" / "sub-03_ses-a_asl.json"
+    fields = json.loads(sidecar.read_text()) | {"MagneticFieldStrength": 1.5}
+    sidecar.write_text(json.dumps(fields))
+    printed = run(study, tmp_path, "--skip-existing")
+    assert "2 done, 1 skipped" in printed and "sub-03_ses-b: skipped" in printed
+    (tmp_path / "sub-03_ses-b.json").write_text("{")
+    assert "1 done, 2 skipped" in run(study, tmp_path, "--skip-existing")
+    assert "3 done, 0 skipped" in run(study, tmp_path, "--skip-existing", "--seed", 1)
+    assert "3 done, 0 skipped" in run(study, tmp_path, "--seed", 1)
+
+
+def test_another_reference_is_another_validation(study, tmp_path):
+    for cbf, printed in ((60, "3 done, 0 skipped"), (60, "3 skipped"), (50, "3 done, 0 skipped")):
+        for scan in ("sub-02", "sub-03_ses-a", "sub-03_ses-b"):
+            save(tmp_path / "maps" / f"{scan}_cbf.nii.gz", np.full(SHAPE, cbf, np.float32))
+            unit = json.dumps({"Units": "mL/100 g/min"})
+            (tmp_path / "maps" / f"{scan}_cbf.json").write_text(unit)
+        more = ("--reference", tmp_path / "maps", "--skip-existing")
+        assert printed in run(study, tmp_path / "out", *more)
+
+
+def test_a_scan_that_is_mended_leaves_the_list_of_failures(study, tmp_path):
+    sidecar = study / "sub-02" / "perf" / "sub-02_asl.json"
+    whole = sidecar.read_text()
+    sidecar.write_text("no JSON")
+    printed = run(study, tmp_path, code=4)
+    assert f"{N_SCANS} scans: {N_SCANS - 1} done, 0 skipped, 1 failed" in printed
+    assert "sub-02\t3\t" in (tmp_path / "failed.tsv").read_text()
+    assert "Scans that failed" in (tmp_path / "report.html").read_text()
+    sidecar.write_text(whole)
+    assert f"1 done, {N_SCANS - 1} skipped" in run(study, tmp_path, "--skip-existing")
+    assert not (tmp_path / "failed.tsv").exists()
+    assert "Scans that failed" not in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("part", ["0/2", "3/2", "half"])
+def test_a_part_that_is_none_is_refused(study, tmp_path, part):
+    assert "is not like 2/8" in run(study, tmp_path, "--part", part, code=2)
