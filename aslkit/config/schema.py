@@ -216,8 +216,6 @@ class TrainingConfig(_Strict):
             raise ValueError("encoding.kind raw together with data.kind one_protocol")
         if is_raw != (self.loss is not None):
             raise ValueError("a section loss with encoding.kind raw, and only with it")
-        if getattr(self.network, "across_slices", False) != (getattr(self.data, "slices", 1) > 1):
-            raise ValueError("network.across_slices together with data.slices above 1")
         needs_curves = not isinstance(self.network, ResidualConfig | VoxelwiseConfig)
         if needs_curves and not is_raw:
             raise ValueError(f"encoding.kind raw for network.kind {self.network.kind}")
@@ -227,6 +225,8 @@ class TrainingConfig(_Strict):
     def _check_ideas(self) -> Self:
         """Whether what goes together is there together."""
         network = self.network
+        if getattr(network, "across_slices", False) != (getattr(self.data, "slices", 1) > 1):
+            raise ValueError("network.across_slices together with data.slices above 1")
         stride = 2 ** (len(network.widths) - 1 + getattr(network, "context_branch", False))
         if isinstance(network, BrainUNetConfig) and self.data.patch % stride:
             raise ValueError(f"data.patch a multiple of {stride}, the stride of the network")
