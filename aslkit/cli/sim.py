@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,6 @@ from aslkit.errors import AslkitError
 
 if TYPE_CHECKING:
     from aslkit.phantoms import Phantom
-    from aslkit.scanner import ScanSettings
 
 EXAMPLES = """Examples:
   asl_sim --out study --participants 20 --protocol joint6 --snr 3,30 --n-jobs 4
