@@ -100,7 +100,10 @@ def intraclass_correlation(first: Values, second: Values) -> Interval:
     rows, columns, rest = _mean_squares(
         n, first.mean(), second.mean(), *covariances[[0, 1, 0], [0, 1, 1]]
     )
-    r = (rows - rest) / (rows + rest + k * (columns - rest) / n)
+    spread = rows + rest + k * (columns - rest) / n
+    if not spread > 0:  # all alike: there is nothing to agree on
+        return Interval(float("nan"))
+    r = (rows - rest) / spread
     if not r < 1:
         return Interval(float(r))
     a = k * r / (n * (1 - r))

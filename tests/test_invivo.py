@@ -125,6 +125,7 @@ def test_blocks_are_cubes_of_two_centimetres():
 def test_few_subjects_have_no_interval():
     assert np.isnan(mean_interval(np.array([3.0, 4])).low)
     assert np.isnan(intraclass_correlation(np.array([1.0, 2]), np.array([1.0, 2])).value)
+    assert np.isnan(intraclass_correlation(np.full(4, 2.0), np.full(4, 2.0)).value)
     three = mean_interval(np.array([1.0, 2, 3]))
     assert three.high - 2 == pytest.approx(stats.t.ppf(0.975, 2) / np.sqrt(3))
 
