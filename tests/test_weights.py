@@ -101,4 +101,4 @@ def test_weights_of_another_model_are_refused(model, tmp_path):
     network = build_network(config.network, build_encoding(config).layout)
     save_model(other, network.state_dict(), model_card(config, 1, 1, 1.0, None))
     (model / WEIGHTS).write_bytes((other / WEIGHTS).read_bytes())
-    assert "network.film_at_bottleneck: found true, expected nothing, as" in refusal(model)
+    assert "network.att_attention: found false, expected nothing, as" in refusal(model)
