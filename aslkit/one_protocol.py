@@ -21,8 +21,8 @@ from aslkit.scenes import (
     GAIN_ERROR,
     WIDE_PIXELS,
     WIDE_SHARE,
-    _coloured,
-    _power,
+    coloured_noise,
+    power_spectrum,
 )
 from aslkit.simulation import REFERENCE_SIGNAL, mixed_signal, noise_sd
 
@@ -172,8 +172,8 @@ def _correlated(rng: np.random.Generator, mask, like):  # type: ignore[no-untype
     is_correlated = rng.random(b) < CORRELATED_SHARE
     near, wide = rng.uniform(*CORRELATION_PIXELS, b) * is_correlated, rng.uniform(*WIDE_PIXELS, b)
     share = (rng.uniform(0, WIDE_SHARE, b) * is_correlated)[:, None, None]
-    power = (1 - share) * _power(near, nx, ny) + share * _power(wide, nx, ny)
-    images = _coloured(rng, (b, like.shape[1], nx, ny), like, power)
+    power = (1 - share) * power_spectrum(near, nx, ny) + share * power_spectrum(wide, nx, ny)
+    images = coloured_noise(rng, (b, like.shape[1], nx, ny), like, power)
     return namespace(images).moveaxis(images, 1, -1)[mask]
 
 

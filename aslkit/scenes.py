@@ -211,15 +211,15 @@ def _noise(rng: np.random.Generator, shape: tuple[int, ...], like, depth: int): 
     near, wide = rng.uniform(*CORRELATION_PIXELS, b) * is_correlated, rng.uniform(*WIDE_PIXELS, b)
     share = (rng.uniform(0, WIDE_SHARE, b) * is_correlated)[:, None, None]
     spread = (rng.uniform(0, SCATTER_SD, b) * is_correlated)[:, None, None]
-    power = (1 - share) * _power(near, nx, ny) + share * _power(wide, nx, ny)
-    noise = _coloured(rng, shape, like, repeated(power, depth))
+    power = (1 - share) * power_spectrum(near, nx, ny) + share * power_spectrum(wide, nx, ny)
+    noise = coloured_noise(rng, shape, like, repeated(power, depth))
     if depth > 1:
         noise = _blurred_across(noise, rng.uniform(0, MOST_BLUR_SLICES, b) * is_correlated, depth)
     blurred, spread = (
-        _power(np.full(n, SCATTER_PIXELS), nx, ny),
+        power_spectrum(np.full(n, SCATTER_PIXELS), nx, ny),
         alike(repeated(spread, depth), like),
     )
-    level = _coloured(rng, (n, 1, nx, ny), like, blurred)[:, 0]
+    level = coloured_noise(rng, (n, 1, nx, ny), like, blurred)[:, 0]
     return noise * namespace(like).exp(spread * level - spread**2)[:, None]
 
 
@@ -232,7 +232,7 @@ def _blurred_across(noise, sigma_slices: Values, depth: int):  # type: ignore[no
     return namespace(noise).matmul(alike(kernels, noise), stacks).reshape(noise.shape)
 
 
-def _power(sigma_pixels: Values, nx: int, ny: int) -> Values:
+def power_spectrum(sigma_pixels: Values, nx: int, ny: int) -> Values:
     """Power spectrum (b, nx, ny // 2 + 1) of white noise after a Gaussian blur, mean 1."""
 
     def along(n: int) -> Values:
@@ -242,7 +242,7 @@ def _power(sigma_pixels: Values, nx: int, ny: int) -> Values:
     return along(nx)[:, :, None] * along(ny)[:, None, : ny // 2 + 1]
 
 
-def _coloured(rng: np.random.Generator, shape: tuple[int, ...], like, power: Values):  # type: ignore[no-untyped-def]
+def coloured_noise(rng: np.random.Generator, shape: tuple[int, ...], like, power: Values):  # type: ignore[no-untyped-def]
     """Noise (b, n, x, y) of a power spectrum (b, x, y // 2 + 1), for an even number along y."""
     b, n, nx, ny = shape
     gain = np.sqrt(power * nx * ny / 2)
