@@ -22,7 +22,7 @@ from aslkit.errors import InputError, UnavailableError
 from aslkit.networks import build_network
 from aslkit.residual_nets import Network
 
-DEFAULT_MODEL = "small"
+DEFAULT_MODEL = "exp21"
 DEFAULT_KIND = DEFAULT_KINDS["network"]  # of cards that do not name it
 PACKAGE_FOLDER = Path(__file__).parent / "models"
 MEANING = "network", "encoding"  # sections of the card that the weights depend on

@@ -92,7 +92,7 @@ def test_the_network_names_its_maps_after_the_model(study, derivatives):
     output = run(study, derivatives, "--participant-label", "sub-01", command=asl_predict)
     assert "1 scans: 1 done" in output
     names = {path.name for path in (derivatives / "sub-01" / "perf").iterdir()}
-    assert {"sub-01_desc-small_cbf.nii.gz", "sub-01_desc-smallStd_cbf.nii.gz"} <= names
+    assert {"sub-01_desc-exp21_cbf.nii.gz", "sub-01_desc-exp21Std_cbf.nii.gz"} <= names
 
 
 @pytest.mark.skipif(shutil.which("bids-validator-deno") is None, reason="no validator here")
