@@ -139,7 +139,7 @@ def _local(n_workers: int):  # type: ignore[no-untyped-def]
     from distributed import LocalCluster
 
     return LocalCluster(
-        n_workers=n_workers, threads_per_worker=1, silence_logs="ERROR", preload=[OWN_GROUP]
+        n_workers=n_workers, threads_per_worker=1, silence_logs="CRITICAL", preload=[OWN_GROUP]
     )
 
 

@@ -98,7 +98,7 @@ def write_scan(
     """Write one subject: every run as control and label or as differences, M0, and the truth."""
     folder, truth = (r / f"sub-{subject}" / "perf" for r in (root, truth_root(root)))
     for new in (folder, truth):
-        new.mkdir(parents=True)
+        new.mkdir(parents=True, exist_ok=True)  # of a process that was killed over it
     names = []
     for run in scan.runs:
         name = _run_name(subject, run, len(scan.runs))
