@@ -253,7 +253,7 @@ def test_a_model_survives_its_files_and_damage_is_named(tmp_path, shipped):
 
 
 def test_unknown_models_and_devices_are_refused(tmp_path, monkeypatch):
-    with pytest.raises(UnavailableError, match="is not there: installed are exp00, exp09, small"):
+    with pytest.raises(UnavailableError, match="is not there: installed are exp00, exp09, exp21"):
         load_model("best")
     with pytest.raises(UnavailableError, match="device 'cuda:99' is not available"):
         select_device("cuda:99")
