@@ -172,7 +172,7 @@ def _ood(series: "AslSeries", maps: "ParameterMaps") -> "tuple[FloatImage, float
 
     found = leftovers(series, maps)
     score = "unknown" if found.score is None else f"{found.score:.1f}"
-    say(f"structure left in the data: {score} (clean simulated scans, white noise: CLEANRANGE)")
+    say(f"structure left in the data: {score} (clean simulated scans, white noise: 2.7-7.4)")
     return found.structure, found.score
 
 
