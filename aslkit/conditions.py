@@ -101,10 +101,10 @@ class Design:
             yield Condition(MATCHED, kind, protocol, snr, self.kinetic, self.seed)
 
     def spoilt(self, kind: str) -> Iterator["Condition"]:
-        """Of one set in the matched track, the first protocol of several delays at every SNR."""
+        """Of one set in the matched track, the first protocol of several delays at one SNR."""
         found = [Condition(MATCHED, kind, p, 0, self.kinetic, self.seed) for p in self.protocols]
         for first in [c for c in found if c.has_delays and self.n_spoilt][:1]:
-            yield from (replace(first, snr=snr) for snr in self.snrs)
+            yield replace(first, snr=most_typical(self.snrs))
 
 
 FULL = Design(n_spoilt=10)

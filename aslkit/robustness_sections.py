@@ -63,8 +63,9 @@ def detection_sections(f: Findings) -> list[Section]:
     """How well the score of leftovers tells scans with an artefact from clean ones."""
     found = f.detected()
     rows = [
-        [artefact, e, *(number(areas.get(snr, float("nan")), 2) for snr in f.snrs)]
+        [artefact, e, f"{snr:g}", number(area, 2)]
         for (artefact, e), areas in found.items()
+        for snr, area in areas.items()
     ]
     text = (
         "Area under the ROC curve of the score that asl_predict --ood reports: 1 where every scan "
@@ -72,7 +73,7 @@ def detection_sections(f: Findings) -> list[Section]:
         "that is correlated between neighbours and over regions. A shift of all delays can look "
         "like a longer ATT, and then no misfit shows it."
     )
-    table = Table(["artefact", "maps by", *(f"SNR {s:g}" for s in f.snrs)], rows, n_text=2)
+    table = Table(["artefact", "maps by", "SNR", "AUROC"], rows, n_text=2)
     return [Section("Are bad scans noticed?", text, table=table)] if rows else []
 
 
