@@ -66,8 +66,7 @@ def folder_appears(out: Path) -> Iterator[Path]:
         folder = temporary / out.name
         folder.mkdir()
         yield folder
-        for path in folder.rglob("*"):
-            _sync_names(path) if path.is_dir() else _sync(path)
+        _sync_all(folder)
         with _undisturbed():
             os.rename(folder, out)  # over an empty folder, but never over files
             _sync_names(out.parent)
@@ -86,8 +85,7 @@ def folders_appear(root: Path, names: Sequence[str]) -> Iterator[Path]:
     """
     with _temporary_in(root) as temporary:
         yield temporary
-        for path in temporary.rglob("*"):
-            _sync_names(path) if path.is_dir() else _sync(path)
+        _sync_all(temporary)
         with locked(root), _undisturbed():
             for i, name in enumerate(reversed(names)):
                 if (root / name).exists():
@@ -134,6 +132,12 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync_all(folder: Path) -> None:
+    """Wait until everything below a folder is on the disk."""
+    for path in folder.rglob("*"):
+        _sync_names(path) if path.is_dir() else _sync(path)
 
 
 def _sync_names(folder: Path) -> None:
