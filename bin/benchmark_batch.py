@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from aslkit.report import machine
+from aslkit.weights import DEFAULT_MODEL
 
 WAYS = ("--n-jobs 1", "--n-jobs 2", "--dask local --n-jobs 2")
 SHARE_BEFORE_KILL = 0.3  # of the subjects
@@ -122,8 +123,10 @@ def project(way: str, seconds: float, speedup: float, n: int) -> None:
 def killed(study: Path, maps: Path, n: int) -> None:
     """Kill a run with all its processes, and count what the next one makes."""
     process = start(study, maps, WAYS[1])
-    while n_done(maps) < SHARE_BEFORE_KILL * n:
+    while process.poll() is None and n_done(maps) < SHARE_BEFORE_KILL * n:
         time.sleep(POLL_S)
+    if process.poll() is not None:
+        raise SystemExit("asl_predict ended before it could be killed")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     done = n_done(maps)
@@ -134,7 +137,7 @@ def killed(study: Path, maps: Path, n: int) -> None:
 
 def n_done(maps: Path) -> int:
     """Subjects whose maps are complete: the CBF sidecar comes last."""
-    return len(list(maps.glob("sub-*/perf/*_desc-small_cbf.json")))
+    return len(list(maps.glob(f"sub-*/perf/*_desc-{DEFAULT_MODEL}_cbf.json")))
 
 
 if __name__ == "__main__":
