@@ -64,7 +64,7 @@ def by_chunk(
             for image, values in zip(images, found, strict=True):
                 image.reshape(-1)[places[is_finite]] = values[0]
 
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(_n_threads()) as pool:
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(n_threads()) as pool:
         jobs = [
             pool.submit(run, tables, places)
             for slices, model in _models(series)
@@ -76,7 +76,7 @@ def by_chunk(
     return images
 
 
-def _n_threads() -> int:
+def n_threads() -> int:
     """As many as cores, or as the user allows."""
     allowed = os.environ.get("OMP_NUM_THREADS", "")
     return int(allowed) if allowed.isdecimal() and int(allowed) else os.cpu_count() or 1

@@ -8,21 +8,24 @@ slices once (as they are, or mirrored).
 """
 
 import logging
-import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import product
+from functools import partial
+from itertools import islice, product
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from aslkit.chunks import n_threads
 from aslkit.errors import InputError, UnavailableError
 from aslkit.images import FloatImage
-from aslkit.residual_nets import Network
+from aslkit.residual_nets import Each, Network
 from aslkit.tiling import Tiling, run_tiled
 from aslkit.weights import Model
 
@@ -116,14 +119,14 @@ def _outputs(
     for member, thinning in product(
         model.members[: passes.members], range(max(passes.n_thinned, 1))
     ):
-        network = member.stationary().to(device)
-        is_whole = not passes.n_thinned
-        with _thinned(network, None if is_whole else thinning), _workers(device) as pool:
+        network, n = member.stationary().to(device), n_threads() if device.type == "cpu" else 1
+        thinned = _thinned(network, thinning if passes.n_thinned else None)
+        with thinned, _workers(n) as pool:
+            each = map if passes.n_thinned else _at_once(pool, n)  # thinning draws layer by layer
             for axes in MIRRORED if passes.is_mirrored else AS_THEY_ARE:
                 seen = np.flip(slices, axes)
                 batch = passes.batch or _batch(seen, passes.tiling, network, device)
-                apply = pool.map if is_whole else map  # thinning draws layer by layer
-                found = _tiled(network, seen, passes.tiling, batch, device, apply)
+                found = _tiled(network, seen, passes.tiling, batch, device, each)
                 yield np.flip(found, axes).astype(np.float64)
 
 
@@ -133,57 +136,60 @@ def _tiled(
     tiling: Tiling,
     batch: int,
     device: torch.device,
-    apply: Callable[..., Iterable[FloatImage]],
+    each: Each,
 ) -> FloatImage:
-    """What the network makes of the slices; half as many patches at a time if memory ends."""
-    depth = _depth(network, slices)
-    run = _runner(network, device, depth)
+    """What the network makes of the slices; half as many patches at a time if memory ends.
+
+    A network that sees neighbouring slices goes through all of them, place by place.
+    """
+
+    def run(patches: FloatImage) -> FloatImage:
+        there = torch.from_numpy(patches).to(device)
+        with torch.inference_mode():
+            outputs = network.through(there.split(1), each) if network.reach else [network(there)]
+            return torch.cat([*outputs]).cpu().numpy()
+
+    n, apply = (len(slices), map) if network.reach else (batch, each)
     try:
-        return run_tiled(run, slices, tiling, network.stride, batch * depth, apply)
+        return run_tiled(run, slices, tiling, network.stride, n, apply)
     except torch.cuda.OutOfMemoryError as error:
-        if batch == 1:
+        if network.reach or batch == 1:
             reason = "its memory does not hold one patch"
             fix = "Give --patch 64 or 128, or --device cpu."
             raise UnavailableError(f"device {device} is not enough: {reason}. {fix}") from error
     torch.cuda.empty_cache()
     logger.info("Memory of %s ended at %d patches: half of them at a time", device, batch)
-    return _tiled(network, slices, tiling, batch // 2, device, apply)
+    return _tiled(network, slices, tiling, batch // 2, device, each)
 
 
-def _depth(network: Network, slices: FloatImage) -> int:
-    """How many slices must be seen together."""
-    return len(slices) if network.reach else 1
-
-
-def _runner(
-    network: Network, device: torch.device, depth: int
-) -> Callable[[FloatImage], FloatImage]:
-    def run(patches: FloatImage) -> FloatImage:
-        stacks = [torch.arange(len(patches), device=device) // depth] if network.reach else []
-        with torch.inference_mode():
-            outputs: Tensor = network(torch.from_numpy(patches).to(device), *stacks)
-        return outputs.cpu().numpy()
-
-    return run
-
-
-def _workers(device: torch.device) -> ThreadPoolExecutor:
+def _workers(n: int) -> ThreadPoolExecutor:
     """Threads that run a batch each: on a busy CPU far faster than all cores on one batch."""
-    if device.type != "cpu":
-        return ThreadPoolExecutor(1)
-    return ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,))
+    return ThreadPoolExecutor(n, initializer=torch.set_num_threads, initargs=(1,))
+
+
+def _at_once(pool: ThreadPoolExecutor, n: int) -> Each:
+    """`map` by the threads of a pool, `n` items at a time."""
+
+    def run(function: Callable[..., Any], item: object) -> object:
+        with torch.inference_mode():
+            return function(item)
+
+    def each(function: Callable[..., Any], items: Iterable[Any]) -> Iterator[Any]:
+        items = iter(items)
+        while done := deque(pool.map(partial(run, function), islice(items, n))):
+            while done:  # nothing is held for longer than the next one needs it
+                yield done.popleft()
+
+    return each
 
 
 def _batch(slices: FloatImage, tiling: Tiling, network: Network, device: torch.device) -> int:
-    """Patches that run at a time: as many as pay, and fit into half of the free memory.
-
-    Where slices must be seen together, a patch goes through all of them.
-    """
+    """Patches that run at a time: as many as pay, and fit into half of the free memory."""
     pixels = PIXELS_PER_RUN.get(device.type, PIXELS_PER_RUN["cpu"])
     if device.type == "cuda":
         pixels = min(pixels, torch.cuda.mem_get_info(device)[0] // 2 // BYTES_PER_PIXEL)
     sides = [tiling.side(size, network.stride) for size in slices.shape[2:]]
-    return max(pixels // _depth(network, slices) // int(np.prod(sides)), 1)
+    return max(pixels // int(np.prod(sides)), 1)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from aslkit.tiling import bounding_box
 from aslkit.weights import Model
 
 SLICES_AT_ONCE = 8  # encoded and corrected together; more takes memory and is no faster
-PIXELS_AT_ONCE = 2**19  # where neighbours are seen too, which are seen again with other slices
+PIXELS_AT_ONCE = 2**21  # where neighbours are seen too, which are seen again with other slices
 
 Progress = Callable[[Sequence[int]], Iterable[int]]
 

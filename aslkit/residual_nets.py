@@ -6,9 +6,12 @@
 The head also sees the input and starts at zero: an untrained network is least squares.
 """
 
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
+from functools import partial
 from itertools import islice
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +19,8 @@ from torch.nn import functional
 
 FROM_ZERO = ".across.weight"  # end of the names of weights without which a network is as before
 N_OUTPUTS = 4  # CBF and ATT, log sd of both
+
+Each = Callable[[Callable[..., Any], Iterable[Any]], Iterable[Any]]  # applies, as `map` does
 
 
 class Network(nn.Module):
@@ -32,6 +37,13 @@ class Network(nn.Module):
     def stationary(self) -> "Network":
         """The network that moves with the image by single pixels, or itself if there is none."""
         return self
+
+    def through(self, slices: Iterable[Tensor], each: Each = map) -> Iterable[Tensor]:
+        """One stack, slice (1, c, x, y) by slice: what `forward` makes of it, in less memory.
+
+        `each` applies a function to slices, in any order or at once.
+        """
+        return each(self, slices)
 
 
 class Block(nn.Module):
@@ -56,14 +68,66 @@ class Block(nn.Module):
 
         `is_joined` (batch - 1, 1, 1, 1) is 1 where a slice and the next are neighbours, else 0.
         """
+        own, *to_others = self._before(x)
+        if to_others and is_joined is not None:
+            to_next, to_last = to_others
+            nothing = torch.zeros_like(own[:1])
+            from_last = torch.cat([nothing, to_next[:-1] * is_joined])
+            return self._after((x, own, from_last, torch.cat([to_last[1:] * is_joined, nothing])))
+        return self._after((x, own))
+
+    def through(self, slices: Iterable[Tensor], each: Each) -> Iterable[Tensor]:
+        """One stack, slice by slice; each is there as soon as the next one has been seen."""
+        slices, again = _twice(slices)
+        return each(self._after, _met(each(self._before, slices), again))
+
+    def _before(self, x: Tensor) -> tuple[Tensor, ...]:
+        """What slices say of themselves, and across also of the next and of the last one."""
         x_unit = x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-4)
-        inner = self.first(x_unit)
-        if self.across is not None and is_joined is not None:
-            to_next, to_last = self.across(x_unit).chunk(2, dim=1)
-            nothing = torch.zeros_like(inner[:1])
-            inner = inner + torch.cat([nothing, to_next[:-1] * is_joined])
-            inner = inner + torch.cat([to_last[1:] * is_joined, nothing])
+        across = () if self.across is None else self.across(x_unit).chunk(2, dim=1)
+        return self.first(x_unit), *across
+
+    def _after(self, met: tuple[Tensor, ...]) -> Tensor:
+        """Slices, and all that was said of them."""
+        x, inner, *from_others = met
+        for other in from_others:
+            inner = inner + other
         return x + self.second(functional.silu(inner))
+
+
+def _twice(slices: Iterable[Tensor]) -> tuple[Iterator[Tensor], Iterator[Tensor]]:
+    """The slices, and again for a reader that comes later; what both have seen is let go.
+
+    (`itertools.tee` lets go of 57 at a time.)
+    """
+    waiting: deque[Tensor] = deque()
+
+    def first() -> Iterator[Tensor]:
+        for x in slices:
+            waiting.append(x)
+            yield x
+
+    def later() -> Iterator[Tensor]:
+        while waiting:
+            yield waiting.popleft()
+
+    return first(), later()
+
+
+def _met(
+    said: Iterable[tuple[Tensor, ...]], slices: Iterable[Tensor]
+) -> Iterator[tuple[Tensor, ...]]:
+    """Every slice of a stack with all that was said of it."""
+    held: list[Tensor] = []
+    to_next: list[Tensor] = []
+    for (own, *to_others), x in zip(said, slices, strict=True):
+        for other in to_next:
+            own += other
+        if held:
+            yield (*held, *to_others[1:])
+        held, to_next = [x, own], to_others[:1]
+    if held:
+        yield (*held,)
 
 
 class PhysicsResidualNet(Network):
@@ -105,8 +169,26 @@ class PhysicsResidualNet(Network):
             x = down(skips[-1])
         x = self.down_blocks[-1](x, is_joined)
         for up, block in zip(self.ups, self.up_blocks, strict=True):
-            x = block(up(x) + skips.pop(), is_joined)
-        return self.head(torch.cat([x, channels], dim=1)).float()
+            x = block(_merged(up, (x, skips.pop())), is_joined)
+        return self._maps((x, channels))
+
+    def through(self, slices: Iterable[Tensor], each: Each = map) -> Iterable[Tensor]:
+        """One stack, slice by slice; as many are held as the network reaches."""
+        slices, channels = _twice(slices)
+        x, skips = each(self.stem, slices), []
+        for block, down in zip(self.down_blocks, self.downs, strict=False):
+            x, skip = _twice(cast(Block, block).through(x, each))
+            skips.append(skip)
+            x = each(down, x)
+        x = cast(Block, self.down_blocks[-1]).through(x, each)
+        for up, block in zip(self.ups, self.up_blocks, strict=True):
+            merged = each(partial(_merged, up), zip(x, skips.pop(), strict=True))
+            x = cast(Block, block).through(merged, each)
+        return each(self._maps, zip(x, channels, strict=True))
+
+    def _maps(self, seen: tuple[Tensor, Tensor]) -> Tensor:
+        """Features, and the channels again."""
+        return self.head(torch.cat(seen, dim=1)).float()
 
     def stationary(self) -> Network:
         """All places that a grid of 2 x 2 pixels can have, averaged on the way back up.
@@ -124,6 +206,12 @@ class PhysicsResidualNet(Network):
         ups = enumerate(network.ups[::-1])
         network.ups = nn.ModuleList([_mean_of_places(c, 2**i) for i, c in ups][::-1])  # type: ignore[arg-type]
         return network
+
+
+def _merged(up: nn.Module, pair: tuple[Tensor, Tensor]) -> Tensor:
+    """Features from below and those that skipped it."""
+    below, skipped = pair
+    return cast(Tensor, up(below) + skipped)
 
 
 def _all_places(down: nn.Conv2d, step: int) -> nn.Module:

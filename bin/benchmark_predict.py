@@ -28,7 +28,7 @@ from aslkit.scanner import ScanSettings, scan_phantom
 from aslkit.simulated_files import write_scan
 from aslkit.simulation import PROTOCOLS, simulate_series
 from aslkit.tiling import Tiling
-from aslkit.weights import DEFAULT_MODEL, load_model
+from aslkit.weights import DEFAULT_MODEL, load_model, save_model
 
 OFF = FitSettings(macrovascular="off")
 SIZES = ((64, 64, 24), (128, 128, 60), (256, 256, 100))
@@ -56,23 +56,14 @@ def resources(seed: int) -> None:
             settings = ScanSettings(PROTOCOLS["joint6"])
             phantom = _resampled(brain_phantom("brain", seed, 3.0), shape)
             scan = scan_phantom(phantom, settings, seed)
-            write_scan(Path(folder), "01", phantom, settings, scan, is_deltam=False)
-            scans = [str(path) for path in sorted(Path(folder).rglob("*_asl.nii.gz"))]
-            command = [sys.executable, "-m", "aslkit.cli.predict", "-i", scans[0], "-i", scans[1]]
-            start = time.perf_counter()
-            child = subprocess.Popen(
-                [*command, "-q", "-o", f"{folder}/out/cbf.nii.gz", "--macrovascular", "off"]
-            )
-            _, status, usage = os.wait4(child.pid, 0)
-            wall, used = time.perf_counter() - start, usage.ru_utime + usage.ru_stime
-            if status:
-                raise SystemExit(f"asl_predict failed: {' '.join(command)}")
-            print(
-                f"  {' x '.join(map(str, shape))}, joint 6 + 6 timings, 24 volumes: {wall:.1f} s "
-                f"(CPU {used:.1f} s), {usage.ru_maxrss * 1024 / GIB:.2f} GiB; "
-                f"load {os.getloadavg()[0]:.1f}",
-                flush=True,
-            )
+            write_scan(Path(folder), "01", phantom, settings, scan, False, "benchmark")
+            first, second = sorted(Path(folder).rglob("*_asl.nii.gz"))
+            scans = f"-i {first} -i {second} -q --macrovascular off -o {folder}"
+            print(f"  {' x '.join(map(str, shape))}, joint 6 + 6 timings, 24 volumes")
+            _measured("least squares", f"fit_ls {scans}/ls/cbf.nii.gz")
+            _measured("one member", f"predict {scans}/one/cbf.nii.gz")
+            three = _of_three_members(Path(folder, "model"))
+            _measured("three members", f"predict {scans}/three/cbf.nii.gz --model {three}")
 
 
 def rivals(seed: int) -> None:
@@ -159,6 +150,28 @@ def _middle(phantom: Phantom, seed: int, snr: float = 5.0) -> AslSeries:
     whole = simulate_series(phantom, acquisition, snr, seed)
     series = AslSeries(whole.delta_m[:, :, z], acquisition, whole.mask[:, :, z], whole.affine)
     return replace(series, noise_sd=noise_level(series, OFF))
+
+
+def _measured(name: str, arguments: str) -> None:
+    """Print wall time, CPU time and peak memory of a command."""
+    command = [sys.executable, "-m", f"aslkit.cli.{arguments.split()[0]}", *arguments.split()[1:]]
+    start = time.perf_counter()
+    child = subprocess.Popen(command)
+    _, status, usage = os.wait4(child.pid, 0)
+    wall, used = time.perf_counter() - start, usage.ru_utime + usage.ru_stime
+    if status:
+        raise SystemExit(f"failed: {' '.join(command)}")
+    memory = usage.ru_maxrss * 1024 / GIB
+    load = os.getloadavg()[0]
+    print(f"    {name}: {wall:.1f} s (CPU {used:.1f} s), {memory:.2f} GiB; load {load:.1f}")
+
+
+def _of_three_members(folder: Path) -> Path:
+    """A model that is the default one three times; time does not depend on weights."""
+    model = load_model(DEFAULT_MODEL)
+    state = {f"{i}.{k}": v for i in range(3) for k, v in model.network.state_dict().items()}
+    save_model(folder, state, {**model.card, "members": 3})
+    return folder
 
 
 def _cpu_time(run: Callable[[], object]) -> float:
