@@ -1,5 +1,6 @@
 """Slices that see their neighbours: in the stream, in the network, and from slice to volume."""
 
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -100,6 +101,29 @@ def test_a_slice_sees_its_stack_as_far_as_the_network_reaches_and_no_other():
         difference = (network(changed, stack) - seen).abs().amax((1, 2, 3)) > 1e-4
         near = (torch.arange(12) - i).abs() <= network.reach
         assert torch.equal(difference, near & (stack == stack[i]))
+
+
+def test_slice_by_slice_a_stack_is_what_it_is_at_once():
+    x = torch.randn(9, 3, 17, 16)
+    for network in (awake(3).stationary(), PhysicsResidualNet(3, (8, 8)).stationary()):
+        found = torch.cat([*network.through(x.split(1))])
+        torch.testing.assert_close(found, network(x, torch.zeros(9)), rtol=1e-4, atol=1e-4)
+    assert [*awake(3).through([])] == []
+
+
+def test_slices_that_no_other_needs_any_more_are_let_go():
+    network, seen, most = awake(3).stationary(), [], 0
+
+    def slices():
+        for _ in range(40):
+            x = torch.randn(1, 3, 16, 16)
+            seen.append(weakref.ref(x))
+            yield x
+
+    with torch.inference_mode():
+        for _ in network.through(slices()):
+            most = max(most, sum(x() is not None for x in seen))
+    assert len(seen) == 40 and most <= network.reach + 2
 
 
 def test_without_neighbours_a_slice_is_seen_alone():
