@@ -2,8 +2,8 @@
 
 Usage: python bin/docs_pictures.py [FOLDER]
 
-Draws kinetics.png. With FOLDER, where the command lines of docs/tutorial.md have run, also takes the
-pictures of the tutorial out of the reports there.
+Draws kinetics.png. With FOLDER, where the command lines of docs/tutorial.md have run, also takes
+the pictures of the tutorial out of the reports there.
 """
 
 import base64

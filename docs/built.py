@@ -27,7 +27,7 @@ from aslkit.config.schema import (
 from aslkit.weights import DEFAULT_MODEL, list_models, read_card
 
 MARK = re.compile(r"<!-- built: (\w+) -->")
-PRINTED_HELP = re.compile(r"```text\nUsage: asl_(\w+) .*?```", re.DOTALL)
+PRINTED_HELP = re.compile(r"## asl_\w+\n\n```text\nUsage: asl_(\w+) .*?```", re.DOTALL)
 CLICK = "```{{eval-rst}}\n.. click:: aslkit.cli.{0}:main\n   :prog: asl_{0}\n```"
 SECTIONS: Mapping[str, type[BaseModel]] = {
     "The run": TrainingConfig,
@@ -41,6 +41,7 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "`data` of kind `one_protocol`": OneProtocolConfig,
     "`validation`": ValidationConfig,
 }
+HAVE_TABLES = {"kind", "network", "encoding", "loss", "data", "validation"}  # or are in headings
 UNITS = {"_s": "s", "_minutes": "min"}
 LIMITS = {
     "minimum": "≥ {}",
@@ -80,7 +81,7 @@ def _section(title: str, config: type[BaseModel]) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     schema, meanings = config.model_json_schema(), _meanings(config)
     for key, field in schema["properties"].items():
-        if key in meanings:
+        if key not in HAVE_TABLES:
             default = "" if key in schema.get("required", ()) else _shown(field.get("default"))
             unit = next((u for end, u in UNITS.items() if key.endswith(end)), "")
             yield f"| `{key}` | {unit} | {_values(field)} | {default} | {meanings[key]} |"
@@ -88,30 +89,29 @@ def _section(title: str, config: type[BaseModel]) -> Iterator[str]:
 
 def _meanings(config: type[BaseModel]) -> dict[str, str]:
     """The docstring under every field, of the class or of one that it extends."""
-    found = {}
-    for owner in reversed(config.__mro__):
-        if owner.__module__.startswith("aslkit"):
-            texts = ModuleAnalyzer.for_module(owner.__module__).find_attr_docs()
-            own = {key: " ".join(t).strip() for (name, key), t in texts.items()
-                   if name == owner.__name__}
-            found.update(own)
+    found: dict[str, str] = {}
+    for owner in (c for c in config.__mro__ if c.__module__.startswith("aslkit")):
+        texts = ModuleAnalyzer.for_module(owner.__module__).find_attr_docs()
+        own = {
+            key: " ".join(t).strip() for (name, key), t in texts.items() if name == owner.__name__
+        }
+        found = own | found
     return found
 
 
 def _values(field: Mapping[str, Any]) -> str:
     """Choices or type of a field, and its limits."""
-    options = [o for o in field.get("anyOf", [field]) if o.get("type") != "null"]
-    (field,) = options
+    (field,) = (o for o in field.get("anyOf", [field]) if o.get("type") != "null")
     items = field.get("items", field)
     names = items.get("enum") or ([items["const"]] if "const" in items else [])
     kind = ", ".join(f"`{name}`" for name in names) or TYPES[items["type"]]
     limits = [text.format(field[name]) for name, text in LIMITS.items() if name in field]
-    return ", ".join([f"list of {kind}" if "items" in field else kind, *limits])
+    return ", ".join([f"list of: {kind}" if "items" in field else kind, *limits])
 
 
 def _shown(value: object) -> str:
     if value is None:
-        return "off"
+        return "–"
     if isinstance(value, list):
         return ", ".join(map(_shown, value)) or "none"
     return str(value).lower() if isinstance(value, bool) else f"{value}"

@@ -1,6 +1,7 @@
 """The pages hold what they promise: links lead somewhere, commands parse, examples run."""
 
 import importlib
+import json
 import re
 import shlex
 import subprocess
@@ -19,10 +20,9 @@ PAGES.append(ROOT / "CHANGELOG.md")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-INDENTED = re.compile(r"^ {4}((?:asl_|torchrun ).*(?:\\\n.*)*)", re.MULTILINE)
+TYPED = re.compile(r"^ {2,4}((?:asl_|torchrun )(?:\\\n|.)*)", re.MULTILINE)
 INLINE = re.compile(r"`(asl_\w+ -[^`]*)`")
 MODULE = re.compile(r"^torchrun .* -m aslkit\.cli\.(\w+)")
-PLACEHOLDERS = ("…", "NAME|")  # a command line with these is not meant to be typed
 
 
 def name_of(path):
@@ -40,38 +40,29 @@ def anchors(page):
 
 
 def blocks(language):
-    for page in PAGES:
-        found = [text for name, text in FENCE.findall(page.read_text()) if name == language]
-        if found:
-            yield pytest.param(found, id=name_of(page))
+    """The blocks of every page that has some, top to bottom."""
+    found = {
+        page: [t for n, t in FENCE.findall(page.read_text()) if n == language] for page in PAGES
+    }
+    return [pytest.param(texts, id=name_of(page)) for page, texts in found.items() if texts]
 
 
 def command_lines(page):
     """Command lines of a page, and whether each stands alone, so that nothing may be missing."""
-    text = page.read_text()
-    fenced = [t for name, t in FENCE.findall(text) if name in ("", "bash")]
-    for block in ["\n".join(f"    {line}" for line in t.splitlines()) for t in fenced] + [text]:
-        for line in INDENTED.findall(block):
-            yield re.split(r" {3,}(?!-)", line.replace("\\\n", " "))[0], True
+    for line in TYPED.findall(page.read_text()):
+        joined = " ".join(part.strip() for part in line.split("\\\n"))
+        yield joined.partition("   ")[0], True
     for span in INLINE.findall(prose(page)):
-        yield " ".join(span.split()), False
+        if "…" not in span:
+            yield " ".join(span.split()), False
 
 
 def parsed(line):
     """The command and its arguments: those of asl_train, where torchrun starts it."""
-    line = MODULE.sub(r"asl_\1", line)
+    line = re.sub(r"\$\([^)]*\)", "", MODULE.sub(r"asl_\1", line))
     name, *arguments = shlex.split(line, comments=True)
     command = importlib.import_module(f"aslkit.cli.{name.removeprefix('asl_')}").main
     return command, name, arguments
-
-
-LINES = [
-    pytest.param(*found, id=f"{name_of(page)}: {found[0]}")
-    for page in PAGES
-    if page.name != "commands.md"
-    for found in command_lines(page)
-    if not any(mark in found[0] for mark in PLACEHOLDERS)
-]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -84,18 +75,19 @@ def test_links_lead_to_files_and_headings_that_are_there(page):
             assert not anchor or anchor in anchors(target), link
 
 
-@pytest.mark.parametrize(("line", "stands_alone"), LINES)
-def test_command_lines_have_the_options_of_the_commands(line, stands_alone, monkeypatch):
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_command_lines_have_the_options_of_the_commands(page, monkeypatch):
     monkeypatch.setattr(click.Path, "convert", lambda self, value, *_: Path(value))
-    command, name, arguments = parsed(line)
-    listings = [p for p in command.params if p.is_eager]
-    monkeypatch.setattr(command, "params", [p for p in command.params if p not in listings])
-    shown = {flag for p in listings for flag in p.opts}
-    if shown.isdisjoint(arguments):
+    for line, stands_alone in command_lines(page):
+        command, name, arguments = parsed(line)
+        listings = {flag for p in command.params if p.is_eager for flag in p.opts}
         try:
-            command.make_context(name, arguments)
-        except click.MissingParameter:
-            assert not stands_alone, line
+            if listings.isdisjoint(arguments):
+                command.make_context(name, arguments)
+        except (click.MissingParameter, click.BadOptionUsage) as error:
+            assert not stands_alone, f"{line}: {error}"
+        except click.UsageError as error:
+            pytest.fail(f"{line}: {error}")
 
 
 @pytest.mark.parametrize("texts", blocks("yaml"))
@@ -104,6 +96,12 @@ def test_yaml_blocks_are_configurations(texts, tmp_path):
         path = tmp_path / "own.yaml"
         path.write_text(text)
         load_config(str(path))
+
+
+@pytest.mark.parametrize("texts", blocks("json"))
+def test_json_blocks_are_json(texts):
+    for text in texts:
+        json.loads(text)
 
 
 @pytest.mark.parametrize("texts", blocks("python"))

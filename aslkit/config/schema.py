@@ -131,7 +131,7 @@ class TrainingConfig(Strict):
     schedule: Literal["cosine", "one_cycle"] = "cosine"
     """`cosine`: after a warm-up; `one_cycle`: up in 30 % of the run, then down to 0."""
     warmup_steps: int | None = Field(None, ge=0)
-    """Of `cosine` alone: 200 unless given."""
+    """Of `cosine` alone, and 200 there unless given."""
     averaging: float = Field(0.998, ge=0, lt=1)
     """Decay of the running average of the weights, which is the model that is saved."""
     swa_start: float | None = Field(None, gt=0, lt=1)
