@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from aslkit.config.schema import NetworkConfig, ResidualConfig, VoxelwiseConfig
+from aslkit.config.network_kinds import NetworkConfig, ResidualConfig, VoxelwiseConfig
 from aslkit.encoding import Layout
 from aslkit.residual_nets import Network, PhysicsResidualNet, VoxelwiseNet
 from aslkit.spatial_nets import (

@@ -43,7 +43,7 @@ make_environment() {
         echo "$PWD" >.venv/home
     fi
     .venv/bin/python -m pip install --quiet torch==2.13.0 || return 1
-    .venv/bin/python -m pip install --quiet --editable '.[dev]' || return 1
+    .venv/bin/python -m pip install --quiet --editable '.[dev,docs]' || return 1
     environment_stamp >.venv/stamp
 }
 

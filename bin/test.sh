@@ -14,8 +14,8 @@ step() {
     echo "-- $name: $((SECONDS - start)) s"
 }
 
-step Lint ruff check aslkit bin tests
-step Format ruff format --check aslkit bin tests
+step Lint ruff check aslkit bin docs tests
+step Format ruff format --check aslkit bin docs tests
 step Types mypy
 export OMP_NUM_THREADS=1 # the test workers share the cores
 step Tests python -m pytest -q "$@"

@@ -16,7 +16,8 @@ LAYERS = """
     atomic errors pools
     workers
     clusters
-    config.one_protocol config.plan_names textfiles
+    config.network_kinds config.plan_names textfiles
+    config.one_protocol
     config.schema
     yamlfiles
     acquisition config resources

@@ -2,7 +2,9 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
+
+from aslkit.config.network_kinds import Strict
 
 LONGEST_DELAY_S = 20.0  # a longer one is milliseconds written for seconds
 
@@ -22,38 +24,47 @@ def _in_seconds(plds: tuple[float, ...]) -> tuple[float, ...]:
 Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
 
 
-class OneProtocolConfig(BaseModel):
-    """The stream of simulated patches of one protocol, with physics drawn per patch.
-
-    `plds_s` holds for every labeling. Without `domain_randomization`, the single values count
-    and there is no background suppression; with it, the ranges count, the label duration
-    scatters by 10 %, and PCASL has 4 background-suppression pulses, VSASL 3. With
-    `extended_randomization` too, label durations and delays scatter more, arteries show in some
-    patches, arrival is dispersed, each delay has a gain error, and noise is correlated.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class OneProtocolConfig(Strict):
+    """The stream of simulated patches of one protocol, with physics drawn per patch."""
 
     kind: Literal["one_protocol"]
     patch: int = Field(64, ge=16, multiple_of=8)
+    """Pixels of a side."""
     patches: int = Field(32, ge=1)
+    """In a step."""
     labelings: tuple[Literal["pcasl", "vsasl"], ...] = Field(("pcasl", "vsasl"), min_length=1)
+    """Of the protocol, in this order."""
     plds_s: Annotated[tuple[float, ...], AfterValidator(_in_seconds)] = Field(
         (0.5, 1.0, 1.5, 2.0, 2.5, 3.0), min_length=2
     )
+    """Of every labeling."""
     label_duration_s: float = Field(1.8, gt=0, le=10)
+    """Scatters by 10 % with `domain_randomization`."""
     t1_blood_s: float = Field(1.65, gt=0.5, le=4)
+    """Zero of the feature `t1_artery`; the truth without `domain_randomization`."""
     t1_blood_range_s: Range = (1.55, 2.15)
+    """What it really is, with `domain_randomization`."""
     alpha_pcasl: float = Field(0.85, gt=0, le=1)
+    """Labeling efficiency that estimators are told."""
     alpha_pcasl_range: Range = (0.75, 0.95)
+    """What it really is, with `domain_randomization`."""
     alpha_vsasl: float = Field(0.56, gt=0, le=1)
+    """Labeling efficiency that estimators are told."""
     alpha_vsasl_range: Range = (0.40, 0.70)
+    """What it really is, with `domain_randomization`."""
     alpha_bs_range: Range = (0.85, 1.0)
+    """Per background-suppression pulse, 4 of PCASL, 3 of VSASL; estimators are told the middle."""
     domain_randomization: bool = True
+    """Physics drawn per patch from the ranges; else the single values, without suppression."""
     extended_randomization: bool = False
+    """Timings scatter more, arteries show, arrival is dispersed, delays err in gain, and noise is
+    correlated; goes with `domain_randomization` and gaussian noise."""
     snr_levels: tuple[float, ...] = Field((2.0, 5.0, 10.0, 15.0, 20.0, 25.0), min_length=1)
+    """SNR as in `asl_sim`, drawn per patch."""
     noise_components: tuple[Literal["thermal", "physio", "drift"], ...] = ("thermal",)
+    """`physio`: a sinusoid over the volumes, 3-15 % of the signal; `drift`: up to 3 %."""
     noise_type: Literal["gaussian", "rician"] = "gaussian"
+    """`rician`: magnitudes of control and label."""
 
     @model_validator(mode="after")
     def _check_extended(self) -> Self:

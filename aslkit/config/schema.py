@@ -3,9 +3,7 @@
 from typing import Annotated, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    ConfigDict,
     Field,
     TypeAdapter,
     ValidationInfo,
@@ -13,16 +11,17 @@ from pydantic import (
     model_validator,
 )
 
+from aslkit.config.network_kinds import (
+    AmplitudeAwareConfig,
+    BrainUNetConfig,
+    NetworkConfig,
+    ResidualConfig,
+    Strict,
+    VoxelwiseConfig,
+)
 from aslkit.config.one_protocol import OneProtocolConfig, Range
 
 WARMUP_STEPS = 200
-
-
-def _in_groups(widths: tuple[int, ...]) -> tuple[int, ...]:
-    if any(width % 8 or width <= 0 for width in widths):
-        raise ValueError("multiples of 8, the groups of the norm")
-    return widths
-
 
 Feature = Literal["mean", "std", "peak", "t1_artery"]
 DEFAULT_KINDS = {
@@ -32,106 +31,64 @@ DEFAULT_KINDS = {
 }
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class VoxelwiseConfig(_Strict):
-    """Residual blocks of single voxels: feature maps of each."""
-
-    kind: Literal["voxelwise"]
-    widths: tuple[int, ...] = Field(min_length=2)
-
-
-class ResidualConfig(_Strict):
-    """U-Net of residual blocks: feature maps per resolution, finest first.
-
-    With `across_slices`, neighbouring slices see each other.
-    """
-
-    kind: Literal["physics_residual"]
-    widths: tuple[int, ...] = Field(min_length=2)
-    across_slices: bool = False
-
-
-class BrainUNetConfig(_Strict):
-    """U-Net of raw curves: feature maps per resolution, finest first."""
-
-    kind: Literal["spatial", "dual_encoder"]
-    widths: Annotated[tuple[int, ...], AfterValidator(_in_groups)] = Field(min_length=2)
-    norm: Literal["group", "none"] = "group"
-    dropout: float = Field(0.0, ge=0, lt=1)
-
-
-class AmplitudeAwareConfig(BrainUNetConfig):
-    """The same with amplitude: FiLM by image-wide statistics, and the pixel's own for CBF."""
-
-    kind: Literal["amplitude_aware"]  # type: ignore[assignment]
-    film_at_bottleneck: bool = True
-    film_at_decoder: bool = True
-    output_modulation: bool = True
-    separate_decoders: bool = False
-    att_film: bool = False
-    att_attention: bool = False
-    denoising_head: bool = False
-    context_branch: bool = False
-
-    @model_validator(mode="after")
-    def _check_att_film(self) -> Self:
-        has_film = self.film_at_bottleneck or self.film_at_decoder
-        if self.att_film and not (has_film and self.separate_decoders):
-            raise ValueError("att_film with separate_decoders and a film_at_… alone")
-        return self
-
-
-NetworkConfig = ResidualConfig | VoxelwiseConfig | BrainUNetConfig | AmplitudeAwareConfig
 NETWORKS: TypeAdapter[NetworkConfig] = TypeAdapter(
     Annotated[NetworkConfig, Field(discriminator="kind")]
 )
 
 
-class ProfileEncodingConfig(_Strict):
+class ProfileEncodingConfig(Strict):
     """The data of any protocol, matched with its kinetic curves in units of their noise."""
 
     kind: Literal["physics_profile"]
 
 
-class RawEncodingConfig(_Strict):
+class RawEncodingConfig(Strict):
     """The curves of one protocol themselves, and features of them."""
 
     kind: Literal["raw"]
     normalization: Literal["global_scale", "per_curve"] = "global_scale"
+    """Percent of M0 times `scale`, or z-scores, which lose the amplitude that CBF is."""
     scale: float = Field(10.0, gt=0)
+    """Factor of `global_scale`."""
     features: tuple[Feature, ...] = ()
+    """Further channels: of each labeling's curve, and the T1 of blood."""
 
 
-class LossConfig(_Strict):
+class LossConfig(Strict):
     """Error of the estimates in fixed units, and what is added to it."""
 
     error: Literal["l1", "l2", "huber"] = "l1"
+    """Of CBF in 25 ml/100 g/min and of ATT in 0.5 s."""
     mode: Literal["mae_nll", "mae"] = "mae_nll"
+    """With the likelihood of the stated standard deviations (weight 0.1), or without."""
     cbf_weight: float = Field(1.0, ge=0)
+    """Of the error of CBF; 0: the model knows nothing of CBF."""
     att_weight: float = Field(1.0, ge=0)
+    """Of the error of ATT; 0: the model knows nothing of ATT."""
     dc_weight: float = Field(0.0, ge=0)
+    """Of the distance between the signal and that of the estimates, in percent of M0."""
     variance_weight: float = Field(0.0, ge=0)
+    """Of a penalty where estimates vary less over the brain than the truth."""
 
 
-class DataConfig(_Strict):
-    """The stream of simulated patches of any protocol.
-
-    A step sees `groups` protocols with `patches_per_group` slices of `patch` x `patch` pixels
-    each; SNR (as in benchmark.md) is drawn per subject, uniformly in its logarithm. Of each
-    subject there are `slices` neighbouring slices in most groups, and one in the others.
-    """
+class DataConfig(Strict):
+    """The stream of simulated patches of any protocol."""
 
     kind: Literal["any_protocol"] = "any_protocol"
     patch: int = Field(64, ge=16, multiple_of=8)
+    """Pixels of a side."""
     groups: int = Field(4, ge=1)
+    """Protocols in a step."""
     patches_per_group: int = Field(8, ge=1)
+    """Slices per protocol."""
     slices: int = Field(1, ge=1)
+    """Neighbouring slices of each subject, in 80 % of the groups; the others hold one of each."""
     snr_range: Range = (0.7, 80.0)
+    """SNR as in `asl_sim`, drawn per subject, uniformly in the logarithm."""
     arterial_share: float = Field(0.45, ge=0, le=1)
+    """Of the protocols: with arterial signal in the data."""
     mismatched_share: float = Field(0.5, ge=0, le=1)
+    """Of the protocols: the signal does not follow the model that the estimator assumes."""
 
     @model_validator(mode="after")
     def _check_slices(self) -> Self:
@@ -145,38 +102,51 @@ class DataConfig(_Strict):
         return self.groups * self.patches_per_group
 
 
-class ValidationConfig(_Strict):
-    """Early stopping: after `patience` looks in a row without a lower loss; the best is kept."""
+class ValidationConfig(Strict):
+    """Early stopping: the best weights by their loss on scans that never train are kept."""
 
     every_steps: int = Field(500, ge=1)
+    """Between two looks."""
     batches: int = Field(8, ge=1)
+    """Of the noisy scans that the averaged weights meet at every look."""
     patience: int = Field(5, ge=1)
+    """Looks in a row without a lower loss, after which the run stops."""
 
 
-class TrainingConfig(_Strict):
-    """Everything that determines a training run.
-
-    The model is the running average of the weights with decay `averaging` or, from the share
-    `swa_start` of the run on, the plain mean since then, at the learning rate of that moment.
-    """
+class TrainingConfig(Strict):
+    """Everything that determines a training run."""
 
     name: str
+    """Of the model, in its card."""
     steps: int = Field(ge=1)
+    """Of the whole run, which `--max-minutes` may end before."""
     seed: int = Field(0, ge=0)
+    """Of first weights, scans and dropout."""
     members: int = Field(1, ge=1)
+    """Networks trained in turn, each with its own seed and scans, kept in one model."""
     learning_rate: float = Field(2e-3, gt=0)
+    """Of AdamW, at its highest."""
     weight_decay: float = Field(1e-3, ge=0)
+    """Of AdamW."""
     schedule: Literal["cosine", "one_cycle"] = "cosine"
+    """`cosine`: after a warm-up; `one_cycle`: up in 30 % of the run, then down to 0."""
     warmup_steps: int | None = Field(None, ge=0)
+    """Of `cosine` alone, and 200 there unless given."""
     averaging: float = Field(0.998, ge=0, lt=1)
+    """Decay of the running average of the weights, which is the model that is saved."""
     swa_start: float | None = Field(None, gt=0, lt=1)
+    """Share of the run from which on the model is the plain mean of the weights since."""
     checkpoint_minutes: float = Field(5.0, gt=0)
+    """Between two checkpoints."""
     network: NetworkConfig = Field(discriminator="kind")
     encoding: ProfileEncodingConfig | RawEncodingConfig = Field(discriminator="kind")
     loss: LossConfig | None = None
     pretrain_share: float | None = Field(None, gt=0, lt=1)
+    """First share of the run, in which `network.denoising_head` learns and nothing else."""
     cbf_first_share: float | None = Field(None, gt=0, lt=1)
+    """First share of the run, in which CBF alone is learned; then ATT alone."""
     balance: Literal["learned", "validation"] | None = None
+    """How the run weighs CBF and ATT: learned with the network, or by looks of `validation`."""
     data: DataConfig | OneProtocolConfig = Field(discriminator="kind")
     validation: ValidationConfig | None = None
 

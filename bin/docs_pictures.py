@@ -1,0 +1,74 @@
+"""The physics, and a folder in which the tutorial ran -> pictures of docs/images.
+
+Usage: python bin/docs_pictures.py [FOLDER]
+
+Draws kinetics.png. With FOLDER, where the command lines of docs/tutorial.md have run, also takes
+the pictures of the tutorial out of the reports there.
+"""
+
+import base64
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from aslkit.acquisition import Acquisition, protocol
+from aslkit.drawing import LABEL_SIZE, PAGE_WIDTH, tidy, to_png
+from aslkit.physics import arterial_curve, kinetic_model, tissue_curve
+
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
+PLDS_S = np.linspace(0.02, 4.0, 400)
+CBF = 60.0  # ml/100 g/min
+ABV = 0.01
+ATTS_S = {0.7: "#0072b2", 1.3: "#d55e00", 2.0: "#009e73"}
+PANELS = {
+    "PCASL, label 1.8 s": ("pcasl", 1.8, tissue_curve),
+    "PASL, bolus 0.7 s": ("pasl", 0.7, tissue_curve),
+    "VSASL": ("vsasl", 0.0, tissue_curve),
+    "arteries, PCASL, label 1.8 s": ("pcasl", 1.8, arterial_curve),
+}
+PICTURES = {
+    "tutorial-maps.png": ("report/sub-01.html", "Maps"),
+    "tutorial-left-out.png": ("report/report.html", "Left-out repeats"),
+}
+
+
+def main() -> None:
+    """Write the pictures."""
+    (IMAGES / "kinetics.png").write_bytes(kinetics())
+    for folder in map(Path, sys.argv[1:]):
+        for name, (page, heading) in PICTURES.items():
+            text = (folder / page).read_text(encoding="utf-8")
+            (IMAGES / name).write_bytes(picture_below(heading, text))
+
+
+def kinetics() -> bytes:
+    """ΔM/M0 over the delay, a panel for every kind of signal and a line for every arrival time."""
+    figure = Figure(figsize=(PAGE_WIDTH, 3.0), layout="constrained")
+    axes = figure.subplots(1, len(PANELS))
+    for ax, (title, (labeling, duration_s, curve)) in zip(axes, PANELS.items(), strict=True):
+        model = kinetic_model(Acquisition(protocol(labeling, PLDS_S, duration_s)))
+        amount, symbol = (CBF, "ATT") if curve is tissue_curve else (ABV, "aBAT")
+        for att_s, colour in ATTS_S.items():
+            signal = 100 * amount * curve(model, np.array([[att_s]]))[0, :, 0]
+            ax.plot(PLDS_S, signal, color=colour, label=f"{symbol} {att_s:g} s")
+        ax.set(title=title, xlabel="TI [s]" if labeling == "pasl" else "PLD [s]")
+        ax.legend(frameon=False, fontsize=LABEL_SIZE)
+        tidy(ax)
+    axes[0].set_ylabel("ΔM/M0 [%]")
+    return to_png(figure)
+
+
+def picture_below(heading: str, page: str) -> bytes:
+    """The first picture of a report below a heading."""
+    below = page.partition(f">{heading}</h2>")[2]
+    found = re.search(r"data:image/png;base64,([^\"]+)", below)
+    if found is None:
+        sys.exit(f"no picture below {heading!r}")
+    return base64.b64decode(found[1])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""How Sphinx builds these pages."""
+
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+import built  # noqa: E402
+
+project = "aslkit"
+html_title = "aslkit"
+html_theme = "furo"
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_click"]
+highlight_language = "none"
+html_show_copyright = False
+smartquotes = False  # they turn the two dashes of options into one
+default_role = "code"
+myst_heading_anchors = 3
+autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_preserve_defaults = True
+python_maximum_signature_line_length = 80
+nitpicky = True
+nitpick_ignore_regex = [("py:(class|exc)", ".*")]  # of other packages, and words for types
+
+ARRAY = re.compile(
+    r"~?(?:numpy\.)?ndarray\[tuple\[.*?\], ~?(?:numpy\.)?dtype\[~?(?:numpy\.)?(\w+)\]\]"
+)
+
+
+def shorten(*event):
+    """Leave an array's number type in a signature, and nothing else."""
+    signature, returned = event[-2:]
+    return tuple(text and ARRAY.sub(r"ndarray[\1]", text) for text in (signature, returned))
+
+
+def setup(app):
+    """Fill pages with what the package knows."""
+    app.connect("source-read", built.fill)
+    app.connect("autodoc-process-signature", shorten)
