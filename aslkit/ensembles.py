@@ -18,11 +18,12 @@ from itertools import product
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 from torch import Tensor, nn
 
 from aslkit.errors import InputError, UnavailableError
 from aslkit.images import FloatImage
-from aslkit.residual_nets import Network
+from aslkit.residual_nets import N_OUTPUTS, Network
 from aslkit.tiling import Tiling, run_tiled
 from aslkit.weights import Model
 
@@ -91,32 +92,39 @@ class Passes:
 
 @dataclass(frozen=True)
 class Correction:
-    """What all passes say, in least-squares standard errors; CBF and ATT, (n, 2, x, y) each."""
+    """What all passes say, in least-squares standard errors; CBF and ATT, (n, 2, x, y) each.
+
+    `confidence`, the mean probability that the estimates are close, is (n, 0, x, y) where the
+    networks state none.
+    """
 
     mean: FloatImage
     data_variance: FloatImage
     network_variance: FloatImage
+    confidence: FloatImage
 
 
 def correct(model: Model, slices: FloatImage, passes: Passes, device: torch.device) -> Correction:
-    """Run all passes on encoded slices (n, channels, x, y)."""
-    n, mean, square, variance = passes.count(model), np.zeros(()), np.zeros(()), np.zeros(())
+    """Run all passes of a model on its device on encoded slices (n, channels, x, y)."""
+    n = passes.count(model)
+    mean, square, variance, confidence = (np.zeros(()) for _ in range(4))
     for outputs in _outputs(model, slices, passes, device):
-        mean = mean + outputs[:, :2] / n
-        square = square + outputs[:, :2] ** 2 / n
-        variance = variance + np.exp(2 * outputs[:, 2:]) / n
+        estimates, log_sds, logits = np.split(outputs, (2, N_OUTPUTS), axis=1)
+        mean = mean + estimates / n
+        square = square + estimates**2 / n
+        variance = variance + np.exp(2 * log_sds) / n
+        confidence = confidence + expit(logits) / n
     spread = np.maximum(square - mean**2, 0) * (n > 1)
-    return Correction(*(v.astype(np.float32) for v in (mean, variance, spread)))
+    return Correction(*(v.astype(np.float32) for v in (mean, variance, spread, confidence)))
 
 
 def _outputs(
     model: Model, slices: FloatImage, passes: Passes, device: torch.device
 ) -> Iterator[NDArray[np.float64]]:
-    """What each pass returns, (n, 4, x, y)."""
-    for member, thinning in product(
+    """What each pass returns, (n, 4 or 6, x, y)."""
+    for network, thinning in product(
         model.members[: passes.members], range(max(passes.n_thinned, 1))
     ):
-        network = member.stationary().to(device)
         is_whole = not passes.n_thinned
         with _thinned(network, None if is_whole else thinning), _workers(device) as pool:
             for axes in MIRRORED if passes.is_mirrored else AS_THEY_ARE:

@@ -75,6 +75,7 @@ class AmplitudeAwareConfig(BrainUNetConfig):
     att_attention: bool = False
     denoising_head: bool = False
     context_branch: bool = False
+    confidence_head: bool = False
 
     @model_validator(mode="after")
     def _check_att_film(self) -> Self:
