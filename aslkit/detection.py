@@ -30,7 +30,6 @@ REPEATS = 4
 SPIKED_SHARE = 1 / 8  # of the images, at least one
 PHYSIOLOGY_SHARE = 0.1  # of the variance of the noise, alike over 8 pixels
 RECONSTRUCTION_PIXELS, PHYSIOLOGY_PIXELS = 0.6, 8.0  # sigma of the correlation of the noise
-
 LEAST_DOUBT = 1e-6  # single precision knows no probability nearer to 1
 
 Generator = np.random.Generator
