@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Estimator = Callable[[AslSeries], ParameterMaps]
-Progress = Callable[[Sequence], Iterable]  # type: ignore[type-arg]  # as tqdm: shows the loop
 
 TRUTH = "truth"
 LEAST_SQUARES = (LS, LS_ARTERIAL, LS_ORACLE, SMOOTHED_LS)

@@ -6,8 +6,8 @@ the work, and small enough for memory not to grow with the image.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from aslkit.images import AslSeries, FloatImage
 from aslkit.physics import KineticModel, kinetic_model, take_slices
+from aslkit.progress import Progress
 from aslkit.projection import whitened
 
 CHUNK_VOXELS = 8192
@@ -23,7 +24,6 @@ CHUNK_VOXELS = 8192
 Places = NDArray[np.intp]
 Rows = NDArray[np.floating]
 Tables = TypeVar("Tables")
-Progress = Callable[[Sequence["Future[None]"]], Iterable["Future[None]"]]
 
 
 def by_chunk(

@@ -71,6 +71,8 @@ def write_maps(
         "abv": maps.abv,
         "t1t": maps.t1_tissue,
         "t1t-std": maps.t1_tissue_std,
+        "cbf-confidence": maps.cbf_confidence,
+        "att-confidence": maps.att_confidence,
         **images,
     }
     out = destination.cbf

@@ -114,6 +114,8 @@ KINDS = {
         "mL/100 g/min", "Part of cbf-std in which the passes of the network differ"
     ),
     "att-std-network": MapKind("s", "Part of att-std in which the passes of the network differ"),
+    "cbf-confidence": MapKind("1", "Probability that CBF is off by less than 10 mL/100 g/min"),
+    "att-confidence": MapKind("1", "Probability that ATT is off by less than 0.2 s"),
     "ood": MapKind(
         "1", "Mean square of the smoothed residuals, in units of that of white noise; 1 or less"
     ),

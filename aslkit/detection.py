@@ -1,4 +1,4 @@
-"""Phantoms, scanned well and badly -> how well the score of leftovers tells bad scans from good.
+"""Phantoms, scanned well and badly -> how well scores of a scan tell bad ones from good ones.
 
     static image ─ artefact ─ control ┐
     - ΔM         ─ artefact ─ label  ─┴─ + noise, averaged over repeats ─ maps ─ leftovers ─ score
@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from aslkit.acquisition import Acquisition
 from aslkit.benchmark import Estimator
-from aslkit.images import AslSeries, FloatImage
+from aslkit.images import AslSeries, FloatImage, MaskImage, ParameterMaps
 from aslkit.leftovers import leftovers
 from aslkit.noise import noise_from_repeats
 from aslkit.phantoms import Phantom
@@ -30,6 +30,7 @@ REPEATS = 4
 SPIKED_SHARE = 1 / 8  # of the images, at least one
 PHYSIOLOGY_SHARE = 0.1  # of the variance of the noise, alike over 8 pixels
 RECONSTRUCTION_PIXELS, PHYSIOLOGY_PIXELS = 0.6, 8.0  # sigma of the correlation of the noise
+LEAST_DOUBT = 1e-6  # single precision knows no probability nearer to 1
 
 Generator = np.random.Generator
 Artefact = Callable[[FloatImage, float, Generator], FloatImage]
@@ -39,31 +40,34 @@ def detection_rows(
     phantoms: Sequence[Phantom],
     acquisition: Callable[[Phantom], Acquisition],
     snr: float,
-    estimators: Mapping[str, Estimator],
+    estimators: Callable[[Acquisition], Mapping[str, Estimator]],
     n_scans: int,
     seed: int,
 ) -> Iterator[Row]:
-    """Area under the ROC curve of every artefact, for the leftovers of every estimator.
+    """Area under the ROC curve of every artefact, for every score of every estimator.
 
     Parameters
     ----------
+    estimators : function
+        Those that take scans which state this protocol.
     n_scans : int
         Of each artefact, and clean ones; in turn of each phantom.
     """
-    scores: dict[tuple[str, str], list[float]] = {}
+    scores: dict[tuple[str, str], dict[str, list[float]]] = {}
     for i in range(n_scans):
         phantom = phantoms[i % len(phantoms)]
         for kind in ARTEFACTS:
             rng = np.random.default_rng([seed, i])  # the same noise for every artefact
             series = spoilt_scan(phantom, acquisition(phantom), snr, kind, rng)
-            for name, estimator in estimators.items():
-                found = leftovers(series, estimator(series)).score
-                scores.setdefault((name, kind), []).append(found or 0.0)
-    for name in estimators:
-        for kind in ARTEFACTS:
+            for name, estimator in estimators(series.acquisition).items():
+                for score, value in _scores(series, estimator(series)).items():
+                    own = scores.setdefault((name, score), {})
+                    own.setdefault(kind, []).append(value)
+    for (name, score), own in scores.items():
+        for kind in own:
             if kind != CLEAN:
-                area = _auroc(scores[name, kind], scores[name, CLEAN])
-                yield Row(name, "brain", OOD, f"AUROC of {kind}", "", area, n_subjects=n_scans)
+                metric, area = f"AUROC of {kind}{score}", _auroc(own[kind], own[CLEAN])
+                yield Row(name, "brain", OOD, metric, "", area, n_subjects=n_scans)
 
 
 def spoilt_scan(
@@ -94,6 +98,24 @@ def spoilt_scan(
     means = np.stack([g.mean(axis=3) for g in groups], axis=3)
     stated = STATED.get(kind, _as_it_was)(acquisition)
     return AslSeries(means, stated, phantom.mask, phantom.affine, repeats_sd)
+
+
+def energy(maps: ParameterMaps, mask: MaskImage) -> float | None:
+    """Mean energy in the mask, higher where the network is less sure; None without confidence.
+
+    Energy is -log sum exp of logits (Liu 2020, arXiv:2010.03759). Of the logits of "close" and,
+    0, of "not close" it is the logarithm of the probability of the latter; CBF and ATT add up.
+    """
+    if maps.cbf_confidence is None or maps.att_confidence is None:
+        return None
+    doubts = (1 - image[mask] for image in (maps.cbf_confidence, maps.att_confidence))
+    return float(sum(np.log(np.maximum(doubt, LEAST_DOUBT)).mean() for doubt in doubts))
+
+
+def _scores(series: AslSeries, maps: ParameterMaps) -> dict[str, float]:
+    """What may tell that a scan is bad, by how its lines end in the table."""
+    found = {"": leftovers(series, maps).score or 0.0, " by energy": energy(maps, series.mask)}
+    return {name: score for name, score in found.items() if score is not None}
 
 
 def _auroc(bad: Sequence[float], clean: Sequence[float]) -> float:

@@ -14,6 +14,7 @@ def direct_maps(
     encoding: RawEncoding,
     mean: FloatImage,
     sd: FloatImage,
+    confidence: FloatImage,
     settings: FitSettings,
 ) -> ParameterMaps:
     """CBF, ATT and their sds where the signal is known; least squares outside the mask.
@@ -22,6 +23,8 @@ def direct_maps(
     ----------
     mean, sd : array (2, x, y, z)
         CBF and ATT in the units of the encoding, and their standard deviations.
+    confidence : array (2 or 0, x, y, z)
+        Probabilities that they are close; 0 outside the mask.
     """
     inside = known_voxels(series)
     cbf, att = encoding.cbf_and_att(*mean)
@@ -36,4 +39,6 @@ def direct_maps(
         name: np.where(inside, image, getattr(base, name)).astype(np.float32)
         for name, image in found.items()
     }
-    return replace(base, flags=quality_flags(**maps, mask=series.mask, settings=settings), **maps)
+    flags = quality_flags(**maps, mask=series.mask, settings=settings)
+    stated = dict(zip(("cbf_confidence", "att_confidence"), inside * confidence, strict=False))
+    return replace(base, flags=flags, **maps, **stated)

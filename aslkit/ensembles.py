@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 from torch import Tensor, nn
 
 from aslkit.chunks import n_threads
 from aslkit.errors import InputError, UnavailableError
 from aslkit.images import FloatImage
-from aslkit.residual_nets import Each, Network
+from aslkit.residual_nets import N_OUTPUTS, Each, Network
 from aslkit.tiling import Tiling, run_tiled
 from aslkit.weights import Model
 
@@ -94,32 +95,40 @@ class Passes:
 
 @dataclass(frozen=True)
 class Correction:
-    """What all passes say, in least-squares standard errors; CBF and ATT, (n, 2, x, y) each."""
+    """What all passes say, in least-squares standard errors; CBF and ATT, (n, 2, x, y) each.
+
+    `confidence`, the mean probability that the estimates are close, is (n, 0, x, y) where the
+    networks state none.
+    """
 
     mean: FloatImage
     data_variance: FloatImage
     network_variance: FloatImage
+    confidence: FloatImage
 
 
 def correct(model: Model, slices: FloatImage, passes: Passes, device: torch.device) -> Correction:
-    """Run all passes on encoded slices (n, channels, x, y)."""
-    n, mean, square, variance = passes.count(model), np.zeros(()), np.zeros(()), np.zeros(())
+    """Run all passes of a model on its device on encoded slices (n, channels, x, y)."""
+    n = passes.count(model)
+    mean, square, variance, confidence = (np.zeros(()) for _ in range(4))
     for outputs in _outputs(model, slices, passes, device):
-        mean = mean + outputs[:, :2] / n
-        square = square + outputs[:, :2] ** 2 / n
-        variance = variance + np.exp(2 * outputs[:, 2:]) / n
+        estimates, log_sds, logits = np.split(outputs, (2, N_OUTPUTS), axis=1)
+        mean = mean + estimates / n
+        square = square + estimates**2 / n
+        variance = variance + np.exp(2 * log_sds) / n
+        confidence = confidence + expit(logits) / n
     spread = np.maximum(square - mean**2, 0) * (n > 1)
-    return Correction(*(v.astype(np.float32) for v in (mean, variance, spread)))
+    return Correction(*(v.astype(np.float32) for v in (mean, variance, spread, confidence)))
 
 
 def _outputs(
     model: Model, slices: FloatImage, passes: Passes, device: torch.device
 ) -> Iterator[NDArray[np.float64]]:
-    """What each pass returns, (n, 4, x, y)."""
-    for member, thinning in product(
+    """What each pass returns, (n, 4 or 6, x, y)."""
+    n = n_threads() if device.type == "cpu" else 1
+    for network, thinning in product(
         model.members[: passes.members], range(max(passes.n_thinned, 1))
     ):
-        network, n = member.stationary().to(device), n_threads() if device.type == "cpu" else 1
         thinned = _thinned(network, thinning if passes.n_thinned else None)
         with thinned, _workers(n) as pool:
             each = map if passes.n_thinned else _at_once(pool, n)  # thinning draws layer by layer

@@ -5,13 +5,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from aslkit.errors import not_installed
-from aslkit.training import Progress
+from aslkit.training import Listener
 
 FOLDER = "tensorboard"
 
 
 @contextmanager
-def recording(out: Path) -> Iterator[Progress]:
+def recording(out: Path) -> Iterator[Listener]:
     """A function of step and numbers that records them in the folder `tensorboard` of a run.
 
     What an earlier part of the run recorded of later steps is replaced.

@@ -84,6 +84,9 @@ def _honesty(pool: Pool, quantity: str) -> Iterator[Figure]:
     units = {"CRPS": QUANTITIES[quantity].unit, "NLL": "nats"}
     for name, function in HONESTY.items():
         yield name, units.get(name, ""), _alone(function(error, sd))
+    if pool.confidence:
+        doubt = 1 - np.concatenate(pool.confidence)
+        yield BY_CONFIDENCE, "", _alone(metrics.auroc_of_large_errors(error, doubt))
     yield "share estimated", "", _alone(float(np.concatenate(pool.is_estimated).mean()))
 
 
@@ -155,6 +158,7 @@ def _rng(seed: int) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
+BY_CONFIDENCE = "AUROC of large errors by confidence"
 DIMENSIONLESS = ("R2", "CCC", "slope")
 HONESTY: dict[str, Callable[[Values, Values], float]] = {
     **{

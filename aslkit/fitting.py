@@ -14,7 +14,7 @@ from scipy.special import gammaincinv
 from aslkit.acquisition import Acquisition
 from aslkit.arterial import solve_arterial
 from aslkit.cells import Cells, tabulate
-from aslkit.chunks import Places, Progress, Rows, by_chunk
+from aslkit.chunks import Places, Rows, by_chunk
 from aslkit.images import (
     AslSeries,
     Flag,
@@ -38,6 +38,7 @@ from aslkit.physics import (
     tissue_curve,
     tissue_slope,
 )
+from aslkit.progress import Progress
 from aslkit.projection import ATT_BOUNDS_S, Solution, solve_fixed, solve_tissue, whitened
 from aslkit.relaxation import check_protocol, errors_with_free_t1, solve_with_free_t1, with_t1
 

@@ -85,6 +85,8 @@ class ParameterMaps:
         T1 of tissue and its standard deviation [s], where it was free.
     cbf_std_network, att_std_network : array, optional
         Part of the standard deviations that comes from the network, where it ran several times.
+    cbf_confidence, att_confidence : array, optional
+        Probability that CBF and ATT are close to the truth, where a network states it.
     """
 
     cbf: FloatImage
@@ -98,12 +100,11 @@ class ParameterMaps:
     t1_tissue_std: FloatImage | None = None
     cbf_std_network: FloatImage | None = None
     att_std_network: FloatImage | None = None
+    cbf_confidence: FloatImage | None = None
+    att_confidence: FloatImage | None = None
 
     def __post_init__(self) -> None:
-        t1 = ("t1_tissue", "t1_tissue_std")
-        optional = ("abv", "abat", *t1, "cbf_std_network", "att_std_network")
-        for name in ("att", "cbf_std", "att_std", "flags", *optional):
-            image = getattr(self, name)
+        for name, image in vars(self).items():
             if image is not None and image.shape != self.cbf.shape:
                 raise ValueError(f"{name} has shape {image.shape}, expected {self.cbf.shape}")
 

@@ -1,6 +1,6 @@
 """AslSeries -> ParameterMaps: least squares, corrected by a trained network inside the mask."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -20,15 +20,15 @@ from aslkit.fitting import (
 )
 from aslkit.images import AslSeries, FloatImage, MaskImage, ParameterMaps
 from aslkit.physics import KineticModel, delta_m, kinetic_model
+from aslkit.progress import Progress
 from aslkit.projection import Solution
 from aslkit.raw_encoding import RawEncoding, known_voxels
+from aslkit.residual_nets import N_OUTPUTS
 from aslkit.tiling import bounding_box
 from aslkit.weights import Model
 
 SLICES_AT_ONCE = 8  # encoded and corrected together; more takes memory and is no faster
 PIXELS_AT_ONCE = 2**21  # where neighbours are seen too, which are seen again with other slices
-
-Progress = Callable[[Sequence[int]], Iterable[int]]
 
 
 def predict(
@@ -66,7 +66,7 @@ def predict(
     if isinstance(model.encoding, RawEncoding):
         found = outputs(model.encoding.encode_series(series).__getitem__, known_voxels(series))
         sd = np.sqrt(found.data_variance + found.network_variance)
-        maps = direct_maps(series, model.encoding, found.mean, sd, settings)
+        maps = direct_maps(series, model.encoding, found.mean, sd, found.confidence, settings)
         units = (model.encoding.cbf_unit[1], model.encoding.att_unit[1])
         return _with_network_part(maps, found, *units) if is_several else maps
     noise = noise_level(series, settings)
@@ -132,12 +132,14 @@ def _outputs(
     device: torch.device,
     progress: Progress,
 ) -> Correction:
-    """What all passes say of the whole image, (2, x, y, z) each; it counts inside.
+    """What all passes say of the whole image, (channels, x, y, z) each; it counts inside.
 
     Slices are encoded, to (channels, x, y), and seen a few at a time, cut to the brain; with
     them, their neighbours as far as the network reaches.
     """
-    images = Correction(*(np.zeros((2, *inside.shape), dtype=np.float32) for _ in range(3)))
+    model = model.on(device)
+    sizes = (2, 2, 2, model.network.n_outputs - N_OUTPUTS)
+    images = Correction(*(np.zeros((size, *inside.shape), dtype=np.float32) for size in sizes))
     x, y = bounding_box(inside)[:2]
     slices = np.arange(inside.shape[2])[bounding_box(inside)[2]]
     reach = max(member.reach for member in model.members)

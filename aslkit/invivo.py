@@ -13,7 +13,6 @@ import numpy as np
 from aslkit.benchmark import (
     Benchmark,
     Estimator,
-    Progress,
     Stopwatch,
     least_squares,
     networks,
@@ -27,6 +26,7 @@ from aslkit.lights import LIMITS, light_figures
 from aslkit.outliers import score_pairs
 from aslkit.paired import Interval
 from aslkit.preprocess import n_repeats, series_from_runs
+from aslkit.progress import Progress
 from aslkit.quality import quality_figures
 from aslkit.references import read_reference
 from aslkit.repeats import (

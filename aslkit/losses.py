@@ -13,13 +13,14 @@ from torch.nn import functional
 
 from aslkit.config.schema import LossConfig
 from aslkit.physics import KineticModel, delta_m
-from aslkit.raw_encoding import PERCENT, RawEncoding
+from aslkit.raw_encoding import ATT_CLOSE_S, CBF_CLOSE, PERCENT, RawEncoding
 from aslkit.residual_nets import N_OUTPUTS
 
 SD_WEIGHT = 0.1  # of the standard deviations' likelihood beside the estimates' error
 SD_PER_ERROR = math.sqrt(math.pi / 2)  # sd of a Gaussian over its mean absolute error
 INTERVAL, Z_95 = 0.95, 1.96  # share of the errors, and sds of a Gaussian, of an interval
 INTERVAL_WEIGHT = 0.3
+CONFIDENCE_WEIGHT = 0.1  # of the likelihood of what a network says of its own errors
 LEAST_ERROR = 1e-4  # of a standard error: smaller ones count as this
 LEAST_LOG_SD = -7.0  # a thousandth of the standard error or of the fixed unit
 LEAST_FLOW = 3.0  # ATT means nothing where there is less CBF [ml/100 g/min]
@@ -55,18 +56,26 @@ def correction_loss(
 
 
 def estimate_loss(
-    outputs: Tensor, truth: Tensor, mask: Tensor, encoding: RawEncoding, config: LossConfig
+    outputs: Tensor,
+    truth: Tensor,
+    mask: Tensor,
+    encoding: RawEncoding,
+    config: LossConfig,
+    has_confidence: bool = False,
 ) -> Tensor:
     """Error of the estimates, likelihood of their sds, and a penalty on estimates too alike.
 
     Parameters
     ----------
-    outputs : (batch, 4, x, y)
-        CBF and ATT in the units of the encoding, and their log sds.
+    outputs : (batch, 4 or more, x, y)
+        CBF and ATT in the units of the encoding, their log sds, and logits of confidence.
     truth : (batch, 2, x, y)
         True CBF and ATT [ml/100 g/min, s].
     mask : (batch, 1, x, y)
         1 where the estimates count.
+    has_confidence : bool
+        Whether there are logits: of the chance that an estimate is as close as `CBF_CLOSE` and
+        `ATT_CLOSE_S` say. Their cross-entropy counts as a likelihood.
     """
     weight = mask.expand_as(truth).clone()
     weight[:, 1] *= truth[:, 0] > LEAST_FLOW
@@ -77,6 +86,12 @@ def estimate_loss(
     if config.mode == "mae_nll":
         z = SD_PER_ERROR * residual.detach().abs()
         likelihoods = SD_WEIGHT * _mean(_surprise(z, outputs[:, 2:N_OUTPUTS]), weight)
+    if has_confidence:
+        logits = outputs[:, N_OUTPUTS : N_OUTPUTS + 2]
+        surprise = functional.binary_cross_entropy_with_logits(
+            logits, _is_close(residual, encoding), reduction="none"
+        )
+        likelihoods = likelihoods + CONFIDENCE_WEIGHT * _mean(surprise, weight)
     if config.variance_weight:
         spread = _spread(outputs[:, :2], weight) / _spread(target, weight).clamp(min=1e-6)
         errors = errors + config.variance_weight * functional.relu(1 - spread)
@@ -112,13 +127,20 @@ def denoising_loss(outputs: Tensor, signal: Tensor, mask: Tensor) -> Tensor:
 
     Parameters
     ----------
-    outputs : (batch, 4 + n, x, y)
+    outputs : (batch, 4 + … + n, x, y)
         The last n are the signal [% of M0].
     signal : (batch, n, x, y)
         ΔM/M0.
     mask : (batch, 1, x, y)
     """
-    return _mean((outputs[:, N_OUTPUTS:] - PERCENT * signal).square(), mask).mean()
+    n = signal.shape[1]
+    return _mean((outputs[:, -n:] - PERCENT * signal).square(), mask).mean()
+
+
+def _is_close(residual: Tensor, encoding: RawEncoding) -> Tensor:
+    """1 where estimates are close to the truth, else 0; no gradient leads through it."""
+    limits = [CBF_CLOSE / encoding.cbf_unit[1], ATT_CLOSE_S / encoding.att_unit[1]]
+    return (residual.abs() < residual.new_tensor(limits)[:, None, None]).float()
 
 
 def _surprise(z: Tensor, log_sd: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from aslkit.checkpoints import CHECKPOINT
 from aslkit.config import TrainingConfig
 from aslkit.errors import InputError
 from aslkit.ranks import rank
-from aslkit.training import Progress, silent, train
+from aslkit.training import Listener, silent, train
 from aslkit.weights import WEIGHTS, load_model, save_model
 
 SEED_STEP = 1000  # between the seeds of members
@@ -23,7 +23,7 @@ def train_members(
     max_minutes: float = math.inf,
     resume: bool = False,
     init_from: str | None = None,
-    progress: Progress = silent,
+    progress: Listener = silent,
 ) -> None:
     """Train `config.members` networks in turn, which share the time, and join them.
 

@@ -6,7 +6,7 @@ registered to the mean of its timing; these means are placed by the continuity o
 time, and the one that resembles the reference of the run most is registered to it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -17,6 +17,7 @@ from scipy import ndimage
 from aslkit.errors import InputError
 from aslkit.images import FloatImage, MaskImage
 from aslkit.noise import finite_mean
+from aslkit.progress import Progress
 from aslkit.runs import AslRun, timing_groups
 
 LEVELS_SIGMA_MM = (4.0, 2.0)  # smoothing of both images, coarse to fine
@@ -28,7 +29,6 @@ N_THREADS = 2
 COLUMNS = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")  # mm, degrees
 
 Parameters = NDArray[np.float64]
-Progress = Callable[[Sequence[int]], Iterable[int]]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from aslkit.benchmark import TRUTH, Example
 from aslkit.charts import Panel, draw_panels
 from aslkit.conditions import MATCHED, most_typical
 from aslkit.drawing import line_styles
+from aslkit.figures import BY_CONFIDENCE
 from aslkit.findings import Findings, Interval, Setting
 from aslkit.lesions import LESION_CLASSES
 from aslkit.metrics import Values
@@ -27,7 +28,13 @@ from aslkit.sections import (
 
 ORIENTATION = "Axial slices, anterior up; the right of the brain is on the right (neurological)."
 TISSUE = "GM"  # the stratum of error curves and of regression dilution
-ERROR_BARS = {"coverage 95 %": 2, "CRPS": 1, "NLL": 2, "AUROC of large errors": 2}
+ERROR_BARS = {
+    "coverage 95 %": 2,
+    "CRPS": 1,
+    "NLL": 2,
+    "AUROC of large errors": 2,
+    BY_CONFIDENCE: 2,
+}
 DILUTION = {"bias": 1, "slope": 2, "CCC": 2}
 PERFUSED = 5.0  # [ml/100 g/min] of the truth; where less, ATT means nothing
 CONTRAST = "GM/WM contrast recovered"
@@ -137,7 +144,7 @@ def reliability_sections(f: Findings) -> list[Section]:
         "the reported standard deviation promises. On the thin line error bars are right, below "
         "it too small, above it too large. The table adds scores that also reward small ones: "
         "CRPS (unit of the map) and NLL (nats), smaller is better; and the AUROC of telling "
-        "large errors by large error bars, 0.5 by chance and 1 at best."
+        "large errors by large error bars, or by low confidence, 0.5 by chance and 1 at best."
     )
     picture = draw_panels(coverage_panels(lines), line_styles(f.estimators), n_columns=4)
     scores = _figures_table(f, ERROR_BARS, "brain")

@@ -21,6 +21,7 @@ from aslkit.physics import namespace
 PERCENT = 100.0  # ΔM/M0 is encoded in percent
 PLD_TOLERANCE_S = 0.025  # between the delays of a scan and those of the encoding
 DURATION_TOLERANCE = 0.1  # likewise of label durations, a fraction
+CBF_CLOSE, ATT_CLOSE_S = 10.0, 0.2  # errors [ml/100 g/min, s] that confidence speaks of
 SMALLEST_SD = 1e-6  # [ΔM/M0] of a curve that z-scores divide by
 CURVE_FEATURES = {
     "mean": lambda curves: curves.mean(1),

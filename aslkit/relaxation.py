@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from aslkit.acquisition import Acquisition
 from aslkit.cells import Cells, positive, regular_atts, tabulate
-from aslkit.chunks import Places, Progress, by_chunk
+from aslkit.chunks import Places, by_chunk
 from aslkit.images import AslSeries, FloatImage
 from aslkit.information import KINK_S, LEAST_SENSITIVITY, STEP_S
 from aslkit.physics import KineticModel, kinks, tissue_curve, tissue_slope
+from aslkit.progress import Progress
 from aslkit.projection import solve_tissue
 
 Values = NDArray[np.floating]

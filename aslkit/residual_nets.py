@@ -26,6 +26,8 @@ Each = Callable[[Callable[..., Any], Iterable[Any]], Iterable[Any]]  # applies, 
 class Network(nn.Module):
     """Channels (batch, c, x, y) -> maps (batch, 4, x, y): two estimates, two log sds.
 
+    Where `n_outputs` is 6, two logits follow: of the chance that the estimates are close.
+
     Sides of the input must be multiples of `stride`. A network whose `reach` is not 0 sees so
     many slices to each side, and takes a second argument: numbers (batch,) that are the same for
     the slices of one stack, which follow one another.
@@ -33,6 +35,7 @@ class Network(nn.Module):
 
     stride: int
     reach = 0
+    n_outputs = N_OUTPUTS
 
     def stationary(self) -> "Network":
         """The network that moves with the image by single pixels, or itself if there is none."""

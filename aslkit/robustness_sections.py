@@ -69,7 +69,8 @@ def detection_sections(f: Findings) -> list[Section]:
     ]
     text = (
         "Area under the ROC curve of the score that asl_predict --ood reports: 1 where every scan "
-        "with the artefact scores higher than every clean one, 0.5 by chance. Four repeats, noise "
+        "with the artefact scores higher than every clean one, 0.5 by chance; 'by energy', of the "
+        "doubt of a network that states its confidence instead. Four repeats, noise "
         "that is correlated between neighbours and over regions. A shift of all delays can look "
         "like a longer ATT, and then no misfit shows it."
     )

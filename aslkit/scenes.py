@@ -40,7 +40,9 @@ WIDE_PIXELS = (2.0, 16.0)  # sigma of those regions
 SCATTER_SD = 0.3  # at most, relative scatter of the noise level that no estimate of it follows
 SCATTER_PIXELS = 1.0  # sigma of its blur
 DISPERSION_S = 0.4  # at most, spread of the arrival times inside a voxel that a model ignores
-ARRIVALS = (-0.78, -0.45, 0.06, 1.17)  # quartiles' means of an exponential spread, centred
+# Medians of the quarters of an exponential spread, centred: another shape than the gamma spread
+# of `aslkit.dispersion`, with which simulated scans test what was learned from these.
+ARRIVALS = (-0.78, -0.45, 0.06, 1.17)
 GAIN_ERROR = 0.08  # at most, relative error of each delay's signal (background suppression, M0)
 EARLIEST_S, LATEST_S, STEP_S = 0.05, 4.0, 0.01  # arrival times of the tabulated curves
 

@@ -1,7 +1,7 @@
 """Maps and truth of some subjects -> the voxels that are scored, and lines of a tidy table."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,8 @@ class Subject:
     is_estimated : the same, whether the estimate is finite and off its bounds.
     bounds : mapping of quantity to array (voxels,)
         Cramér-Rao standard deviation at the true parameters, infinite where undetermined.
+    confidences : mapping as `estimates`, of those estimators that state them
+        Probability that the estimate is close.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Subject:
     sds: Mapping[str, Mapping[str, Values]]
     is_estimated: Mapping[str, Mapping[str, NDArray[np.bool_]]]
     bounds: Mapping[str, Values]
+    confidences: Mapping[str, Mapping[str, Values]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Pool:
-    """One quantity of an estimator and of a rival over one stratum, one array per subject."""
+    """One quantity of an estimator and of a rival over one stratum, one array per subject.
+
+    `confidence` has no array where the estimator states none.
+    """
 
     estimate: Sequence[Values]
     truth: Sequence[Values]
@@ -82,6 +88,7 @@ class Pool:
     is_estimated: Sequence[NDArray[np.bool_]]
     rival: Sequence[Values]
     bound: Sequence[Values]
+    confidence: Sequence[Values]
 
     @property
     def errors(self) -> list[Values]:
@@ -102,6 +109,11 @@ def in_table_units(maps: ParameterMaps, mask: MaskImage) -> dict[str, Values]:
 def sds_in_table_units(maps: ParameterMaps, mask: MaskImage) -> dict[str, Values]:
     """Their standard deviations, likewise."""
     return {q: values_in(getattr(maps, f"{q}_std"), mask, q) for q in QUANTITIES}
+
+
+def confidences_in(maps: ParameterMaps, mask: MaskImage) -> dict[str, Values]:
+    """The probabilities that they are close, of maps that have them."""
+    return {q: getattr(maps, f"{q}_confidence")[mask] for q in QUANTITIES}
 
 
 def values_in(image: Values, mask: MaskImage, quantity: str) -> Values:
@@ -141,6 +153,9 @@ def pool_of(
         is_estimated=[s.is_estimated[estimator][quantity][m] for s, m in chosen],
         rival=[s.estimates[rival][quantity][m] for s, m in chosen],
         bound=[s.bounds[quantity][m] for s, m in chosen],
+        confidence=[
+            s.confidences[estimator][quantity][m] for s, m in chosen if estimator in s.confidences
+        ],
     )
 
 

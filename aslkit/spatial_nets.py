@@ -43,24 +43,32 @@ class SpatialASLNet(Network):
         Whether convolutions are followed by a group norm.
     dropout : float
         Share of the feature maps that are left out, in training.
+    n_maps : int
+        Outputs for each of CBF and ATT: 2, or 3 with a logit of confidence.
     """
 
     _is_first_normed = True
 
     def __init__(
-        self, layout: Layout, widths: tuple[int, ...], has_norm: bool = True, dropout: float = 0.0
+        self,
+        layout: Layout,
+        widths: tuple[int, ...],
+        has_norm: bool = True,
+        dropout: float = 0.0,
+        n_maps: int = 2,
     ) -> None:
         super().__init__()
         self.stride = 2 ** (len(widths) - 1)
+        self.n_outputs = 2 * n_maps
         self.layout = layout
         self.encoder = Encoder(layout.n_channels, widths, has_norm, dropout, self._is_first_normed)
         self.decoder = Decoder(widths, 1, has_norm, dropout)
-        self.cbf_head: nn.Module = nn.Conv2d(widths[0], 2, 1)
-        self.att_head = nn.Conv2d(widths[0], 2, 1)
+        self.cbf_head: nn.Module = nn.Conv2d(widths[0], n_maps, 1)
+        self.att_head = nn.Conv2d(widths[0], n_maps, 1)
         self.denoising_head: nn.Module | None = None
 
     def forward(self, channels: Tensor) -> Tensor:
-        """(batch, channels, x, y) -> CBF, ATT and their log sds (batch, 4, x, y), float32.
+        """(batch, channels, x, y) -> CBF, ATT, their log sds … (batch, 4 or 6, x, y), float32.
 
         In training, the signal without noise [% of M0] follows where there is a head for it.
         """
@@ -113,6 +121,8 @@ class AmplitudeAwareSpatialASLNet(SpatialASLNet):
     context_branch : bool
         Whether a second encoder sees the image at half the resolution, and with it twice the
         field, and joins where features are deepest.
+    confidence_head : bool
+        Whether the heads also state the chance that CBF and ATT are close.
     """
 
     _is_first_normed = False
@@ -131,8 +141,10 @@ class AmplitudeAwareSpatialASLNet(SpatialASLNet):
         att_attention: bool = False,
         denoising_head: bool = False,
         context_branch: bool = False,
+        confidence_head: bool = False,
     ) -> None:
-        super().__init__(layout, widths, has_norm, dropout)
+        n_maps = 2 + confidence_head
+        super().__init__(layout, widths, has_norm, dropout, n_maps)
         self.is_modulated = [film_at_bottleneck] + [film_at_decoder] * (len(widths) - 1)
         modulated = [w for w, is_on in zip(widths[::-1], self.is_modulated, strict=True) if is_on]
         self.films = nn.ModuleList(FiLM(w) for w in modulated)
@@ -143,7 +155,7 @@ class AmplitudeAwareSpatialASLNet(SpatialASLNet):
             self.cbf_head = nn.Sequential(
                 nn.Conv2d(widths[0] + len(layout.curves), AMPLITUDE_WIDTH, 1),
                 nn.ReLU(),
-                nn.Conv2d(AMPLITUDE_WIDTH, 2, 1),
+                nn.Conv2d(AMPLITUDE_WIDTH, n_maps, 1),
             )
         self.att_decoder = Decoder(widths, 1, has_norm, dropout) if separate_decoders else None
         self.att_films = nn.ModuleList(FiLM(w) for w in modulated if att_film)
@@ -253,5 +265,5 @@ def _decode(
 
 
 def _interleaved(cbf: Tensor, att: Tensor) -> Tensor:
-    """(estimate, log sd) of CBF and of ATT as CBF, ATT, log sd of CBF, log sd of ATT."""
-    return torch.cat([cbf[:, :1], att[:, :1], cbf[:, 1:], att[:, 1:]], dim=1).float()
+    """(estimate, log sd, …) of CBF and of ATT as CBF, ATT, log sd of CBF, log sd of ATT, …"""
+    return torch.stack([cbf, att], dim=2).flatten(1, 2).float()

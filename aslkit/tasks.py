@@ -39,7 +39,8 @@ def loss_of(config: TrainingConfig) -> Loss:
     encoding = build_encoding(config)
     if config.loss is None or not isinstance(encoding, RawEncoding):
         return _correction_loss
-    return partial(_raw_loss, config.loss, encoding)
+    has_confidence = getattr(config.network, "confidence_head", False)
+    return partial(_raw_loss, config.loss, encoding, has_confidence)
 
 
 def outputs_of(network: nn.Module, batch: Batch) -> Tensor:
@@ -80,9 +81,11 @@ def _correction_loss(outputs: Tensor, batch: Batch) -> Tensor:
     return correction_loss(outputs, batch["errors"], batch["truth"], batch["base"], mask)
 
 
-def _raw_loss(config: LossConfig, encoding: RawEncoding, outputs: Tensor, batch: Batch) -> Tensor:
+def _raw_loss(
+    config: LossConfig, encoding: RawEncoding, has_confidence: bool, outputs: Tensor, batch: Batch
+) -> Tensor:
     mask = batch["channels"][:, -1:]
-    losses = estimate_loss(outputs, batch["truth"], mask, encoding, config)
+    losses = estimate_loss(outputs, batch["truth"], mask, encoding, config, has_confidence)
     if config.dc_weight:
         model = _told_model(encoding, batch["t1_blood"])
         misfit = data_misfit(outputs, batch["signal"], mask, encoding, model)

@@ -36,11 +36,11 @@ METRICS_EVERY = 50  # steps
 LARGEST_GRADIENT = 1.0
 QUANTITIES = "cbf", "att"
 ORIGIN_FIELDS = ("name", "steps", "hours", "training", "initialised_from")
-Progress = Callable[[int, Mapping[str, float]], None]
+Listener = Callable[[int, Mapping[str, float]], None]  # is told of every step
 
 
 def silent(step: int, numbers: Mapping[str, float]) -> None:
-    """Progress that nobody looks at."""
+    """A listener that does nothing."""
 
 
 def train(
@@ -50,7 +50,7 @@ def train(
     max_minutes: float = math.inf,
     resume: bool = False,
     init_from: str | None = None,
-    progress: Progress = silent,
+    progress: Listener = silent,
 ) -> bool:
     """Train until the last step or `max_minutes`, whichever comes first.
 

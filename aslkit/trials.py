@@ -25,6 +25,7 @@ from aslkit.scoring import (
     SMOOTHED_LS,
     Row,
     Subject,
+    confidences_in,
     in_table_units,
     sds_in_table_units,
     values_in,
@@ -112,6 +113,11 @@ def subject_of(trial: Trial) -> Subject:
         sds={name: sds_in_table_units(m, scored) for name, m in trial.maps.items()},
         is_estimated={name: are_estimated(m, scored) for name, m in trial.maps.items()},
         bounds={q: values_in(b, scored, q) for q, b in trial.bounds.items()},
+        confidences={
+            name: confidences_in(m, scored)
+            for name, m in trial.maps.items()
+            if m.cbf_confidence is not None
+        },
     )
 
 

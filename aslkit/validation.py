@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from aslkit.acquisition import Acquisition
 from aslkit.benchmark import (
     Benchmark,
+    Estimator,
     Example,
     NetworkEstimator,
-    Progress,
     Stopwatch,
     tell_left_out,
     that_cover,
@@ -37,6 +38,7 @@ from aslkit.invariance import (
 )
 from aslkit.opponents import models_for, opponents
 from aslkit.phantoms import Phantom, find_phantoms, load_phantom
+from aslkit.progress import Progress
 from aslkit.scoring import LS, Record, records
 from aslkit.simulation import REFERENCE_SIGNAL
 from aslkit.subjects import SubjectPhysics
@@ -168,10 +170,11 @@ def _detection(
 ) -> list[Record]:
     """How well scans with an artefact are told from clean ones."""
     middles = [middle_slices(phantom) for phantom in phantoms]
-    acquisition = condition.acquisition(middles[0])
-    physics = SubjectPhysics(acquisition)
-    estimators = {LS: opponents(physics, acquisition, condition.track)[LS]}
-    estimators |= that_cover(models, acquisition)
+
+    def estimators(stated: Acquisition) -> dict[str, Estimator]:
+        known = opponents(SubjectPhysics(stated), stated, condition.track)
+        return {LS: known[LS], **that_cover(models, stated)}
+
     rows = detection_rows(
         middles, condition.acquisition, condition.snr, estimators, n_scans, condition.seed
     )

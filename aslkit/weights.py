@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -92,6 +92,11 @@ class Model:
     def corrects_least_squares(self) -> bool:
         """Whether outputs are corrections, rather than CBF and ATT themselves."""
         return isinstance(self.encoding, ProfileEncoding)
+
+    def on(self, device: torch.device) -> "Model":
+        """The model as it runs there: its networks move with the image where they can."""
+        first, *others = (member.stationary().to(device) for member in self.members)
+        return replace(self, network=first, others=tuple(others))
 
 
 def list_models() -> dict[str, Path]:

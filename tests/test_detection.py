@@ -1,11 +1,13 @@
 """Detection of bad scans: what is made bad is bad, and the score tells."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from aslkit.benchmark import least_squares
 from aslkit.conditions import Design
-from aslkit.detection import ARTEFACTS, detection_rows, spoilt_scan
+from aslkit.detection import ARTEFACTS, detection_rows, energy, spoilt_scan
 from aslkit.findings import Findings
 from aslkit.fitting import FitSettings
 from aslkit.invariance import middle_slices
@@ -17,6 +19,10 @@ from aslkit.validation import validate_phantoms
 LS = {"LS": least_squares(FitSettings(), "off")}
 
 
+def least_squares_alone(_):
+    return LS
+
+
 @pytest.fixture(scope="module")
 def brain():
     return middle_slices(brain_phantom("brain", 60, voxel_size_mm=5))
@@ -26,8 +32,12 @@ def acquisition(phantom):
     return PROTOCOLS["joint6"].acquisition(phantom.mask.shape[2])
 
 
+def spoilt(phantom, kind="clean"):
+    return spoilt_scan(phantom, acquisition(phantom), 10.0, kind, np.random.default_rng(0))
+
+
 def test_artefacts_are_told_from_noise_at_moderate_snr(brain):
-    rows = detection_rows([brain], acquisition, 10.0, LS, n_scans=4, seed=1)
+    rows = detection_rows([brain], acquisition, 10.0, least_squares_alone, n_scans=4, seed=1)
     areas = {row.metric: row.value for row in rows}
     assert len(areas) == len(ARTEFACTS) - 1
     for kind in ("motion", "spikes", "ghost"):
@@ -35,14 +45,11 @@ def test_artefacts_are_told_from_noise_at_moderate_snr(brain):
 
 
 def test_an_artefact_changes_a_scan_and_nothing_else_of_it(brain):
-    def scan(kind):
-        return spoilt_scan(brain, acquisition(brain), 10.0, kind, np.random.default_rng(0))
-
-    clean = scan("clean")
+    clean = spoilt(brain)
     for kind in ("motion", "spikes", "ghost"):
-        change = scan(kind).delta_m - clean.delta_m
+        change = spoilt(brain, kind).delta_m - clean.delta_m
         assert np.abs(change).max() > 3e-4, kind
-    told = scan("PLDs + 0.5 s in the sidecar")
+    told = spoilt(brain, "PLDs + 0.5 s in the sidecar")
     np.testing.assert_array_equal(told.delta_m, clean.delta_m)
     plds = [[t.pld_s for t in s.acquisition.timings] for s in (told, clean)]
     np.testing.assert_allclose(np.subtract(*plds), 0.5)
@@ -50,8 +57,39 @@ def test_an_artefact_changes_a_scan_and_nothing_else_of_it(brain):
 
 def test_a_score_that_knows_nothing_tells_nothing(brain, monkeypatch):
     monkeypatch.setattr("aslkit.detection.leftovers", lambda *_: type("", (), {"score": 1.0}))
-    rows = detection_rows([brain], acquisition, 10.0, LS, n_scans=1, seed=1)
+    rows = detection_rows([brain], acquisition, 10.0, least_squares_alone, n_scans=1, seed=1)
     assert {row.value for row in rows} == {0.5}
+
+
+def doubtful_of(series):
+    """Least squares that is less sure of what varies more."""
+    maps = LS["LS"](series)
+    sure = np.full(maps.cbf.shape, 1 / (1 + series.delta_m[series.mask].std()), np.float32)
+    return replace(maps, cbf_confidence=sure, att_confidence=sure)
+
+
+def test_where_a_network_states_confidence_its_energy_is_a_second_score(brain):
+    def estimators(stated):
+        is_known = stated.timings == acquisition(brain).timings
+        return {"net": doubtful_of} if is_known else {}
+
+    rows = detection_rows([brain], acquisition, 10.0, estimators, n_scans=1, seed=1)
+    told = {row.metric: row.value for row in rows}
+    assert set(told) == {f"AUROC of {k}{s}" for k in KINDS for s in ("", " by energy")}
+    assert told["AUROC of ghost by energy"] == told["AUROC of spikes by energy"] == 1
+
+
+KINDS = ("motion", "spikes", "ghost")  # those that a network of one protocol is not refused
+
+
+def test_the_energy_is_that_of_the_logits(brain):
+    maps, logits = LS["LS"](spoilt(brain)), np.array([1.5, -0.5])
+    cbf, att = (np.full(maps.cbf.shape, 1 / (1 + np.exp(-x)), np.float32) for x in logits)
+    stated = replace(maps, cbf_confidence=cbf, att_confidence=att)
+    expected = -np.logaddexp(logits, 0).sum()
+    assert energy(stated, brain.mask) == pytest.approx(expected, rel=1e-5)
+    assert energy(replace(stated, cbf_confidence=cbf**0), brain.mask) < -13
+    assert energy(maps, brain.mask) is None
 
 
 def test_the_benchmark_measures_detection_at_one_snr_and_the_report_shows_it(tmp_path):

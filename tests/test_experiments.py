@@ -61,6 +61,7 @@ OWN = {
     "exp16: exp15": {"network.context_branch": True},
     "exp17: exp09": {"network.dropout": 0.3},
     "exp17b: exp09": {"network.dropout": 0.5},
+    "exp17c: exp09": {"network.confidence_head": True},
     "exp18: exp09": {"members": 5},
     "exp19: exp09": {"data.snr_levels": [3 * snr for snr in PLAN_SNRS]},
     "exp20: exp09": {"pretrain_share": 0.25, "network.denoising_head": True},

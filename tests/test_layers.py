@@ -13,7 +13,7 @@ PACKAGE = Path(aslkit.__file__).parent
 
 # A module imports only from lines above its own.
 LAYERS = """
-    atomic errors pools
+    atomic errors pools progress
     workers
     clusters
     config.network_kinds config.plan_names textfiles

@@ -98,6 +98,26 @@ def test_absurd_log_sds_have_a_finite_loss_whose_gradient_leads_back(images, log
         assert (gradient.sign() == np.sign(log_sd)).all()
 
 
+def confident_loss(error, logit):
+    """The loss of estimates that are all off by `error` [ml/100 g/min, s], and its slopes."""
+    truth = torch.tensor([60.0, 1.4])[:, None, None].expand(1, 2, 4, 4)
+    estimates = torch.stack(ENCODING.outputs_for(*(truth[0] + error[:, None, None])))[None]
+    outputs = torch.cat([estimates, torch.zeros(1, 2, 4, 4), logit * torch.ones(1, 2, 4, 4)], 1)
+    outputs.requires_grad_()
+    config, mask = LossConfig(mode="mae", att_weight=0.5), torch.ones(1, 1, 4, 4)
+    losses = estimate_loss(outputs, truth, mask, ENCODING, config, has_confidence=True)
+    return losses[1], torch.autograd.grad(losses[1].sum(), outputs)[0]
+
+
+@pytest.mark.parametrize(("share", "is_close"), [(0.98, True), (1.02, False)])
+def test_confidence_is_of_errors_below_10_ml_and_200_ms_and_moves_no_estimate(share, is_close):
+    right = 2.0 if is_close else -2.0
+    loss, slopes = confident_loss(share * torch.tensor([10.0, -0.2]), right)
+    expected = 0.1 * np.log1p(np.exp(-2.0)) * np.array([1.0, 0.5])
+    np.testing.assert_allclose(loss.detach(), expected, rtol=1e-4)
+    assert not slopes[:, :4].any() and (slopes[:, 4:].sign() == -np.sign(right)).all()
+
+
 def test_estimates_that_are_all_alike_are_penalised_and_true_ones_are_not(images):
     truth, outputs, mask = images
     target = torch.stack(ENCODING.outputs_for(*truth.unbind(1)), 1)

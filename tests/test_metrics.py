@@ -112,6 +112,17 @@ def test_a_certain_prediction_has_its_error_as_crps_and_no_likelihood():
     assert np.isnan(metrics.negative_log_likelihood(error, sd))
 
 
+def test_an_estimator_that_states_confidence_has_a_line_for_it_and_others_have_none():
+    one = subject()
+    error = {q: np.abs(one.estimates["net"][q] - one.truth[q]) for q in one.truth}
+    sure = {q: np.exp(-e / e.mean()) for q, e in error.items()}
+    table = table_of(replace(one, confidences={"net": sure}))
+    by_confidence = "AUROC of large errors by confidence"
+    assert value(table, "net", by_confidence) == 1
+    assert value(table, "net", "AUROC of large errors") == 0.5  # all sds are the same
+    assert {r["estimator"] for r in table if r["metric"] == by_confidence} == {"net"}
+
+
 def test_auroc_of_large_errors_is_the_chance_that_a_large_error_has_the_larger_sd():
     rng = np.random.default_rng(0)
     sd = np.round(rng.uniform(1, 5, 400), 1)  # with ties

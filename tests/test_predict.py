@@ -15,14 +15,19 @@ from aslkit import ensembles, inference
 from aslkit.cards import calibration, describe_card, outside_of_training
 from aslkit.cli.predict import main as asl_predict
 from aslkit.cli.sim import main as asl_sim
+from aslkit.config import load_config
 from aslkit.encoding import CHANNELS
+from aslkit.encodings import build_encoding
 from aslkit.ensembles import Passes, correct
 from aslkit.errors import InputError, UnavailableError
 from aslkit.fitting import FitSettings, fit_least_squares
-from aslkit.images import AslSeries
+from aslkit.images import AslSeries, Flag
 from aslkit.inference import noise_level, predict
 from aslkit.leftovers import leftovers
+from aslkit.model_card import model_card
+from aslkit.networks import build_network
 from aslkit.phantoms import brain_phantom
+from aslkit.raw_encoding import ATT_CLOSE_S, CBF_CLOSE
 from aslkit.residual_nets import Network, PhysicsResidualNet
 from aslkit.simulation import PROTOCOLS, noise_sd, simulate_series
 from aslkit.tiling import Tiling
@@ -156,12 +161,16 @@ def test_slices_pass_a_few_at_a_time_and_their_number_changes_nothing(series, mo
         most.append(len(slices))
         return correct(model, slices, *others)
 
+    copied, flat = [], load_model("small")
+    stationary = PhysicsResidualNet.stationary
+    monkeypatch.setattr(
+        PhysicsResidualNet, "stationary", lambda own: copied.append(own) or stationary(own)
+    )
     monkeypatch.setattr(inference, "correct", watched)
-    flat = load_model("small")
     together = predict(series, flat, OFF)
     monkeypatch.setattr(inference, "SLICES_AT_ONCE", 3)
     apart = predict(series, flat, OFF)
-    assert most == [8, 2, 3, 3, 3, 1]
+    assert most == [8, 2, 3, 3, 3, 1] and copied == 2 * [flat.network]
     np.testing.assert_allclose(apart.cbf, together.cbf, rtol=1e-4, atol=1e-4)
 
 
@@ -387,6 +396,21 @@ def test_the_command_writes_the_parts_of_the_uncertainty_and_the_structure(folde
         np.testing.assert_allclose(total**2, data**2 + network**2, rtol=1e-3, atol=1e-6)
     sidecar = json.loads((tmp_path / "ood.json").read_text())
     assert sidecar["OODScore"] > 0 and sidecar["Device"] == "cpu" and sidecar["Units"] == "1"
+
+
+def test_the_command_writes_the_confidence_of_a_network_that_states_it(folder, tmp_path):
+    own = ("data.labelings=[pcasl]", "network.widths=[8,8]", "data.patch=16")
+    config = load_config("exp17c", own)
+    network = build_network(config.network, build_encoding(config).layout)
+    save_model(tmp_path, network.state_dict(), model_card(config, 1, 1, 1.0, None))
+    done = run(folder, tmp_path / "cbf.nii.gz", "--model", str(tmp_path))
+    assert done.exit_code == 0, done.output
+    mask = nib.load(tmp_path / "flags.nii.gz").get_fdata() != Flag.OUTSIDE
+    for name, limit in (("cbf", f"{CBF_CLOSE:g} mL"), ("att", f"{ATT_CLOSE_S:g} s")):
+        sure = nib.load(tmp_path / f"{name}-confidence.nii.gz").get_fdata()
+        assert 0 < sure[mask].min() < sure[mask].max() < 1
+        sidecar = json.loads((tmp_path / f"{name}-confidence.json").read_text())
+        assert sidecar["Units"] == "1" and limit in sidecar["Description"]
 
 
 def test_a_series_outside_of_the_training_is_predicted_with_a_warning(folder, tmp_path):

@@ -124,6 +124,21 @@ def test_a_network_of_curves_gives_maps_with_least_squares_around_them(kind):
     assert abs(maps.cbf[scan.mask].mean() - own.cbf_unit[0]) < 50
 
 
+def test_confidence_is_the_mean_probability_of_all_passes_inside_the_mask():
+    own, scan, logits = encoding(), series(), (0.0, 2.0)
+    options = {"confidence_head": True, "output_modulation": False}
+    config = NETWORKS.validate_python({"kind": "amplitude_aware", "widths": (8, 8), **options})
+    first, second = (build_network(config, own.layout).eval() for _ in logits)
+    for network, logit in zip((first, second), logits, strict=True):
+        for head, sign in ((network.cbf_head, 1), (network.att_head, -1)):
+            torch.nn.init.zeros_(head.weight)
+            head.bias.data = torch.tensor([0.0, 0.0, sign * logit])
+    maps = predict(scan, Model("own", first, {}, "", (second,), own))
+    sure = (0.5 + 1 / (1 + np.exp(-2.0))) / 2
+    np.testing.assert_allclose(maps.cbf_confidence, sure * scan.mask, rtol=1e-5)
+    np.testing.assert_allclose(maps.att_confidence, (1 - sure) * scan.mask, rtol=1e-5)
+
+
 def test_training_writes_a_model_that_rebuilds_itself_and_its_encoding(tmp_path):
     config = load_config("production_v2", TINY)
     train_members(config, tmp_path / "own")

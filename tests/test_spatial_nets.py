@@ -14,7 +14,7 @@ from aslkit.networks import build_network
 
 JOINT = Layout(curves=(6, 6), n_features=7)
 SWITCHES = dict.fromkeys(
-    ("separate_decoders", "att_film", "att_attention", "context_branch"), True
+    ("separate_decoders", "att_film", "att_attention", "context_branch", "confidence_head"), True
 )
 KINDS = ("spatial", "amplitude_aware", "dual_encoder")
 
@@ -166,6 +166,13 @@ def test_separate_decoders_are_of_cbf_and_of_att_alone(channels):
     assert moved_by(net, channels, "decoder.") == CBF
     assert moved_by(net, channels, "att_decoder.") == ATT
     assert moved_by(net, channels, "encoder.") == [True] * 4
+
+
+def test_confidence_in_cbf_and_in_att_comes_from_the_head_of_each(channels):
+    net = wake(network("amplitude_aware", confidence_head=True))
+    assert net.n_outputs == 6 and network("amplitude_aware").n_outputs == 4
+    assert moved_by(net, channels, "cbf_head.") == [True, False] * 3
+    assert moved_by(net, channels, "att_head.") == [False, True] * 3
 
 
 def test_att_has_codes_of_amplitude_of_its_own(channels):

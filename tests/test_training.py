@@ -367,6 +367,7 @@ def test_every_key_of_production_v2_is_one_of_the_plan_or_of_the_run():
     keys |= {f"{s}.{k}" for s, own in values.items() if isinstance(own, dict) for k in own}
     of_the_plan = {new for new, _ in PLAN_NAMES.values()} | set(IMPLIED)
     named = {"name", "checkpoint_minutes"}  # in the card; see test_interruptions
-    names = ("separate_decoders", "att_film", "att_attention", "denoising_head", "context_branch")
+    heads = ("denoising_head", "confidence_head")
+    names = ("separate_decoders", "att_film", "att_attention", "context_branch", *heads)
     later = {"data.extended_randomization", *(f"network.{name}" for name in names)}
     assert keys - of_the_plan - later == (set(LOOP) | named) - {*of_the_plan, "swa_start"}

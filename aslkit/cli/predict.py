@@ -69,7 +69,7 @@ def main(
     Writes CBF [ml/100 g/min], ATT [s], their standard deviations, flags, and a table of quality
     figures, each with a JSON sidecar; with --bids, of all scans of a data set. Where the network
     runs several times (--tta, --mc-dropout, a model of several members), the parts of the
-    standard deviations are written too.
+    standard deviations are written too; of a model that states it, also its confidence (0-1).
     """
     run(scan, data_set, Network(model_name, passing, ood))
 

@@ -67,6 +67,8 @@ class AmplitudeAwareConfig(BrainUNetConfig):
     """A head of its own learns the signal without noise; goes with `pretrain_share`."""
     context_branch: bool = False
     """A second encoder sees the image at half the resolution and joins at the deepest features."""
+    confidence_head: bool = False
+    """The heads also state the probability that CBF and ATT are close to the truth."""
 
     @model_validator(mode="after")
     def _check_att_film(self) -> Self:
