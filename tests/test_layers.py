@@ -16,7 +16,7 @@ LAYERS = """
     atomic errors pools
     workers
     clusters
-    config.one_protocol config.plan_names textfiles
+    config.adaptation config.one_protocol config.plan_names textfiles
     config.schema
     yamlfiles
     acquisition config resources
@@ -43,7 +43,7 @@ LAYERS = """
     quality
     lights
     derivatives
-    cards direct protocols scanner
+    bias_correction cards direct protocols scanner
     simulated_files scenes
     one_protocol
     balance encodings residual_nets schedules
@@ -54,7 +54,8 @@ LAYERS = """
     ensembles loss_curve tasks
     early_stopping
     checkpoints inference
-    ranks
+    ranks real_scans
+    adaptation adversary
     training
     events members
     benchmark conditions drawing
@@ -77,7 +78,10 @@ LAYERS = """
 """
 RANKS = {name: rank for rank, line in enumerate(LAYERS.split("\n")) for name in line.split()}
 MAY_IMPORT_TORCH = {
+    "adaptation",
+    "adversary",
     "balance",
+    "bias_correction",
     "brain_unet",
     "checkpoints",
     "datasets",
@@ -88,6 +92,7 @@ MAY_IMPORT_TORCH = {
     "members",
     "model_card",
     "ranks",
+    "real_scans",
     "residual_nets",
     "spatial_nets",
     "tasks",

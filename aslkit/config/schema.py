@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from aslkit.config.adaptation import AdaptationConfig
 from aslkit.config.one_protocol import OneProtocolConfig, Range
 
 WARMUP_STEPS = 200
@@ -46,12 +47,14 @@ class VoxelwiseConfig(_Strict):
 class ResidualConfig(_Strict):
     """U-Net of residual blocks: feature maps per resolution, finest first.
 
-    With `across_slices`, neighbouring slices see each other.
+    With `across_slices`, neighbouring slices see each other; with `bias_correction`, an adaptation
+    scales and shifts the estimates.
     """
 
     kind: Literal["physics_residual"]
     widths: tuple[int, ...] = Field(min_length=2)
     across_slices: bool = False
+    bias_correction: bool = False
 
 
 class BrainUNetConfig(_Strict):
@@ -179,6 +182,7 @@ class TrainingConfig(_Strict):
     balance: Literal["learned", "validation"] | None = None
     data: DataConfig | OneProtocolConfig = Field(discriminator="kind")
     validation: ValidationConfig | None = None
+    adaptation: AdaptationConfig | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -238,6 +242,24 @@ class TrainingConfig(_Strict):
             raise ValueError("network.separate_decoders with cbf_first_share")
         return self
 
+    @model_validator(mode="before")
+    @classmethod
+    def _correct_bias(cls, values: object) -> object:
+        """The network has the bias correction that an adaptation trains."""
+        match values:
+            case {"adaptation": {"bias_correction": True}, "network": dict(network)}:
+                return {**values, "network": network | {"bias_correction": True}}
+        return values
+
+    @model_validator(mode="after")
+    def _check_adaptation(self) -> Self:
+        if self.adaptation and not isinstance(self.network, ResidualConfig):
+            raise ValueError("network.kind physics_residual with a section adaptation")
+        is_corrected = bool(self.adaptation and self.adaptation.bias_correction)
+        if getattr(self.network, "bias_correction", False) != is_corrected:
+            raise ValueError("network.bias_correction by adaptation.bias_correction alone")
+        return self
+
     @model_validator(mode="after")
     def _check_balance(self) -> Self:
         if self.balance and self.loss and not self.loss.cbf_weight * self.loss.att_weight:
@@ -259,6 +281,7 @@ _MODELS: dict[str, tuple[type[BaseModel], ...]] = {
     "loss": (LossConfig,),
     "data": (DataConfig, OneProtocolConfig),
     "validation": (ValidationConfig,),
+    "adaptation": (AdaptationConfig,),
 }
 KINDS = (
     "physics_residual",
