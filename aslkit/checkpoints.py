@@ -20,15 +20,8 @@ from aslkit.weights import read_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
 SECTIONS = ("network", "average", "balance", "classifier", "optimizer", "best")  # of the tensors
-NUMBERS = (
-    "step",
-    "n_batches",
-    "n_averaged",
-    "seconds",
-    "losses",
-    "origin",
-    "adapted_to",
-)  # beside them
+# Beside them.
+NUMBERS = ("step", "n_batches", "n_averaged", "seconds", "losses", "origin", "adapted_to")
 
 
 @dataclass
