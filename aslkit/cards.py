@@ -35,6 +35,7 @@ def describe_card(card: Card) -> list[str]:
     lines = {
         "about": [str(card.get("description", ""))],
         "trained for": [*scope, *ranges],
+        "adapted to": _adapted_to(card),
         "training": [*training, str(card.get("machine", ""))],
         "covered by intervals of 50, 80, 95 %": _covered(card),
         "weights": [f"members {card.get('members', 1)}", f"sha256 {sha256}"],
@@ -103,6 +104,13 @@ def outside_of_training(card: Card, series: AslSeries) -> list[str]:
                     f"{low:g}-{high:g}{r.unit}"
                 )
     return found
+
+
+def _adapted_to(card: Card) -> list[str]:
+    """The real scans that trained the model too."""
+    found = cast(Mapping[str, object], card.get("adapted_to", {}))
+    counts = [f"{found[f]} {f}" for f in ("scans", "subjects") if f in found]
+    return [*counts, f"sha256 {str(found['sha256'])[:12]}"] if found else []
 
 
 def _covered(card: Card) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from aslkit.atomic import appear_together
 from aslkit.balance import Balance
@@ -19,8 +19,9 @@ from aslkit.residual_nets import Network
 from aslkit.weights import read_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
-SECTIONS = ("network", "average", "balance", "optimizer", "best")  # of the tensors
-NUMBERS = ("step", "n_batches", "n_averaged", "seconds", "losses", "origin")  # beside them
+SECTIONS = ("network", "average", "balance", "classifier", "optimizer", "best")  # of the tensors
+# Beside them.
+NUMBERS = ("step", "n_batches", "n_averaged", "seconds", "losses", "origin", "adapted_to")
 
 
 @dataclass
@@ -34,8 +35,12 @@ class State:
     balance : Balance
         Of the losses of CBF and ATT.
     optimizer : torch.optim.AdamW
+    classifier : nn.Module
+        Of real and simulated scans, where there is one.
     origin : mapping, optional
         Of the first weights, as in the model card.
+    adapted_to : mapping, optional
+        What the model card says of the real scans.
     step, n_batches : int
         Steps done, and batches that all ranks together have drawn for them.
     n_averaged : int
@@ -52,7 +57,9 @@ class State:
     average: Network
     balance: Balance
     optimizer: torch.optim.AdamW
+    classifier: nn.Module
     origin: Mapping[str, object] | None = None
+    adapted_to: Mapping[str, object] | None = None
     step: int = 0
     n_batches: int = 0
     n_averaged: int = 0
@@ -66,6 +73,7 @@ def write_checkpoint(state: State, config: TrainingConfig, out: Path) -> None:
     tensors = {f"network.{k}": v for k, v in state.network.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in state.average.state_dict().items()}
     tensors |= {f"balance.{k}": v for k, v in state.balance.state_dict().items()}
+    tensors |= {f"classifier.{k}": v for k, v in state.classifier.state_dict().items()}
     for i, values in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{k}": v for k, v in values.items()}
     tensors |= {f"best.{k}": v for k, v in state.best.weights.items()}
@@ -99,8 +107,11 @@ def restore(state: State, config: TrainingConfig, out: Path) -> None:
     state.network.load_state_dict(parts["network"])
     state.average.load_state_dict(parts["average"])
     state.balance.load_state_dict(parts["balance"])
+    state.classifier.load_state_dict(parts["classifier"])
     _load_moments(state.optimizer, parts["optimizer"])
     numbers = json.loads(meta["numbers"])
+    if numbers.get("adapted_to") != state.adapted_to:
+        raise _refused(out, "adapted_to", "other scans", "those of the run")
     state.best = Best(parts["best"], *numbers.pop("best"))
     for name, value in numbers.items():
         setattr(state, name, value)

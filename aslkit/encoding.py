@@ -19,6 +19,8 @@ from aslkit.projection import Solution
 
 Voxels = NDArray[np.float32]
 
+TYPICAL_ATT_S = 1.3  # ATT counts from here
+LEAST_ATT_SE_S = 1e-3  # keeps logarithms finite
 PROFILE_ATTS_S = np.linspace(0.2, 3.8, 13)  # arrival times at which the data are matched
 CHANNELS = (
     *(f"matched filter at {t:.1f} s" for t in PROFILE_ATTS_S),
@@ -113,8 +115,8 @@ def encode(
         *np.arcsinh((curves / norms).T @ tissue_signal / sd[0]),
         *np.broadcast_to(sensitivity[:, None], (norms.size, cbf_se.size)),
         np.arcsinh(solution.cbf[0] / cbf_se),
-        solution.att[0] - 1.3,
-        np.log(att_se + 1e-3),
+        solution.att[0] - TYPICAL_ATT_S,
+        np.log(att_se + LEAST_ATT_SE_S),
         np.log(cbf_se * best / sd[0]),
         np.log(solution.rss[0] / n_free / sd[0] ** 2 + 0.1),
         *arterial,

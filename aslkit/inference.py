@@ -1,7 +1,8 @@
 """AslSeries -> ParameterMaps: least squares, corrected by a trained network inside the mask."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -69,11 +70,9 @@ def predict(
         maps = direct_maps(series, model.encoding, found.mean, sd, found.confidence, settings)
         units = (model.encoding.cbf_unit[1], model.encoding.att_unit[1])
         return _with_network_part(maps, found, *units) if is_several else maps
-    noise = noise_level(series, settings)
-    base = fit_least_squares(replace(series, noise_sd=noise), settings)
-    inside = series.mask & np.isfinite(series.delta_m).all(axis=3) & (base.cbf_std > 0)
-    whole = kinetic_model(series.acquisition, inside.shape[2], np.float32)
-    found = outputs(lambda z: _encoded(series, whole, noise, base, inside, z), inside)
+    start = base_fit(series, settings)
+    base, inside = start.maps, start.inside
+    found = outputs(start.encoded, inside)
     corrected = _corrected(base, found, inside, settings)
     flags = quality_flags(**corrected, mask=series.mask, settings=settings)
     maps = replace(base, flags=flags, **corrected)
@@ -81,8 +80,61 @@ def predict(
         maps = _with_network_part(maps, found, base.cbf_std * inside, base.att_std * inside)
     if base.abv is None or base.abat is None:
         return maps
-    abv, abat = _arterial(maps, series, noise, inside, (base.abv.copy(), base.abat.copy()))
+    abv, abat = _arterial(maps, series, start.noise, inside, (base.abv.copy(), base.abat.copy()))
     return replace(maps, abv=abv, abat=abat)
+
+
+@dataclass(frozen=True)
+class BaseFit:
+    """The least squares that a network corrects.
+
+    Attributes
+    ----------
+    series : AslSeries
+    noise : array (x, y, z)
+        Noise sd of a volume of mean weight.
+    maps : ParameterMaps
+    inside : bool array (x, y, z)
+        Where there is something to correct.
+    """
+
+    series: AslSeries
+    noise: FloatImage
+    maps: ParameterMaps
+    inside: MaskImage
+
+    def encoded(self, z: int) -> FloatImage:
+        """Channels of a slice, (channels, x, y); 0 outside."""
+        voxels = self.inside[:, :, z]
+        base = self.maps
+        kinetics, signal = slice_signal(self.series, self._whole, z, voxels)
+        images = (self.noise, base.cbf, base.att, base.cbf_std, base.att_std)
+        noise, cbf, att, cbf_se, att_se = (image[:, :, z][voxels][None] for image in images)
+        arterial = [i[:, :, z][voxels][None] for i in (base.abv, base.abat) if i is not None]
+        residual = signal - delta_m(kinetics, cbf, att, *arterial)
+        abv, abat = arterial or (None, None)
+        solution = Solution(cbf, att, abv, abat, (residual**2).sum(-2))
+        rows = encode(kinetics, signal, solution, (cbf_se, att_se), noise)
+        return to_image(np.concatenate([rows, np.ones_like(noise)]), voxels)
+
+    @cached_property
+    def _whole(self) -> KineticModel:
+        """The model of all slices."""
+        return kinetic_model(self.series.acquisition, self.inside.shape[2], np.float32)
+
+
+def base_fit(series: AslSeries, settings: FitSettings = FitSettings()) -> BaseFit:  # noqa: B008
+    """Least squares of a series with the noise level that its network is told.
+
+    Raises
+    ------
+    ValueError, InputError
+        As `predict` does.
+    """
+    noise = noise_level(series, settings)
+    maps = fit_least_squares(replace(series, noise_sd=noise), settings)
+    inside = series.mask & np.isfinite(series.delta_m).all(axis=3) & (maps.cbf_std > 0)
+    return BaseFit(series, noise, maps, inside)
 
 
 def noise_level(series: AslSeries, settings: FitSettings) -> FloatImage:
@@ -177,27 +229,6 @@ def _corrected(
         maps[f"{name}_std"][inside] = se * sd[i][inside]
     maps["att"] = np.clip(maps["att"], *settings.att_bounds_s)
     return maps
-
-
-def _encoded(
-    series: AslSeries,
-    whole: KineticModel,
-    sd: FloatImage,
-    base: ParameterMaps,
-    inside: MaskImage,
-    z: int,
-) -> FloatImage:
-    """Channels of a slice, (channels, x, y); 0 outside. `whole` is the model of all slices."""
-    voxels = inside[:, :, z]
-    kinetics, signal = slice_signal(series, whole, z, voxels)
-    images = (sd, base.cbf, base.att, base.cbf_std, base.att_std)
-    noise, cbf, att, cbf_se, att_se = (image[:, :, z][voxels][None] for image in images)
-    arterial = [i[:, :, z][voxels][None] for i in (base.abv, base.abat) if i is not None]
-    residual = signal - delta_m(kinetics, cbf, att, *arterial)
-    abv, abat = arterial or (None, None)
-    solution = Solution(cbf, att, abv, abat, (residual**2).sum(-2))
-    rows = encode(kinetics, signal, solution, (cbf_se, att_se), noise)
-    return to_image(np.concatenate([rows, np.ones_like(noise)]), voxels)
 
 
 def _arterial(

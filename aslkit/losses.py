@@ -6,6 +6,7 @@ without least squares count in fixed units.
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch.nn import functional
 
 from aslkit.config.schema import LossConfig
 from aslkit.physics import KineticModel, delta_m
+from aslkit.projection import ATT_BOUNDS_S
 from aslkit.raw_encoding import ATT_CLOSE_S, CBF_CLOSE, PERCENT, RawEncoding
 from aslkit.residual_nets import N_OUTPUTS
 
@@ -117,6 +119,29 @@ def data_misfit(
     cbf, att = encoding.cbf_and_att(*outputs[:, :2].flatten(2).unbind(1))
     expected = delta_m(model, cbf, att.clamp(min=0))
     return PERCENT * _mean((signal.flatten(2) - expected).abs(), mask.flatten(2)).mean()
+
+
+def prediction_loss(outputs: Tensor, real: Mapping[str, Tensor], model: KineticModel) -> Tensor:
+    """Half the squared distance, in its noise, of a signal from the one that estimates predict.
+
+    The noise of the signal is another than what the network has seen, so the loss is least for
+    estimates that predict the signal without noise (Lehtinen 2018, arXiv:1803.04189), within the
+    kinetic model. Of the arterial signal, what the base fit found is taken off beforehand.
+
+    Parameters
+    ----------
+    outputs : (batch, 4, x, y)
+        Corrections of CBF and ATT in standard errors, and log sds, which nothing here judges.
+    real : mapping
+        `base`, `errors`, `signal`, `sd` and `inside` as in `draw_real_batch`.
+    model : KineticModel
+        Whitened, of every slice of the batch.
+    """
+    cbf, att = (real["base"] + real["errors"] * outputs[:, :2]).flatten(2).unbind(1)
+    expected = delta_m(model, cbf, att.clamp(*ATT_BOUNDS_S))
+    inside, sd = real["inside"].flatten(2), real["sd"].flatten(2)
+    z = (real["signal"].flatten(2) - expected) / torch.where(inside > 0, sd, 1)
+    return (z.square() * inside).sum() / (2 * inside.sum().clamp(min=1))
 
 
 def denoising_loss(outputs: Tensor, signal: Tensor, mask: Tensor) -> Tensor:

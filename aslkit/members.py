@@ -23,6 +23,7 @@ def train_members(
     max_minutes: float = math.inf,
     resume: bool = False,
     init_from: str | None = None,
+    finetune_bids: Path | None = None,
     progress: Listener = silent,
 ) -> None:
     """Train `config.members` networks in turn, which share the time, and join them.
@@ -31,7 +32,7 @@ def train_members(
     other scans. After SIGTERM, nothing is joined. Arguments and errors are those of `train`.
     """
     if config.members == 1:
-        train(config, out, device, max_minutes, resume, init_from, progress)
+        train(config, out, device, max_minutes, resume, init_from, finetune_bids, progress)
         return
     folders = [out / f"member-{i + 1}" for i in range(config.members)]
     begun = [(folder / CHECKPOINT).is_file() for folder in folders]
@@ -50,7 +51,7 @@ def train_members(
             progress(before + step, numbers)
 
         minutes = max_minutes / config.members
-        if not train(own, folder, device, minutes, begun[i], init_from, show):
+        if not train(own, folder, device, minutes, begun[i], init_from, finetune_bids, show):
             return
     if rank() == 0:
         join_members(folders, out, config)

@@ -17,6 +17,7 @@ def model_card(
     n_batches: int,
     seconds: float,
     origin: Mapping[str, object] | None,
+    adapted_to: Mapping[str, object] | None = None,
 ) -> dict[str, object]:
     """What the network is and how it came about.
 
@@ -28,6 +29,8 @@ def model_card(
         Of training.
     origin : mapping, optional
         The model whose weights it began with.
+    adapted_to : mapping, optional
+        Real scans that trained it too.
     """
     encoding = build_encoding(config)
     return {
@@ -43,6 +46,7 @@ def model_card(
         "patches": n_batches * config.data.patches,
         "hours": round(seconds / 3600, 2),
         "initialised_from": origin,
+        **({"adapted_to": adapted_to} if adapted_to else {}),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
     }
 

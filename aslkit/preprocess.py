@@ -48,7 +48,7 @@ def series_from_runs(
     first = runs[0]
     size = first.voxel_size_mm
     brain = brain_of(first) if mask is None else mask
-    groups = [g for run in runs for g in _calibrated_repeats(run, brain)]
+    groups = calibrated_repeats(runs, brain)
     if smoothing_sigma_mm:
         groups = [_smoothed(g, smoothing_sigma_mm, size) for g in groups]
     acquisition = joined_acquisition(runs)
@@ -62,6 +62,16 @@ def series_from_runs(
         ),
         m0=_equilibrium(first, brain),
     )
+
+
+def calibrated_repeats(runs: Sequence[AslRun], brain: MaskImage) -> list[FloatImage]:
+    """ΔM/M0 of every repeat, one array (x, y, z, repeats) per timing of the joined runs."""
+    return [
+        np.stack([difference(run, pair) for pair in pairs], axis=3)
+        / _equilibrium(run, brain)[..., None]
+        for run in runs
+        for pairs in timing_groups(run).values()
+    ]
 
 
 def joined_acquisition(runs: Sequence[AslRun]) -> Acquisition:
@@ -144,15 +154,6 @@ def _check_joinable(runs: Sequence[AslRun]) -> None:
                 expected="runs of a joint acquisition with equal slice timing",
                 fix="process them separately",
             )
-
-
-def _calibrated_repeats(run: AslRun, brain: MaskImage) -> list[FloatImage]:
-    """ΔM/M0 of every repeat, one array (x, y, z, repeats) per timing."""
-    m0 = _equilibrium(run, brain)[..., None]
-    return [
-        np.stack([difference(run, pair) for pair in pairs], axis=3) / m0
-        for pairs in timing_groups(run).values()
-    ]
 
 
 def _equilibrium(run: AslRun, brain: MaskImage) -> FloatImage:

@@ -17,7 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-FROM_ZERO = ".across.weight"  # end of the names of weights without which a network is as before
+from aslkit.bias_correction import BiasCorrection
+
+# Ends of the names of weights without which a network is as before.
+FROM_ZERO = (".across.weight", "bias.log_scale", "bias.offset")
 N_OUTPUTS = 4  # CBF and ATT, log sd of both
 
 Each = Callable[[Callable[..., Any], Iterable[Any]], Iterable[Any]]  # applies, as `map` does
@@ -143,10 +146,16 @@ class PhysicsResidualNet(Network):
         Feature maps per resolution, finest first; each step down halves the resolution.
     across_slices : bool
         Whether neighbouring slices see each other, in every block.
+    bias_correction : bool
+        Whether the estimates are scaled and shifted at the end.
     """
 
     def __init__(
-        self, n_channels: int, widths: tuple[int, ...], across_slices: bool = False
+        self,
+        n_channels: int,
+        widths: tuple[int, ...],
+        across_slices: bool = False,
+        bias_correction: bool = False,
     ) -> None:
         super().__init__()
         self.stride = 2 ** (len(widths) - 1)
@@ -161,6 +170,7 @@ class PhysicsResidualNet(Network):
         self.head = nn.Conv2d(widths[0] + n_channels, N_OUTPUTS, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+        self.bias = BiasCorrection() if bias_correction else None
 
     def forward(self, channels: Tensor, stack: Tensor | None = None) -> Tensor:
         """(batch, channels, x, y) -> corrections and log sds (batch, 4, x, y), float32."""
@@ -191,7 +201,8 @@ class PhysicsResidualNet(Network):
 
     def _maps(self, seen: tuple[Tensor, Tensor]) -> Tensor:
         """Features, and the channels again."""
-        return self.head(torch.cat(seen, dim=1)).float()
+        outputs = self.head(torch.cat(seen, dim=1)).float()
+        return outputs if self.bias is None else self.bias(outputs, seen[1])
 
     def stationary(self) -> Network:
         """All places that a grid of 2 x 2 pixels can have, averaged on the way back up.

@@ -13,7 +13,10 @@ import numpy as np
 import torch
 
 from aslkit import ranks
+from aslkit.adaptation import adapted, scans_for
+from aslkit.adversary import build_classifier, watched
 from aslkit.balance import build_balance
+from aslkit.bias_correction import train_alone
 from aslkit.checkpoints import CHECKPOINT, State, restore, write_checkpoint
 from aslkit.config import TrainingConfig, dump_config
 from aslkit.config.one_protocol import OneProtocolConfig
@@ -24,6 +27,7 @@ from aslkit.errors import DivergenceError, InputError
 from aslkit.loss_curve import draw_losses, forget_losses, log_losses
 from aslkit.model_card import model_card
 from aslkit.networks import build_network
+from aslkit.real_scans import about
 from aslkit.residual_nets import FROM_ZERO, Network
 from aslkit.schedules import learning_rate
 from aslkit.tasks import Loss, batches_of, denoising_of, loss_of, outputs_of
@@ -50,6 +54,7 @@ def train(
     max_minutes: float = math.inf,
     resume: bool = False,
     init_from: str | None = None,
+    finetune_bids: Path | None = None,
     progress: Listener = silent,
 ) -> bool:
     """Train until the last step or `max_minutes`, whichever comes first.
@@ -73,13 +78,15 @@ def train(
         When the loss or its gradient is no longer finite; the last checkpoint stays.
     """
     out.mkdir(parents=True, exist_ok=True)
-    state = _start(config, out, device, resume, init_from)
+    scans = scans_for(config, finetune_bids)
+    state = _start(config, out, device, resume, init_from, about(scans) if scans else None)
     makes_own = device != "cpu" and isinstance(config.data, OneProtocolConfig)
-    draw, loss_function = batches_of(config, device if makes_own else None), loss_of(config)
+    draw = batches_of(config, device if makes_own else None)
+    draw, loss_function = adapted(config, scans, draw, loss_of(config))
     first, n_workers = state.n_batches + ranks.rank(), 0 if makes_own else ranks.n_workers()
     batches = stream(draw, config.seed, first, n_workers, ranks.n_ranks())
     apart = validation_batches(config.validation, draw) if config.validation else []
-    model = ranks.shared(state.network)
+    model = ranks.shared(watched(state.network, state.classifier))
     stop, is_stopped = _stop_on_sigterm(), False
     last_checkpoint = time.monotonic()
     began = last_checkpoint - state.seconds
@@ -177,7 +184,12 @@ def _average(state: State, config: TrainingConfig, done: float) -> None:
 
 
 def _start(
-    config: TrainingConfig, out: Path, device: str, resume: bool, init_from: str | None
+    config: TrainingConfig,
+    out: Path,
+    device: str,
+    resume: bool,
+    init_from: str | None,
+    adapted_to: Mapping[str, object] | None,
 ) -> State:
     has_run = (out / CHECKPOINT).is_file()
     if has_run != resume:
@@ -193,13 +205,17 @@ def _start(
     origin = None if init_from is None else _take_weights(network, config, init_from)
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = deepcopy(network).requires_grad_(False).eval()
+    if config.adaptation and config.adaptation.bias_correction:
+        train_alone(network)
     balance = build_balance(config.balance).to(device)
+    classifier = build_classifier(config).to(device)
     groups = [
         {"params": network.parameters(), "weight_decay": config.weight_decay},
         {"params": balance.parameters(), "weight_decay": 0.0},
+        {"params": classifier.parameters(), "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, config.learning_rate)
-    state = State(network, average, balance, optimizer, origin)
+    state = State(network, average, balance, optimizer, classifier, origin, adapted_to)
     if resume:
         restore(state, config, out)
     if ranks.rank() == 0:
@@ -240,7 +256,9 @@ def _write(state: State, config: TrainingConfig, out: Path) -> None:
         return
     write_checkpoint(state, config, out)
     weights = state.best.weights or state.average.state_dict()
-    card = model_card(config, state.step, state.n_batches, state.seconds, state.origin)
+    card = model_card(
+        config, state.step, state.n_batches, state.seconds, state.origin, state.adapted_to
+    )
     save_model(out, weights, card)
 
 

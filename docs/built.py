@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from sphinx.pycode import ModuleAnalyzer
 
 from aslkit.cards import describe_card
+from aslkit.config.adaptation import AdaptationConfig
 from aslkit.config.schema import (
     AmplitudeAwareConfig,
     BrainUNetConfig,
@@ -40,8 +41,17 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "`data` of kind `any_protocol`": DataConfig,
     "`data` of kind `one_protocol`": OneProtocolConfig,
     "`validation`": ValidationConfig,
+    "`adaptation`": AdaptationConfig,
 }
-HAVE_TABLES = {"kind", "network", "encoding", "loss", "data", "validation"}  # or are in headings
+HAVE_TABLES = {
+    "kind",
+    "network",
+    "encoding",
+    "loss",
+    "data",
+    "validation",
+    "adaptation",
+}  # or are in headings
 UNITS = {"_s": "s", "_minutes": "min"}
 LIMITS = {
     "minimum": "≥ {}",

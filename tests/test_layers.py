@@ -17,7 +17,7 @@ LAYERS = """
     workers
     clusters
     config.network_kinds config.plan_names textfiles
-    config.one_protocol
+    config.adaptation config.one_protocol
     config.schema
     yamlfiles
     acquisition config resources
@@ -44,7 +44,7 @@ LAYERS = """
     quality
     lights
     derivatives
-    cards direct protocols scanner
+    bias_correction cards direct protocols scanner
     simulated_files scenes
     one_protocol
     balance encodings residual_nets schedules
@@ -55,7 +55,8 @@ LAYERS = """
     ensembles loss_curve tasks
     early_stopping
     checkpoints inference
-    ranks
+    ranks real_scans
+    adaptation adversary
     training
     events members
     benchmark conditions drawing
@@ -78,7 +79,10 @@ LAYERS = """
 """
 RANKS = {name: rank for rank, line in enumerate(LAYERS.split("\n")) for name in line.split()}
 MAY_IMPORT_TORCH = {
+    "adaptation",
+    "adversary",
     "balance",
+    "bias_correction",
     "brain_unet",
     "checkpoints",
     "datasets",
@@ -89,6 +93,7 @@ MAY_IMPORT_TORCH = {
     "members",
     "model_card",
     "ranks",
+    "real_scans",
     "residual_nets",
     "spatial_nets",
     "tasks",

@@ -20,6 +20,7 @@ EXAMPLES = """Examples:
   asl_train --config small --out quick --set steps=500 --set data.patch=32
   asl_train --config production_v2 --out ensemble --members 5
   torchrun --nproc-per-node 2 -m aslkit.cli.train --config small --out my_model
+  asl_train --config exp14 --init-from exp21 --finetune-bids study --out adapted --max-minutes 10
   asl_predict -i sub-01_asl.nii.gz -o cbf.nii.gz --model my_model"""
 
 
@@ -42,6 +43,12 @@ def _configs() -> "dict[str, Path]":
 @click.option("--max-minutes", type=POSITIVE, default=math.inf, help="Finish in this time.")
 @click.option("--resume", is_flag=True, help="Continue from the checkpoint in --out.")
 @click.option("--init-from", metavar="NAME|DIR", help="Start from the weights of this model.")
+@click.option(
+    "--finetune-bids",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Adapt to the repeated scans of this BIDS data set, with a section adaptation.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N, mps.")
 @click.option("--tensorboard", is_flag=True, help="Also write TensorBoard event files.")
 @listing_option("--list-configs", _configs, "Print the configurations that are there; stop.")
@@ -53,6 +60,7 @@ def main(
     max_minutes: float,
     resume: bool,
     init_from: str | None,
+    finetune_bids: Path | None,
     device: str,
     tensorboard: bool,
 ) -> None:
@@ -89,7 +97,7 @@ def main(
             bar.set_postfix(loss=f"{numbers['loss']:.3f}", refresh=False)
             record(step, numbers)
 
-        train_members(resolved, out, own, max_minutes, resume, init_from, show)
+        train_members(resolved, out, own, max_minutes, resume, init_from, finetune_bids, show)
     say(f"written: {out} (asl_predict --model {out})")
 
 

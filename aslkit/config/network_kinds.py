@@ -33,6 +33,8 @@ class ResidualConfig(Strict):
     """Feature maps per resolution, finest first."""
     across_slices: bool = False
     """Whether neighbouring slices see each other, in every block; goes with `data.slices`."""
+    bias_correction: bool = False
+    """Whether an adaptation scales and shifts the estimates, as the network's last step."""
 
 
 class BrainUNetConfig(Strict):

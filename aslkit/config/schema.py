@@ -11,6 +11,7 @@ from pydantic import (
     model_validator,
 )
 
+from aslkit.config.adaptation import AdaptationConfig
 from aslkit.config.network_kinds import (
     AmplitudeAwareConfig,
     BrainUNetConfig,
@@ -149,6 +150,7 @@ class TrainingConfig(Strict):
     """How the run weighs CBF and ATT: learned with the network, or by looks of `validation`."""
     data: DataConfig | OneProtocolConfig = Field(discriminator="kind")
     validation: ValidationConfig | None = None
+    adaptation: AdaptationConfig | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -208,6 +210,24 @@ class TrainingConfig(Strict):
             raise ValueError("network.separate_decoders with cbf_first_share")
         return self
 
+    @model_validator(mode="before")
+    @classmethod
+    def _correct_bias(cls, values: object) -> object:
+        """The network has the bias correction that an adaptation trains."""
+        match values:
+            case {"adaptation": {"bias_correction": True}, "network": dict(network)}:
+                return {**values, "network": network | {"bias_correction": True}}
+        return values
+
+    @model_validator(mode="after")
+    def _check_adaptation(self) -> Self:
+        if self.adaptation and not isinstance(self.network, ResidualConfig):
+            raise ValueError("network.kind physics_residual with a section adaptation")
+        is_corrected = bool(self.adaptation and self.adaptation.bias_correction)
+        if getattr(self.network, "bias_correction", False) != is_corrected:
+            raise ValueError("network.bias_correction by adaptation.bias_correction alone")
+        return self
+
     @model_validator(mode="after")
     def _check_balance(self) -> Self:
         if self.balance and self.loss and not self.loss.cbf_weight * self.loss.att_weight:
@@ -229,6 +249,7 @@ _MODELS: dict[str, tuple[type[BaseModel], ...]] = {
     "loss": (LossConfig,),
     "data": (DataConfig, OneProtocolConfig),
     "validation": (ValidationConfig,),
+    "adaptation": (AdaptationConfig,),
 }
 KINDS = (
     "physics_residual",

@@ -1,0 +1,173 @@
+"""Adaptation to real scans: what it learns, what it leaves alone, and that it resumes."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file
+from scans import volumes, write_scan
+
+from aslkit.acquisition import Acquisition, protocol
+from aslkit.cards import describe_card
+from aslkit.cells import model_like
+from aslkit.checkpoints import CHECKPOINT
+from aslkit.cli.train import main as asl_train
+from aslkit.config import load_config
+from aslkit.errors import InputError
+from aslkit.losses import prediction_loss
+from aslkit.physics import delta_m, kinetic_model
+from aslkit.training import train
+from aslkit.weights import load_model, save_model
+
+TINY = (
+    "network.widths=[8,8]",
+    "data.patch=16",
+    "data.groups=1",
+    "data.patches_per_group=2",
+    "data.slices=2",
+    "warmup_steps=0",
+    "schedule=cosine",
+)
+
+
+def tiny(*changes):
+    return load_config("exp14", (*TINY, *changes))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_scan(tmp_path_factory.mktemp("data"), voxels=volumes(noise_sd=1.0)).parents[2]
+
+
+def saved(out):
+    return load_file(out / CHECKPOINT)
+
+
+def test_the_loss_is_least_for_the_truth_and_then_that_of_the_noise():
+    torch.manual_seed(0)
+    model = kinetic_model(Acquisition(protocol("pcasl", [0.5, 1.0, 1.5, 2.0], 1.8)), 1, np.float32)
+    model = model_like(model, torch.zeros(1))
+    truth = torch.tensor([60.0, 1.2])[None, :, None, None].expand(1, 2, 64, 64)
+    clean = delta_m(model, *truth.flatten(2).unbind(1)).reshape(1, 4, 64, 64)
+    sd = torch.full((1, 1, 64, 64), 0.001)
+    errors = torch.tensor([5.0, 0.1])[None, :, None, None].expand_as(truth)
+    real = {"base": truth + 2 * errors, "errors": errors, "sd": sd, "inside": torch.ones_like(sd)}
+    real["signal"] = clean + sd * torch.randn_like(clean)
+    real["inside"][..., :8] = 0
+    real["signal"][..., :8] = 1.0
+
+    def loss(*shift):
+        outputs = torch.tensor([*shift, 0, 0])[None, :, None, None] * torch.ones(1, 4, 64, 64)
+        return float(prediction_loss(outputs, real, model))
+
+    assert loss(-2.0, -2.0) == pytest.approx(4 / 2, abs=0.05)
+    assert all(
+        loss(-2 + a, -2 + b) > loss(-2, -2) + 0.01 for a, b in ((1, 0), (-1, 0), (0, 1), (0, -1))
+    )
+
+
+def test_a_bias_of_the_network_is_found_by_its_correction_alone(data, tmp_path):
+    train(
+        tiny("steps=1", "adaptation.bias_correction=true"), tmp_path / "first", finetune_bids=data
+    )
+    weights = {
+        k: v.float() for k, v in load_file(tmp_path / "first" / "weights.safetensors").items()
+    }
+    weights["bias.log_scale"] = torch.tensor([0.3, 0.0])
+    save_model(tmp_path / "biased", weights, load_model(str(tmp_path / "first")).card)
+    changes = ("steps=60", "learning_rate=0.02", "averaging=0", "adaptation.bias_correction=true")
+    config = tiny(*changes, "adaptation.weight=10")
+    train(config, tmp_path / "out", init_from=str(tmp_path / "biased"), finetune_bids=data)
+    found = {k.removeprefix("network."): v for k, v in saved(tmp_path / "out").items()}
+    assert abs(found["bias.log_scale"][0]) < 0.1
+    for name in (k for k in weights if not k.startswith("bias")):
+        torch.testing.assert_close(found[name], weights[name], rtol=0, atol=0)
+
+
+def test_without_a_bias_correction_of_its_own_a_model_may_start_one(data, tmp_path):
+    train(load_config("exp21", (*TINY, "steps=1")), tmp_path / "plain")
+    config = tiny("steps=1", "adaptation.bias_correction=true")
+    train(config, tmp_path / "out", init_from=str(tmp_path / "plain"), finetune_bids=data)
+    model = load_model(str(tmp_path / "out"))
+    assert model.network.bias is not None and model.card["network"]["bias_correction"]
+
+
+@pytest.mark.parametrize(
+    "change", ["adaptation.adversarial=0.1", "adaptation.bias_correction=true"]
+)
+def test_an_adaptation_survives_an_interruption_to_the_bit(data, tmp_path, change):
+    config = tiny("steps=4", "learning_rate=0.01", change)
+    config = config.model_copy(update={"checkpoint_minutes": 1e-9})
+
+    def interrupt(step, numbers):
+        if step == 3:
+            raise KeyboardInterrupt
+
+    train(config, tmp_path / "whole", finetune_bids=data)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "half", finetune_bids=data, progress=interrupt)
+    train(config, tmp_path / "half", resume=True, finetune_bids=data)
+    whole, half = saved(tmp_path / "whole"), saved(tmp_path / "half")
+    assert whole.keys() == half.keys() and all(torch.equal(whole[k], half[k]) for k in whole)
+
+
+def test_the_real_scans_and_the_classifier_change_what_is_learned(data, tmp_path):
+    runs = {
+        "weak": ("adaptation.weight=0.001",),
+        "strong": ("adaptation.weight=1",),
+        "adversarial": ("adaptation.weight=1", "adaptation.adversarial=1"),
+    }
+    for name, changes in runs.items():
+        train(tiny("steps=3", "learning_rate=0.01", *changes), tmp_path / name, finetune_bids=data)
+    stems = [saved(tmp_path / name)["network.down_blocks.1.second.weight"] for name in runs]
+    assert not torch.equal(stems[0], stems[1]) and not torch.equal(stems[1], stems[2])
+    moved = saved(tmp_path / "adversarial")
+    assert any(k.startswith("classifier.") for k in moved)
+    assert not any(
+        "classifier" in k for k in load_file(tmp_path / "adversarial/weights.safetensors")
+    )
+
+
+def test_a_run_goes_on_with_its_own_scans_alone(data, tmp_path):
+    other = write_scan(tmp_path / "other", voxels=volumes(noise_sd=2.0)).parents[2]
+    train(tiny("steps=1"), tmp_path / "run", finetune_bids=data)
+    with pytest.raises(InputError, match="adapted_to: found other scans, expected those of the"):
+        train(tiny("steps=1"), tmp_path / "run", resume=True, finetune_bids=other)
+
+
+def test_the_card_tells_what_a_model_was_adapted_to(data, tmp_path):
+    train(tiny("steps=1"), tmp_path / "run", finetune_bids=data)
+    card = load_model(str(tmp_path / "run")).card
+    assert (card["adapted_to"]["scans"], card["adapted_to"]["repeats"]) == (1, [2, 2])
+    assert str(data) not in json.dumps(card) and "sub-01" not in json.dumps(card)
+    assert "adapted to: 1 scans; 1 subjects; sha256" in "\n".join(describe_card(card))
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "found"),
+    [
+        ("exp14", [], "found nothing"),
+        ("exp21", ["--finetune-bids", "DATA"], "found a configuration without adaptation"),
+    ],
+)
+def test_the_section_and_the_data_set_go_together(data, tmp_path, config, options, found):
+    given = [str(data) if option == "DATA" else option for option in options]
+    line = ["--config", config, "--out", str(tmp_path / "out"), "--device", "cpu", *given]
+    done = CliRunner().invoke(asl_train, line)
+    assert done.exit_code == 3 and f"--finetune-bids: {found}, expected a data" in done.output
+
+
+@pytest.mark.parametrize(
+    ("config", "changes", "said"),
+    [
+        ("exp14", ("adaptation.wieght=2",), "expected a known key, like adaptation.weight"),
+        ("exp14", ("adaptation={bias_correction: true, adversarial: 1}",), "freezes the network"),
+        ("exp21", ("network.bias_correction=true",), "by adaptation.bias_correction alone"),
+        ("exp09", ("adaptation.weight=1",), "network.kind physics_residual with a section"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(config, changes, said):
+    with pytest.raises(InputError, match=said):
+        load_config(config, changes)

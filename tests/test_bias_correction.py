@@ -1,0 +1,52 @@
+"""Bias correction: a scale and an offset of CBF and ATT, nothing at first."""
+
+import pytest
+import torch
+
+from aslkit.bias_correction import BiasCorrection, train_alone
+from aslkit.encoding import CHANNELS
+from aslkit.residual_nets import PhysicsResidualNet
+
+CBF_SE, ATT_SE = 8.0, 0.2
+
+
+def channels_of(cbf, att):
+    """Channels (1, c, 1, 1) of a voxel by least squares."""
+    channels = torch.zeros(1, len(CHANNELS), 1, 1)
+    values = {
+        "CBF in standard errors": torch.tensor(cbf / CBF_SE).asinh(),
+        "ATT": att - 1.3,
+        "standard error of ATT": torch.tensor(ATT_SE + 1e-3).log(),
+    }
+    for name, value in values.items():
+        channels[:, CHANNELS.index(name)] = value
+    return channels
+
+
+def corrected(module, cbf=40.0, att=1.1, g=(0.5, -1.0), log_sd=(-0.2, 0.1)):
+    """CBF, ATT and their log sds after the correction."""
+    outputs = torch.tensor([*g, *log_sd])[None, :, None, None]
+    found = module(outputs, channels_of(cbf, att)).detach().flatten()
+    return [cbf + CBF_SE * found[0], att + ATT_SE * found[1], *found[2:]]
+
+
+def test_it_changes_nothing_at_first():
+    assert corrected(BiasCorrection()) == pytest.approx([44.0, 0.9, -0.2, 0.1], abs=1e-5)
+
+
+def test_estimates_are_scaled_and_shifted_and_their_sds_scaled():
+    module = BiasCorrection()
+    module.log_scale.data = torch.tensor([1.25, 0.8]).log()
+    module.offset.data = torch.tensor([0.5, 0.1])
+    cbf, att, cbf_log_sd, att_log_sd = corrected(module)
+    assert float(cbf) == pytest.approx(1.25 * 44 + 0.5 * CBF_SE, rel=1e-5)
+    assert float(att) == pytest.approx(0.8 * 0.9 + 0.1, rel=1e-5)
+    expected = torch.tensor([-0.2, 0.1]) + torch.tensor([1.25, 0.8]).log()
+    assert [cbf_log_sd, att_log_sd] == pytest.approx(expected.tolist(), rel=1e-5)
+
+
+def test_it_alone_is_trained_where_it_is_asked_for():
+    network = PhysicsResidualNet(len(CHANNELS), (8, 8), bias_correction=True)
+    train_alone(network)
+    trained = [name for name, weight in network.named_parameters() if weight.requires_grad]
+    assert trained == ["bias.log_scale", "bias.offset"]

@@ -1,0 +1,143 @@
+"""Real scans as they train: halves of the repeats, windows of the brain, what the card says."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scans import CONTEXTS, SHAPE, SIDECAR, head, volumes, write_scan
+
+from aslkit.acquisition import Acquisition, protocol
+from aslkit.bids import read_run
+from aslkit.config import load_config
+from aslkit.errors import InputError
+from aslkit.images import AslSeries
+from aslkit.inference import base_fit
+from aslkit.preprocess import select_repeats, series_from_runs
+from aslkit.real_scans import RealScan, about, draw_real_batch, read_real_scans
+
+EVERYWHERE = tuple(slice(0, size) for size in SHAPE)
+SIZES = ("network.widths=[8,8]", "data.patch=16", "data.groups=1")
+SLICES = ("data.slices=2", "data.patches_per_group=2")
+DATA = load_config("exp14", (*SIZES, *SLICES)).data
+ONE_DELAY = {"PostLabelingDelay": [0.0, *[1.8] * 12]}
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    return write_scan(tmp_path_factory.mktemp("scan"), voxels=volumes(noise_sd=2.0))
+
+
+@pytest.fixture(scope="module")
+def scan(image):
+    (found,) = read_real_scans(image.parents[2])
+    return found
+
+
+@pytest.mark.parametrize("chosen", [[0], [1], [0, 1]])
+def test_a_part_is_the_series_of_those_repeats(image, scan, chosen):
+    run = read_run(image)
+    expected = series_from_runs([select_repeats(run, chosen)], scan.series.mask)
+    found = scan.part([np.array(chosen)] * 3, EVERYWHERE)
+    inside = scan.series.mask
+    np.testing.assert_allclose(found.delta_m[inside], expected.delta_m[inside], rtol=1e-5)
+    assert found.acquisition.timings == expected.acquisition.timings
+    if len(chosen) > 1:
+        np.testing.assert_allclose(found.noise_sd[inside], expected.noise_sd[inside], rtol=1e-5)
+
+
+def test_a_part_of_the_image_keeps_the_timing_of_its_slices(scan):
+    found = scan.part([np.array([0])] * 3, (*EVERYWHERE[:2], slice(1, 3)))
+    assert found.acquisition.slice_offsets_s == tuple(SIDECAR["SliceTiming"][1:])
+
+
+@pytest.fixture
+def chosen(monkeypatch):
+    """The repeats of every part that is drawn, timing by timing."""
+    parts, true = [], RealScan.part
+
+    def part(self, chosen, window):
+        parts.append([order.tolist() for order in chosen])
+        return true(self, chosen, window)
+
+    monkeypatch.setattr(RealScan, "part", part)
+    return parts
+
+
+def test_one_half_of_the_repeats_is_seen_and_the_other_judges(scan, chosen):
+    for seed in range(4):
+        draw_real_batch([scan], DATA, np.random.default_rng(seed))
+    for one, other in zip(chosen[::2], chosen[1::2], strict=True):
+        assert all(sorted(a + b) == [0, 1] for a, b in zip(one, other, strict=True))
+    assert len({str(one) for one in chosen[::2]}) > 1
+
+
+def test_the_network_sees_what_inference_encodes(image, scan, chosen):
+    data = load_config("exp14", (*SIZES, "data.slices=4", "data.patches_per_group=4")).data
+    seed = 0
+    while not chosen or chosen[0] != [[1], [1], [1]]:  # as one series has it
+        chosen.clear()
+        batch = draw_real_batch([scan], data, np.random.default_rng(seed))
+        seed += 1
+    mask = scan.series.mask
+    fit = base_fit(series_from_runs([select_repeats(read_run(image), [1])], mask))
+    for z in range(SHAPE[2]):
+        inside = batch["inside"][z, 0].numpy() > 0
+        found = batch["channels"][z].numpy()[:, inside]
+        np.testing.assert_allclose(
+            found, fit.encoded(z)[:, fit.inside[:, :, z]], rtol=1e-3, atol=1e-4
+        )
+
+
+def test_a_batch_holds_neighbouring_slices_on_a_patch_with_nothing_around(scan):
+    batch = draw_real_batch([scan], DATA, np.random.default_rng(0))
+    number, first = batch["place"].tolist()
+    assert number == 0 and batch["signal"].shape == (2, 3, 16, 16)
+    inside = batch["inside"].sum((1, 2, 3)).tolist()
+    assert inside == head()[:, :, first : first + 2].sum((0, 1)).tolist()
+    assert (batch["channels"][:, -1:] == batch["inside"]).all()
+    outside = batch["inside"].expand_as(batch["base"]) == 0
+    assert not batch["base"][outside].any()
+
+
+def test_a_window_lies_in_the_brain_and_holds_as_much_of_it_as_fits():
+    mask = np.zeros((40, 40, 5), bool)
+    mask[10:34, 12:20, 1:4] = True
+    acquisition = Acquisition(protocol("pcasl", [0.5, 1.0, 1.8], 1.8))
+    rng = np.random.default_rng(0)
+    repeats = tuple(rng.normal(0.005, 0.001, (*mask.shape, 2)).astype(np.float32) for _ in "123")
+    series = AslSeries(
+        np.stack([r.mean(3) for r in repeats], 3), acquisition, mask, noise_sd=0.001 + 0 * mask
+    )
+    batches = [draw_real_batch([RealScan("01", series, repeats)], DATA, rng) for _ in range(6)]
+    assert {int(n) for b in batches for n in b["inside"].sum((1, 2, 3))} == {16 * 8}
+    assert {int(b["place"][1]) for b in batches} == {1, 2}
+
+
+def test_a_scan_that_cannot_judge_itself_is_named_with_the_reason(tmp_path, caplog):
+    write_scan(tmp_path, ONE_DELAY, name="sub-01_run-1")
+    short = {"PostLabelingDelay": SIDECAR["PostLabelingDelay"][:7]}
+    write_scan(tmp_path, short, CONTEXTS[:7], volumes()[..., :7], name="sub-01_run-2")
+    write_scan(tmp_path, {"M0Type": None}, name="sub-01_run-3")
+    with pytest.raises(InputError, match="found no scan that can judge itself, expected several"):
+        read_real_scans(tmp_path)
+    for number, reason in enumerate(("one delay", "a delay without a repeat", "M0Type"), 1):
+        (line,) = [r.getMessage() for r in caplog.records if f"run-{number} is" in r.getMessage()]
+        assert reason in line
+    write_scan(tmp_path)
+    assert len(read_real_scans(tmp_path)) == 1
+
+
+def test_the_card_tells_the_data_and_nobodys_name(image, scan, tmp_path):
+    found = about([scan])
+    assert {k: found[k] for k in ("scans", "subjects", "repeats")} == {
+        "scans": 1,
+        "subjects": 1,
+        "repeats": [2, 2],
+    }
+    assert found["protocols"] == [{"labelings": ["pcasl"], "plds_s": [0.5, 1.0, 1.8]}]
+    assert "01" not in json.dumps(found["protocols"]) and str(Path(image).parent) not in str(found)
+    same = write_scan(tmp_path / "same", voxels=volumes(noise_sd=2.0), name="sub-01_acq-other")
+    other = write_scan(tmp_path / "other", voxels=volumes(noise_sd=2.1))
+    hashes = [about(read_real_scans(path.parents[2]))["sha256"] for path in (same, other)]
+    assert hashes[0] == found["sha256"] != hashes[1]
