@@ -60,7 +60,7 @@ class RealScan:
 
     def part(self, chosen: Places, window: Window) -> AslSeries:
         """The series of some repeats of every timing, in a part of the image."""
-        groups = [r[(*window, i)] for r, i in zip(self.repeats, chosen, strict=True)]
+        groups = [r[window][..., i] for r, i in zip(self.repeats, chosen, strict=True)]
         mask, size = self.series.mask[window], self.series.voxel_size_mm
         all_of_it = self.series.acquisition
         timings = tuple(
@@ -147,12 +147,12 @@ def draw_real_batch(
     maps, weights = fit.maps, judge.acquisition.weights.astype(np.float32)
     arterial = fitted_signal(replace(maps, cbf=0 * maps.cbf), judge.acquisition)
     inside = fit.inside & np.isfinite(judge.delta_m).all(axis=3)
-    images = {
+    images: dict[str, FloatImage] = {
         "base": np.stack([maps.cbf, maps.att], 3),
         "errors": np.stack([maps.cbf_std, maps.att_std], 3),
         "signal": (judge.delta_m - arterial) * np.sqrt(weights),
         "sd": _noise_of(judge, scan.series)[window][..., None],
-        "inside": inside[..., None],
+        "inside": inside[..., None].astype(np.float32),
     }
     channels = np.stack([fit.encoded(z) for z in range(inside.shape[2])])
     patches = {"channels": channels} | {k: v.transpose(2, 3, 0, 1) for k, v in images.items()}

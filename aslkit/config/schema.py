@@ -1,6 +1,6 @@
 """Everything that a training configuration may hold, with units and limits; nothing else."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -212,7 +212,7 @@ class TrainingConfig(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _correct_bias(cls, values: object) -> object:
+    def _correct_bias(cls, values: Any) -> Any:
         """The network has the bias correction that an adaptation trains."""
         match values:
             case {"adaptation": {"bias_correction": True}, "network": dict(network)}:
