@@ -56,7 +56,8 @@ LAYERS = """
     early_stopping
     checkpoints inference
     ranks real_scans
-    adaptation adversary
+    adversary
+    adaptation
     training
     events members
     benchmark conditions drawing
