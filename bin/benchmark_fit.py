@@ -50,7 +50,7 @@ def main() -> None:
         return
     print(f"machine: {machine()}; seed {arguments.seed}")
     for part in arguments.parts or PARTS:
-        print(f"\n{PARTS[part].__doc__.splitlines()[0]}")
+        print(f"\n{PARTS[part].__doc__}")
         PARTS[part](arguments.seed)
 
 
@@ -140,6 +140,7 @@ def free_t1(seed: int) -> None:
                     f"{q.upper()} {rms[0]:.3g}{unit}, x {rms[0] / rms[1]:.2f}, "
                     f"{100 * is_in[grey].mean():.1f} %"
                 )
+            assert maps.t1_tissue is not None and maps.t1_tissue_std is not None
             error = (maps.t1_tissue - t1)[grey]
             is_in = np.abs(error) < 1.96 * maps.t1_tissue_std[grey]
             shown.append(f"T1t {np.sqrt(np.mean(error**2)):.3g} s, {100 * is_in.mean():.1f} %")
@@ -157,17 +158,17 @@ def optimum(seed: int) -> None:
         excess = []
         for _ in range(N_CURVES // 2000):
             cbf, att = rng.uniform(5, 100, (1, 2000)), rng.uniform(0.2, 3.0, (1, 2000))
-            sd = noise_sd(np.exp(rng.uniform(0, np.log(30), 2000)))
+            sd = noise_sd(1) / np.exp(rng.uniform(0, np.log(30), 2000))
             signal = delta_m(model, cbf, att)
             signal = signal + sd * rng.standard_normal(signal.shape)
             found = solve_tissue(cells, signal)
             own = ((signal - delta_m(model, found.cbf, found.att)) ** 2).sum(-2)[0]
             dense = (signal[0] ** 2).sum(0) - ((unit @ signal[0]) ** 2).max(0)
             excess.append(own / dense - 1)
-        found = np.concatenate(excess)
+        above = np.concatenate(excess)
         print(
-            f"  {name}: {np.sum(found > 1e-6)} of {found.size} more than 1e-6 above, "
-            f"largest {found.max():.1e}"
+            f"  {name}: {np.sum(above > 1e-6)} of {above.size} more than 1e-6 above, "
+            f"largest {above.max():.1e}"
         )
 
 

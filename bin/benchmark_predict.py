@@ -45,7 +45,7 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"machine: {machine()}; load {os.getloadavg()[0]:.1f}; seed {arguments.seed}")
     for part in arguments.parts or PARTS:
-        print(f"\n{PARTS[part].__doc__.splitlines()[0]}", flush=True)
+        print(f"\n{PARTS[part].__doc__}", flush=True)
         PARTS[part](arguments.seed)
 
 
@@ -198,6 +198,7 @@ def _scipy_loop(series: AslSeries) -> None:
 
 def _moved(series: AslSeries, shift: int) -> AslSeries:
     """The scan with a voxel far off in its mask, from which patches are laid."""
+    assert series.noise_sd is not None
     wide = [(shift, 0), (shift + 1, 0), (0, 0)]
     mask = np.pad(series.mask, wide)
     mask[0, 0] = True

@@ -7,13 +7,12 @@ CPU time is what counts on a machine that others use too; wall time is given bes
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import torch
 
@@ -22,6 +21,7 @@ from aslkit.cli.sim import main as asl_sim
 from aslkit.config import DataConfig, load_config
 from aslkit.datasets import STREAM_SEED, draw_batch, stream
 from aslkit.fitting import FitSettings, fit_least_squares
+from aslkit.nifti import read_volumes
 from aslkit.preprocess import series_from_runs
 from aslkit.report import machine
 from aslkit.scenes import draw_scene
@@ -115,12 +115,12 @@ def show_readback(subject: Path, truth: Path) -> None:
     """Print SNR and bias in grey matter of one subject's scan."""
 
     def true(name: str) -> np.ndarray:
-        return nib.load(truth / f"{subject.name}_{name}.nii.gz").get_fdata()
+        return read_volumes(truth / f"{subject.name}_{name}.nii.gz")[0][..., 0]
 
     scans = sorted((subject / "perf").glob("*_asl.nii.gz"))
     series = series_from_runs([read_run(path) for path in scans])
     cbf = fit_least_squares(series, FitSettings(macrovascular="off")).cbf
-    signals = [nib.load(path).get_fdata() for path in sorted(truth.glob("*_signal.nii.gz"))]
+    signals = [read_volumes(path)[0] for path in sorted(truth.glob("*_signal.nii.gz"))]
     noise = (series.delta_m - np.concatenate(signals, axis=3))[true("mask") > 0]
     grey = (true("gm") > PURE) & (true("lesions") == 0)
     bias = cbf[grey].mean() / true("cbf")[grey].mean() - 1
@@ -159,7 +159,7 @@ def step_seconds() -> float:
     config = load_config("small", (f"steps={LAST_STEP}",))
     times = {}
 
-    def note(step: int, _: float) -> None:
+    def note(step: int, _: Mapping[str, float]) -> None:
         times[step] = time.process_time()
 
     with tempfile.TemporaryDirectory() as folder:
@@ -173,7 +173,9 @@ def show(name: str, seconds: float) -> None:
     print(f"{name}: {1e3 * seconds:.2f} ms of CPU time a patch, {rate:.0f}/s on {N_CORES} cores")
 
 
-DATA: DataConfig = load_config("small").data
+SMALL = load_config("small").data
+assert isinstance(SMALL, DataConfig)
+DATA: DataConfig = SMALL
 PATCHES = DATA.groups * DATA.patches_per_group
 JOINT = PROTOCOLS["joint6"].acquisition(1)
 PARTS = {f.__name__: f for f in (scenes, batches, share, brains, readback)}

@@ -8,7 +8,7 @@ import argparse
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +53,7 @@ def whole_rate(config: TrainingConfig, device: str) -> float:
     """Of a run of the training loop, from its wall time after the first steps."""
     times = {}
 
-    def note(step: int, _: float) -> None:
+    def note(step: int, _: Mapping[str, float]) -> None:
         times[step] = time.perf_counter()
 
     with tempfile.TemporaryDirectory() as folder:

@@ -7,10 +7,10 @@ siblings are the maps. The page and the picture are written beside them.
 import sys
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
 from aslkit.images import Flag, FloatImage, MaskImage, ParameterMaps
+from aslkit.nifti import read_volumes
 from aslkit.pictures import map_comparison
 from aslkit.report import Report, Section, Table, provenance, render
 
@@ -53,8 +53,8 @@ def main() -> None:
 
 
 def read(path: Path) -> FloatImage:
-    """Values of an image."""
-    return np.asarray(nib.load(path).dataobj, dtype=np.float32)
+    """Values of a 3D image."""
+    return read_volumes(path)[0][..., 0]
 
 
 def read_maps(prefix: Path, label: str) -> ParameterMaps:

@@ -36,7 +36,7 @@ from aslkit.weights import CARD, PACKAGE_FOLDER, WEIGHTS, load_model  # noqa: E4
 SLOW_S = 20
 LARGEST_FLOAT = 1e300
 HEADER = 352  # bytes of a NIfTI header, where most damage matters
-ODD_VALUES = (
+ODD_VALUES: tuple[object, ...] = (
     None, True, False, 0, -1, 1, 2, 1e-300, 1e300, -1e9, 2**63, 10**400, 0.5, 1800, float("nan"),
     float("inf"), "", " ", "n/a", "NaN", "1.8", "PCASL", "pcasl", "Separate", "\u0000", "\ud800",
     "x" * 10_000, "../../../etc/passwd", "bids::sub-01/perf/sub-01_m0scan.nii.gz", [], [[]], {},

@@ -1,0 +1,142 @@
+"""The scripts of bin/ run: what each measures or prints, in a tiny size."""
+
+import json
+import re
+import sys
+from importlib import import_module
+from pathlib import Path
+from subprocess import Popen
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scans import SHAPE, head, save
+
+from aslkit.cli.sim import main as asl_sim
+from aslkit.config import load_config
+from aslkit.fitting import fit_least_squares
+from aslkit.phantoms import brain_phantom
+
+BIN = Path(__file__).parents[1] / "bin"
+WITH_OPTIONS = sorted(p.stem for p in BIN.glob("*.py") if "ArgumentParser" in p.read_text())
+TINY = ("network.widths=[8,8]", "data.patch=16", "data.groups=1", "data.patches_per_group=2")
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """A script in this process, with some of its names changed -> the lines that it prints."""
+    monkeypatch.syspath_prepend(str(BIN))
+
+    def run(name, *arguments, **changes):
+        script = import_module(name)
+        for constant, value in changes.items():
+            monkeypatch.setattr(script, constant, value)
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        script.main()
+        return [line for line in capsys.readouterr().out.splitlines() if line]
+
+    return run
+
+
+def coarse_brain(name, seed, *_):
+    return brain_phantom(name, seed, voxel_size_mm=12)
+
+
+def coarse_sim(options, **how):
+    asl_sim([*options, "--voxel-size", "6"], **how)
+
+
+@pytest.mark.parametrize("name", WITH_OPTIONS)
+def test_a_script_says_what_it_is_for(run, capsys, name):
+    with pytest.raises(SystemExit, match="0"):
+        run(name, "--help")
+    first = import_module(name).__doc__.splitlines()[0]
+    assert "".join(first.split()) in "".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("part", "n_lines"),
+    [
+        ("speed", 6),
+        ("efficiency", 6),
+        ("coverage", 9),
+        ("free-t1", 6),
+        ("optimum", 6),
+        ("arteries", 8),
+    ],
+)
+def test_least_squares_is_measured(run, part, n_lines):
+    tiny = {"N_LOOP": 5, "N_RUNS": 1, "N_CURVES": 2000, "N_BRAINS": 1}
+    _, title, *lines = run("benchmark_fit", part, brain_phantom=coarse_brain, **tiny)
+    assert title and len(lines) == n_lines
+    assert not any("nan" in line for line in lines)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of os.wait4
+@pytest.mark.parametrize(
+    ("part", "n_least"),
+    [("resources", 1), ("patches", 8), ("places", 9), ("uncertainty", 4), ("rivals", 4)],
+)
+def test_prediction_is_measured(run, part, n_least):
+    """By a small model; without the command of `resources` and the many estimates of `places`."""
+    changes = {"SIZES": ((16, 16, 4),), "N_LOOP": 5, "DEFAULT_MODEL": "voxelwise"}
+    changes |= {"brain_phantom": coarse_brain, "sys": SimpleNamespace(executable="true")}
+    if part == "places":
+        changes["predict"] = lambda series, *_, **__: fit_least_squares(series)
+    _, title, *lines = run("benchmark_predict", part, **changes)
+    assert title and len(lines) >= n_least
+    assert not any("nan" in line for line in lines)
+
+
+@pytest.mark.parametrize("part", ["scenes", "batches", "share", "brains", "readback"])
+def test_the_simulator_is_measured(run, part):
+    tiny = {"N_SCENES": 2, "N_BATCHES": 1, "WARM_STEPS": 1, "LAST_STEP": 2, "N_SUBJECTS": 1}
+    tiny["load_config"] = lambda name, changes: load_config(name, (*changes, *TINY))
+    tiny |= {"DATA": load_config("small", TINY).data, "asl_sim": coarse_sim}
+    _, title, *lines = run("benchmark_sim", part, **tiny)
+    assert title and lines
+
+
+def test_training_is_measured(run):
+    changes = [part for change in TINY for part in ("--set", change)]
+    _, *lines = run("benchmark_train", "small", "--steps", 2, *changes, N_BATCHES=1)
+    rates = [re.fullmatch(r"small: .*: (\d+) patches/s", line) for line in lines]
+    assert len(rates) == 3 and all(rates)
+
+
+def test_a_run_over_many_subjects_is_watched(run, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(BIN))
+    batch = import_module("benchmark_batch")
+    seconds, memory = batch.watched(Popen(["sleep", "1"], start_new_session=True))
+    assert seconds > 0.5 and max(memory) > 0
+    batch.show("--n-jobs 2", 50.0, memory, 100)
+    batch.project("--n-jobs 2", 50.0, 1.5, 100)
+    printed = capsys.readouterr().out
+    assert "0.50 s per subject, 7200 per hour" in printed and "efficiency 75%" in printed
+
+
+def test_the_demo_shows_maps_beside_their_truth(run, tmp_path):
+    inside = head().astype(np.float32)
+    for label, cbf in (("ls", 62.0), ("network", 59.0)):
+        for kind, value in (("cbf", cbf), ("att", 1.0), ("cbf-std", 3.0), ("att-std", 0.1)):
+            save(tmp_path / f"a_desc-{label}_{kind}.nii.gz", value * inside)
+        save(tmp_path / f"a_desc-{label}_flags.nii.gz", np.zeros(SHAPE, np.uint8))
+    truth = [save(tmp_path / f"{k}.nii.gz", v * inside) for k, v in (("cbf", 60), ("att", 1.1))]
+    text = "\n".join(run("demo_report", tmp_path / "a", *truth))
+    assert re.search(r"network .* 1\.00 +100", text) and re.search(r"squares .* 2\.00 +100", text)
+    assert (tmp_path / "maps.png").exists() and (tmp_path / "report.html").exists()
+
+
+def test_the_calibration_of_a_model_goes_into_its_card(run, tmp_path):
+    record = {"estimator": "net", "phantoms": "brain", "track": "matched", "stratum": "brain"}
+    record |= {"quantity": "cbf", "protocol": "pasl8", "snr": 3.0}
+    records = [
+        {**record, "metric": f"coverage {level} %", "value": level / 100} for level in (50, 80, 95)
+    ]
+    results, card = tmp_path / "results.json", tmp_path / "model.json"
+    results.write_text(json.dumps({"records": records}))
+    card.write_text('{"name": "net"}')
+    (shown,) = [json.loads("".join(run("card_calibration", results, "net")))]
+    assert run("card_calibration", results, "net", card) == []
+    assert json.loads(card.read_text()) == {"name": "net", **shown}
+    assert shown["calibration"]["covered"] == {"matched": {"cbf": {"3": [0.5, 0.8, 0.95]}}}
