@@ -49,7 +49,7 @@ def kinetics() -> bytes:
     figure = Figure(figsize=(PAGE_WIDTH, 3.0), layout="constrained")
     axes = figure.subplots(1, len(PANELS))
     for ax, (title, (labeling, duration_s, curve)) in zip(axes, PANELS.items(), strict=True):
-        model = kinetic_model(Acquisition(protocol(labeling, PLDS_S, duration_s)))
+        model = kinetic_model(Acquisition(protocol(labeling, PLDS_S.tolist(), duration_s)))
         amount, symbol = (CBF, "ATT") if curve is tissue_curve else (ABV, "aBAT")
         for att_s, colour in ATTS_S.items():
             signal = 100 * amount * curve(model, np.array([[att_s]]))[0, :, 0]
