@@ -126,7 +126,8 @@ def prediction_loss(outputs: Tensor, real: Mapping[str, Tensor], model: KineticM
 
     The noise of the signal is another than what the network has seen, so the loss is least for
     estimates that predict the signal without noise (Lehtinen 2018, arXiv:1803.04189), within the
-    kinetic model. Of the arterial signal, what the base fit found is taken off beforehand.
+    kinetic model. Of the arterial signal, what the base fit found is taken off beforehand. CBF alone
+    learns from it: ATT would move to wherever it makes up for what the model lacks.
 
     Parameters
     ----------
@@ -138,7 +139,7 @@ def prediction_loss(outputs: Tensor, real: Mapping[str, Tensor], model: KineticM
         Whitened, of every slice of the batch.
     """
     cbf, att = (real["base"] + real["errors"] * outputs[:, :2]).flatten(2).unbind(1)
-    expected = delta_m(model, cbf, att.clamp(*ATT_BOUNDS_S))
+    expected = delta_m(model, cbf, att.detach().clamp(*ATT_BOUNDS_S))
     inside, sd = real["inside"].flatten(2), real["sd"].flatten(2)
     z = (real["signal"].flatten(2) - expected) / torch.where(inside > 0, sd, 1)
     return (z.square() * inside).sum() / (2 * inside.sum().clamp(min=1))
