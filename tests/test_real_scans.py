@@ -1,11 +1,12 @@
 """Real scans as they train: halves of the repeats, windows of the brain, what the card says."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from scans import CONTEXTS, SHAPE, SIDECAR, head, volumes, write_scan
+from scans import CONTEXTS, SHAPE, SIDECAR, volumes, write_scan
 
 from aslkit.acquisition import Acquisition, protocol
 from aslkit.bids import read_run
@@ -94,7 +95,8 @@ def test_a_batch_holds_neighbouring_slices_on_a_patch_with_nothing_around(scan):
     number, first = batch["place"].tolist()
     assert number == 0 and batch["signal"].shape == (2, 3, 16, 16)
     inside = batch["inside"].sum((1, 2, 3)).tolist()
-    assert inside == head()[:, :, first : first + 2].sum((0, 1)).tolist()
+    known = scan.series.mask & np.isfinite(scan.series.delta_m).all(3)
+    assert inside == known[:, :, first : first + 2].sum((0, 1)).tolist()
     assert (batch["channels"][:, -1:] == batch["inside"]).all()
     outside = batch["inside"].expand_as(batch["base"]) == 0
     assert not batch["base"][outside].any()
@@ -103,7 +105,8 @@ def test_a_batch_holds_neighbouring_slices_on_a_patch_with_nothing_around(scan):
 def test_a_window_lies_in_the_brain_and_holds_as_much_of_it_as_fits():
     mask = np.zeros((40, 40, 5), bool)
     mask[10:34, 12:20, 1:4] = True
-    acquisition = Acquisition(protocol("pcasl", [0.5, 1.0, 1.8], 1.8))
+    timings = protocol("pcasl", [0.5, 1.0, 1.8], 1.8)
+    acquisition = Acquisition(tuple(replace(t, n_averages=2) for t in timings))
     rng = np.random.default_rng(0)
     repeats = tuple(rng.normal(0.005, 0.001, (*mask.shape, 2)).astype(np.float32) for _ in "123")
     series = AslSeries(
@@ -118,14 +121,12 @@ def test_a_scan_that_cannot_judge_itself_is_named_with_the_reason(tmp_path, capl
     write_scan(tmp_path, ONE_DELAY, name="sub-01_run-1")
     short = {"PostLabelingDelay": SIDECAR["PostLabelingDelay"][:7]}
     write_scan(tmp_path, short, CONTEXTS[:7], volumes()[..., :7], name="sub-01_run-2")
-    write_scan(tmp_path, {"M0Type": None}, name="sub-01_run-3")
+    write_scan(tmp_path, {"ArterialSpinLabelingType": None}, name="sub-01_run-3")
     with pytest.raises(InputError, match="found no scan that can judge itself, expected several"):
         read_real_scans(tmp_path)
-    for number, reason in enumerate(("one delay", "a delay without a repeat", "M0Type"), 1):
+    for number, reason in enumerate(("one delay", "a delay without a repeat", "LabelingType"), 1):
         (line,) = [r.getMessage() for r in caplog.records if f"run-{number} is" in r.getMessage()]
         assert reason in line
-    write_scan(tmp_path)
-    assert len(read_real_scans(tmp_path)) == 1
 
 
 def test_the_card_tells_the_data_and_nobodys_name(image, scan, tmp_path):
