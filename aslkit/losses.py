@@ -107,23 +107,25 @@ def data_misfit(
 
 
 def prediction_loss(outputs: Tensor, real: Mapping[str, Tensor], model: KineticModel) -> Tensor:
-    """Half the squared distance, in its noise, of a signal from the one that estimates predict.
+    """Half the squared distance, in its noise, of a signal from the one that CBF predicts.
 
     The noise of the signal is another than what the network has seen, so the loss is least for
-    estimates that predict the signal without noise (Lehtinen 2018, arXiv:1803.04189), within the
-    kinetic model. Of the arterial signal, what the base fit found is taken off beforehand.
+    the CBF that predicts the signal without noise (Lehtinen 2018, arXiv:1803.04189), within the
+    kinetic model and at the network's ATT. ATT is not judged: the best predictor of a signal that
+    the model does not describe, with arteries or dispersion, has a wrong one. Of the arterial
+    signal, what the base fit found is taken off beforehand.
 
     Parameters
     ----------
     outputs : (batch, 4, x, y)
-        Corrections of CBF and ATT in standard errors, and log sds, which nothing here judges.
+        Corrections of CBF and ATT in standard errors, and their log sds.
     real : mapping
         `base`, `errors`, `signal`, `sd` and `inside` as in `draw_real_batch`.
     model : KineticModel
         Whitened, of every slice of the batch.
     """
     cbf, att = (real["base"] + real["errors"] * outputs[:, :2]).flatten(2).unbind(1)
-    expected = delta_m(model, cbf, att.clamp(*ATT_BOUNDS_S))
+    expected = delta_m(model, cbf, att.detach().clamp(*ATT_BOUNDS_S))
     inside, sd = real["inside"].flatten(2), real["sd"].flatten(2)
     z = (real["signal"].flatten(2) - expected) / torch.where(inside > 0, sd, 1)
     return (z.square() * inside).sum() / (2 * inside.sum().clamp(min=1))

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class AdaptationConfig(BaseModel):
-    """Training by real scans too: estimates from half of the repeats predict the other half.
+    """Training by real scans too: CBF from half of the repeats predicts the other half.
 
     `weight` is that of their loss beside the one of the simulated scans. With `bias_correction`,
     only a scale and an offset of CBF and of ATT are trained; with `adversarial`, of that weight,
