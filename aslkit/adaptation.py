@@ -1,6 +1,6 @@
 """Simulated batches and their loss -> batches that end with slices of a real scan, and their loss.
 
-The simulated part keeps the network, and its error bars, where they are.
+The simulated part keeps the network where it is, and alone teaches ATT and the error bars.
 """
 
 from collections.abc import Mapping, Sequence
@@ -75,7 +75,7 @@ def _loss(
     outputs: Tensor,
     batch: Batch,
 ) -> Tensor:
-    """Losses (2, 2); what the real scan adds is shared by CBF and ATT."""
+    """Losses (2, 2); what the real scan adds counts as an error of CBF."""
     n = len(batch["truth"])
     simulated = {k: v[:n] for k, v in batch.items() if not k.startswith(REAL)}
     real = {k.removeprefix(REAL): v for k, v in batch.items() if k.startswith(REAL)}
@@ -84,7 +84,7 @@ def _loss(
     if config.adversarial:
         added = added + confusion_loss(outputs[:, N_OUTPUTS:], n)
     losses = loss(outputs[:n, :N_OUTPUTS], simulated)
-    return losses + losses.new_tensor([[0.5], [0]]) * added
+    return losses + losses.new_tensor([[1, 0], [0, 0]]) * added
 
 
 def _told_model(

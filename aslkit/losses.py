@@ -122,17 +122,18 @@ def data_misfit(
 
 
 def prediction_loss(outputs: Tensor, real: Mapping[str, Tensor], model: KineticModel) -> Tensor:
-    """Half the squared distance, in its noise, of a signal from the one that estimates predict.
+    """Half the squared distance, in its noise, of a signal from the one that CBF predicts.
 
     The noise of the signal is another than what the network has seen, so the loss is least for
-    estimates that predict the signal without noise (Lehtinen 2018, arXiv:1803.04189), within the
-    kinetic model. Of the arterial signal, what the base fit found is taken off beforehand. CBF alone
-    learns from it: ATT would move to wherever it makes up for what the model lacks.
+    the CBF that predicts the signal without noise (Lehtinen 2018, arXiv:1803.04189), within the
+    kinetic model and at the network's ATT. ATT is not judged: the best predictor of a signal that
+    the model does not describe, with arteries or dispersion, has a wrong one. Of the arterial
+    signal, what the base fit found is taken off beforehand.
 
     Parameters
     ----------
     outputs : (batch, 4, x, y)
-        Corrections of CBF and ATT in standard errors, and log sds, which nothing here judges.
+        Corrections of CBF and ATT in standard errors, and their log sds.
     real : mapping
         `base`, `errors`, `signal`, `sd` and `inside` as in `draw_real_batch`.
     model : KineticModel

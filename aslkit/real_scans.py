@@ -1,7 +1,7 @@
 """BIDS data set -> its repeated scans, and batches in which half of the repeats judges the other.
 
 Neighbouring slices of one scan: least squares of one half of the repeats is what the network
-sees, and the mean of the other half, with noise of its own, is what its estimates should predict.
+sees, and the mean of the other half, with noise of its own, is what its CBF should predict.
 """
 
 import hashlib

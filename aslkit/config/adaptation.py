@@ -8,7 +8,7 @@ from aslkit.config.network_kinds import Strict
 
 
 class AdaptationConfig(Strict):
-    """Training by real scans too: estimates from half of the repeats predict the other half."""
+    """Training by real scans too: CBF from half of the repeats predicts the other half."""
 
     weight: float = Field(1.0, gt=0)
     """Weight of their loss beside that of the simulated scans."""
