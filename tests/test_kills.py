@@ -94,7 +94,7 @@ def test_maps_that_a_killed_run_was_to_replace_are_the_old_or_the_new_ones(tmp_p
         if ends[-1] == "none":  # so short a moment that it hardly ever comes
             assert "cbf.json" not in found, kill
             assert any(found.items() <= files.items() for files in sets.values()), kill
-    assert ends.count("old") >= 3, ends
+    assert "old" in ends, ends  # how many depends on what else the machine does
     run("fit_ls", *options, 1.7)
     assert contents(out) == sets["new"] and not list(out.glob(f"{PREFIX}*"))
 
