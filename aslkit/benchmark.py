@@ -114,7 +114,7 @@ class NetworkEstimator:
 
     def covers(self, acquisition: Acquisition) -> bool:
         """Whether the model takes scans of this protocol."""
-        return self.model.encoding.covers(acquisition)
+        return self.model.covers(acquisition)
 
     @property
     def scales(self) -> bool:

@@ -8,16 +8,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from aslkit.acquisition import SINGLE_DELAY_ATT_S, Acquisition
 from aslkit.arrays import first_places, scattered
 from aslkit.arterial import solve_arterial
 from aslkit.cells import tabulate
 from aslkit.config import DataConfig
 from aslkit.encoding import encode
 from aslkit.fitting import N_ARTERIAL
-from aslkit.information import information, standard_errors
-from aslkit.physics import KineticModel, kinetic_model
+from aslkit.information import errors_with_assumed_att, information, standard_errors
+from aslkit.physics import kinetic_model
 from aslkit.pools import outlive_signals
-from aslkit.projection import ATT_BOUNDS_S, Solution, solve_tissue
+from aslkit.projection import ATT_BOUNDS_S, Solution, solve_fixed, solve_tissue
 from aslkit.scenes import Scene, draw_scene
 
 Batch = dict[str, Tensor]
@@ -30,6 +31,7 @@ QUIET = 0.2  # of the noise: what the arterial priors may assume of a signal wit
 SIGMA_SCATTER = 0.05  # relative error of a noise level that was estimated from repeats
 REPEATS_SHARE = 0.5  # of the slices whose noise level is known from repeats
 POOLED = 4  # of so many voxels, one is fitted to tell the noise level from residuals
+FEWEST_TIMINGS = 4  # that tell what wrong constants do: with fewer, the truth is the target
 FEWEST = 8  # voxels that can tell it
 
 
@@ -84,13 +86,13 @@ def residual_batch(scene: Scene, rng: np.random.Generator) -> Batch:
         `channels` (b, c, x, y), and `base`, `errors`, `truth` (b, 2, x, y): CBF and ATT of least
         squares, their standard errors, and the target.
     """
-    fit = _Fit(kinetic_model(scene.acquisition, 1, np.float32), scene.is_arterial_fitted)
+    fit = _Fit(scene.acquisition, scene.is_arterial_fitted)
     signal, clean = (_rows(images, scene.mask) for images in (scene.signal, scene.clean))
     truth = np.stack([scene.cbf[scene.mask], scene.att[scene.mask]])
     sd = _known_sd(scene, fit, signal, rng)
     found = fit(signal, sd)
-    errors = standard_errors(information(fit.model), found, sd)
-    if not scene.is_matched:
+    errors = fit.errors(found, sd)
+    if not scene.is_matched and scene.acquisition.n_timings >= FEWEST_TIMINGS:
         best = fit(clean, QUIET * sd)
         truth = np.concatenate([best.cbf, best.att])
     rows = {
@@ -107,27 +109,36 @@ def residual_batch(scene: Scene, rng: np.random.Generator) -> Batch:
 class _Fit:
     """Least squares of signals (1, n, voxels) whose noise has a standard deviation (1, voxels)."""
 
-    def __init__(self, model: KineticModel, has_arterial: bool) -> None:
-        self.model, self.has_arterial = model, has_arterial
-        self._cells = None if has_arterial else tabulate(model, ATT_BOUNDS_S)
+    def __init__(self, acquisition: Acquisition, has_arterial: bool) -> None:
+        self.model, self.has_arterial = kinetic_model(acquisition, 1, np.float32), has_arterial
+        self._is_single = acquisition.n_timings == 1
+        self._cells = None if has_arterial else tabulate(self.model, ATT_BOUNDS_S)
 
     def __call__(self, signal: Voxels, sd: Voxels) -> Solution:
+        if self._is_single:
+            return solve_fixed(self.model, signal, np.full_like(sd, SINGLE_DELAY_ATT_S))
         if self._cells is None:
             return solve_arterial(self.model, signal, sd)
         return solve_tissue(self._cells, signal)
+
+    def errors(self, found: Solution, sd: Voxels) -> tuple[Voxels, Voxels]:
+        """Standard errors of CBF and ATT, (1, voxels) each."""
+        if self._is_single:
+            return errors_with_assumed_att(self.model, found.cbf, sd)
+        return standard_errors(information(self.model), found, sd)
 
 
 def _known_sd(scene: Scene, fit: _Fit, signal: Voxels, rng: np.random.Generator) -> Voxels:
     """The noise level (1, voxels) as an estimator knows it: from repeats, or from residuals."""
     b = len(scene.mask) // scene.depth
     subjects = first_places(scene.mask) // scene.depth
-    has_repeats = rng.random(b) < REPEATS_SHARE
+    n_free = scene.acquisition.n_timings - 2 - (N_ARTERIAL if fit.has_arterial else 0)
+    has_repeats = (rng.random(b) < REPEATS_SHARE) | (n_free < 1)
     scatter = np.exp(SIGMA_SCATTER * rng.standard_normal(b))
     sd = scatter[subjects] * scene.noise_sd[scene.mask]
     some = np.flatnonzero(~has_repeats[subjects])[::POOLED]
     if some.size:
         rss = fit(signal[..., some], np.zeros((1, some.size), np.float32)).rss[0]
-        n_free = signal.shape[1] - 2 - (N_ARTERIAL if fit.has_arterial else 0)
         counts = np.bincount(subjects[some], minlength=b)
         pooled = np.sqrt(np.bincount(subjects[some], rss, b) / np.maximum(counts, 1) / n_free)
         has_repeats |= counts < FEWEST

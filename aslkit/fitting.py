@@ -5,13 +5,13 @@ The search itself is `aslkit.projection` (with arteries `aslkit.arterial`, with 
 standard errors, flags, and the signal that fitted maps predict.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaincinv
 
-from aslkit.acquisition import Acquisition
+from aslkit.acquisition import SINGLE_DELAY_ATT_S, Acquisition
 from aslkit.arterial import solve_arterial
 from aslkit.cells import Cells, tabulate
 from aslkit.chunks import Places, Rows, by_chunk
@@ -102,6 +102,11 @@ class FitSettings:
         if self.macrovascular == "auto":
             return self._can_be_arterial and acquisition.has_arterial_signal
         return self.macrovascular == "on"
+
+    def assuming_att(self, acquisition: Acquisition) -> "FitSettings":
+        """With ATT held at its usual value where a single timing cannot tell it."""
+        is_told = acquisition.n_timings > 1 or self.fixed_att_s is not None
+        return self if is_told else replace(self, fixed_att_s=SINGLE_DELAY_ATT_S)
 
     def n_free(self, acquisition: Acquisition) -> int:
         """Degrees of freedom that the fit leaves to the residuals."""

@@ -19,7 +19,15 @@ from aslkit.fitting import (
     residual_sd,
     slice_signal,
 )
-from aslkit.images import AslSeries, FloatImage, MaskImage, ParameterMaps
+from aslkit.images import (
+    AslSeries,
+    FloatImage,
+    MaskImage,
+    ParameterMaps,
+    as_image,
+    as_slices,
+)
+from aslkit.information import errors_with_assumed_att
 from aslkit.physics import KineticModel, delta_m, kinetic_model
 from aslkit.progress import Progress
 from aslkit.projection import Solution
@@ -70,6 +78,7 @@ def predict(
         maps = direct_maps(series, model.encoding, found.mean, sd, found.confidence, settings)
         units = (model.encoding.cbf_unit[1], model.encoding.att_unit[1])
         return _with_network_part(maps, found, *units) if is_several else maps
+    settings = settings.assuming_att(series.acquisition)
     start = base_fit(series, settings)
     base, inside = start.maps, start.inside
     found = outputs(start.encoded, inside)
@@ -131,10 +140,21 @@ def base_fit(series: AslSeries, settings: FitSettings = FitSettings()) -> BaseFi
     ValueError, InputError
         As `predict` does.
     """
+    settings = settings.assuming_att(series.acquisition)
     noise = noise_level(series, settings)
     maps = fit_least_squares(replace(series, noise_sd=noise), settings)
+    if series.acquisition.n_timings == 1:
+        maps = _with_assumed_att(series, maps, noise)
     inside = series.mask & np.isfinite(series.delta_m).all(axis=3) & (maps.cbf_std > 0)
     return BaseFit(series, noise, maps, inside)
+
+
+def _with_assumed_att(series: AslSeries, maps: ParameterMaps, noise: FloatImage) -> ParameterMaps:
+    """The maps of a single timing with standard errors that know ATT to be assumed."""
+    model = kinetic_model(series.acquisition, series.mask.shape[2], np.float32)
+    errors = errors_with_assumed_att(model, as_slices(maps.cbf), as_slices(noise))
+    cbf_std, att_std = (as_image(e, maps.cbf.shape) for e in errors)
+    return replace(maps, cbf_std=cbf_std, att_std=att_std)
 
 
 def noise_level(series: AslSeries, settings: FitSettings) -> FloatImage:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aslkit.acquisition import SINGLE_DELAY_ATT_S
 from aslkit.arterial import ABAT_GRID_S, ABAT_STEP_S
 from aslkit.cells import alike, positive, regular_atts
 from aslkit.physics import KineticModel, arterial_curve, namespace, tissue_curve, tissue_slope
@@ -15,6 +16,7 @@ from aslkit.projection import ATT_BOUNDS_S, Solution
 
 STEP_S = 0.02  # of the table
 KINK_S = 0.05  # information is averaged over att ± this, because curves have kinks
+ASSUMED_WITHIN_S = 1.0  # of its usual value, where a single timing leaves ATT to be assumed
 LEAST_SENSITIVITY = 0.01  # of the best in the search range; bounds the standard error of CBF
 
 
@@ -70,6 +72,20 @@ def standard_errors(table: Information, solution: Solution, sd):  # type: ignore
     att_att = solution.cbf**2 * att_att + variance * 12 / table.width_s**2
     determinant = cbf_cbf * att_att - cbf_att**2
     return (variance * att_att / determinant) ** 0.5, (variance * cbf_cbf / determinant) ** 0.5
+
+
+def errors_with_assumed_att(model: KineticModel, cbf, sd):  # type: ignore[no-untyped-def]
+    """Standard errors of CBF and ATT (slices, voxels) of a single timing, which tells no ATT.
+
+    CBF is that of an ATT of `SINGLE_DELAY_ATT_S`; ATT is taken to lie anywhere within
+    `ASSUMED_WITHIN_S` of it, which adds to the error of CBF what the curve varies there.
+    """
+    shifts = np.linspace(-ASSUMED_WITHIN_S, ASSUMED_WITHIN_S, 21)
+    curve = tissue_curve(model, alike(SINGLE_DELAY_ATT_S + shifts[None], cbf))[:, 0]
+    usual = positive(curve[:, 10:11])
+    variance = ((curve / usual - 1) ** 2).mean(-1)[:, None]
+    cbf_se = ((sd / usual) ** 2 + cbf**2 * variance) ** 0.5
+    return cbf_se, 0 * cbf_se + ASSUMED_WITHIN_S / 3**0.5
 
 
 def standard_error_of_cbf(model, solution: Solution, sd):  # type: ignore[no-untyped-def]

@@ -9,6 +9,7 @@ import torch
 from aslkit.config import TrainingConfig
 from aslkit.config.schema import DataConfig
 from aslkit.encodings import build_encoding, describe_encoding
+from aslkit.protocols import MOST_TIMINGS
 
 
 def model_card(
@@ -58,7 +59,7 @@ def _scope(config: TrainingConfig) -> dict[str, object]:
         return {
             "labelings": ["pcasl", "casl", "pasl", "vsasl"],
             "kinetics": ["single", "tissue"],
-            "n_timings": [4, 16],
+            "n_timings": [1, MOST_TIMINGS],
             "plds_s": [0.05, 3.6],
             "snr": list(data.snr_range),
         }

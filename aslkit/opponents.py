@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from aslkit.acquisition import SINGLE_DELAY_ATT_S, Acquisition
+from aslkit.acquisition import Acquisition
 from aslkit.benchmark import Estimator, NetworkEstimator, least_squares, networks
 from aslkit.conditions import MATCHED
 from aslkit.fitting import FitSettings
@@ -23,7 +23,7 @@ def opponents(physics: SubjectPhysics, nominal: Acquisition, track: str) -> dict
     The oracle has the compartments that the nominal acquisition allows, and knows the constants
     of `physics`.
     """
-    settings = settings_for(nominal)
+    settings = FitSettings().assuming_att(nominal)
     found = {LS: least_squares(settings, "off")}
     if track == MATCHED:
         return found
@@ -42,19 +42,13 @@ def models_for(
     return networks(names, settings, n_thinned)
 
 
-def settings_for(acquisition: Acquisition) -> FitSettings:
-    """ATT is held at the usual value where there is a single delay."""
-    is_single = acquisition.n_timings == 1
-    return FitSettings(fixed_att_s=SINGLE_DELAY_ATT_S if is_single else None)
-
-
 def smoothed_least_squares(acquisition: Acquisition, sigma_voxels: float) -> Estimator:
     """Least squares on signals that were smoothed in-plane, within the mask.
 
     Its standard deviations come from the residuals of the smoothed signals: they know that noise
     has become less, and nothing of what smoothing blurred.
     """
-    plain = least_squares(settings_for(acquisition), "off")
+    plain = least_squares(FitSettings().assuming_att(acquisition), "off")
     return lambda series: plain(_smoothed(series, sigma_voxels))
 
 

@@ -12,11 +12,14 @@ KINDS = ("joint", "pcasl", "pasl", "vsasl")
 KIND_SHARES = (0.35, 0.45, 0.1, 0.1)
 BENCHMARK_SHARE = 0.3
 BENCHMARK_NAMES = ("joint6", "pcasl6", "pcasl6-2d", "pcasl5", "joint5", "pasl8")
+SINGLE_SHARE = 0.12  # of the other protocols: a single delay
+USUAL_SHARE = 0.8  # of those with several: 4 to 8 delays per run
+MOST_TIMINGS = 20
 LONGEST_OFFSET_S = 1.1  # of the last slice of a 2D readout
 
 
 def draw_acquisition(rng: np.random.Generator) -> Acquisition:
-    """A random acquisition of one slice: 4-8 delays per run, any readout offset."""
+    """A random acquisition of one slice: mostly 4-8 delays per run, any readout offset."""
     is_2d = rng.random() < 0.3
     timings = _benchmark(rng) if rng.random() < BENCHMARK_SHARE else _free(rng)
     t1_blood = T1_BLOOD_S if rng.random() < 0.8 else rng.uniform(1.5, 1.9)
@@ -45,7 +48,9 @@ def _benchmark(rng: np.random.Generator) -> tuple[Timing, ...]:
 
 def _free(rng: np.random.Generator) -> tuple[Timing, ...]:
     kind = rng.choice(KINDS, p=KIND_SHARES)
-    n = int(rng.integers(4, 9))
+    if rng.random() < SINGLE_SHARE:
+        return _single(rng, "pcasl" if kind == "joint" else kind)
+    n = _n_delays(rng, MOST_TIMINGS // (2 if kind == "joint" else 1))
     if kind == "pasl":
         bolus = rng.uniform(0.6, 1.0) if rng.random() < 0.8 else np.inf
         return _run(
@@ -56,6 +61,21 @@ def _free(rng: np.random.Generator) -> tuple[Timing, ...]:
     duration = rng.uniform(1.2, 2.0) if rng.random() < 0.8 else rng.uniform(0.8, 2.5, n)
     pcasl = () if kind == "vsasl" else _run(rng, "pcasl", plds, duration)
     return pcasl + (() if kind == "pcasl" else _run(rng, "vsasl", plds, 0.0))
+
+
+def _n_delays(rng: np.random.Generator, most: int) -> int:
+    """Mostly 4 to 8."""
+    if rng.random() < USUAL_SHARE:
+        return int(rng.integers(4, 9))
+    return int(rng.integers(2, 4)) if rng.random() < 0.5 else int(rng.integers(9, most + 1))
+
+
+def _single(rng: np.random.Generator, kind: str) -> tuple[Timing, ...]:
+    """One delay, late enough for most of the blood, as single delays are."""
+    if kind == "pasl":
+        return _run(rng, kind, [rng.uniform(1.4, 2.8)], rng.uniform(0.6, 1.0))
+    duration = rng.uniform(1.4, 2.0) if kind == "pcasl" else 0.0
+    return _run(rng, kind, [rng.uniform(1.0, 2.6)], duration)
 
 
 def _run(rng: np.random.Generator, labeling: str, plds, duration) -> tuple[Timing, ...]:  # type: ignore[no-untyped-def]

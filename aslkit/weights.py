@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from aslkit.acquisition import Acquisition
 from aslkit.atomic import appear_together
 from aslkit.config.schema import DEFAULT_KINDS, NETWORKS
 from aslkit.encoding import ProfileEncoding
@@ -92,6 +93,12 @@ class Model:
     def corrects_least_squares(self) -> bool:
         """Whether outputs are corrections, rather than CBF and ATT themselves."""
         return isinstance(self.encoding, ProfileEncoding)
+
+    def covers(self, acquisition: Acquisition) -> bool:
+        """Whether it takes scans of this protocol; of a single delay, if it was trained for it."""
+        least = cast(list[float], self.card.get("n_timings", [2]))[0]
+        is_trained = acquisition.n_timings > 1 or least == 1
+        return is_trained and self.encoding.covers(acquisition)
 
     def on(self, device: torch.device) -> "Model":
         """The model as it runs there: its networks move with the image where they can."""

@@ -122,9 +122,9 @@ class Network:
         with clock.timing("preparation"):
             prepared = prepare(scan, runs)
             series = prepared.series
-            _refuse_single_delay(scan, series)
+            _check_delays(scan, series, model)
             macrovascular = scan.macrovascular if model.corrects_least_squares else "off"
-            settings = FitSettings(macrovascular=macrovascular)
+            settings = FitSettings(macrovascular=macrovascular).assuming_att(series.acquisition)
             measured = replace(series, noise_sd=noise_level(series, settings))
         has_arterial = settings.has_arterial(series.acquisition)
         say(f"arterial compartment: {'on' if has_arterial else 'off'} ({macrovascular})")
@@ -143,6 +143,7 @@ class Network:
             "Passes": self.passing.describe(model),
             "Device": str(device),
             "ArterialCompartment": has_arterial,
+            "AssumedATT": settings.fixed_att_s,
             "ATTBounds": list(settings.att_bounds_s),
             "Warnings": warnings,
         }
@@ -185,15 +186,26 @@ def _citation(model: "Model") -> str:
     )
 
 
-def _refuse_single_delay(scan: ScanArguments, series: "AslSeries") -> None:
-    if series.acquisition.n_timings < 2:
+def _check_delays(scan: ScanArguments, series: "AslSeries", model: "Model") -> None:
+    """Whether the model takes a single delay, where there is but one."""
+    from aslkit.acquisition import SINGLE_DELAY_ATT_S
+    from aslkit.information import ASSUMED_WITHIN_S
+
+    if series.acquisition.n_timings > 1:
+        return
+    if model.corrects_least_squares and not model.covers(series.acquisition):
         raise InputError(
             scan.inputs[0],
             "PostLabelingDelay",
-            found="a single delay",
+            found=f"a single delay, for which model {model.name} was not trained",
             expected="at least two",
-            fix="run asl_fit_ls, which holds ATT fixed",
+            fix="use the default model, or asl_fit_ls, which holds ATT fixed",
         )
+    say(
+        "note: a single delay, which cannot tell ATT: CBF allows for any within "
+        f"{ASSUMED_WITHIN_S:g} s of {SINGLE_DELAY_ATT_S:g} s, and the ATT map is but a guess "
+        "from the anatomy"
+    )
 
 
 if __name__ == "__main__":
