@@ -35,8 +35,6 @@ from aslkit.physics import (
     delta_m,
     kinetic_model,
     take_slices,
-    tissue_curve,
-    tissue_slope,
 )
 from aslkit.progress import Progress
 from aslkit.projection import ATT_BOUNDS_S, Solution, solve_fixed, solve_tissue, whitened
@@ -211,27 +209,6 @@ def fitted_signal(maps: ParameterMaps, acquisition: Acquisition) -> FloatImage:
     extra = () if maps.abv is None or maps.abat is None else (maps.abv, maps.abat)
     rows = [as_slices(image) for image in (maps.cbf, maps.att, *extra)]
     return as_image(delta_m(model, *rows), maps.cbf.shape)
-
-
-def cramer_rao_sd(
-    truth: ParameterMaps, acquisition: Acquisition, noise_sd: float
-) -> tuple[FloatImage, FloatImage]:
-    """Smallest sd of unbiased CBF and ATT estimates (x, y, z); inf where undetermined.
-
-    `noise_sd` is that of one volume of mean weight; the model is tissue alone.
-    """
-    n_slices = truth.cbf.shape[2]
-    model = kinetic_model(acquisition, n_slices)
-    model = whitened(model, acquisition.weights)
-    cbf, att = (as_slices(image).astype(np.float64) for image in (truth.cbf, truth.att))
-    curve, slope = tissue_curve(model, att), cbf[:, None] * tissue_slope(model, att)
-    a, b, c = ((p * q).sum(-2) for p, q in ((curve, curve), (curve, slope), (slope, slope)))
-    determinant = a * c - b * b
-    is_determined = determinant > 1e-6 * a * c
-    safe = np.where(is_determined, determinant, 1.0)
-    sds = (noise_sd * np.sqrt(np.where(is_determined, v / safe, np.inf)) for v in (c, a))
-    cbf_sd, att_sd = (as_image(sd, truth.cbf.shape) for sd in sds)
-    return cbf_sd, att_sd
 
 
 def slice_signal(

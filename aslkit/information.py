@@ -8,11 +8,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aslkit.acquisition import SINGLE_DELAY_ATT_S
+from aslkit.acquisition import SINGLE_DELAY_ATT_S, Acquisition
 from aslkit.arterial import ABAT_GRID_S, ABAT_STEP_S
 from aslkit.cells import alike, positive, regular_atts
-from aslkit.physics import KineticModel, arterial_curve, namespace, tissue_curve, tissue_slope
-from aslkit.projection import ATT_BOUNDS_S, Solution
+from aslkit.images import FloatImage, ParameterMaps, as_image, as_slices
+from aslkit.physics import (
+    KineticModel,
+    arterial_curve,
+    kinetic_model,
+    namespace,
+    tissue_curve,
+    tissue_slope,
+)
+from aslkit.projection import ATT_BOUNDS_S, Solution, whitened
 
 STEP_S = 0.02  # of the table
 KINK_S = 0.05  # information is averaged over att ± this, because curves have kinks
@@ -80,10 +88,11 @@ def errors_with_assumed_att(model: KineticModel, cbf, sd):  # type: ignore[no-un
     CBF is that of an ATT of `SINGLE_DELAY_ATT_S`; ATT is taken to lie anywhere within
     `ASSUMED_WITHIN_S` of it, which adds to the error of CBF what the curve varies there.
     """
-    shifts = np.linspace(-ASSUMED_WITHIN_S, ASSUMED_WITHIN_S, 21)
-    curve = tissue_curve(model, alike(SINGLE_DELAY_ATT_S + shifts[None], cbf))[:, 0]
-    usual = positive(curve[:, 10:11])
-    variance = ((curve / usual - 1) ** 2).mean(-1)[:, None]
+    shifts = ASSUMED_WITHIN_S * np.linspace(-0.95, 0.95, 20)
+    atts = SINGLE_DELAY_ATT_S + np.array([[0.0, *shifts]])
+    curve = tissue_curve(model, alike(atts, cbf))[:, 0]
+    usual = positive(curve[:, :1])
+    variance = ((curve[:, 1:] / usual - 1) ** 2).mean(-1)[:, None]
     cbf_se = ((sd / usual) ** 2 + cbf**2 * variance) ** 0.5
     return cbf_se, 0 * cbf_se + ASSUMED_WITHIN_S / 3**0.5
 
@@ -91,6 +100,27 @@ def errors_with_assumed_att(model: KineticModel, cbf, sd):  # type: ignore[no-un
 def standard_error_of_cbf(model, solution: Solution, sd):  # type: ignore[no-untyped-def]
     """Standard error of CBF (slices, voxels) when ATT is known."""
     return sd / positive((tissue_curve(model, solution.att) ** 2).sum(-2)) ** 0.5
+
+
+def cramer_rao_sd(
+    truth: ParameterMaps, acquisition: Acquisition, noise_sd: float
+) -> tuple[FloatImage, FloatImage]:
+    """Smallest sd of unbiased CBF and ATT estimates (x, y, z); inf where undetermined.
+
+    `noise_sd` is that of one volume of mean weight; the model is tissue alone.
+    """
+    n_slices = truth.cbf.shape[2]
+    model = kinetic_model(acquisition, n_slices)
+    model = whitened(model, acquisition.weights)
+    cbf, att = (as_slices(image).astype(np.float64) for image in (truth.cbf, truth.att))
+    curve, slope = tissue_curve(model, att), cbf[:, None] * tissue_slope(model, att)
+    a, b, c = ((p * q).sum(-2) for p, q in ((curve, curve), (curve, slope), (slope, slope)))
+    determinant = a * c - b * b
+    is_determined = determinant > 1e-6 * a * c
+    safe = np.where(is_determined, determinant, 1.0)
+    sds = (noise_sd * np.sqrt(np.where(is_determined, v / safe, np.inf)) for v in (c, a))
+    cbf_sd, att_sd = (as_image(sd, truth.cbf.shape) for sd in sds)
+    return cbf_sd, att_sd
 
 
 def _information(model: KineticModel, att):  # type: ignore[no-untyped-def]

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from aslkit.anatomy import Tissue
 from aslkit.benchmark import TRUTH, Example, NetworkEstimator, Stopwatch, that_cover
 from aslkit.conditions import Condition
-from aslkit.fitting import AT_BOUND_S, FitSettings, cramer_rao_sd
+from aslkit.fitting import AT_BOUND_S, FitSettings
 from aslkit.images import AslSeries, FloatImage, MaskImage, ParameterMaps
+from aslkit.information import cramer_rao_sd
 from aslkit.lesions import LESION_CLASSES
 from aslkit.opponents import (
     SIGMAS_VOXELS,

@@ -18,8 +18,9 @@ from scipy.optimize import least_squares
 
 from aslkit.acquisition import Acquisition
 from aslkit.cells import tabulate
-from aslkit.fitting import FitSettings, cramer_rao_sd, fit_least_squares
+from aslkit.fitting import FitSettings, fit_least_squares
 from aslkit.images import AslSeries
+from aslkit.information import cramer_rao_sd
 from aslkit.intervals import profile_intervals
 from aslkit.metrics import EFFICIENT_ERROR
 from aslkit.phantoms import brain_phantom

@@ -12,12 +12,12 @@ from aslkit.arterial import arterial_given_tissue, solve_arterial
 from aslkit.cells import tabulate
 from aslkit.fitting import (
     FitSettings,
-    cramer_rao_sd,
     fit_least_squares,
     fitted_signal,
     residual_sd,
 )
 from aslkit.images import AslSeries, Flag, ParameterMaps
+from aslkit.information import cramer_rao_sd, errors_with_assumed_att
 from aslkit.physics import delta_m, kinetic_model
 from aslkit.projection import ATT_BOUNDS_S, solve_tissue
 from aslkit.simulation import PROTOCOLS, noise_sd
@@ -211,6 +211,21 @@ def test_a_single_delay_gives_cbf_for_a_known_att():
     np.testing.assert_allclose(maps.cbf, true.cbf, rtol=1e-4)
     with pytest.raises(ValueError, match="one timing determines CBF alone"):
         fit_least_squares(scan(true, acquisition))
+
+
+@pytest.mark.parametrize("cbf", [20.0, 60.0])
+def test_errors_of_a_single_delay_hold_noise_and_every_att_that_it_may_have(cbf):
+    acquisition = PROTOCOLS["pcasl1"].acquisition(1)
+    rng, shape, sd = np.random.default_rng(0), (200, 200, 1), noise_sd(10)
+    true = truth(shape, att_range=(0.3, 2.3))
+    signal = fitted_signal(replace(true, cbf=np.full_like(true.cbf, cbf)), acquisition)
+    noisy = signal[..., 0] + rng.normal(0, sd, shape)
+    usual = fitted_signal(replace(true, cbf=0 * true.cbf + 1, att=0 * true.att + 1.3), acquisition)
+    found = noisy / usual[..., 0]
+    model = kinetic_model(acquisition, 1)
+    cbf_se, att_se = errors_with_assumed_att(model, np.array([[cbf]]), np.array([[sd]]))
+    assert cbf_se.item() == pytest.approx(np.sqrt(np.mean((found - cbf) ** 2)), rel=0.05)
+    assert att_se.item() == pytest.approx(np.std(true.att), rel=0.02)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import torch
 from click.testing import CliRunner
 from torch.nn import functional
 
+from aslkit.acquisition import SINGLE_DELAY_ATT_S
 from aslkit.cli.predict import main as asl_predict
 from aslkit.cli.sim import main as asl_sim
 from aslkit.cli.train import main as asl_train
@@ -18,6 +19,7 @@ from aslkit.datasets import draw_batch
 from aslkit.encoding import CHANNELS, ProfileEncoding
 from aslkit.errors import InputError, UnavailableError
 from aslkit.fitting import FitSettings, fit_least_squares, fitted_signal
+from aslkit.images import Flag
 from aslkit.inference import predict, select_device
 from aslkit.networks import build_network
 from aslkit.phantoms import brain_phantom
@@ -64,6 +66,19 @@ def test_an_untrained_network_is_least_squares(brain, kind):
     maps, ls = predict(series, model, OFF), fit_least_squares(series, OFF)
     for name in ("cbf", "att", "cbf_std", "att_std", "flags"):
         np.testing.assert_allclose(getattr(maps, name), getattr(ls, name), rtol=1e-6)
+
+
+def test_an_untrained_network_leaves_a_single_delay_at_the_usual_att_with_wider_errors(brain):
+    series = scan(brain, "pcasl1")
+    series = replace(series, noise_sd=np.full(brain.mask.shape, noise_sd(3), np.float32))
+    torch.manual_seed(0)
+    maps = predict(series, Model("untrained", untrained(), {"n_timings": [1, 20]}, ""), OFF)
+    ls = fit_least_squares(series, FitSettings(fixed_att_s=SINGLE_DELAY_ATT_S))
+    np.testing.assert_allclose(maps.cbf, ls.cbf, rtol=1e-6)
+    np.testing.assert_allclose(maps.att, ls.att, rtol=1e-6)
+    assert np.all(maps.cbf_std[brain.mask] >= ls.cbf_std[brain.mask])
+    assert np.median(maps.cbf_std[brain.cbf > 50] / ls.cbf_std[brain.cbf > 50]) > 1.05
+    assert set(np.unique(maps.flags)) == {Flag.OK, Flag.OUTSIDE}
 
 
 def random_network(is_linear=False):

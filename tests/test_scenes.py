@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from aslkit.acquisition import SINGLE_DELAY_ATT_S, Acquisition, protocol
 from aslkit.config import DataConfig
 from aslkit.datasets import draw_batch, residual_batch, stream
 from aslkit.encoding import CHANNELS
-from aslkit.protocols import draw_reality
+from aslkit.physics import kinetic_model, tissue_curve
+from aslkit.protocols import MOST_TIMINGS, draw_acquisition, draw_reality
 from aslkit.scenes import draw_scene
 from aslkit.simulation import PROTOCOLS, noise_sd
 
@@ -74,6 +76,32 @@ def test_wrong_constants_move_the_signal_and_the_target():
     error = (found["base"] - found["truth"]).abs()[:, 0][inside]
     moved = np.abs(found["truth"][:, 0][inside].numpy() - wrong.cbf[wrong.mask])
     assert error.median() < 0.05 < np.median(moved)
+
+
+@pytest.mark.parametrize("plds_s", [(1.8,), (1.0, 2.0)])
+def test_few_delays_make_finite_batches_whose_target_is_the_truth(plds_s):
+    acquisition = Acquisition(protocol("pcasl", plds_s, 1.8))
+    scene = draw(5, acquisition, mismatched_share=1)
+    found = batch(scene)
+    assert not scene.is_matched and all(torch.isfinite(v).all() for v in found.values())
+    np.testing.assert_allclose(found["truth"], np.stack([scene.cbf, scene.att], 1), rtol=1e-6)
+    assert (found["errors"][:, :, scene.mask.any(0)].amax((0, 2)) > 0).all()
+
+
+def test_a_single_delay_is_fitted_with_the_usual_att():
+    scene = draw(5, Acquisition(protocol("pcasl", (1.8,), 1.8)), **QUIET)
+    base = batch(scene)["base"].numpy().swapaxes(0, 1)[:, scene.mask]
+    assert np.all(base[1] == np.float32(SINGLE_DELAY_ATT_S))
+    curve = tissue_curve(kinetic_model(scene.acquisition), np.array([[SINGLE_DELAY_ATT_S]]))
+    signal = scene.signal[:, 0][scene.mask]
+    np.testing.assert_allclose(base[0], signal / curve.item(), rtol=1e-3, atol=1e-3)
+
+
+def test_protocols_have_one_to_twenty_timings_mostly_eight_or_more():
+    rng = np.random.default_rng(0)
+    counts = np.array([draw_acquisition(rng).n_timings for _ in range(1500)])
+    assert set(range(1, MOST_TIMINGS + 1)) == set(counts)
+    assert 0.05 < np.mean(counts == 1) < 0.12 and np.mean(counts > 3) > 0.8
 
 
 def test_each_subject_has_constants_of_its_own():
