@@ -422,6 +422,24 @@ def test_a_series_outside_of_the_training_is_predicted_with_a_warning(folder, tm
     assert json.loads((tmp_path / "cbf.json").read_text())["Warnings"] == [warning]
 
 
+def test_a_single_delay_is_mapped_with_an_assumed_att_or_refused(tmp_path):
+    options = ["--voxel-size", "8", "--snr", "20", "--protocol", "pcasl1", "--repeats", "4"]
+    assert CliRunner().invoke(asl_sim, ["--out", str(tmp_path), *options]).exit_code == 0
+    scan = tmp_path / "sub-01" / "perf" / "sub-01_asl.nii.gz"
+    out = tmp_path / "out" / "cbf.nii.gz"
+    done = CliRunner().invoke(asl_predict, ["-i", str(scan), "-o", str(out)])
+    assert done.exit_code == 0, done.output
+    assert "a single delay, which cannot tell ATT" in done.output
+    assert json.loads(out.with_name("cbf.json").read_text())["AssumedATT"] == 1.3
+    true = nib.load(tmp_path / "derivatives" / "truth" / "sub-01" / "perf" / "sub-01_cbf.nii.gz")
+    error = np.abs(nib.load(out).get_fdata() - true.get_fdata())[true.get_fdata() > 5]
+    sd = nib.load(out.with_name("cbf-std.nii.gz")).get_fdata()[true.get_fdata() > 5]
+    assert error.mean() < 6 and 0.9 < np.mean(error < 1.96 * sd) < 1
+    refused = CliRunner().invoke(asl_predict, ["-i", str(scan), "-o", str(out), "--model", "small"])
+    assert refused.exit_code == 3
+    assert "a single delay, for which model small was not trained" in refused.output
+
+
 @pytest.mark.parametrize("orientation", ["RAS", "LAS", "LPS", "oblique"])
 def test_maps_keep_the_orientation_of_the_scan(folder, tmp_path, orientation):
     scan = tmp_path / "sub-01" / "perf"
