@@ -72,6 +72,15 @@ def test_least_squares_is_measured(run, part, n_lines):
     assert not any("nan" in line for line in lines)
 
 
+def test_bounds_of_every_estimator_are_measured(run):
+    brain = coarse_brain("brain", 8)
+    sets = {"phantom_sets": lambda _: {"brain": [brain]}, "SNRS": (10,)}
+    *_, joint, single = run("benchmark_limits", "joint6", "pcasl6", **sets)
+    numbers = [[float(cell) for cell in row.split("|")[2:5]] for row in (joint, single)]
+    assert 0.9 < numbers[0][0] < 1 and 0.5 < numbers[1][0] < 0.8
+    assert all(0.4 < area < 1 for row in numbers for area in row[1:])
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of os.wait4
 @pytest.mark.parametrize(
     ("part", "n_least"),

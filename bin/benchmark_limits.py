@@ -1,0 +1,53 @@
+"""What no estimator can be expected to do: two bounds on the phantoms of the benchmark.
+
+Usage: python bin/benchmark_limits.py [PROTOCOL …]   (joint6 and pcasl6)
+Prints, in the four brains of the matched track (seed 0): the CBF error of least squares that is
+told the true ATT, over that of least squares; and how well the exact standard deviation of least
+squares (Cramér-Rao, at the truth) tells its largest tenth of the errors from the rest, as the area
+under the ROC curve.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from aslkit.conditions import BRAINS, MATCHED, Condition
+from aslkit.fitting import FitSettings, fit_least_squares
+from aslkit.information import cramer_rao_sd
+from aslkit.metrics import auroc_of_large_errors
+from aslkit.phantoms import Phantom
+from aslkit.simulation import noise_sd, truth_maps
+from aslkit.trials import scored_voxels, simulated
+from aslkit.validation import phantom_sets
+
+SNRS = 3, 10, 30
+
+
+def main() -> None:
+    """A row per protocol and SNR."""
+    brains = phantom_sets(Path(__file__).parents[1] / "data" / "phantoms")[BRAINS]
+    print("| protocol, SNR | CBF error with known ATT | AUROC of exact sd: CBF | ATT |")
+    print("|---|---|---|---|")
+    for protocol in sys.argv[1:] or ["joint6", "pcasl6"]:
+        for snr in SNRS:
+            condition = Condition(MATCHED, BRAINS, protocol, snr, "single", seed=0)
+            found = np.mean([bounds(brain, condition) for brain in brains], axis=0)
+            print(f"| {protocol}, {snr} | {found[0]:.2f} | {found[1]:.2f} | {found[2]:.2f} |")
+
+
+def bounds(brain: Phantom, condition: Condition) -> list[float]:
+    """Ratio of CBF errors, and areas for CBF and ATT."""
+    series, scored = simulated(brain, condition), scored_voxels(brain)
+    truth = truth_maps(brain)
+    free = fit_least_squares(series, FitSettings(macrovascular="off"))
+    told = fit_least_squares(series, FitSettings(macrovascular="off", fixed_att_s=truth.att))
+    errors = [np.abs(m.cbf - truth.cbf)[scored] for m in (free, told)]
+    errors.append(np.abs(free.att - truth.att)[scored])
+    sds = [sd[scored] for sd in cramer_rao_sd(truth, series.acquisition, noise_sd(condition.snr))]
+    areas = [auroc_of_large_errors(errors[2 * i], sd) for i, sd in enumerate(sds)]
+    return [float(errors[1].mean() / errors[0].mean()), *areas]
+
+
+if __name__ == "__main__":
+    main()
