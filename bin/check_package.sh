@@ -15,8 +15,13 @@ fi
 lowest=${1:-}
 . "$(dirname "$0")/env.sh"
 
-work=$(mktemp -d)
+work=$(cd "$(mktemp -d)" && pwd -P)
 trap 'rm -rf "$work"' EXIT
+
+fail() { # MESSAGE
+    echo "$1" >&2
+    exit 1
+}
 
 megabytes() { # FILE
     wc -c <"$1" | awk '{printf "%.1f", $1 / 1e6}'
@@ -38,9 +43,9 @@ git ls-files -z | tar --null -T - -cf - | tar -xf - -C "$work/source"
 "$work/tools/bin/python" -m pip install --quiet build packaging twine
 (
     cd "$work/source"
-    "$work/tools/bin/python" -m build --outdir "$work/dist" >"$work/log" # the wheel from the sdist
-    "$work/tools/bin/python" -m build --wheel --outdir "$work/direct" >"$work/log"
-) || { cat "$work/log"; exit 1; }
+    "$work/tools/bin/python" -m build --outdir "$work/dist" && # the wheel from the sdist
+    "$work/tools/bin/python" -m build --wheel --outdir "$work/direct"
+) >"$work/log" 2>&1 || fail "$(cat "$work/log")"
 "$work/tools/bin/python" -m twine check --strict "$work"/dist/*
 wheel=$(echo "$work"/dist/*.whl)
 for made in dist direct; do
@@ -48,11 +53,11 @@ for made in dist direct; do
 done
 diff -r "$work/unpacked/dist" "$work/unpacked/direct"
 echo "Wheel: $(megabytes "$wheel") MB, the same from the sdist: $(megabytes "$work"/dist/*.tar.gz) MB"
-[ "$(wc -c <"$wheel")" -le $((MOST_MB * 1000000)) ] || { echo "More than $MOST_MB MB" >&2; exit 1; }
+[ "$(wc -c <"$wheel")" -le $((MOST_MB * 1000000)) ] || fail "The wheel has more than $MOST_MB MB"
 
 echo "== Installing"
 "${PYTHON:-python}" -m venv "$work/env"
-export PATH="$work/env/bin:$PATH"
+export PATH="$work/env/bin:/usr/bin:/bin" # without .venv
 if [ -n "$lowest" ]; then
     "$work/tools/bin/python" bin/lowest_versions.py setup.cfg | tee "$work/constraints"
     pip install --quiet --constraint "$work/constraints" "$wheel" hypothesis pytest pytest-xdist
@@ -71,7 +76,7 @@ asl_predict -i "$scan" -o network/cbf.nii.gz
 asl_predict --list-models
 asl_train --list-configs
 phantoms=$(python -c "from aslkit.resources import phantoms_folder; print(phantoms_folder())")
-[ "$phantoms" = "$work/env/share/aslkit/phantoms" ]
+[ "$phantoms" = "$work/env/share/aslkit/phantoms" ] || fail "Phantoms were found in $phantoms"
 asl_validate --phantoms "$phantoms" --quick --track matched --protocol pcasl6 --out validation
 if [ -n "$lowest" ]; then
     tests=("${FAST_TESTS[@]/#/source/tests/test_}")
