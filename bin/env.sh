@@ -3,6 +3,7 @@
 # PYTHON=/path/to/python3 chooses the interpreter.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+TORCH=2.13.0 # that the tests run with
 
 is_recent_python() {
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
@@ -42,7 +43,7 @@ make_environment() {
         }
         echo "$PWD" >.venv/home
     fi
-    .venv/bin/python -m pip install --quiet torch==2.13.0 || return 1
+    .venv/bin/python -m pip install --quiet "torch==$TORCH" || return 1
     .venv/bin/python -m pip install --quiet --editable '.[dev,docs]' || return 1
     environment_stamp >.venv/stamp
 }

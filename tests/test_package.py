@@ -1,13 +1,16 @@
-"""What a wheel of this checkout contains, and how its files are found after installation."""
+"""What wheel and sdist of this checkout contain, and how files are found after installation."""
 
 import importlib
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
+from email import message_from_bytes
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from aslkit.errors import UnavailableError
@@ -15,26 +18,49 @@ from aslkit.resources import phantoms_folder
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ("config/*.yaml", "templates/*", "models/*/*")
-BUILD = "from setuptools import build_meta; build_meta.build_wheel({!r})"
+FOLDERS = ("aslkit", "bin", "data", "docs", "tests")
+BUILD = "from setuptools import build_meta as b; b.build_wheel({0!r}); b.build_sdist({0!r})"
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """A wheel of a copy of the checkout (building leaves files behind)."""
-    folder = tmp_path_factory.mktemp("wheel")
-    tracked = [*ROOT.glob("aslkit/**/*"), *ROOT.glob("data/phantoms/*")]
-    tracked += [ROOT / name for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE")]
+def tracked():
+    """Where the files of a release lie in the checkout, from its root."""
+    files = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*")]
+    files += [path for path in ROOT.iterdir() if path.suffix in (".cff", ".cfg", ".md", ".toml")]
+    files += [ROOT / "LICENSE", ROOT / "MANIFEST.in"]
+    return [
+        path.relative_to(ROOT)
+        for path in files
+        if path.is_file() and path.suffix not in (".pyc", ".pyo")
+    ]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, tracked):
+    """Folder with wheel and sdist of a copy of the checkout (building leaves files behind)."""
+    folder = tmp_path_factory.mktemp("built")
     for path in tracked:
-        if path.is_file() and path.suffix != ".pyc":
-            copy = folder / "source" / path.relative_to(ROOT)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(path.read_bytes())
+        copy = folder / "source" / path
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes((ROOT / path).read_bytes())
     script = BUILD.format(str(folder))
     subprocess.run(
         [sys.executable, "-c", script], cwd=folder / "source", check=True, capture_output=True
     )
-    (path,) = folder.glob("*.whl")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(built):
+    (path,) = built.glob("*.whl")
     return zipfile.ZipFile(path)
+
+
+@pytest.fixture
+def lowest_versions(monkeypatch):
+    """The function of the script in bin."""
+    monkeypatch.syspath_prepend(str(ROOT / "bin"))
+    return importlib.import_module("lowest_versions").lowest_versions
 
 
 @pytest.mark.parametrize("pattern", SHIPPED)
@@ -56,6 +82,37 @@ def test_the_wheel_installs_the_five_commands(wheel):
     text = wheel.read(entry_points).decode()
     for command in ("fit_ls", "predict", "sim", "train", "validate"):
         assert f"asl_{command} = aslkit.cli.{command}:main" in text
+
+
+def test_the_sdist_holds_all_files_of_a_release(built, tracked):
+    (path,) = built.glob("*.tar.gz")
+    with tarfile.open(path) as sdist:
+        names = {Path(*Path(name).parts[1:]) for name in sdist.getnames()}
+    assert set(tracked) <= names
+
+
+def test_license_and_version_are_the_same_wherever_they_stand(wheel):
+    (metadata,) = (n for n in wheel.namelist() if n.endswith(".dist-info/METADATA"))
+    fields = message_from_bytes(wheel.read(metadata))
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == fields["Version"]
+    assert citation["license"] == fields["License-Expression"]
+    assert fields.get_all("License-File") == ["LICENSE"]
+
+
+def test_every_dependency_is_tried_at_its_lowest_version(lowest_versions, tmp_path):
+    pins = lowest_versions(ROOT / "setup.cfg")
+    assert all(re.fullmatch(r"[\w-]+==[\d.]+", pin) for pin in pins)
+    settings = tmp_path / "setup.cfg"
+    settings.write_text("[options]\ninstall_requires =\n  a-b>=1.10,!=2.9.*\n  c>=1.9,>=1.10\n")
+    assert lowest_versions(settings) == ["a-b==1.10", "c==1.10"]
+
+
+def test_a_dependency_without_lower_bound_is_refused(lowest_versions, tmp_path):
+    settings = tmp_path / "setup.cfg"
+    settings.write_text("[options]\ninstall_requires =\n  numpy<3\n")
+    with pytest.raises(ValueError, match="numpy<3 of setup.cfg has no lower bound"):
+        lowest_versions(settings)
 
 
 def test_phantoms_are_found_from_the_checkout():
