@@ -137,7 +137,7 @@ class Condition:
 
     @property
     def has_delays(self) -> bool:
-        """Whether there are several timings, which ATT and networks need."""
+        """Whether there are several timings, which ATT needs."""
         return PROTOCOLS[self.protocol].acquisition(1).n_timings > 1
 
     @property

@@ -12,7 +12,7 @@ from aslkit.phantoms import Phantom
 from aslkit.scoring import Row
 from aslkit.simulation import noise_sd
 from aslkit.tiling import bounding_box
-from aslkit.trials import part_of
+from aslkit.trials import noise_of, part_of
 
 SCALE_FACTORS = (0.1, 0.3, 3.0, 10.0)
 N_SLICES = 12  # through the middle of the brain; more only take longer
@@ -119,7 +119,8 @@ def _row(estimator: str, metric: str, value: float) -> Row:
 
 
 def _scaled(series: AslSeries, factor: float) -> AslSeries:
-    return replace(series, delta_m=series.delta_m * np.float32(factor))
+    noise = noise_of(series, lambda sd: sd * np.float32(factor))
+    return replace(series, delta_m=series.delta_m * np.float32(factor), noise_sd=noise)
 
 
 def _cbf(estimator: Estimator, series: AslSeries, inside: MaskImage) -> Values:
@@ -140,7 +141,9 @@ def _fill_deviation(
 def _in_box(series: AslSeries, inside: MaskImage) -> tuple[AslSeries, MaskImage]:
     """The scan cropped, in-plane, to the brain."""
     box = (*bounding_box(series.mask)[:2], slice(None))
-    return replace(series, delta_m=series.delta_m[box], mask=series.mask[box]), inside[box]
+    noise = noise_of(series, lambda sd: sd[box])
+    cut = replace(series, delta_m=series.delta_m[box], mask=series.mask[box], noise_sd=noise)
+    return cut, inside[box]
 
 
 def _padded(
@@ -152,4 +155,5 @@ def _padded(
     shape = (*mask.shape, series.acquisition.n_timings)
     delta_m = rng.standard_normal(shape, dtype=np.float32) * np.float32(noise_sd(snr))
     delta_m[mask] = series.delta_m[series.mask]
-    return replace(series, delta_m=delta_m, mask=mask), scored
+    noise = noise_of(series, lambda sd: np.pad(sd, [*margins, (0, 0)], mode="edge"))
+    return replace(series, delta_m=delta_m, mask=mask, noise_sd=noise), scored

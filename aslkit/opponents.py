@@ -79,4 +79,5 @@ def combined(
 def _smoothed(series: AslSeries, sigma_voxels: float) -> AslSeries:
     volumes = np.moveaxis(series.delta_m, 3, 0)
     smooth = [smooth_within(v, series.mask, sigma_voxels, (1.0, 1.0)) for v in volumes]
-    return replace(series, delta_m=np.stack(smooth, axis=3).astype(np.float32))
+    delta_m = np.stack(smooth, axis=3).astype(np.float32)
+    return replace(series, delta_m=delta_m, noise_sd=None)

@@ -1,6 +1,6 @@
 """One condition, all its phantoms -> what every estimator made of the very same scans."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -136,14 +136,26 @@ def n_lesion_classes(trial: Trial) -> int:
 
 
 def simulated(phantom: Phantom, condition: Condition) -> AslSeries:
-    """The noisy scan, which says what is nominal."""
-    return simulate_series(
+    """The noisy scan, which says what is nominal.
+
+    Of a single delay, whose residuals tell no noise, also the noise level, as repeats would.
+    """
+    series = simulate_series(
         phantom,
         condition.acquisition(phantom),
         condition.snr,
         condition.noise_seed(phantom),
         condition.physics(phantom),
     )
+    if condition.has_delays:
+        return series
+    level = np.full(phantom.mask.shape, noise_sd(condition.snr), dtype=np.float32)
+    return replace(series, noise_sd=level)
+
+
+def noise_of(series: AslSeries, change: Callable[[FloatImage], FloatImage]) -> FloatImage | None:
+    """The noise level, changed as its images are, of a series that knows its own."""
+    return None if series.noise_sd is None else change(series.noise_sd)
 
 
 def scored_voxels(phantom: Phantom) -> MaskImage:
@@ -180,7 +192,8 @@ def part_of(phantom: Phantom, box: tuple[slice, ...]) -> Phantom:
 
 def _brain_of(series: AslSeries, box: tuple[slice, ...]) -> AslSeries:
     inside = np.where(series.mask[..., None], series.delta_m, np.float32(np.nan))
-    return replace(series, delta_m=inside[box], mask=series.mask[box])
+    noise = noise_of(series, lambda sd: sd[box])
+    return replace(series, delta_m=inside[box], mask=series.mask[box], noise_sd=noise)
 
 
 def _pictured(maps: ParameterMaps) -> ParameterMaps:

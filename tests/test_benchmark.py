@@ -18,6 +18,7 @@ from aslkit.invariance import fill_deviations, fill_rows, scale_deviations, scal
 from aslkit.phantoms import brain_phantom, save_phantom, shape_phantom
 from aslkit.scoring import lookup
 from aslkit.simulation import PROTOCOLS, simulate_series
+from aslkit.trials import simulated
 from aslkit.validation import phantom_sets, validate_phantoms
 
 SMALL = Design(tracks=("matched",), protocols=("pcasl6",), snrs=(25.0,))
@@ -255,6 +256,22 @@ def test_least_squares_follows_the_scale_and_ignores_the_field_of_view():
     shares = [f"{s:.0%}" for s in (np.mean(inside) * np.array([64**2 / 44**2, 1 / 2, 1 / 4]))]
     assert all(found[f"FOV fill {s} deviation"] == 0 for s in shares)
     assert all(found[f"FOV fill {s} mean change"] == 0 for s in shares)
+
+
+def test_a_noise_level_that_is_known_follows_the_scale_and_the_field_of_view():
+    fit = least_squares(FitSettings(fixed_att_s=1.3), "off")
+
+    def noise(series):
+        maps = fit(series)
+        return replace(maps, cbf=maps.cbf_std)
+
+    phantom = shape_phantom("disc", 1)
+    series = simulated(phantom, Condition("matched", "disc", "pcasl1", 10.0, "single", 0))
+    rows = scale_rows(scale_deviations(series, phantom.mask, {"noise": noise}))
+    rows += fill_rows(fill_deviations(series, phantom.mask, {"noise": noise}, 10.0, 0))
+    found = {r.metric: r.value for r in rows}
+    assert found["scale 0.1 to 10 ratio"] == pytest.approx(100, rel=1e-4)
+    assert all(v == pytest.approx(0, abs=1e-6) for m, v in found.items() if "FOV" in m)
 
 
 def test_an_estimator_that_looks_at_the_whole_field_of_view_is_found():
