@@ -130,6 +130,7 @@ def test_the_bolus_of_pasl_lasts_until_it_is_cut_off(fields, duration, note):
         (0, "write it, or give"),
         ([0.7, 0.6], "write it, or give"),
         ([0.7, 20.1], "write it, or give"),
+        ([20, 19], "write it, or give"),
         (20.1, 'write "BolusCutOffDelayTime": 0.0201'),
         ([700, 1200], 'write "BolusCutOffDelayTime": 0.7'),
     ],

@@ -213,7 +213,7 @@ def test_arterial_signal_is_a_softened_bolus_that_decays_at_the_rate_of_blood(
 
 
 def test_arterial_signal_is_absent_from_the_vsasl_part_of_a_joint_acquisition():
-    timings = protocol("pcasl", PLDS, 1.8) + protocol("vsasl", PLDS, 0)
+    timings = protocol("pcasl", PLDS, 1.8) + protocol("vsasl", PLDS, 1.8)
     curve = arterial_curve(kinetic_model(Acquisition(timings)), ATTS)[0]
     assert curve[:6].any() and not curve[6:].any()
 

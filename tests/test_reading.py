@@ -194,8 +194,27 @@ def test_what_is_at_the_end_of_the_usual_is_no_warning(tmp_path, fields):
 
 
 def test_a_stated_t1_of_blood_is_for_any_field_strength(tmp_path):
-    image = write_scan(tmp_path, {"MagneticFieldStrength": 7})
-    assert warnings(image, Overrides(t1_blood_s=2.1)) == []
+    image, stated = write_scan(tmp_path, {"MagneticFieldStrength": 7}), Overrides(t1_blood_s=2.1)
+    assert warnings(image, stated) == []
+    assert series_from_runs([read_run(image, stated)]).acquisition.t1_blood_s == 2.1
+
+
+@pytest.mark.parametrize("volume", [3, 4])
+def test_a_label_or_control_of_zeros_is_refused(tmp_path, volume):
+    voxels = volumes()
+    voxels[..., volume] = 0
+    image = write_scan(tmp_path, voxels=voxels)
+    with pytest.raises(
+        InputError, match=rf"volume {volume + 1} of 13 \({CONTEXTS[volume]}\): fou"
+    ):
+        read_run(image)
+
+
+@pytest.mark.parametrize("field", ["HadamardMatrixSize", "TimeEncodedSteps"])
+def test_a_label_that_is_still_encoded_is_refused(tmp_path, field):
+    image = write_scan(tmp_path, {field: 8})
+    with pytest.raises(InputError, match=f"{field}: found 8, expected decoded deltam volumes"):
+        read_run(image)
 
 
 @pytest.mark.parametrize(
