@@ -30,6 +30,7 @@ def test_a_finite_number_is_read(value):
     assert fields.number("Field") == value and isinstance(fields.number("Field"), float)
     np.testing.assert_array_equal(fields.numbers("Field"), [value])
     np.testing.assert_array_equal(fields.numbers("List"), [value, 2])
+    assert fields.numbers("List").dtype == np.float64
 
 
 @pytest.mark.parametrize("value", [True, 10**15, -(10**15), float("inf"), float("nan"), "1.8", {}])
