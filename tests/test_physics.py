@@ -67,9 +67,10 @@ def test_slope_equals_finite_differences(labeling, tau, kinetic):
 @pytest.mark.parametrize(("labeling", "tau"), CASES)
 def test_curve_is_continuous_where_its_branches_meet(labeling, tau):
     model = kinetic_model(Acquisition(protocol(labeling, PLDS, tau)))
-    kinks = np.array([[p + s * tau for p in PLDS for s in (-1, 0, 1) if 0 < p + s * tau < 9]])
-    below, above = tissue_curve(model, kinks - 1e-9), tissue_curve(model, kinks + 1e-9)
+    meetings = np.array([[t for p in PLDS for t in (p - tau, p, p + tau) if 0 < t < 9]])
+    below, at, above = (tissue_curve(model, meetings + d) for d in (-1e-9, 0, 1e-9))
     np.testing.assert_allclose(below, above, atol=1e-11)
+    np.testing.assert_allclose(at, above, atol=1e-11)
 
 
 def in_torch(model):
@@ -88,7 +89,11 @@ def test_torch_equals_numpy_and_is_differentiable(labeling, tau, kinetic):
     curve = tissue_curve(in_torch(model), att)
     np.testing.assert_allclose(curve.detach().numpy(), tissue_curve(model, ATTS), rtol=1e-6)
     curve.sum().backward()
-    np.testing.assert_allclose(att.grad.numpy(), tissue_slope(model, ATTS).sum(1), atol=1e-12)
+    slope = tissue_slope(model, ATTS)
+    np.testing.assert_allclose(att.grad.numpy(), slope.sum(1), atol=1e-12)
+    ours = tissue_slope(in_torch(model), torch.tensor(ATTS))
+    assert isinstance(ours, torch.Tensor)
+    np.testing.assert_allclose(ours.numpy(), slope, rtol=1e-6, atol=1e-12)
 
 
 def test_signal_is_linear_in_cbf():
