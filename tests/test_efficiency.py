@@ -46,6 +46,7 @@ def test_the_command_line_comes_before_the_sidecar_and_that_before_the_default(
         ({"BackgroundSuppression": False, PULSES: 2}, 0, ()),
         ({"BackgroundSuppression": True, PULSES: 2}, 2, ()),
         ({"BackgroundSuppression": True, PULSES: 0}, 0, ()),
+        ({"BackgroundSuppression": True, PULSES: 5}, 5, ()),
         ({"BackgroundSuppression": True}, 0, (f"background suppression is on {UNKNOWN}",)),
         ({}, 0, (f"background suppression is not stated {UNKNOWN}",)),
     ],
