@@ -94,6 +94,7 @@ def test_torch_equals_numpy_and_is_differentiable(labeling, tau, kinetic):
     ours = tissue_slope(in_torch(model), torch.tensor(ATTS))
     assert isinstance(ours, torch.Tensor)
     np.testing.assert_allclose(ours.numpy(), slope, rtol=1e-6, atol=1e-12)
+    assert isinstance(kinks(in_torch(model)), torch.Tensor)
 
 
 def test_signal_is_linear_in_cbf():
