@@ -11,9 +11,12 @@ from aslkit.acquisition import Acquisition, protocol
 from aslkit.arterial import arterial_given_tissue, solve_arterial
 from aslkit.cells import tabulate
 from aslkit.fitting import (
+    POOLING_VOXELS,
     FitSettings,
     fit_least_squares,
     fitted_signal,
+    pooled_sd,
+    quality_flags,
     residual_sd,
 )
 from aslkit.images import AslSeries, Flag, ParameterMaps
@@ -23,6 +26,7 @@ from aslkit.projection import ATT_BOUNDS_S, solve_tissue
 from aslkit.simulation import PROTOCOLS, noise_sd
 
 OFF = FitSettings(macrovascular="off")
+ARTERIAL = FitSettings(macrovascular="on")
 SHAPE = (24, 24, 4)
 MULTI_DELAY = sorted(name for name, p in PROTOCOLS.items() if p.acquisition(1).n_timings > 1)
 
@@ -95,6 +99,46 @@ def test_residuals_tell_the_noise_level():
     acquisition = PROTOCOLS["joint6"].acquisition(SHAPE[2])
     sd = residual_sd(scan(truth(), acquisition, noise_sd(10)), OFF)
     np.testing.assert_allclose(sd, noise_sd(10), rtol=0.05)
+
+
+def test_the_noise_level_is_the_median_residual_over_that_of_chi_squared():
+    """Of two degrees of freedom the median is 2 ln 2; slices are drawn to the whole brain's."""
+    rss = np.full((20, 10, 3), 4.0, np.float32)
+    rss[..., 1] = 16
+    rss[:3, :, 1] = 1e6  # no model holds there
+    mask = np.zeros(rss.shape, dtype=bool)
+    mask[..., 0], mask[:10, :, 1] = True, True
+    rss[0, 0, 0] = np.nan
+    sd = pooled_sd(rss, mask, 2)
+    counts = np.array([199, 100, 0])
+    medians = (counts * [4, 16, 4] + POOLING_VOXELS * 4) / (counts + POOLING_VOXELS)
+    expected = np.broadcast_to(np.sqrt(medians / (2 * np.log(2))), rss.shape)
+    np.testing.assert_allclose(sd, expected, rtol=1e-5)
+    assert sd.dtype == np.float32
+    assert np.isfinite(pooled_sd(rss, mask, 1)).all()
+
+
+def test_without_a_degree_of_freedom_or_a_voxel_there_is_no_noise_level():
+    rss, mask = np.ones((2, 2, 2), np.float32), np.ones((2, 2, 2), bool)
+    assert np.isnan(pooled_sd(rss, mask, 0)).all()
+    assert np.isnan(pooled_sd(rss, ~mask, 2)).all()
+
+
+def test_auto_fits_arteries_where_they_show_and_all_but_the_noise_is_free():
+    six = Acquisition(protocol("pcasl", [0.5, 1, 1.5, 2, 2.5, 3], 1.8))
+    late = Acquisition(protocol("pcasl", [1, 1.5, 2, 2.5, 3, 3.5], 1.8))
+    assert FitSettings().has_arterial(six) and not FitSettings().has_arterial(late)
+    assert ARTERIAL.has_arterial(late) and not OFF.has_arterial(six)
+    for restricted in ({"fixed_att_s": 1.2}, {"cbf_bounds": (0, 200)}, {"is_t1_free": True}):
+        assert not FitSettings(**restricted).has_arterial(six)
+    assert (FitSettings().n_free(six), FitSettings(is_t1_free=True).n_free(six)) == (3, 3)
+
+
+def test_only_a_single_delay_has_an_assumed_arrival():
+    one, two = (Acquisition(protocol("pcasl", plds, 1.8)) for plds in ([1.8], [1.8, 2.0]))
+    assert FitSettings().assuming_att(one).fixed_att_s == 1.3
+    assert FitSettings(fixed_att_s=0.9).assuming_att(one).fixed_att_s == 0.9
+    assert FitSettings().assuming_att(two).fixed_att_s is None
 
 
 def test_uneven_averages_are_weighted():
@@ -192,6 +236,50 @@ def test_flags_name_what_is_wrong_with_a_voxel():
     assert np.mean(maps.flags == Flag.OK) > 0.98
 
 
+def test_flags_begin_where_they_say():
+    """Of a search in 0.5-2.5 s, whose uniform distribution has a standard deviation of 0.577 s."""
+    undetermined = np.sqrt(0.5) * 2 / np.sqrt(12)
+    att = np.array([0.503, 0.5019, 2.497, 2.4981, 1, 1, 0.5, 1, 1, 1, 1])
+    att_std = np.array([0.1] * 4 + [undetermined - 1e-6, *[undetermined + 1e-6] * 2] + [0.1] * 4)
+    cbf, cbf_std, mask = np.full(11, 60.0), np.ones(11), np.ones(11, dtype=bool)
+    cbf[7], cbf_std[8], mask[[9, 10]], cbf_std[10] = np.nan, 0, False, 0
+    flags = quality_flags(cbf, att, cbf_std, att_std, mask, FitSettings((0.5, 2.5)))
+    at_bound, nothing, not_finite = Flag.AT_ATT_BOUND, Flag.ATT_UNDETERMINED, Flag.NOT_FINITE
+    expected = [Flag.OK, at_bound] * 2 + [Flag.OK] + [nothing] * 2 + [not_finite] * 2
+    assert [*flags] == [*expected, Flag.OUTSIDE, not_finite]
+    assert flags.dtype == np.uint8
+    known = FitSettings((0.5, 2.5), fixed_att_s=0.5)
+    flags = quality_flags(cbf, att, cbf_std, att_std, mask, known)
+    assert [*flags] == [Flag.OK] * 7 + [not_finite] * 2 + [Flag.OUTSIDE, not_finite]
+
+
+def test_the_cramer_rao_bound_is_the_inverse_of_the_information():
+    timings = protocol("pcasl", [0.5, 1.5, 2.5], 1.8)
+    timings = tuple(replace(t, n_averages=n) for t, n in zip(timings, (1, 2, 6), strict=True))
+    acquisition = Acquisition(timings, (0.0, 0.3))
+    true = truth((2, 3, 2), att_range=(0.9, 1.4))
+    found = cramer_rao_sd(true, acquisition, 1e-3)
+    model, step = kinetic_model(acquisition, 2), 1e-6
+    for x, y, z in np.ndindex(2, 3, 2):
+        at = [np.full((2, 1), i[x, y, z], float) for i in (true.cbf, true.att)]
+        jacobian = np.stack(
+            [
+                delta_m(model, at[0] + 1, at[1]) - delta_m(model, *at),
+                (delta_m(model, at[0], at[1] + step) - delta_m(model, at[0], at[1] - step))
+                / (2 * step),
+            ]
+        )[:, z, :, 0]
+        information = jacobian * [1 / 3, 2 / 3, 2] @ jacobian.T / 1e-6
+        expected = np.sqrt(np.diag(np.linalg.inv(information)))
+        np.testing.assert_allclose([sd[x, y, z] for sd in found], expected, rtol=1e-4)
+
+
+def test_an_arrival_that_no_delay_tells_has_no_bound():
+    late = Acquisition(protocol("pcasl", [1.6, 1.9, 2.2], 1.8))
+    true = truth((2, 2, 1), att_range=(0.5, 1.5))
+    assert all(np.isinf(sd).all() for sd in cramer_rao_sd(true, late, 1e-3))
+
+
 def test_bounds_hold_and_a_known_att_is_kept():
     acquisition = PROTOCOLS["pcasl6"].acquisition(SHAPE[2])
     series = scan(truth(), acquisition, noise_sd(1))
@@ -232,7 +320,10 @@ def test_errors_of_a_single_delay_hold_noise_and_every_att_that_it_may_have(cbf)
     ("settings", "message"),
     [
         ({"att_bounds_s": (2.0, 1.0)}, "must be positive and ascending"),
+        ({"att_bounds_s": (1.0, 1.0)}, "must be positive and ascending"),
+        ({"att_bounds_s": (0.0, 1.0)}, "must be positive and ascending"),
         ({"cbf_bounds": (80.0, 0.0)}, "CBF bounds must be ascending"),
+        ({"cbf_bounds": (80.0, 80.0)}, "CBF bounds must be ascending"),
         (
             {"macrovascular": "on", "fixed_att_s": 1.3},
             "goes with free ATT and free CBF only",

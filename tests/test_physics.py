@@ -15,6 +15,8 @@ from aslkit.physics import (
     arterial_curve,
     delta_m,
     kinetic_model,
+    kinks,
+    take_slices,
     tissue_curve,
     tissue_slope,
 )
@@ -65,9 +67,10 @@ def test_slope_equals_finite_differences(labeling, tau, kinetic):
 @pytest.mark.parametrize(("labeling", "tau"), CASES)
 def test_curve_is_continuous_where_its_branches_meet(labeling, tau):
     model = kinetic_model(Acquisition(protocol(labeling, PLDS, tau)))
-    kinks = np.array([[p + s * tau for p in PLDS for s in (-1, 0, 1) if 0 < p + s * tau < 9]])
-    below, above = tissue_curve(model, kinks - 1e-9), tissue_curve(model, kinks + 1e-9)
+    meetings = np.array([[t for p in PLDS for t in (p - tau, p, p + tau) if 0 < t < 9]])
+    below, at, above = (tissue_curve(model, meetings + d) for d in (-1e-9, 0, 1e-9))
     np.testing.assert_allclose(below, above, atol=1e-11)
+    np.testing.assert_allclose(at, above, atol=1e-11)
 
 
 def in_torch(model):
@@ -86,7 +89,12 @@ def test_torch_equals_numpy_and_is_differentiable(labeling, tau, kinetic):
     curve = tissue_curve(in_torch(model), att)
     np.testing.assert_allclose(curve.detach().numpy(), tissue_curve(model, ATTS), rtol=1e-6)
     curve.sum().backward()
-    np.testing.assert_allclose(att.grad.numpy(), tissue_slope(model, ATTS).sum(1), atol=1e-12)
+    slope = tissue_slope(model, ATTS)
+    np.testing.assert_allclose(att.grad.numpy(), slope.sum(1), atol=1e-12)
+    ours = tissue_slope(in_torch(model), torch.tensor(ATTS))
+    assert isinstance(ours, torch.Tensor)
+    np.testing.assert_allclose(ours.numpy(), slope, rtol=1e-6, atol=1e-12)
+    assert isinstance(kinks(in_torch(model)), torch.Tensor)
 
 
 def test_signal_is_linear_in_cbf():
@@ -115,6 +123,79 @@ def test_signal_is_continuous_in_transit_time_and_delay(labeling, tau, att, pld,
     assert abs(signal(pld + step, att) - signal(pld, att)) <= steepest
 
 
+def test_the_slope_of_a_curve_jumps_at_its_kinks_alone():
+    def found(labeling, tau):
+        model = kinetic_model(Acquisition(protocol(labeling, [1.0, 2.5], tau), (0.0, 0.1)), 2)
+        return np.sort(kinks(model), axis=-1)
+
+    np.testing.assert_allclose(found("pcasl", 1.8), [[1, 2.5, 2.8, 4.3], [1.1, 2.6, 2.9, 4.4]])
+    np.testing.assert_allclose(found("pasl", 0.8), [[0.2, 1, 1.7, 2.5], [0.3, 1.1, 1.8, 2.6]])
+    np.testing.assert_allclose(found("vsasl", 0), [[1, 1, 2.5, 2.5], [1.1, 1.1, 2.6, 2.6]])
+
+
+@pytest.mark.parametrize(("labeling", "tau"), CASES)
+def test_a_later_slice_sees_the_signal_of_a_longer_delay(labeling, tau):
+    offsets = (0.0, 0.25, 0.5)
+    model = kinetic_model(Acquisition(protocol(labeling, PLDS, tau), offsets), 3)
+    curves = tissue_curve(model, np.repeat(ATTS, 3, axis=0))
+    for z, offset in enumerate(offsets):
+        later = kinetic_model(Acquisition(protocol(labeling, [p + offset for p in PLDS], tau)))
+        np.testing.assert_allclose(curves[z], tissue_curve(later, ATTS)[0], rtol=1e-12)
+        one = take_slices(model, slice(z, z + 1))
+        np.testing.assert_array_equal(tissue_curve(one, ATTS), curves[z : z + 1])
+
+
+def test_a_joint_acquisition_has_the_signals_of_its_parts_in_its_order():
+    parts = (
+        protocol("vsasl", PLDS[:2], 0),
+        protocol("pcasl", PLDS, 1.8),
+        protocol("pasl", [1], 0.8),
+    )
+    joint = kinetic_model(Acquisition(sum(parts, ())))
+    single = [kinetic_model(Acquisition(part)) for part in parts]
+    for curve in (tissue_curve, tissue_slope, arterial_curve):
+        expected = np.concatenate([curve(model, ATTS) for model in single], axis=1)
+        np.testing.assert_array_equal(curve(joint, ATTS), expected)
+
+
+def test_every_constant_of_an_acquisition_reaches_the_signal():
+    """PCASL in the white paper's closed form (PLD after ATT), VSASL as in physics.md."""
+    timings = protocol("pcasl", [2.0], 1.5, 0.7) + protocol("vsasl", [2.0], 0, 0.5)
+    acquisition = Acquisition(
+        timings, t1_blood_s=1.4, partition_ml_per_g=0.98, saturation_recovery=0.75
+    )
+    curve = tissue_curve(kinetic_model(acquisition), np.array([[1.2]]))[0, :, 0]
+    decay = np.exp(-2 / 1.4) / (0.98 * 6000)
+    pcasl = 2 * 0.7 * 1.4 * decay * (1 - np.exp(-1.5 / 1.4))
+    np.testing.assert_allclose(curve, [pcasl, 2 * 0.5 * 1.2 * decay * 0.75], rtol=1e-12)
+    tissue = replace(acquisition, timings=timings[:1], kinetic="tissue", t1_tissue_s=1.1)
+    found = tissue_curve(kinetic_model(tissue), np.array([[1.2]])).item()
+    after = 1.1 * np.exp(-1.2 / 1.4 - 0.8 / 1.1) * (1 - np.exp(-1.5 / 1.1))
+    assert found == pytest.approx(2 * 0.7 / (0.98 * 6000) * after, rel=1e-12)
+
+
+@pytest.mark.parametrize(("labeling", "tau"), CASES)
+def test_a_t1_per_voxel_gives_the_signal_of_that_t1(labeling, tau):
+    """That of blood too, where the rate of PASL's integral is 0."""
+    acquisition = Acquisition(protocol(labeling, PLDS, tau), kinetic="tissue")
+    t1s = np.array([1.0, 1.3, 1.65, 2.0])
+    model = replace(kinetic_model(acquisition), t1_tissue=t1s[None, None])
+    att = np.full((1, 4), 0.9)
+    for function in (tissue_curve, tissue_slope):
+        each = [
+            function(kinetic_model(replace(acquisition, t1_tissue_s=t1)), att[:, :1])[..., 0]
+            for t1 in t1s
+        ]
+        np.testing.assert_allclose(function(model, att), np.stack(each, -1), rtol=1e-12)
+
+
+def test_a_model_in_single_precision_stays_there():
+    acquisition = Acquisition(protocol("pcasl", PLDS, 1.8), (0.0, 0.04))
+    model = kinetic_model(acquisition, 2, np.float32)
+    assert tissue_curve(model, np.ones((2, 5), np.float32)).dtype == np.float32
+    assert kinetic_model(acquisition, 2).blocks[0].plds.dtype == np.float64
+
+
 def softened_boxcar(start, end, t):
     """Part of a window of 0.1 s around t during which the bolus is in the artery."""
     return max(min(end, t + 0.05) - max(start, t - 0.05), 0) / 0.1
@@ -138,7 +219,7 @@ def test_arterial_signal_is_a_softened_bolus_that_decays_at_the_rate_of_blood(
 
 
 def test_arterial_signal_is_absent_from_the_vsasl_part_of_a_joint_acquisition():
-    timings = protocol("pcasl", PLDS, 1.8) + protocol("vsasl", PLDS, 0)
+    timings = protocol("pcasl", PLDS, 1.8) + protocol("vsasl", PLDS, 1.8)
     curve = arterial_curve(kinetic_model(Acquisition(timings)), ATTS)[0]
     assert curve[:6].any() and not curve[6:].any()
 

@@ -173,6 +173,83 @@ def test_what_looks_odd_is_a_warning(tmp_path, fields, warning):
     assert warning in found
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"MagneticFieldStrength": 2.5},
+        {"MagneticFieldStrength": 3.5},
+        {"PostLabelingDelay": [p + 1.3 for p in PLDS]},  # from 1.8 s, the label duration
+        {"PostLabelingDelay": [0.0, *[2.0, 2.0, 2.5, 2.5] * 3]},  # two delays tell nothing
+        {"LabelingDuration": 0.99, "PostLabelingDelay": [p + 2 for p in PLDS]},
+        {"LabelingDuration": [1.8, *[1.8, 1.8, 1.5, 1.5, 1.2, 1.2] * 2],
+         "PostLabelingDelay": [p + 2 for p in PLDS]},
+        {**PASL, "BolusCutOffDelayTime": 0.5},  # the shortest inversion time
+        {"TotalAcquiredPairs": 6},
+        {"LookLocker": False, "HadamardEncoding": False},
+        {"ArterialSpinLabelingType": "pCASL"},
+    ],
+)  # fmt: skip
+def test_what_is_at_the_end_of_the_usual_is_no_warning(tmp_path, fields):
+    assert warnings(write_scan(tmp_path, fields)) == []
+
+
+def test_a_stated_t1_of_blood_is_for_any_field_strength(tmp_path):
+    image, stated = write_scan(tmp_path, {"MagneticFieldStrength": 7}), Overrides(t1_blood_s=2.1)
+    assert warnings(image, stated) == []
+    assert series_from_runs([read_run(image, stated)]).acquisition.t1_blood_s == 2.1
+
+
+@pytest.mark.parametrize("volume", [3, 4])
+def test_a_label_or_control_of_zeros_is_refused(tmp_path, volume):
+    voxels = volumes()
+    voxels[..., volume] = 0
+    image = write_scan(tmp_path, voxels=voxels)
+    with pytest.raises(
+        InputError, match=rf"volume {volume + 1} of 13 \({CONTEXTS[volume]}\): fou"
+    ):
+        read_run(image)
+
+
+@pytest.mark.parametrize("field", ["HadamardMatrixSize", "TimeEncodedSteps"])
+def test_a_label_that_is_still_encoded_is_refused(tmp_path, field):
+    image = write_scan(tmp_path, {field: 8})
+    with pytest.raises(InputError, match=f"{field}: found 8, expected decoded deltam volumes"):
+        read_run(image)
+
+
+@pytest.mark.parametrize(
+    ("n_pairs", "n_averages", "warning"),
+    [
+        (1, 1, "TotalAcquiredPairs is 1, but the file holds 3 pairs"),
+        (3, 1, None),
+        (7, 1, "TotalAcquiredPairs is 7, but the file holds 3 pairs"),
+        (12, 4, None),
+    ],
+)
+def test_difference_images_are_read_whatever_was_averaged_or_decoded(
+    tmp_path, n_pairs, n_averages, warning
+):
+    voxels = np.ones((*SHAPE, 3), np.float32)
+    voxels[..., 1] = 0  # no perfusion, or the scanner's masking
+    fields = {"PostLabelingDelay": list(PLDS_S), "M0Type": "Estimate", "M0Estimate": M0}
+    fields |= {"TotalAcquiredPairs": n_pairs, "TimeEncodedMatrixSize": 4}
+    image = write_scan(tmp_path, fields, ["deltam"] * 3, voxels)
+    assert [t.n_averages for t in timings(read_run(image))] == [n_averages] * 3
+    assert warnings(image) == ([] if warning is None else [warning])
+
+
+def test_all_files_that_a_run_was_read_from_are_named(tmp_path):
+    image = write_session(tmp_path, f"ses-2/perf/{ENTITIES}_asl.nii")
+    perf = image.parent
+    assert set(read_run(image).sources) == {
+        image,
+        tmp_path / "asl.json",
+        perf / f"{ENTITIES}_aslcontext.tsv",
+        perf / f"{ENTITIES}_m0scan.nii.gz",
+        perf / f"{ENTITIES}_m0scan.json",
+    }
+
+
 def test_slices_excited_together_share_their_delay(tmp_path):
     fields = {"SliceTiming": [0.0, 0.05, 0.0], "MultibandAccelerationFactor": 1.5}
     image = write_scan(tmp_path, fields)

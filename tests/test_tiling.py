@@ -71,6 +71,50 @@ def test_a_network_without_pooling_sees_whole_slices_once():
     assert len(seen) == 3
 
 
+@pytest.mark.parametrize(
+    ("tiling", "starts"),
+    [
+        (Tiling(64, 0.5), [0, 1, 32, 33]),
+        (Tiling(64, 0.5, shifts=ONCE), [0, 32]),
+        (Tiling(64, 0.0, shifts=ONCE), [0, 64]),
+        (Tiling(64, 0.6, shifts=ONCE), [0, 24, 48]),  # 25.6, down to a multiple of 8
+        (Tiling(16, 0.9, shifts=ONCE), [*range(0, 81, 8)]),  # one stride at least
+        (Tiling(128, shifts=ONCE), [0]),
+        (Tiling(None, shifts=ONCE), [0]),
+    ],
+)
+def test_patches_start_every_step_until_all_is_covered(tiling, starts):
+    assert tiling.starts(96 - 2 * MARGIN, STRIDE) == starts
+
+
+def test_without_pooling_patches_are_not_laid_twice():
+    assert Tiling(64, 0.5).starts(96 - 2 * MARGIN, 1) == [0, 32]
+    assert Tiling(64, 0.5).starts(96 - 2 * MARGIN, 2) == [0, 1, 32, 33]
+
+
+@pytest.mark.parametrize(
+    ("patch", "stride", "side"), [(1, 8, 8), (8, 8, 8), (9, 8, 16), (None, 1, 58), (None, 4, 60)]
+)
+def test_the_side_of_a_patch_is_the_next_multiple_of_the_stride(patch, stride, side):
+    assert Tiling(patch).side(10, stride) == side
+
+
+def test_every_patch_is_run_once_in_batches_of_the_slices_of_one_place_after_another():
+    """Slices number 1 to 3, of which a pixel in their middle lies in all patches."""
+    slices = np.zeros((3, 1, 16, 16), dtype=np.float32)
+    slices[...] = np.arange(1, 4)[:, None, None, None]
+    batches = []
+
+    def run(patches):
+        batches.append([int(p.max()) for p in patches])
+        return patches
+
+    found = run_tiled(run, slices, Tiling(64), STRIDE, 5)
+    assert found.dtype == np.float32
+    assert [len(b) for b in batches] == [5, 5, 2]
+    assert sum(batches, []) == [1, 2, 3] * 4
+
+
 def test_pooling_sees_the_same_pixels_in_every_patch():
     slices = noise(2, 1, 101, 90)
     whole, tiled = (
@@ -97,7 +141,10 @@ def test_where_patches_overlap_their_mean_counts_or_their_centres():
     np.testing.assert_allclose(
         weights["hann"][overlap], np.sin(np.pi * second / 64) ** 2, atol=1e-6
     )
-    assert (np.diff(weights["gaussian"][overlap]) > 0).all()
+    first, second = (np.exp(-0.5 * ((i - 31.5) / 8) ** 2) for i in (second + 31.5, second - 0.5))
+    np.testing.assert_allclose(
+        weights["gaussian"][overlap], second / (first + second), atol=1e-6
+    )  # a standard deviation of an eighth of the patch
     for found in weights.values():
         assert (found[: overlap[0]] == 0).all() and (found[overlap[-1] + 1 :] == 1).all()
 
@@ -139,6 +186,7 @@ def test_impossible_tilings_are_refused():
     for wrong, message in (
         ({"patch": 0}, "patches of 0 pixels"),
         ({"overlap": 1.0}, "overlap 1: expected 0 to below 1"),
+        ({"overlap": -0.1}, "overlap -0.1: expected 0 to below 1"),
         ({"blend": "cosine"}, "blend 'cosine' is not one of hann, gaussian, mean"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -147,6 +195,6 @@ def test_impossible_tilings_are_refused():
 
 def test_the_bounding_box_holds_the_whole_mask():
     mask = np.zeros((5, 6, 7), dtype=bool)
-    assert mask[bounding_box(mask)].size == 0
+    assert bounding_box(mask) == (slice(0, 0),) * 3
     mask[1, 2, 3] = mask[3, 2, 6] = True
     assert bounding_box(mask) == (slice(1, 4), slice(2, 3), slice(3, 7))
