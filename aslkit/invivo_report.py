@@ -54,7 +54,7 @@ def invivo_report(
     lead = [
         f"{listed([*benchmark.models, 'least squares (LS)'])} on {len(tables)} scans. There is no "
         "truth: half of the repeats estimate and the other half judge. LS on all repeats is noisy "
-        "itself and serves for comparison only.",
+        "itself and serves for comparison only."
     ]
     has_repeats = [t for t in tables if len(t.n_repeats) > 1]
     sections = _repeat_sections(has_repeats, estimators, styles) if has_repeats else []

@@ -140,9 +140,7 @@ def group_headline(tables: Sequence[ScanTable], estimators: Sequence[str]) -> Ta
 
 
 def group_table(
-    tables: Sequence[ScanTable],
-    estimators: Sequence[str],
-    columns: Sequence[Column],
+    tables: Sequence[ScanTable], estimators: Sequence[str], columns: Sequence[Column]
 ) -> Table:
     """A line per estimator: mean over subjects with its t interval."""
     rows = [

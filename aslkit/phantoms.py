@@ -48,10 +48,7 @@ class Phantom(Tissue):
 
 
 def brain_phantom(
-    name: str,
-    seed: int,
-    voxel_size_mm: float = 3.5,
-    matrix: tuple[int, int, int] | None = None,
+    name: str, seed: int, voxel_size_mm: float = 3.5, matrix: tuple[int, int, int] | None = None
 ) -> Phantom:
     """A whole brain of a random subject; the same seed gives the same subject.
 

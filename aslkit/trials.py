@@ -12,13 +12,7 @@ from aslkit.conditions import Condition
 from aslkit.fitting import AT_BOUND_S, FitSettings, cramer_rao_sd
 from aslkit.images import AslSeries, FloatImage, MaskImage, ParameterMaps
 from aslkit.lesions import LESION_CLASSES
-from aslkit.opponents import (
-    SIGMAS_VOXELS,
-    best_sigma,
-    combined,
-    opponents,
-    smoothed_least_squares,
-)
+from aslkit.opponents import SIGMAS_VOXELS, best_sigma, combined, opponents, smoothed_least_squares
 from aslkit.phantoms import Phantom
 from aslkit.scoring import (
     LS,

@@ -57,10 +57,7 @@ Findings = tuple[list[Record], list[Gate]]
 
 
 def validate_phantoms(
-    folder: Path,
-    models: Sequence[str] = (),
-    design: Design = FULL,
-    progress: Progress = iter,
+    folder: Path, models: Sequence[str] = (), design: Design = FULL, progress: Progress = iter
 ) -> Benchmark:
     """Score least squares in all its forms and models on every phantom of a folder.
 
