@@ -156,10 +156,11 @@ def _measured(name: str, arguments: str) -> None:
     """Print wall time, CPU time and peak memory of a command."""
     command = [sys.executable, "-m", f"aslkit.cli.{arguments.split()[0]}", *arguments.split()[1:]]
     start = time.perf_counter()
-    child = subprocess.Popen(command)
-    _, status, usage = os.wait4(child.pid, 0)
+    with subprocess.Popen(command) as child:
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
     wall, used = time.perf_counter() - start, usage.ru_utime + usage.ru_stime
-    if status:
+    if child.returncode:
         raise SystemExit(f"failed: {' '.join(command)}")
     memory = usage.ru_maxrss * 1024 / GIB
     load = os.getloadavg()[0]

@@ -72,7 +72,6 @@ def test_least_squares_is_measured(run, part, n_lines):
     assert not any("nan" in line for line in lines)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of os.wait4
 @pytest.mark.parametrize(
     ("part", "n_least"),
     [("resources", 1), ("patches", 8), ("places", 9), ("uncertainty", 4), ("rivals", 4)],
