@@ -126,11 +126,6 @@ class Acquisition:
         return np.broadcast_to(offsets, (n_slices,))
 
 
-def total_efficiency(labeling: str, n_pulses: int, alpha: float | None, alpha_bs: float) -> float:
-    """Labeling efficiency times the label's survival of background suppression."""
-    return (EFFICIENCY[labeling] if alpha is None else alpha) * alpha_bs**n_pulses
-
-
 def protocol(
     labeling: str,
     plds_s: Sequence[float],

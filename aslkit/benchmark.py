@@ -133,7 +133,7 @@ class Stopwatch:
         start = perf_counter()
         maps = estimator(series)
         seconds = perf_counter() - start
-        n_voxels = int(np.isfinite(series.delta_m).all(axis=3).sum())
+        n_voxels = int(series.has_signal.sum())
         _add(self._total, Speed(name, seconds, n_voxels, _peak_mib()))
         return maps
 

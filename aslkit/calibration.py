@@ -14,7 +14,7 @@ from aslkit.nifti import read_volumes
 from aslkit.overrides import Overrides
 from aslkit.resampling import on_grid_of
 from aslkit.runs import PERFUSION_CONTEXTS, Calibration, RawImage
-from aslkit.sidecars import Sidecar, absolute, dataset_root, in_dataset, read_sidecar
+from aslkit.sidecars import Sidecar, in_dataset, read_sidecar
 
 RELAXED_TR_S = 5.0  # M0 of a longer TR needs no correction (Alsop 2015, doi:10.1002/mrm.25197)
 SHORTEST_TR_S = 0.1
@@ -117,7 +117,7 @@ def _linked_m0(image: RawImage) -> Path:
     if len(linked) == 1:
         return linked[0]
     unlinked = ", ".join(p.name for p in m0_candidates(image.path))
-    target = absolute(image.path).relative_to(dataset_root(image.path)).as_posix()
+    target = in_dataset(image.path)
     found, fix = "no m0scan image", "add the m0scan image, or give --m0 FILE or --m0 NUMBER"
     if unlinked:
         found = f"no m0scan image linked to the series ({unlinked} is not)"

@@ -5,8 +5,6 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
-import numpy as np
-
 from aslkit.acquisition import Acquisition
 from aslkit.benchmark import (
     Benchmark,
@@ -29,6 +27,7 @@ from aslkit.gates import (
     scale_equivariance,
     subject_gates,
 )
+from aslkit.images import voxel_size_mm
 from aslkit.invariance import (
     fill_deviations,
     fill_rows,
@@ -126,7 +125,7 @@ def phantom_sets(folder: Path) -> dict[str, list[Phantom]]:
 
 
 def _voxel_size_mm(phantom: Phantom) -> float:
-    return float(round(np.linalg.norm(phantom.affine[:3, 0]), 3))
+    return round(voxel_size_mm(phantom.affine)[0], 3)
 
 
 def _judged(condition: Condition, trials: Sequence[Trial]) -> Findings:
