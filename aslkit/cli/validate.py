@@ -13,7 +13,7 @@ from aslkit.cli.data_set_options import (
     sessions_option,
     skip_existing_option,
 )
-from aslkit.cli.scan_options import NumberList
+from aslkit.cli.scan_options import KINETIC, MACROVASCULAR, NumberList
 from aslkit.cli.work import check_work, dask_option, n_jobs_option
 
 if TYPE_CHECKING:
@@ -72,14 +72,14 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 )
 @click.option(
     "--kinetic",
-    type=click.Choice(["single", "tissue"]),
+    type=KINETIC,
     default="single",
     show_default=True,
     help="T1 after arrival: of blood (single) or tissue.",
 )
 @click.option(
     "--macrovascular",
-    type=click.Choice(["auto", "on", "off"]),
+    type=MACROVASCULAR,
     default="auto",
     show_default=True,
     help="Arterial compartment of the models, in vivo.",
