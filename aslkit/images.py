@@ -68,7 +68,7 @@ class AslSeries:
     @property
     def has_signal(self) -> MaskImage:
         """Voxels (x, y, z) with a finite signal at every timing."""
-        return np.isfinite(self.delta_m).all(axis=3)
+        return np.asarray(np.isfinite(self.delta_m).all(axis=3))
 
 
 @dataclass(frozen=True)

@@ -126,12 +126,6 @@ def records(condition: Mapping[str, str | float], rows: Iterable[Row]) -> list[R
     return [{**condition, **asdict(row)} for row in rows]
 
 
-def lookup(table: Iterable[Record], **where: str | float) -> float:
-    """Value of the first line that has these fields; NaN when there is none."""
-    found = (r["value"] for r in table if all(r[k] == v for k, v in where.items()))
-    return float(next(found, "nan"))
-
-
 def strata_of(subjects: Sequence[Subject]) -> list[str]:
     """Names of the strata that hold enough voxels to be scored."""
     return [

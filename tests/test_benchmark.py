@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from oracles import lookup
 
 import aslkit
 from aslkit import benchmark, gates, metrics, opponents, scoring, trials
@@ -16,7 +17,6 @@ from aslkit.errors import InputError
 from aslkit.fitting import FitSettings
 from aslkit.invariance import fill_deviations, fill_rows, scale_deviations, scale_rows
 from aslkit.phantoms import brain_phantom, save_phantom, shape_phantom
-from aslkit.scoring import lookup
 from aslkit.simulation import PROTOCOLS, simulate_series
 from aslkit.validation import phantom_sets, validate_phantoms
 

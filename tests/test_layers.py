@@ -17,10 +17,11 @@ LAYERS = """
     workers
     clusters
     config.network_kinds config.plan_names textfiles
-    config.adaptation config.one_protocol
+    acquisition config.adaptation
+    config.one_protocol
     config.schema
     yamlfiles
-    acquisition config resources
+    config resources
     images overrides
     nifti
     sidecars

@@ -1,6 +1,6 @@
 """Everything that a training configuration may hold, with units and limits; nothing else."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -30,7 +30,6 @@ DEFAULT_KINDS = {
     "encoding": "physics_profile",
     "data": "any_protocol",
 }
-
 
 NETWORKS: TypeAdapter[NetworkConfig] = TypeAdapter(
     Annotated[NetworkConfig, Field(discriminator="kind")]
@@ -239,10 +238,6 @@ class TrainingConfig(Strict):
         return self
 
 
-def _names(model: type[BaseModel]) -> list[str]:
-    return list(model.model_fields)
-
-
 _MODELS: dict[str, tuple[type[BaseModel], ...]] = {
     "network": (ResidualConfig, VoxelwiseConfig, BrainUNetConfig, AmplitudeAwareConfig),
     "encoding": (ProfileEncodingConfig, RawEncodingConfig),
@@ -251,18 +246,13 @@ _MODELS: dict[str, tuple[type[BaseModel], ...]] = {
     "validation": (ValidationConfig,),
     "adaptation": (AdaptationConfig,),
 }
-KINDS = (
-    "physics_residual",
-    "voxelwise",
-    "spatial",
-    "dual_encoder",
-    "amplitude_aware",
-    "physics_profile",
-    "raw",
-    "any_protocol",
-    "one_protocol",
-)
+KINDS = {
+    kind
+    for section in DEFAULT_KINDS
+    for model in _MODELS[section]
+    for kind in get_args(model.model_fields["kind"].annotation)
+}
 SECTIONS = (
     *TrainingConfig.model_fields,
-    *dict.fromkeys(f"{s}.{n}" for s, models in _MODELS.items() for m in models for n in _names(m)),
+    *dict.fromkeys(f"{s}.{n}" for s, ms in _MODELS.items() for m in ms for n in m.model_fields),
 )
