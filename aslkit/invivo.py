@@ -39,7 +39,7 @@ from aslkit.repeats import (
     split_records,
 )
 from aslkit.runs import AslRun
-from aslkit.scoring import LS, LS_ARTERIAL, QUANTITIES, Record, Row, values_in
+from aslkit.scoring import LS, LS_ARTERIAL, QUANTITIES, Record, Row, is_model, values_in
 
 QUALITY = "quality"  # the stratum of figures that have a traffic light
 STRAY_Z = 5.0  # robust z above which a pair strays, as in asl_fit_ls
@@ -125,7 +125,7 @@ def _estimators(
 def _references(maps: Maps, series: AslSeries, settings: FitSettings) -> dict[str, str]:
     """The least squares with the same compartments, by estimator."""
     own = LS_ARTERIAL if settings.has_arterial(series.acquisition) else LS
-    return {e: e if e in (LS, LS_ARTERIAL) else own for e in maps}
+    return {e: own if is_model(e) else e for e in maps}
 
 
 def _usable(series: AslSeries, maps: Maps) -> MaskImage:

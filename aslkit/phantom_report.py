@@ -6,6 +6,7 @@ import numpy as np
 
 from aslkit import phantom_sections as sections
 from aslkit.benchmark import Benchmark
+from aslkit.example_sections import agreement_sections, lesion_sections, map_sections
 from aslkit.findings import Findings, Setting
 from aslkit.report import Report, Section, Table
 from aslkit.robustness_sections import (
@@ -58,11 +59,11 @@ def phantom_report(benchmark: Benchmark, facts: Mapping[str, str]) -> Report:
         _glossary(f),
         [
             *sections.error_sections(f),
-            *sections.map_sections(f, benchmark.examples),
-            *sections.lesion_sections(f, benchmark.examples),
+            *map_sections(f, benchmark.examples),
+            *lesion_sections(f, benchmark.examples),
             *sections.strata_sections(f),
             *sections.versus_ls_section(f),
-            *sections.agreement_sections(f, benchmark.examples),
+            *agreement_sections(f, benchmark.examples),
             *sections.reliability_sections(f),
             *sections.win_sections(f),
             *sections.dilution_sections(f),

@@ -68,7 +68,7 @@ LAYERS = """
     agreement charts invivo pictures report validation
     overlays scatters
     findings sections
-    invivo_tables methods_text phantom_sections robustness_sections
+    example_sections invivo_tables methods_text phantom_sections robustness_sections
     invivo_sections phantom_report
     scan_files subject_report
     invivo_report
