@@ -52,6 +52,19 @@ def failing_run(phantoms, tmp_path, monkeypatch):
     return run
 
 
+def test_progress_moves_on_with_every_estimator_of_a_scan():
+    seen = []
+
+    def watch(runs):
+        for name, estimator in runs:
+            seen.append(name)
+            yield name, estimator
+
+    condition = Condition("matched", "disc", "pcasl5", 10.0, "single", 0)
+    trials.run_trial(shape_phantom("disc", 1), condition, {}, benchmark.Stopwatch(), watch)
+    assert seen == [scoring.LS] + [scoring.SMOOTHED_LS] * 5
+
+
 def error(found, estimator, quantity="cbf", **where):
     keys = {"stratum": "brain", "metric": "MAE", "estimator": estimator, "quantity": quantity}
     return lookup(found.records, **{**keys, **where})
