@@ -119,7 +119,7 @@ class Acquisition:
         return self.slice_offsets(n_slices)[:, None] + plds[None, :]
 
     def slice_offsets(self, n_slices: int) -> NDArray[np.float64]:
-        """Slice offsets [s] of every slice, shape (n_slices,)."""
+        """Slice offsets [s] of every slice, shape (n_slices,); ValueError for another number."""
         offsets = np.asarray(self.slice_offsets_s)
         if offsets.size not in (1, n_slices):
             raise ValueError(f"{offsets.size} slice offsets for {n_slices} slices")

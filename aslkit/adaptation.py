@@ -69,11 +69,7 @@ def _draw(
 
 
 def _loss(
-    config: AdaptationConfig,
-    scans: Sequence[RealScan],
-    loss: Loss,
-    outputs: Tensor,
-    batch: Batch,
+    config: AdaptationConfig, scans: Sequence[RealScan], loss: Loss, outputs: Tensor, batch: Batch
 ) -> Tensor:
     """Losses (2, 2); what the real scan adds counts as an error of CBF."""
     n = len(batch["truth"])

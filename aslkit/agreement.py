@@ -16,13 +16,14 @@ from aslkit.drawing import (
     PAGE_WIDTH,
     TICK_SIZE,
     TITLE_SIZE,
+    density,
     tidy,
     to_png,
 )
 from aslkit.metrics import Values
+from aslkit.paired import LIMITS
 from aslkit.scoring import QUANTITIES
 
-LIMITS = 1.96  # standard deviations that hold 95 % of a Gaussian
 CENTRAL = 99.0  # per cent of differences and of reference values that the axes show
 PANEL_WIDTH, PANEL_HEIGHT = 3.6, 2.9  # inches, where there is room
 
@@ -94,9 +95,7 @@ def _density(
 ) -> None:
     is_known = np.isfinite(difference)
     reference, difference = reference[is_known], difference[is_known]
-    ax.hexbin(
-        reference, difference, gridsize=45, extent=extent, bins="log", cmap="Blues", linewidths=0.1
-    )
+    density(ax, reference, difference, extent)
     mean, half_width = float(difference.mean()), LIMITS * float(difference.std())
     for level, style in ((mean, "-"), (mean - half_width, "--"), (mean + half_width, "--")):
         ax.axhline(level, color=ACCENT, linestyle=style, linewidth=1.2)
@@ -112,7 +111,6 @@ def _density(
         fontsize=LABEL_SIZE,
         bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 2},
     )
-    ax.set(xlim=extent[:2], ylim=extent[2:])
 
 
 def _digits(value: float, sign: bool = False) -> str:

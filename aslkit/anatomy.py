@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aslkit.cells import alike
-from aslkit.fields import Planes, SmoothFields, Values, draw_fields, ridge
+from aslkit.fields import Planes, SmoothFields, Values, draw_fields, ridge, steeper
 from aslkit.lesions import LEAST_TISSUE, MOST_LESIONS, Lesions, draw_lesions
 from aslkit.physics import namespace
 from aslkit.template import atlas
@@ -142,7 +142,7 @@ class Subjects:
         """GM and WM with steeper borders than the template's, together at most the brain's."""
         xp = namespace(planes.x)
         share = self._of("sharpness", planes.x)
-        gm, wm = (p + share * (_steeper(_steeper(p)) - p) for p in (maps["gm"], maps["wm"]))
+        gm, wm = (p + share * (steeper(steeper(p)) - p) for p in (maps["gm"], maps["wm"]))
         total = xp.clip(gm + wm, 1e-6, None)
         fill = xp.minimum(total, maps["brain"]) / total
         return gm * fill, wm * fill
@@ -183,7 +183,7 @@ class Subjects:
         xp = namespace(gm)
         distance = maps["artery_mm"]
         large = xp.exp(-((distance / self._of("artery_radius", gm)) ** 2))
-        twigs = ridge(s["twig a"], 0.25) * ridge(s["twig b"], 0.25)
+        twigs = ridge(s["twig a"]) * ridge(s["twig b"])
         twigs = twigs * xp.exp(-distance / ARTERY_REACH_MM)
         uneven = xp.exp(0.5 * s["fine cbf"])
         abv = (
@@ -255,7 +255,3 @@ def draw_planes(rng: np.random.Generator, b: int, n: int, depth: int = 1) -> Pla
     spacing = rng.uniform(*SPACINGS_MM, (b, 1)) * (np.arange(depth) - (depth - 1) / 2)
     steps = spacing[..., None] * np.cross(along_x, along_y)[:, None]
     return Planes(np.repeat(x, depth, axis=0), (y[:, None] + steps[:, :, None]).reshape(-1, n, 3))
-
-
-def _steeper(fraction: Values) -> Values:
-    return fraction * fraction * (3 - 2 * fraction)

@@ -50,10 +50,8 @@ def solve_arterial(model, signal, sd, att_bounds_s=ATT_BOUNDS_S) -> Solution:  #
         return gain - _att_penalty(att, sd), (ky - abv * kh) / kk, abv
 
     step = grid[0, 1] - grid[0, 0]
-    low, high = (
-        xp.clip(start - step, att_bounds_s[0], None),
-        xp.clip(start + step, None, att_bounds_s[1]),
-    )
+    low = xp.clip(start - step, att_bounds_s[0], None)
+    high = xp.clip(start + step, None, att_bounds_s[1])
     att = _golden(profile, xp.maximum(low, abat), high)
     att = xp.where(profile(att)[0] >= profile(start)[0], att, start)
     _, cbf, abv = profile(att)
@@ -71,10 +69,8 @@ def arterial_given_tissue(model, signal, sd, cbf, att, att_sd):  # type: ignore[
         hh, hy = positive((h**2).sum(-2)), (h * rest).sum(-2)
         volume = xp.clip((hy - sd**2 / ABV_SCALE) / hh, 0, None)
         gain = xp.where(att + att_sd >= candidate, volume**2 * hh, 0 * att)
-        abv, abat = (
-            xp.where(gain > best, new, old)
-            for new, old in ((volume, abv), (0 * att + candidate, abat))
-        )
+        abv = xp.where(gain > best, volume, abv)
+        abat = xp.where(gain > best, 0 * att + candidate, abat)
         best = xp.maximum(gain, best)
     return abv, abat
 

@@ -16,7 +16,7 @@ from aslkit.acquisition import Acquisition
 from aslkit.fitting import FitSettings, fit_least_squares
 from aslkit.gates import Gate
 from aslkit.images import AslSeries, MaskImage, ParameterMaps
-from aslkit.scoring import LS, LS_ARTERIAL, LS_ORACLE, SMOOTHED_LS, Record
+from aslkit.scoring import Record, is_model
 
 if TYPE_CHECKING:
     from aslkit.weights import Model
@@ -26,7 +26,6 @@ logger = logging.getLogger(__name__)
 Estimator = Callable[[AslSeries], ParameterMaps]
 
 TRUTH = "truth"
-LEAST_SQUARES = (LS, LS_ARTERIAL, LS_ORACLE, SMOOTHED_LS)
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class Benchmark:
     @property
     def models(self) -> list[str]:
         """The estimators other than least squares, in the order of the speed table."""
-        return [s.estimator for s in self.speeds if s.estimator not in LEAST_SQUARES]
+        return [s.estimator for s in self.speeds if is_model(s.estimator)]
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ class Stopwatch:
         start = perf_counter()
         maps = estimator(series)
         seconds = perf_counter() - start
-        n_voxels = int(np.isfinite(series.delta_m).all(axis=3).sum())
+        n_voxels = int(series.has_signal.sum())
         _add(self._total, Speed(name, seconds, n_voxels, _peak_mib()))
         return maps
 

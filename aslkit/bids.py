@@ -15,9 +15,6 @@ from aslkit.nifti import read_volumes
 from aslkit.overrides import AS_STORED, Overrides
 from aslkit.runs import PERFUSION_CONTEXTS, AslRun, RawImage, timing_groups, unpaired_volumes
 from aslkit.sidecars import Sidecar, entities, is_magnitude, read_sidecar
-from aslkit.timing_table import timing_table
-
-__all__ = ["Overrides", "read_run", "timing_table"]
 
 FIELD_STRENGTH_T = (2.5, 3.5)  # where the default relaxation times hold
 SHORTEST_SINGLE_LABEL_S = 1.0  # shorter ones are blocks of a time-encoded label

@@ -1,7 +1,6 @@
 """The M0 that belongs to an ASL series, wherever it is -> a `Calibration` on the series' grid."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from aslkit.nifti import read_volumes
 from aslkit.overrides import Overrides
 from aslkit.resampling import on_grid_of
 from aslkit.runs import PERFUSION_CONTEXTS, Calibration, RawImage
-from aslkit.sidecars import Sidecar, absolute, dataset_root, in_dataset, read_sidecar
+from aslkit.sidecars import Sidecar, in_dataset, read_sidecar
 
 RELAXED_TR_S = 5.0  # M0 of a longer TR needs no correction (Alsop 2015, doi:10.1002/mrm.25197)
 SHORTEST_TR_S = 0.1
@@ -117,7 +116,7 @@ def _linked_m0(image: RawImage) -> Path:
     if len(linked) == 1:
         return linked[0]
     unlinked = ", ".join(p.name for p in m0_candidates(image.path))
-    target = absolute(image.path).relative_to(dataset_root(image.path)).as_posix()
+    target = in_dataset(image.path)
     found, fix = "no m0scan image", "add the m0scan image, or give --m0 FILE or --m0 NUMBER"
     if unlinked:
         found = f"no m0scan image linked to the series ({unlinked} is not)"
@@ -159,23 +158,19 @@ def _from_volumes(
     image: RawImage, indices: list[int], origin: str, overrides: Overrides
 ) -> Calibration:
     mean = _mean(image.volumes[..., indices], image.path)
-    n = image.volumes.shape[3]
-    tr_s, notes = repetition_time(image.sidecar, n, indices)
-    m0_readout = {f: _values(image.sidecar, f, n, indices) for f in READOUT}
-    notes = (*notes, *_readout_notes(image, m0_readout))
-    return _calibration(mean, origin, tr_s, notes, (), overrides)
+    measured = image.sidecar, image.volumes.shape[3], indices
+    return _calibration(image, mean, measured, origin, (), overrides)
 
 
 def _from_file(image: RawImage, path: Path, overrides: Overrides) -> Calibration:
     volumes, header = read_volumes(path)
     sidecar = read_sidecar(path)
     mean = on_grid_of(image, _mean(volumes, path), header, path)
-    indices = list(range(volumes.shape[3]))
-    tr_s, notes = repetition_time(sidecar, len(indices), indices)
-    m0_readout = {f: _values(sidecar, f, len(indices), indices) for f in READOUT}
-    notes = (*notes, *_readout_notes(image, m0_readout))
+    n = volumes.shape[3]
     sources = (path, *sidecar.files)
-    return _calibration(mean, in_dataset(path), tr_s, notes, sources, overrides)
+    return _calibration(
+        image, mean, (sidecar, n, list(range(n))), in_dataset(path), sources, overrides
+    )
 
 
 def _from_controls(image: RawImage, overrides: Overrides) -> Calibration:
@@ -194,13 +189,16 @@ def _from_controls(image: RawImage, overrides: Overrides) -> Calibration:
 
 
 def _calibration(
+    image: RawImage,
     m0: FloatImage,
+    measured: tuple[Sidecar, int, list[int]],
     origin: str,
-    tr_s: float | None,
-    notes: tuple[str, ...],
     sources: tuple[Path, ...],
     overrides: Overrides,
 ) -> Calibration:
+    """M0 as `measured`: sidecar and number of volumes of its file, and which of them it is of."""
+    tr_s, notes = _repetition_time(*measured)
+    notes = (*notes, *_readout_notes(image, *measured))
     if overrides.m0_tr_s is not None:
         tr_s, notes = overrides.m0_tr_s, ()
     recovery = 1.0
@@ -209,16 +207,10 @@ def _calibration(
     return Calibration(m0, origin, overrides.m0_scale, tr_s, recovery, sources, notes)
 
 
-def repetition_time(
+def _repetition_time(
     sidecar: Sidecar, n_volumes: int, indices: list[int]
 ) -> tuple[float | None, tuple[str, ...]]:
-    """The TR [s] of some volumes, None where it is unknown, and what was assumed.
-
-    Raises
-    ------
-    InputError
-        When it is negative, in milliseconds, or differs between the volumes.
-    """
+    """The TR [s] of some volumes, None where it is unknown, and what was assumed."""
     for field in ("RepetitionTimePreparation", "RepetitionTime"):
         values = sidecar.per_volume(field, n_volumes)
         if values is None:
@@ -253,8 +245,11 @@ def _values(sidecar: Sidecar, field: str, n_volumes: int, indices: list[int]) ->
     return [] if values is None else [float(v) for v in np.unique(values[indices])]
 
 
-def _readout_notes(image: RawImage, m0: Mapping[str, list[float]]) -> tuple[str, ...]:
+def _readout_notes(
+    image: RawImage, sidecar: Sidecar, n_volumes: int, indices: list[int]
+) -> tuple[str, ...]:
     """Differences between the readouts of M0 and ASL, after which their signals compare badly."""
+    m0 = {f: _values(sidecar, f, n_volumes, indices) for f in READOUT}
     perfusion = image.indices(*PERFUSION_CONTEXTS)
     asl = {f: _values(image.sidecar, f, len(image.contexts), perfusion) for f in READOUT}
     return tuple(

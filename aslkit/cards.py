@@ -9,9 +9,12 @@ from numpy.typing import ArrayLike
 
 from aslkit.errors import InputError
 from aslkit.images import AslSeries
+from aslkit.scoring import coverage_at
 from aslkit.simulation import REFERENCE_SIGNAL
 
 Card = Mapping[str, object]
+
+LEVELS = (0.5, 0.8, 0.95)  # of the intervals that a card speaks of
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def calibration(records: Sequence[Mapping[str, object]], model: str) -> dict[str
         covered = [round(float(np.mean(values)), 3) for values in levels]
         table.setdefault(track, {}).setdefault(quantity, {})[snr] = covered
     protocols = list(dict.fromkeys(str(r["protocol"]) for r in own))
-    return {"protocols": protocols, "levels": [0.5, 0.8, 0.95], "covered": table}
+    return {"protocols": protocols, "levels": list(LEVELS), "covered": table}
 
 
 def outside_of_training(card: Card, series: AslSeries) -> list[str]:
@@ -166,7 +169,7 @@ def _limits(card: Card, field: str) -> list[tuple[float, float]]:
     return [cast(tuple[float, float], card[field])] if field in card else []
 
 
-_COVERAGES = ["coverage 50 %", "coverage 80 %", "coverage 95 %"]
+_COVERAGES = [coverage_at(level) for level in LEVELS]
 _RANGES = {
     "n_timings": _Range("timings"),
     "plds_s": _Range("PLDs", " s"),

@@ -9,11 +9,12 @@ Between kinks a curve is an exponential, so a cubic through values and slopes at
 computed again. numpy and torch run through the same code.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from aslkit.physics import KineticModel, kinks, namespace, tissue_curve, tissue_slope
+from aslkit.physics import Block, KineticModel, kinks, namespace, tissue_curve, tissue_slope
 
 COARSE_S = 0.1  # widest cell
 TURN = 0.03  # radians that a unit curve may turn in a cell: keeps the error of the cubic near 1e-6
@@ -115,16 +116,7 @@ def alike(array: np.ndarray, reference):  # type: ignore[no-untyped-def]
 
 def model_like(model: KineticModel, reference):  # type: ignore[no-untyped-def]
     """A model whose timings are of the kind, type and device of another array."""
-    blocks = [
-        replace(
-            b,
-            plds=alike(b.plds, reference),
-            label_durations=alike(b.label_durations, reference),
-            efficiencies=alike(b.efficiencies, reference),
-        )
-        for b in model.blocks
-    ]
-    return replace(model, blocks=tuple(blocks))
+    return _converted(model, lambda array: alike(array, reference))
 
 
 def positive(squares):  # type: ignore[no-untyped-def]
@@ -192,17 +184,16 @@ def _unit_slope(model: KineticModel, att, shift_s: float):  # type: ignore[no-un
 
 
 def _as_double(model: KineticModel) -> KineticModel:
-    def double(value):  # type: ignore[no-untyped-def]
-        is_numpy = isinstance(value, np.ndarray)
-        return value.astype(np.float64) if is_numpy else value.double()
+    def double(array):  # type: ignore[no-untyped-def]
+        return array.astype(np.float64) if isinstance(array, np.ndarray) else array.double()
 
-    blocks = tuple(
-        replace(
-            b,
-            plds=double(b.plds),
-            label_durations=double(b.label_durations),
-            efficiencies=double(b.efficiencies),
-        )
+    return _converted(model, double)
+
+
+def _converted(model: KineticModel, convert: Callable) -> KineticModel:  # type: ignore[type-arg]
+    """The model with every array of its timings converted."""
+    blocks = (
+        Block(b.labeling, *(convert(a) for a in (b.plds, b.label_durations, b.efficiencies)))
         for b in model.blocks
     )
-    return replace(model, blocks=blocks)
+    return replace(model, blocks=tuple(blocks))

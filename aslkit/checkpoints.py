@@ -19,8 +19,8 @@ from aslkit.residual_nets import Network
 from aslkit.weights import read_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
-SECTIONS = ("network", "average", "balance", "classifier", "optimizer", "best")  # of the tensors
-# Beside them.
+MODULES = ("network", "average", "balance", "classifier")
+SECTIONS = (*MODULES, "optimizer", "best")  # of the tensors; numbers are beside them
 NUMBERS = ("step", "n_batches", "n_averaged", "seconds", "losses", "origin", "adapted_to")
 
 
@@ -70,10 +70,9 @@ class State:
 
 def write_checkpoint(state: State, config: TrainingConfig, out: Path) -> None:
     """Replace the checkpoint in a folder as a whole, whatever ends the process."""
-    tensors = {f"network.{k}": v for k, v in state.network.state_dict().items()}
-    tensors |= {f"average.{k}": v for k, v in state.average.state_dict().items()}
-    tensors |= {f"balance.{k}": v for k, v in state.balance.state_dict().items()}
-    tensors |= {f"classifier.{k}": v for k, v in state.classifier.state_dict().items()}
+    tensors = {
+        f"{name}.{k}": v for name in MODULES for k, v in getattr(state, name).state_dict().items()
+    }
     for i, values in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{k}": v for k, v in values.items()}
     tensors |= {f"best.{k}": v for k, v in state.best.weights.items()}
@@ -104,10 +103,8 @@ def restore(state: State, config: TrainingConfig, out: Path) -> None:
     for key, tensor in tensors.items():
         section, _, name = key.partition(".")
         parts[section][name] = tensor
-    state.network.load_state_dict(parts["network"])
-    state.average.load_state_dict(parts["average"])
-    state.balance.load_state_dict(parts["balance"])
-    state.classifier.load_state_dict(parts["classifier"])
+    for name in MODULES:
+        getattr(state, name).load_state_dict(parts[name])
     _load_moments(state.optimizer, parts["optimizer"])
     numbers = json.loads(meta["numbers"])
     if numbers.get("adapted_to") != state.adapted_to:

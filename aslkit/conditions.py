@@ -16,7 +16,8 @@ from aslkit.simulation import PROTOCOLS
 from aslkit.subjects import SubjectPhysics, draw_physics
 
 BRAINS = "brain"  # how the names of phantoms with anatomy begin
-MATCHED, MISMATCHED = TRACKS = ("matched", "mismatched")
+MATCHED = "matched"
+TRACKS = (MATCHED, "mismatched")
 TYPICAL_SNR = 5.0  # of scans in vivo, from 2 to 8 averages; one SNR near it stands for all
 N_PULSES = 2  # of background suppression, on the scans of the mismatched track
 

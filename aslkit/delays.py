@@ -69,19 +69,13 @@ def _bolus_duration(sidecar: Sidecar, overrides: Overrides) -> tuple[float, tupl
     if has_cut_off is False or (has_cut_off is None and times is None):
         return float("inf"), ("nothing cuts the bolus off: taken as long (--bolus-duration S)",)
     if times is None or not 0 < times[0] <= times[-1] <= LONGEST_DELAY_S:
-        in_ms = times is not None and times[0] > LONGEST_DELAY_S
-        raise sidecar.refuse(
-            "BolusCutOffDelayTime",
-            expected=f"seconds, above 0 to {LONGEST_DELAY_S:g}: one, or first to last pulse",
-            fix=f'write "BolusCutOffDelayTime": {times[0] / 1000:g}'
-            if in_ms and times is not None
-            else "write it, or give --bolus-duration S",
-        )
-    if technique == "QUIPSS":
-        return float(times[0]), (
-            "BolusCutOffTechnique QUIPSS saturates the slab, not the bolus: read as QUIPSSII",
-        )
-    return float(times[0]), ()
+        fix = "write it, or give --bolus-duration S"
+        if times is not None and times[0] > LONGEST_DELAY_S:
+            fix = f'write "BolusCutOffDelayTime": {times[0] / 1000:g}'
+        expected = f"seconds, above 0 to {LONGEST_DELAY_S:g}: one, or first to last pulse"
+        raise sidecar.refuse("BolusCutOffDelayTime", expected=expected, fix=fix)
+    note = "BolusCutOffTechnique QUIPSS saturates the slab, not the bolus: read as QUIPSSII"
+    return float(times[0]), (note,) if technique == "QUIPSS" else ()
 
 
 def _delays(image: RawImage, field: str, option: str, lowest: float) -> NDArray[np.float64]:
@@ -140,7 +134,13 @@ def _stated(
 def read_slice_offsets(
     image: RawImage, overrides: Overrides
 ) -> tuple[tuple[float, ...], tuple[str, ...]]:
-    """Delay of each slice after the first acquired one [s], in array order."""
+    """Delay of each slice after the first acquired one [s], in array order, and what was assumed.
+
+    Raises
+    ------
+    InputError
+        When there are too few or too many, out of range, or along another axis.
+    """
     sidecar, n_slices = image.sidecar, image.volumes.shape[2]
     if overrides.slice_dt_s is not None:
         span_s = overrides.slice_dt_s * (n_slices - 1)

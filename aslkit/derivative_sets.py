@@ -11,6 +11,7 @@ from pathlib import Path
 from aslkit.atomic import appear_together, locked
 from aslkit.destinations import KINDS, Destination
 from aslkit.errors import InputError
+from aslkit.nifti import stem
 from aslkit.textfiles import read_json, read_text
 
 DESCRIPTION, IGNORED, FAILED, LOGS = (
@@ -55,7 +56,7 @@ def open_logs(folder: Path) -> None:
 def is_current(destination: Destination, fingerprint: str) -> bool:
     """Whether the maps are there, whole, and of this fingerprint."""
     cbf = destination.cbf
-    sidecar = cbf.with_name(cbf.name.removesuffix(".nii.gz") + ".json")
+    sidecar = cbf.with_name(f"{stem(cbf)}.json")
     is_there = cbf.is_file() and destination.path("att").is_file()
     return is_there and has_fingerprint(sidecar, fingerprint)
 

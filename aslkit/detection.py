@@ -8,6 +8,7 @@ The artefact changes from image to image; a wrong sidecar changes what the estim
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from aslkit.images import AslSeries, FloatImage, MaskImage, ParameterMaps
 from aslkit.leftovers import leftovers
 from aslkit.noise import noise_from_repeats
 from aslkit.phantoms import Phantom
+from aslkit.progress import Progress
 from aslkit.scanner import M0_SCALE, SUPPRESSED_SIGNAL, frame_of, proton_density
 from aslkit.scoring import Row
 from aslkit.simulation import clean_signal, noise_sd
@@ -43,6 +45,7 @@ def detection_rows(
     estimators: Callable[[Acquisition], Mapping[str, Estimator]],
     n_scans: int,
     seed: int,
+    progress: Progress = iter,
 ) -> Iterator[Row]:
     """Area under the ROC curve of every artefact, for every score of every estimator.
 
@@ -52,17 +55,18 @@ def detection_rows(
         Those that take scans which state this protocol.
     n_scans : int
         Of each artefact, and clean ones; in turn of each phantom.
+    progress : callable
+        Wraps the scans.
     """
     scores: dict[tuple[str, str], dict[str, list[float]]] = {}
-    for i in range(n_scans):
+    for i, kind in progress(list(product(range(n_scans), ARTEFACTS))):
         phantom = phantoms[i % len(phantoms)]
-        for kind in ARTEFACTS:
-            rng = np.random.default_rng([seed, i])  # the same noise for every artefact
-            series = spoilt_scan(phantom, acquisition(phantom), snr, kind, rng)
-            for name, estimator in estimators(series.acquisition).items():
-                for score, value in _scores(series, estimator(series)).items():
-                    own = scores.setdefault((name, score), {})
-                    own.setdefault(kind, []).append(value)
+        rng = np.random.default_rng([seed, i])  # the same noise for every artefact
+        series = spoilt_scan(phantom, acquisition(phantom), snr, kind, rng)
+        for name, estimator in estimators(series.acquisition).items():
+            for score, value in _scores(series, estimator(series)).items():
+                own = scores.setdefault((name, score), {})
+                own.setdefault(kind, []).append(value)
     for (name, score), own in scores.items():
         for kind in own:
             if kind != CLEAN:

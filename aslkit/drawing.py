@@ -3,16 +3,18 @@
 Colours are those of Okabe and Ito, which colour-blind readers can tell apart; markers differ too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from io import BytesIO
 from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from aslkit.scoring import AVERAGE, BOUND, LS, LS_ARTERIAL, LS_ORACLE, SMOOTHED_LS
+from aslkit.metrics import Values
+from aslkit.scoring import AVERAGE, BOUND, LS, LS_ARTERIAL, LS_ORACLE, SMOOTHED_LS, is_model
 
 PIXELS_PER_INCH = 144  # 1.5 per CSS pixel: a page shows a figure in its own inches, sharply
 PAGE_WIDTH = 11.5  # inches
@@ -39,11 +41,6 @@ _MODELS: tuple[Style, ...] = (
     {"color": "#cc79a7", "marker": "P"},
     {"color": "#e69f00", "marker": "X"},
 )
-
-
-def is_model(estimator: str) -> bool:
-    """Whether the name is none of the opponents and bounds that the benchmark itself brings."""
-    return estimator not in _FIXED
 
 
 def line_styles(estimators: Sequence[str]) -> dict[str, Style]:
@@ -103,6 +100,29 @@ def legend_above(figure: Figure, axes: Sequence[Axes], names: Sequence[str]) -> 
         fontsize=LABEL_SIZE,
         labelcolor=INK,
     )
+
+
+def title_columns(axes: Sequence[Axes], names: Iterable[str]) -> None:
+    """A name above each of the axes."""
+    for ax, name in zip(axes, names, strict=True):
+        ax.set_title(name, color=INK, fontsize=TITLE_SIZE)
+
+
+def colour_bar(
+    figure: Figure, axes: Sequence[Axes], drawn: AxesImage, heading: str, is_signed: bool
+) -> None:
+    """The scale that an image shares with others, beside all of their axes."""
+    ends = "both" if is_signed else "max"
+    bar = figure.colorbar(drawn, ax=list(axes), fraction=0.03, pad=0.01, shrink=0.85, extend=ends)
+    bar.set_label(heading, color=INK, fontsize=TICK_SIZE)
+    bar.ax.tick_params(labelsize=TICK_SIZE - 1, colors=INK)
+    bar.outline.set_visible(False)
+
+
+def density(ax: Axes, x: Values, y: Values, extent: tuple[float, float, float, float]) -> None:
+    """Points of many voxels, darker where there are more (logarithmic), and limits of the axes."""
+    ax.hexbin(x, y, gridsize=45, extent=extent, bins="log", cmap="Blues", linewidths=0.1)
+    ax.set(xlim=extent[:2], ylim=extent[2:])
 
 
 def to_png(figure: Figure) -> bytes:

@@ -19,6 +19,7 @@ from aslkit.physics import namespace
 Values = NDArray[np.floating]
 
 N_WAVES = 16  # of a random smooth field
+RIDGE_WIDTH = 0.25  # in standard deviations of the field
 
 
 @dataclass(frozen=True)
@@ -86,12 +87,16 @@ def draw_fields(rng: np.random.Generator, lengths_mm: Values) -> SmoothFields:
     return SmoothFields(waves, rng.uniform(0, 2 * np.pi, (b, 1, k, N_WAVES)))
 
 
-def ridge(field: Values, width: float) -> Values:
-    """1 on the surfaces where a field vanishes, falling to 0 at about `width` beside."""
-    return namespace(field).exp(-((field / width) ** 2))
+def ridge(field: Values) -> Values:
+    """1 on the surfaces where a field vanishes, falling to 0 at about `RIDGE_WIDTH` beside."""
+    return namespace(field).exp(-((field / RIDGE_WIDTH) ** 2))
 
 
 def soft_step(x: Values) -> Values:
     """From 0 to 1 around 0, over a width of 2."""
-    place = namespace(x).clip((x + 1) / 2, 0, 1)
-    return place * place * (3 - 2 * place)
+    return steeper(namespace(x).clip((x + 1) / 2, 0, 1))
+
+
+def steeper(share: Values) -> Values:
+    """0 to 1 -> 0 to 1, flat at both ends and steeper between them."""
+    return share * share * (3 - 2 * share)

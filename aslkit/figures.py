@@ -15,6 +15,7 @@ from aslkit.scoring import (
     Pool,
     Row,
     Subject,
+    coverage_at,
     efficiency,
     efficient_error,
     pool_of,
@@ -161,9 +162,7 @@ def _rng(seed: int) -> np.random.Generator:
 BY_CONFIDENCE = "AUROC of large errors by confidence"
 DIMENSIONLESS = ("R2", "CCC", "slope")
 HONESTY: dict[str, Callable[[Values, Values], float]] = {
-    **{
-        f"coverage {100 * level:.0f} %": partial(metrics.coverage, level=level) for level in LEVELS
-    },
+    **{coverage_at(level): partial(metrics.coverage, level=level) for level in LEVELS},
     "CRPS": metrics.crps,
     "NLL": metrics.negative_log_likelihood,
     "AUROC of large errors": metrics.auroc_of_large_errors,

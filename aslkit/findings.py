@@ -11,8 +11,7 @@ import numpy as np
 from aslkit.charts import Points
 from aslkit.conditions import MATCHED, most_typical
 from aslkit.detection import OOD
-from aslkit.drawing import is_model
-from aslkit.scoring import BOUND, Record
+from aslkit.scoring import BOUND, Record, is_model
 
 N_SHOWN = 2  # protocols of each track that are shown in pictures and long tables
 
@@ -131,16 +130,12 @@ class Findings:
             return NOTHING
         return float(row["value"]), float(row["low"]), float(row["high"])
 
-    def over_snr(
-        self, setting: Setting, estimator: str, quantity: str, metric: str, stratum: str
+    def errors_over_snr(
+        self, setting: Setting, estimator: str, quantity: str, stratum: str
     ) -> Points:
-        """A figure at every SNR, as a line with its band."""
-        return np.array(
-            [
-                (snr, *self.figure(setting, estimator, quantity, metric, stratum, snr))
-                for snr in self.snrs
-            ]
-        )
+        """Mean absolute error at every SNR, as a line with its band."""
+        place = setting, estimator, quantity, "MAE", stratum
+        return np.array([(snr, *self.figure(*place, snr)) for snr in self.snrs])
 
     def swept(self, pattern: str) -> list[Sweep]:
         """CBF's figures of the shown settings whose metric holds a number, as lines over it.

@@ -24,12 +24,7 @@ from aslkit.images import (
     as_image,
     as_slices,
 )
-from aslkit.information import (
-    Information,
-    information,
-    standard_error_of_cbf,
-    standard_errors,
-)
+from aslkit.information import Information, information, standard_error_of_cbf, standard_errors
 from aslkit.physics import (
     KineticModel,
     delta_m,

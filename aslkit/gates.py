@@ -30,8 +30,6 @@ PERFECT = "perfect"  # stands for the truth, entered as an estimator
 class GateError(AslkitError):
     """The benchmark's own checks failed: its table must not be used."""
 
-    exit_code = 1
-
 
 @dataclass(frozen=True)
 class Gate:

@@ -63,8 +63,12 @@ class AslSeries:
     @property
     def voxel_size_mm(self) -> tuple[float, float, float]:
         """Edge lengths of a voxel [mm]."""
-        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
-        return float(x), float(y), float(z)
+        return voxel_size_mm(self.affine)
+
+    @property
+    def has_signal(self) -> MaskImage:
+        """Voxels (x, y, z) with a finite signal at every timing."""
+        return np.asarray(np.isfinite(self.delta_m).all(axis=3))
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,12 @@ class ParameterMaps:
         for name, image in vars(self).items():
             if image is not None and image.shape != self.cbf.shape:
                 raise ValueError(f"{name} has shape {image.shape}, expected {self.cbf.shape}")
+
+
+def voxel_size_mm(affine: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Edge lengths of a voxel [mm], from voxel to world (4, 4)."""
+    x, y, z = np.linalg.norm(affine[:3, :3], axis=0)
+    return float(x), float(y), float(z)
 
 
 def as_slices(image: FloatImage) -> NDArray[np.floating]:

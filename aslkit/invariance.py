@@ -9,6 +9,7 @@ from aslkit.benchmark import Estimator
 from aslkit.images import AslSeries, MaskImage
 from aslkit.metrics import ScaleDeviation, Values, scale_deviation
 from aslkit.phantoms import Phantom
+from aslkit.progress import Progress
 from aslkit.scoring import Row
 from aslkit.simulation import noise_sd
 from aslkit.tiling import bounding_box
@@ -44,11 +45,17 @@ def middle_slices(phantom: Phantom) -> Phantom:
 
 
 def scale_deviations(
-    series: AslSeries, inside: MaskImage, estimators: Mapping[str, Estimator]
+    series: AslSeries,
+    inside: MaskImage,
+    estimators: Mapping[str, Estimator],
+    progress: Progress = iter,
 ) -> dict[str, list[ScaleDeviation]]:
-    """How each estimator's CBF follows a signal and noise scaled together, factor by factor."""
+    """How each estimator's CBF follows a signal and noise scaled together, factor by factor.
+
+    `progress` wraps the estimators, here as below.
+    """
     found: dict[str, list[ScaleDeviation]] = {}
-    for name, estimator in estimators.items():
+    for name, estimator in progress(list(estimators.items())):
         cbf = _cbf(estimator, series, inside)
         chosen = cbf != 0
         found[name] = [
@@ -64,6 +71,7 @@ def fill_deviations(
     estimators: Mapping[str, Estimator],
     snr: float,
     seed: int,
+    progress: Progress = iter,
 ) -> dict[str, list[FillDeviation]]:
     """What fields of view around the brain, its box up to four times the area, do to CBF.
 
@@ -75,7 +83,7 @@ def fill_deviations(
         *(_padded(series, inside, a, snr, rng) for a in PADDED_AREAS),
     ]
     found: dict[str, list[FillDeviation]] = {}
-    for name, estimator in estimators.items():
+    for name, estimator in progress(list(estimators.items())):
         cbf = _cbf(estimator, series, inside)
         chosen = cbf != 0
         found[name] = [

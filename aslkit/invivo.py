@@ -26,7 +26,6 @@ from aslkit.lights import LIMITS, light_figures
 from aslkit.outliers import score_pairs
 from aslkit.paired import Interval
 from aslkit.preprocess import n_repeats, series_from_runs
-from aslkit.progress import Progress
 from aslkit.quality import quality_figures
 from aslkit.references import read_reference
 from aslkit.repeats import (
@@ -40,7 +39,7 @@ from aslkit.repeats import (
     split_records,
 )
 from aslkit.runs import AslRun
-from aslkit.scoring import LS, LS_ARTERIAL, QUANTITIES, Record, Row, values_in
+from aslkit.scoring import LS, LS_ARTERIAL, QUANTITIES, Record, Row, is_model, values_in
 
 QUALITY = "quality"  # the stratum of figures that have a traffic light
 STRAY_Z = 5.0  # robust z above which a pair strays, as in asl_fit_ls
@@ -58,13 +57,11 @@ class ScanResult:
 
 def validate_run(
     runs: Sequence[AslRun],
-    mask: MaskImage | None = None,
     models: Sequence[str] = (),
     settings: FitSettings = FitSettings(),  # noqa: B008
     seed: int = 0,
     name: str = "scan",
     reference: Path | None = None,
-    progress: Progress = iter,
 ) -> ScanResult:
     """Judge least squares and models on one scan without knowing the truth.
 
@@ -72,8 +69,6 @@ def validate_run(
     ----------
     runs : sequence of AslRun
         The runs of one acquisition.
-    mask : bool array (x, y, z), optional
-        Brain mask; computed when not given.
     models : sequence of str
         Names or folders of trained models.
     settings : FitSettings
@@ -90,7 +85,7 @@ def validate_run(
     UnavailableError
         When a model is unknown.
     """
-    series = series_from_runs(runs, mask)
+    series = series_from_runs(runs)
     if series.acquisition.n_timings < 2:
         raise InputError(
             runs[0].source,
@@ -104,13 +99,13 @@ def validate_run(
     )
     estimators = _estimators(series, models, settings)
     stopwatch = Stopwatch()
-    maps = {e: stopwatch.run(e, estimators[e], series) for e in progress(list(estimators))}
+    maps = {name: stopwatch.run(name, e, series) for name, e in estimators.items()}
     usable = _usable(series, maps)
     own = _references(maps, series, settings)
     scan = Scan(name, tuple(runs), series, settings, maps, own, usable, external)
     n_all = min(n_repeats(run) for run in runs)
     table = scan_records(scan, n_all, _rows_of_all(scan))
-    for i, drawn in enumerate(progress(random_halves(n_all, seed))):
+    for i, drawn in enumerate(random_halves(n_all, seed)):
         table += split_records(scan, estimators, stopwatch, drawn, is_first=i == 0)
     return ScanResult(scan, Benchmark(_averaged(table), [], [], stopwatch.speeds))
 
@@ -130,12 +125,12 @@ def _estimators(
 def _references(maps: Maps, series: AslSeries, settings: FitSettings) -> dict[str, str]:
     """The least squares with the same compartments, by estimator."""
     own = LS_ARTERIAL if settings.has_arterial(series.acquisition) else LS
-    return {e: e if e in (LS, LS_ARTERIAL) else own for e in maps}
+    return {e: own if is_model(e) else e for e in maps}
 
 
 def _usable(series: AslSeries, maps: Maps) -> MaskImage:
     """Voxels of the mask where the signal and every estimate are finite."""
-    finite = series.mask & np.isfinite(series.delta_m).all(axis=3)
+    finite = series.mask & series.has_signal
     for m in maps.values():
         finite = finite & np.isfinite(m.cbf) & np.isfinite(m.att)
     return finite

@@ -24,14 +24,15 @@ from aslkit.invivo_tables import (
     quality_rows,
     repeatability,
     scan_tables,
+    subject_of,
 )
 from aslkit.lights import LIMITS
 from aslkit.paired import FEWEST_SUBJECTS, intraclass_correlation, limits_of_agreement
 from aslkit.repeats import ONE_HALF, OTHER_HALF
 from aslkit.report import Report, Section, Table, Thumbnail
 from aslkit.scatters import subject_differences
-from aslkit.scoring import AVERAGE, LS, LS_ARTERIAL, QUANTITIES
-from aslkit.sections import DIGITS, listed, speed_section
+from aslkit.scoring import AVERAGE, LS, QUANTITIES, is_model
+from aslkit.sections import DIGITS, listed, pictured, speed_section
 from aslkit.subject_report import FEW, LIGHTS, REPEATABILITY
 
 
@@ -54,7 +55,7 @@ def invivo_report(
     lead = [
         f"{listed([*benchmark.models, 'least squares (LS)'])} on {len(tables)} scans. There is no "
         "truth: half of the repeats estimate and the other half judge. LS on all repeats is noisy "
-        "itself and serves for comparison only.",
+        "itself and serves for comparison only."
     ]
     has_repeats = [t for t in tables if len(t.n_repeats) > 1]
     sections = _repeat_sections(has_repeats, estimators, styles) if has_repeats else []
@@ -148,7 +149,7 @@ def _agreement_sections(
     tables: Sequence[ScanTable], estimators: Sequence[str], styles: Mapping[str, Style]
 ) -> list[Section]:
     """Against least squares and the reference: voxels, then a point per subject."""
-    models = [e for e in estimators if e not in (LS, LS_ARTERIAL)]
+    models = [e for e in estimators if is_model(e)]
     found = []
     voxels = f"Figures of the voxels of each subject. {OVER}"
     if models:
@@ -161,13 +162,14 @@ def _agreement_sections(
     for q, shown in QUANTITIES.items():
         means = _means_against_ls(tables, models, q)
         if means and all(own.size >= FEWEST_SUBJECTS for own, _ in means.values()):
-            names = list(dict.fromkeys(t.name.partition("_")[0] for t in tables))
+            names = list(dict.fromkeys(subject_of(t.name) for t in tables))
+            drawn, left_out = pictured(list(means))
             label = f"{shown.heading} [{shown.unit}]"
-            picture = subject_differences(means, names, styles, label)
+            picture = subject_differences({e: means[e] for e in drawn}, names, styles, label)
             text = (
                 f"Mean {shown.heading} over the mask, a point per subject: difference from LS "
                 "over the mean of both. Solid: mean difference; dashed: limits of agreement, "
-                f"shaded their 95 % intervals. {_limits_in_words(means, q)}"
+                f"shaded their 95 % intervals. {_limits_in_words(means, q)}{left_out}"
             )
             found.append(Section(f"Bland-Altman of subjects: {shown.heading}", text, picture))
     return found

@@ -10,7 +10,7 @@ from aslkit.invivo_tables import HALF, Column, ScanTable, over_subjects
 from aslkit.paired import mean_interval
 from aslkit.repeats import GM_LIKE_CBF, PERFUSED
 from aslkit.report import Section
-from aslkit.scoring import AVERAGE, LEVELS, QUANTITIES
+from aslkit.scoring import AVERAGE, LEVELS, QUANTITIES, coverage_at
 from aslkit.sections import coverage_panels
 
 GLOSSARY = {
@@ -61,7 +61,7 @@ def calibration_section(tables: Sequence[ScanTable], styles: Mapping[str, Style]
     """Whether the differences between two halves are as large as the error bars say."""
 
     def shares(estimator: str, quantity: str) -> list[float]:
-        columns = [Column("", f"coverage {100 * v:.0f} %", quantity, repeats=HALF) for v in LEVELS]
+        columns = [Column("", coverage_at(v), quantity, repeats=HALF) for v in LEVELS]
         return [mean_interval(over_subjects(tables, estimator, c)).value for c in columns]
 
     panels = coverage_panels(

@@ -6,16 +6,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aslkit.invivo import QUALITY
 from aslkit.lights import LIMITS, UNKNOWN
 from aslkit.metrics import Values
 from aslkit.paired import Interval, mean_interval
-from aslkit.repeats import CONTRAST, LS_ON_ALL, PERFUSED
+from aslkit.repeats import AGREEMENT, CONTRAST, LS_ON_ALL, PERFUSED
 from aslkit.report import Table
 from aslkit.scoring import AVERAGE, QUANTITIES, Record
 from aslkit.sections import DIGITS, MISSING, number, percent
 
 OVER = "Mean over subjects; in brackets its 95 % interval (t), from three subjects on."
 HALF, ALL = "half", "all"  # repeats that a figure is made from; else their number
+ENDS = ("value", "low", "high")
+BIAS = {"difference": "bias"}  # what tables call it
 
 
 @dataclass(frozen=True)
@@ -83,9 +86,6 @@ class ScanTable:
         return Interval(*(float(own[0][k]) if own else math.nan for k in ENDS))
 
 
-ENDS = ("value", "low", "high")
-
-
 def scan_tables(records: Sequence[Record]) -> list[ScanTable]:
     """The records by scan."""
     found: dict[str, list[Record]] = {}
@@ -112,16 +112,17 @@ def over_subjects(tables: Sequence[ScanTable], estimator: str, column: Column) -
 def headline_of_scans(tables: Sequence[ScanTable], links: Mapping[str, str]) -> Table:
     """Per scan and estimator: prediction, repeatability, consistency, and plausibility."""
     rows = [[t.name, *row] for t in tables for row in headline(t).rows]
-    return Table(["scan", "method", *(c.heading for c in HEADLINE)], rows, n_text=2, links=links)
+    headings = [c.heading for c in HEADLINE.values()]
+    return Table(["scan", "method", *headings], rows, n_text=2, links=links)
 
 
 def headline(table: ScanTable) -> Table:
     """The same of one scan."""
     rows = [
-        [e, *(c.cell(Interval(table.find(e, c).value)) for c in HEADLINE)]
+        [e, *(c.cell(Interval(table.find(e, c).value)) for c in HEADLINE.values())]
         for e in [AVERAGE, *table.estimators]
     ]
-    return Table(["method", *(c.heading for c in HEADLINE)], rows)
+    return Table(["method", *(c.heading for c in HEADLINE.values())], rows)
 
 
 def scan_table(table: ScanTable, columns: Sequence[Column]) -> Table:
@@ -134,15 +135,13 @@ def group_headline(tables: Sequence[ScanTable], estimators: Sequence[str]) -> Ta
     """The headline over subjects: a line per figure, a column per estimator."""
     rows = [
         [name, *(c.cell(mean_interval(over_subjects(tables, e, c))) for e in estimators)]
-        for name, c in zip(HEADLINE_NAMES, HEADLINE, strict=True)
+        for name, c in HEADLINE.items()
     ]
     return Table(["figure", *estimators], rows, caption=OVER)
 
 
 def group_table(
-    tables: Sequence[ScanTable],
-    estimators: Sequence[str],
-    columns: Sequence[Column],
+    tables: Sequence[ScanTable], estimators: Sequence[str], columns: Sequence[Column]
 ) -> Table:
     """A line per estimator: mean over subjects with its t interval."""
     rows = [
@@ -157,7 +156,7 @@ def quality_rows(table: ScanTable) -> Iterator[tuple[str, list[str]]]:
     for e in table.estimators:
         cells = []
         for limit in LIMITS.values():
-            value = table.find(e, Column("", limit.label, stratum="quality", repeats=ALL)).value
+            value = table.find(e, Column("", limit.label, stratum=QUALITY, repeats=ALL)).value
             verdict = limit.verdict(value if np.isfinite(value) else None)
             shown = MISSING if verdict == UNKNOWN else f"{verdict} {number(value, limit.digits)}"
             cells.append(shown)
@@ -166,20 +165,20 @@ def quality_rows(table: ScanTable) -> Iterator[tuple[str, list[str]]]:
 
 def limits_table() -> Table:
     """Which values are good, which are acceptable, and why."""
-    rows = [[limit.label, *limit.shown_limits.split("; "), limit.meaning] for limit in ALL_LIMITS]
+    rows = [[limit.label, *limit.in_words, limit.meaning] for limit in LIMITS.values()]
     return Table(["figure", "● good", "▲ check", "what it means"], rows, n_text=4)
 
 
 def against(
     name: str,
     repeats: int | str = ALL,
-    figures: Sequence[str] = ("bias", "lower limit", "upper limit", "CCC"),
+    figures: Sequence[str] = tuple(AGREEMENT),
 ) -> list[Column]:
     """Bias, limits of agreement and CCC with other maps, of CBF and ATT."""
     return [
         Column(
-            f"{shown.heading} {figure}" + f" [{shown.unit}]" * (figure == "bias"),
-            f"{AGAINST[figure]} {name}",
+            f"{shown.heading} {BIAS.get(figure, figure)}" + f" [{shown.unit}]" * (figure in BIAS),
+            f"{AGREEMENT[figure]} {name}",
             q,
             repeats=repeats,
             digits=2 if figure == "CCC" else DIGITS[q] and 1,
@@ -213,39 +212,24 @@ def repeatability() -> list[Column]:
     ]
 
 
-AGAINST = {
-    "bias": "difference from",
-    "lower limit": "lower limit of agreement with",
-    "upper limit": "upper limit of agreement with",
-    "CCC": "CCC with",
+FROM_FEW = tuple((str(n), against(LS_ON_ALL, n, ("difference", "CCC"))) for n in (1, 2, HALF))
+HEADLINE = {  # by what they are called over subjects
+    "left-out RMS, 1 repeat [% of M0]": Column(
+        "left-out RMS 1", "left-out RMS", "delta_m", repeats=1, digits=3, least=0
+    ),
+    "left-out RMS, 2 repeats [% of M0]": Column(
+        "2", "left-out RMS", "delta_m", repeats=2, digits=3, least=0
+    ),
+    "left-out RMS, half of them [% of M0]": Column(
+        "half", "left-out RMS", "delta_m", digits=3, least=0
+    ),
+    "Spearman CBF": Column("Spearman CBF", "split-half Spearman", most=1),
+    "Spearman ATT": Column("ATT", "split-half Spearman", "att", most=1),
+    "mean CBF, 1 repeat [ml/100 g/min]": Column("mean CBF 1 repeat", "mean", repeats=1, digits=1),
+    "mean CBF, all repeats [ml/100 g/min]": Column("all", "mean", repeats=ALL, digits=1),
+    "perfused of LS": Column("perfused of LS", "mean / mean of LS", stratum=PERFUSED, repeats=ALL),
+    "GM-like CBF [ml/100 g/min]": Column("GM-like CBF", "mean", stratum="GM-like", digits=1),
+    "GM-like CBF of LS": Column("of LS", "mean / mean of LS", stratum="GM-like"),
+    "contrast": Column("contrast", CONTRAST, digits=1),
+    "negative": Column("negative", "share negative", repeats=ALL, is_share=True, least=0),
 }
-FROM_FEW = tuple((str(n), against(LS_ON_ALL, n, ("bias", "CCC"))) for n in (1, 2, HALF))
-ALL_LIMITS = tuple(LIMITS.values())
-HEADLINE = (
-    Column("left-out RMS 1", "left-out RMS", "delta_m", repeats=1, digits=3, least=0),
-    Column("2", "left-out RMS", "delta_m", repeats=2, digits=3, least=0),
-    Column("half", "left-out RMS", "delta_m", digits=3, least=0),
-    Column("Spearman CBF", "split-half Spearman", most=1),
-    Column("ATT", "split-half Spearman", "att", most=1),
-    Column("mean CBF 1 repeat", "mean", repeats=1, digits=1),
-    Column("all", "mean", repeats=ALL, digits=1),
-    Column("perfused of LS", "mean / mean of LS", stratum=PERFUSED, repeats=ALL),
-    Column("GM-like CBF", "mean", stratum="GM-like", digits=1),
-    Column("of LS", "mean / mean of LS", stratum="GM-like"),
-    Column("contrast", CONTRAST, digits=1),
-    Column("negative", "share negative", repeats=ALL, is_share=True, least=0),
-)
-HEADLINE_NAMES = (
-    "left-out RMS, 1 repeat [% of M0]",
-    "left-out RMS, 2 repeats [% of M0]",
-    "left-out RMS, half of them [% of M0]",
-    "Spearman CBF",
-    "Spearman ATT",
-    "mean CBF, 1 repeat [ml/100 g/min]",
-    "mean CBF, all repeats [ml/100 g/min]",
-    "perfused of LS",
-    "GM-like CBF [ml/100 g/min]",
-    "GM-like CBF of LS",
-    "contrast",
-    "negative",
-)

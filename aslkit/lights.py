@@ -34,9 +34,9 @@ class Limit:
         return CHECK if self.fair[0] <= value <= self.fair[1] else SUSPECT
 
     @property
-    def shown_limits(self) -> str:
-        """Both ranges in words."""
-        return f"{_words(self.good)}; {_words(self.fair)}"
+    def in_words(self) -> tuple[str, str]:
+        """Both ranges."""
+        return _words(self.good), _words(self.fair)
 
 
 def light_figures(

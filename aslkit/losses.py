@@ -44,8 +44,7 @@ def correction_loss(
     mask : (batch, 1, x, y)
         1 where the estimates count.
     """
-    weight = mask.expand_as(truth).clone()
-    weight[:, 1] *= truth[:, 0] > LEAST_FLOW
+    weight = _counted(mask, truth)
     residual = base + errors * outputs[:, :2] - truth
     scale = (errors * mask).sum((2, 3)).clamp(min=1e-6)
     l1 = (residual.abs() * weight).sum((2, 3)) / scale
@@ -79,8 +78,7 @@ def estimate_loss(
         Whether there are logits: of the chance that an estimate is as close as `CBF_CLOSE` and
         `ATT_CLOSE_S` say. Their cross-entropy counts as a likelihood.
     """
-    weight = mask.expand_as(truth).clone()
-    weight[:, 1] *= truth[:, 0] > LEAST_FLOW
+    weight = _counted(mask, truth)
     target = torch.stack(encoding.outputs_for(*truth.unbind(1)), dim=1)
     residual = outputs[:, :2] - target
     errors = _mean(_ERRORS[config.error](residual), weight)
@@ -162,6 +160,13 @@ def denoising_loss(outputs: Tensor, signal: Tensor, mask: Tensor) -> Tensor:
     """
     n = signal.shape[1]
     return _mean((outputs[:, -n:] - PERCENT * signal).square(), mask).mean()
+
+
+def _counted(mask: Tensor, truth: Tensor) -> Tensor:
+    """1 where errors of CBF and of ATT (batch, 2, x, y) count, else 0."""
+    weight = mask.expand_as(truth).clone()
+    weight[:, 1] *= truth[:, 0] > LEAST_FLOW
+    return weight
 
 
 def _is_close(residual: Tensor, encoding: RawEncoding) -> Tensor:

@@ -7,7 +7,7 @@ from aslkit.acquisition import Timing
 from aslkit.derivatives import version
 from aslkit.repeats import Scan
 from aslkit.report import Table
-from aslkit.scoring import LS, LS_ARTERIAL
+from aslkit.scoring import is_model
 
 WHITE_PAPER = "Alsop 2015"
 KINETICS = {
@@ -61,7 +61,7 @@ def methods_text(scan: Scan) -> str:
     label = f", label duration {duration:g} s" if math.isfinite(duration) and duration else ""
     plds = ", ".join(f"{t.pld_s:g}" for t in acquisition.timings)
     efficiencies = " and ".join(dict.fromkeys(f"{t.efficiency:.3g}" for t in acquisition.timings))
-    models = [e for e in scan.maps if e not in (LS, LS_ARTERIAL)]
+    models = [e for e in scan.maps if is_model(e)]
     network = (
         f" These were corrected by the network{'s' * (len(models) > 1)} {' and '.join(models)}."
         if models

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import torch
 
-from aslkit.config import TrainingConfig
-from aslkit.config.schema import DataConfig
+from aslkit.acquisition import KINETICS, LABELINGS
+from aslkit.config import DataConfig, TrainingConfig
 from aslkit.encodings import build_encoding, describe_encoding
 from aslkit.protocols import MOST_TIMINGS
 
@@ -57,8 +57,8 @@ def _scope(config: TrainingConfig) -> dict[str, object]:
     data = config.data
     if isinstance(data, DataConfig):
         return {
-            "labelings": ["pcasl", "casl", "pasl", "vsasl"],
-            "kinetics": ["single", "tissue"],
+            "labelings": list(LABELINGS),
+            "kinetics": list(KINETICS),
             "n_timings": [1, MOST_TIMINGS],
             "plds_s": [0.05, 3.6],
             "snr": list(data.snr_range),

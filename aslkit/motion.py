@@ -9,6 +9,7 @@ time, and the one that resembles the reference of the run most is registered to 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ MARGIN_MM = 8.0  # around the brain: its edge guides the registration
 N_ITERATIONS = 12
 SMALL_STEP = 2e-3  # mm, or mm at HEAD_RADIUS_MM: the registration has arrived
 HEAD_RADIUS_MM = 50.0  # turns rotations into displacements (Power 2012)
+MM_PER_UNIT = np.array([1.0] * 3 + [HEAD_RADIUS_MM] * 3)  # of the parameters
 N_THREADS = 2
 COLUMNS = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")  # mm, degrees
 
@@ -150,7 +152,7 @@ def framewise_displacement(parameters: Parameters) -> NDArray[np.float64]:
     were not registered are skipped and have NaN.
     """
     moved = np.isfinite(parameters[:, 0])
-    scaled = parameters[moved] * ([1] * 3 + [HEAD_RADIUS_MM] * 3)
+    scaled = parameters[moved] * MM_PER_UNIT
     displacement = np.full(len(parameters), np.nan)
     displacement[moved] = np.abs(np.diff(scaled, axis=0, prepend=scaled[:1])).sum(axis=1)
     return displacement
@@ -195,7 +197,7 @@ def _offsets(found: Parameters, groups: Sequence[Sequence[int]]) -> Parameters:
     """
     group_of = {i: g for g, members in enumerate(groups) for i in members}
     order = sorted(group_of)
-    changes = [(i, j) for i, j in zip(order, order[1:], strict=False)]
+    changes = list(pairwise(order))
     design = np.zeros((len(changes) + 1, len(groups)))
     target = np.zeros((len(changes) + 1, 6))
     for row, (i, j) in enumerate(changes):
@@ -261,7 +263,7 @@ def _register(image: FloatImage, templates: Sequence[Template], frame: Frame) ->
             )
             step = _step(values, template)
             found = compose(found, step)
-            if np.abs(step * ([1] * 3 + [HEAD_RADIUS_MM] * 3)).max() < SMALL_STEP:
+            if np.abs(step * MM_PER_UNIT).max() < SMALL_STEP:
                 break
     return found
 

@@ -66,10 +66,7 @@ def finite_mean(images: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def smooth_within(
-    image: NDArray[np.floating],
-    region: MaskImage,
-    sigma_mm: float,
-    voxel_size_mm: Sequence[float],
+    image: NDArray[np.floating], region: MaskImage, sigma_mm: float, voxel_size_mm: Sequence[float]
 ) -> NDArray[np.float64]:
     """In-plane Gaussian smoothing by normalised convolution over the finite voxels of a region.
 

@@ -14,15 +14,11 @@ from aslkit.config.one_protocol import OneProtocolConfig
 from aslkit.physics import Block, KineticModel, kinetic_model, namespace
 from aslkit.scenes import (
     ARRIVALS,
-    CORRELATED_SHARE,
-    CORRELATION_PIXELS,
     DISPERSION_S,
     EARLIEST_S,
     GAIN_ERROR,
-    WIDE_PIXELS,
-    WIDE_SHARE,
     coloured_noise,
-    power_spectrum,
+    draw_spectrum,
 )
 from aslkit.simulation import REFERENCE_SIGNAL, mixed_signal, noise_sd
 
@@ -169,10 +165,7 @@ def _flat(images: Values) -> Values:
 def _correlated(rng: np.random.Generator, mask, like):  # type: ignore[no-untyped-def]
     """Noise of unit variance (voxels, n), in most patches alike in neighbours and regions."""
     b, nx, ny = mask.shape
-    is_correlated = rng.random(b) < CORRELATED_SHARE
-    near, wide = rng.uniform(*CORRELATION_PIXELS, b) * is_correlated, rng.uniform(*WIDE_PIXELS, b)
-    share = (rng.uniform(0, WIDE_SHARE, b) * is_correlated)[:, None, None]
-    power = (1 - share) * power_spectrum(near, nx, ny) + share * power_spectrum(wide, nx, ny)
+    _, power = draw_spectrum(rng, b, nx, ny)
     images = coloured_noise(rng, (b, like.shape[1], nx, ny), like, power)
     return namespace(images).moveaxis(images, 1, -1)[mask]
 

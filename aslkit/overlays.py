@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from aslkit.drawing import INK, PAGE_WIDTH, TICK_SIZE, TITLE_SIZE, to_png
+from aslkit.drawing import PAGE_WIDTH, colour_bar, title_columns, to_png
 from aslkit.images import FloatImage, MaskImage
 from aslkit.pictures import middle_slices
 
@@ -65,9 +65,8 @@ def overlay_picture(columns: Mapping[str, Images], head: FloatImage, mask: MaskI
                 ax.imshow(grey, origin="lower", cmap="gray", vmin=0, vmax=top)
                 shown = montage(np.where(mask, images[overlay.name], np.nan))
                 drawn = _draw(ax, shown, overlay)
-        _colour_bar(figure, list(axes), drawn, overlay)
-    for ax, name in zip(grid[0], columns, strict=True):
-        ax.set_title(name, color=INK, fontsize=TITLE_SIZE)
+        colour_bar(figure, axes, drawn, overlay.heading, overlay.low < 0)
+    title_columns(grid[0], columns)
     return to_png(figure)
 
 
@@ -93,11 +92,3 @@ def _draw(ax: Axes, image: FloatImage, overlay: Overlay) -> AxesImage:
         vmax=overlay.high,
         interpolation="none",
     )
-
-
-def _colour_bar(figure: Figure, axes: list[Axes], drawn: AxesImage, overlay: Overlay) -> None:
-    extend = "both" if overlay.low < 0 else "max"
-    bar = figure.colorbar(drawn, ax=axes, fraction=0.03, pad=0.01, shrink=0.85, extend=extend)
-    bar.set_label(overlay.heading, color=INK, fontsize=TICK_SIZE)
-    bar.ax.tick_params(labelsize=TICK_SIZE - 1, colors=INK)
-    bar.outline.set_visible(False)

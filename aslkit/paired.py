@@ -37,7 +37,7 @@ def blocks_of(mask: MaskImage, voxel_size_mm: tuple[float, float, float]) -> Blo
     return np.asarray(np.unique(cubes, axis=0, return_inverse=True)[1]).ravel()
 
 
-def agreement(first: Values, second: Values, blocks: Blocks, seed: int = 0) -> dict[str, Interval]:
+def agreement(first: Values, second: Values, blocks: Blocks) -> dict[str, Interval]:
     """Figures of `first` against `second`, their intervals by bootstrap over blocks.
 
     Parameters
@@ -63,7 +63,7 @@ def agreement(first: Values, second: Values, blocks: Blocks, seed: int = 0) -> d
     n = sums.shape[1]
     if n < FEWEST_BLOCKS:
         return {name: Interval(float(v)) for name, v in values.items()}
-    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), N_RESAMPLES)
+    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), N_RESAMPLES)
     resampled = _figures(sums @ drawn.T.astype(float))
     return {
         name: Interval(float(v), *map(float, np.nanpercentile(resampled[name], [2.5, 97.5])))

@@ -1,32 +1,23 @@
 """Findings on phantoms -> the sections of their report; a section without data is none."""
 
-from collections.abc import Iterable
-from dataclasses import replace
-
 import numpy as np
 
 from aslkit.agreement import Matrix, win_matrix
-from aslkit.benchmark import TRUTH, Example
 from aslkit.charts import Panel, draw_panels
-from aslkit.conditions import MATCHED, most_typical
+from aslkit.conditions import MATCHED
 from aslkit.drawing import line_styles
 from aslkit.figures import BY_CONFIDENCE
 from aslkit.findings import Findings, Interval, Setting
-from aslkit.lesions import LESION_CLASSES
 from aslkit.metrics import Values
-from aslkit.pictures import Region, close_ups
 from aslkit.report import Section, Table
-from aslkit.scoring import BOUND, LEVELS, LS, QUANTITIES
+from aslkit.scoring import BOUND, LEVELS, LS, QUANTITIES, coverage_at
 from aslkit.sections import (
     DIGITS,
-    bland_altman_section,
     coverage_panels,
-    map_section,
     number,
     percent,
 )
 
-ORIENTATION = "Axial slices, anterior up; the right of the brain is on the right (neurological)."
 TISSUE = "GM"  # the stratum of error curves and of regression dilution
 ERROR_BARS = {
     "coverage 95 %": 2,
@@ -36,7 +27,6 @@ ERROR_BARS = {
     BY_CONFIDENCE: 2,
 }
 DILUTION = {"bias": 1, "slope": 2, "CCC": 2}
-PERFUSED = 5.0  # [ml/100 g/min] of the truth; where less, ATT means nothing
 CONTRAST = "GM/WM contrast recovered"
 
 
@@ -71,28 +61,6 @@ def versus_ls_section(f: Findings) -> list[Section]:
     return [Section("Against least squares", text, table=Table(columns, rows, 2))] if rows else []
 
 
-def map_sections(f: Findings, examples: Iterable[Example]) -> list[Section]:
-    """Maps side by side, one picture per shown setting."""
-    return [map_section(e, ORIENTATION) for e in _shown_examples(f, examples)]
-
-
-def lesion_sections(f: Findings, examples: Iterable[Example]) -> list[Section]:
-    """Lesions from close, one picture per shown setting whose example has any."""
-    sections = []
-    for example in _shown_examples(f, examples):
-        lesions = example.lesions
-        if lesions is not None and lesions.any():
-            found = (i for i in LESION_CLASSES if (lesions == i).any())
-            regions = [Region(LESION_CLASSES[i], np.asarray(lesions == i)) for i in found]
-            text = (
-                "The slice that holds most of each kind of lesion, which is outlined. All "
-                f"columns of a row share one colour scale. {ORIENTATION}"
-            )
-            picture = close_ups(example.maps, example.mask, regions)
-            sections.append(Section(f"Lesions: {example.title}", text, picture))
-    return sections
-
-
 def strata_sections(f: Findings) -> list[Section]:
     """Errors by tissue and lesion, a table for each quantity."""
     text = (
@@ -119,22 +87,13 @@ def _strata_table(f: Findings, quantity: str) -> Table:
     return Table(["protocol", "where", *f.estimators], rows, 2)
 
 
-def agreement_sections(f: Findings, examples: Iterable[Example]) -> list[Section]:
-    """Bland-Altman against the truth, in the first shown setting."""
-    return [
-        bland_altman_section(e, TRUTH, e.mask & (e.maps[TRUTH].cbf > PERFUSED))
-        for e in _shown_examples(f, examples)[:1]
-    ]
-
-
 def reliability_sections(f: Findings) -> list[Section]:
     """Reliability diagrams of the error bars, and how sharp they are."""
     if not f.shown:
         return []
     lines = {
         f"{QUANTITIES[q].heading}, {s.title}": {
-            e: [f.figure(s, e, q, f"coverage {100 * level:.0f} %")[0] for level in LEVELS]
-            for e in f.present(s)
+            e: [f.figure(s, e, q, coverage_at(level))[0] for level in LEVELS] for e in f.present(s)
         }
         for s in f.shown
         for q in QUANTITIES
@@ -202,7 +161,7 @@ def _error_section(f: Findings, track: str) -> Section:
             f"{QUANTITIES[q].heading}, {s.protocol}",
             "SNR",
             f"error [{QUANTITIES[q].unit}]",
-            {e: f.over_snr(s, e, q, "MAE", TISSUE) for e in names},
+            {e: f.errors_over_snr(s, e, q, TISSUE) for e in names},
             f.snrs,
             "xy",
         )
@@ -220,17 +179,6 @@ def _error_section(f: Findings, track: str) -> Section:
         f"intervals over subjects{'; the dotted line is the Cramér-Rao bound' * has_bound}.",
         draw_panels(panels, line_styles(names), n_columns=4),
     )
-
-
-def _shown_examples(f: Findings, examples: Iterable[Example]) -> list[Example]:
-    """Of every shown setting, the example of the most typical SNR, maps ordered as in tables."""
-    own: dict[Setting, dict[float, Example]] = {s: {} for s in f.shown}
-    for e in examples:
-        setting = Setting(*(str(e.condition[k]) for k in ("phantoms", "track", "protocol")))
-        own.get(setting, {}).setdefault(float(e.condition["snr"]), e)
-    chosen = [found[most_typical(found)] for found in own.values() if found]
-    names = (TRUTH, *f.estimators)
-    return [replace(e, maps={n: e.maps[n] for n in names if n in e.maps}) for e in chosen]
 
 
 def _shown_pairs(f: Findings) -> list[tuple[Setting, str]]:

@@ -12,7 +12,7 @@ from aslkit.anatomy import Tissue, draw_subjects
 from aslkit.errors import InputError
 from aslkit.fields import Planes
 from aslkit.lesions import LESION_CLASSES
-from aslkit.nifti import read_volumes
+from aslkit.nifti import read_volumes, stem
 from aslkit.textfiles import read_json
 
 Image = NDArray[np.float64]
@@ -48,10 +48,7 @@ class Phantom(Tissue):
 
 
 def brain_phantom(
-    name: str,
-    seed: int,
-    voxel_size_mm: float = 3.5,
-    matrix: tuple[int, int, int] | None = None,
+    name: str, seed: int, voxel_size_mm: float = 3.5, matrix: tuple[int, int, int] | None = None
 ) -> Phantom:
     """A whole brain of a random subject; the same seed gives the same subject.
 
@@ -119,8 +116,7 @@ def load_phantom(path: Path) -> Phantom:
     InputError
         When the JSON is missing or does not name the volumes, or a file is damaged.
     """
-    name = path.name.removesuffix(".nii.gz")
-    card = path.with_name(f"{name}.json")
+    card = _card(path)
     wanted = [f.name for f in fields(Tissue)]
     maps = read_json(card).get("Maps") if card.is_file() else None
     volumes, header = read_volumes(path)
@@ -143,7 +139,7 @@ def load_phantom(path: Path) -> Phantom:
         )
     lesions, mask = arrays.pop("lesions").astype(np.uint8), arrays.pop("mask") > 0
     affine = header.get_best_affine()
-    return Phantom(name=name, affine=affine, lesions=lesions, mask=mask, **arrays)
+    return Phantom(name=stem(path), affine=affine, lesions=lesions, mask=mask, **arrays)
 
 
 def find_phantoms(folder: Path) -> list[Path]:
@@ -154,9 +150,7 @@ def find_phantoms(folder: Path) -> list[Path]:
     InputError
         When there is none.
     """
-    found = [
-        p for p in sorted(folder.glob("*.nii.gz")) if p.with_name(f"{p.name[:-7]}.json").is_file()
-    ]
+    found = [p for p in sorted(folder.glob("*.nii.gz")) if _card(p).is_file()]
     if not found:
         raise InputError(
             folder,
@@ -166,6 +160,11 @@ def find_phantoms(folder: Path) -> list[Path]:
             fix="give data/phantoms, or make some with asl_sim",
         )
     return found
+
+
+def _card(path: Path) -> Path:
+    """The JSON file beside a phantom."""
+    return path.with_name(f"{stem(path)}.json")
 
 
 def _on_grid(tissue: Tissue, name: str, affine: NDArray[np.float64]) -> Phantom:

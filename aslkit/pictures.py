@@ -12,7 +12,16 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
-from aslkit.drawing import FAINT, INK, LABEL_SIZE, PAGE_WIDTH, TICK_SIZE, TITLE_SIZE, to_png
+from aslkit.drawing import (
+    FAINT,
+    INK,
+    LABEL_SIZE,
+    PAGE_WIDTH,
+    TITLE_SIZE,
+    colour_bar,
+    title_columns,
+    to_png,
+)
 from aslkit.images import FloatImage, MaskImage, ParameterMaps
 from aslkit.tiling import bounding_box
 
@@ -78,8 +87,7 @@ def map_comparison(
     grid = figure.subplots(len(panels), len(maps), squeeze=False)
     for row, panel, cells in zip(grid, panels, images, strict=True):
         _draw_row(figure, row, panel, cells)
-    for ax, name in zip(grid[0], maps, strict=True):
-        ax.set_title(name, color=INK, fontsize=TITLE_SIZE)
+    title_columns(grid[0], maps)
     figure.suptitle(title, color=INK, fontsize=TITLE_SIZE + 1)
     return to_png(figure)
 
@@ -111,8 +119,7 @@ def close_ups(
             color=INK,
             fontsize=LABEL_SIZE,
         )
-    for ax, name in zip(grid[0], maps, strict=True):
-        ax.set_title(name, color=INK, fontsize=TITLE_SIZE)
+    title_columns(grid[0], maps)
     return to_png(figure)
 
 
@@ -166,17 +173,7 @@ def _draw_row(
             if panel.is_error:  # white is no error there, so that the brain needs an outline
                 ax.contour(np.isfinite(image), levels=[0.5], colors=FAINT, linewidths=0.8)
     if drawn is not None:
-        bar = figure.colorbar(
-            drawn,
-            ax=list(axes),
-            fraction=0.03,
-            pad=0.01,
-            shrink=0.85,
-            extend="both" if panel.is_error else "max",
-        )
-        bar.set_label(panel.heading, color=INK, fontsize=TICK_SIZE)
-        bar.ax.tick_params(labelsize=TICK_SIZE - 1, colors=INK)
-        bar.outline.set_visible(False)
+        colour_bar(figure, axes, drawn, panel.heading, panel.is_error)
 
 
 def _top(images: Sequence[FloatImage], panel: Panel) -> float:

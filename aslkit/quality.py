@@ -60,10 +60,7 @@ class Qei:
 
 
 def quality_figures(
-    series: AslSeries,
-    maps: ParameterMaps,
-    settings: FitSettings,
-    tissue: TissueMaps | None = None,
+    series: AslSeries, maps: ParameterMaps, settings: FitSettings, tissue: TissueMaps | None = None
 ) -> Figures:
     """All figures of `FIGURES`, in its order.
 

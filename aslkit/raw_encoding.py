@@ -169,7 +169,7 @@ def _sd(curves):  # type: ignore[no-untyped-def]
 
 def known_voxels(series: AslSeries) -> MaskImage:
     """Voxels of the mask with a finite signal, (x, y, z)."""
-    return series.mask & np.isfinite(series.delta_m).all(axis=3)
+    return series.mask & series.has_signal
 
 
 def _is_alike(one: Timing, other: Timing) -> bool:

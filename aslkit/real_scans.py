@@ -146,7 +146,7 @@ def draw_real_batch(
     judge = scan.part([o[o.size // 2 :] for o in orders], window)
     maps, weights = fit.maps, judge.acquisition.weights.astype(np.float32)
     arterial = fitted_signal(replace(maps, cbf=0 * maps.cbf), judge.acquisition)
-    inside = fit.inside & np.isfinite(judge.delta_m).all(axis=3)
+    inside = fit.inside & judge.has_signal
     images: dict[str, FloatImage] = {
         "base": np.stack([maps.cbf, maps.att], 3),
         "errors": np.stack([maps.cbf_std, maps.att_std], 3),

@@ -17,7 +17,16 @@ from aslkit.paired import Blocks, Interval, agreement, blocks_of
 from aslkit.preprocess import select_repeats, series_from_runs
 from aslkit.references import Reference
 from aslkit.runs import AslRun
-from aslkit.scoring import AVERAGE, LEVELS, QUANTITIES, Record, Row, records, values_in
+from aslkit.scoring import (
+    AVERAGE,
+    LEVELS,
+    QUANTITIES,
+    Record,
+    Row,
+    coverage_at,
+    records,
+    values_in,
+)
 
 N_SPLITS = 4  # random halves
 CONTRAST = "top / bottom tercile of LS CBF"  # ratio of medians
@@ -169,7 +178,7 @@ def _rows_of_halves(scan: Scan, one: Maps, two: Maps) -> Iterator[Row]:
                     yield interval_row(name, region, q, metric, "", found[figure], inside)
                 for level in LEVELS:
                     share = coverage(a - b, np.hypot(*sds), level)
-                    metric = f"coverage {100 * level:.0f} %"
+                    metric = coverage_at(level)
                     yield _row(name, region, q, metric, "", share, inside)
 
 
@@ -214,9 +223,9 @@ def agreement_rows(
             continue
         mine, theirs = values_in(getattr(maps, q), inside, q), values_in(image, inside, q)
         found = agreement(mine, theirs, scan.blocks(inside))
-        for figure, (words, has_unit) in AGREEMENT_WORDS.items():
-            metric = words.format(other_name)
-            unit = shown.unit if has_unit else ""
+        for figure, words in AGREEMENT.items():
+            unit = "" if figure == "CCC" else shown.unit
+            metric = f"{words} {other_name}"
             yield interval_row(name, "mask", q, metric, unit, found[figure], inside)
 
 
@@ -256,9 +265,9 @@ def _row(
     return interval_row(estimator, region, quantity, metric, unit, Interval(value), inside)
 
 
-AGREEMENT_WORDS = {  # of `agreement`: the metric's name, and whether it has the quantity's unit
-    "difference": ("difference from {}", True),
-    "lower limit": ("lower limit of agreement with {}", True),
-    "upper limit": ("upper limit of agreement with {}", True),
-    "CCC": ("CCC with {}", False),
+AGREEMENT = {  # of `paired.agreement`: how the name of the metric begins
+    "difference": "difference from",
+    "lower limit": "lower limit of agreement with",
+    "upper limit": "upper limit of agreement with",
+    "CCC": "CCC with",
 }

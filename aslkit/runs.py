@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from aslkit.acquisition import Timing
 from aslkit.errors import InputError
-from aslkit.images import FloatImage
+from aslkit.images import FloatImage, voxel_size_mm
 from aslkit.overrides import AS_STORED, Overrides
 from aslkit.sidecars import Sidecar
 
@@ -155,8 +155,7 @@ class AslRun:
     @property
     def voxel_size_mm(self) -> tuple[float, float, float]:
         """Edge lengths of a voxel [mm]."""
-        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
-        return float(x), float(y), float(z)
+        return voxel_size_mm(self.affine)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,6 @@ from aslkit.textfiles import read_json
 
 Lines = list[Mapping[str, str | float | None]]
 
-TABLES = ("records", "speeds")
-
 
 @dataclass(frozen=True)
 class ScanFindings:
@@ -63,7 +61,9 @@ def read_scan_findings(folder: Path, name: str) -> ScanFindings:
         When it is no JSON object.
     """
     content = read_json(folder / f"{name}.json")
-    records, speeds = ([_record(line) for line in cast(Lines, content[key])] for key in TABLES)
+    records, speeds = (
+        [_record(line) for line in cast(Lines, content[key])] for key in ("records", "speeds")
+    )
     benchmark = Benchmark(records, [], [], [_speed(line) for line in speeds])
     return ScanFindings(benchmark, base64.b64decode(str(content["Picture"])))
 

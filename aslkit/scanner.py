@@ -14,7 +14,7 @@ from aslkit.artefacts import (
     stripes,
     with_thermal_noise,
 )
-from aslkit.images import FloatImage
+from aslkit.images import FloatImage, voxel_size_mm
 from aslkit.motion import Frame
 from aslkit.phantoms import Phantom
 from aslkit.simulation import REFERENCE_SIGNAL, Protocol, clean_signal, noise_sd
@@ -166,8 +166,7 @@ def proton_density(phantom: Phantom) -> FloatImage:
 
 def frame_of(phantom: Phantom) -> Frame:
     """The phantom's grid, for displacements."""
-    x, y, z = np.linalg.norm(phantom.affine[:3, :3], axis=0)
-    return Frame(phantom.mask.shape, (float(x), float(y), float(z)))
+    return Frame(phantom.mask.shape, voxel_size_mm(phantom.affine))
 
 
 def _image_sd(

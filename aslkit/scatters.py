@@ -5,7 +5,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from aslkit.drawing import ACCENT, INK, LABEL_SIZE, PAGE_WIDTH, TICK_SIZE, Style, tidy, to_png
+from aslkit.drawing import (
+    ACCENT,
+    INK,
+    LABEL_SIZE,
+    PAGE_WIDTH,
+    TICK_SIZE,
+    Style,
+    density,
+    tidy,
+    to_png,
+)
 from aslkit.metrics import Values, concordance
 from aslkit.paired import limits_of_agreement
 from aslkit.scoring import QUANTITIES
@@ -36,20 +46,12 @@ def scatter_plots(
         low, high = np.percentile(reference, [100 - CENTRAL, CENTRAL])
         ends = float(min(low, 0)), float(max(high, low + 1e-6))
         for ax, (name, own) in zip(axes, estimates.items(), strict=True):
-            ax.hexbin(
-                reference,
-                own[quantity],
-                gridsize=45,
-                extent=(*ends, *ends),
-                bins="log",
-                cmap="Blues",
-                linewidths=0.1,
-            )
+            density(ax, reference, own[quantity], (*ends, *ends))
             ax.plot(ends, ends, color=INK, linewidth=0.8)
             text = f"CCC {concordance(own[quantity], reference):.2f}"
             ax.text(0.03, 0.96, text, transform=ax.transAxes, va="top", fontsize=LABEL_SIZE)
             ax.set(title=name, xlabel=f"{shown.heading}, {reference_name} [{shown.unit}]")
-            ax.set(xlim=ends, ylim=ends, aspect="equal")
+            ax.set_aspect("equal")
             tidy(ax)
         axes[0].set_ylabel(f"{shown.heading} [{shown.unit}]")
     return to_png(figure)

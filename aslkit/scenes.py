@@ -209,18 +209,13 @@ def _noise(rng: np.random.Generator, shape: tuple[int, ...], like, depth: int): 
     """
     n, _, nx, ny = shape
     b = n // depth
-    is_correlated = rng.random(b) < CORRELATED_SHARE
-    near, wide = rng.uniform(*CORRELATION_PIXELS, b) * is_correlated, rng.uniform(*WIDE_PIXELS, b)
-    share = (rng.uniform(0, WIDE_SHARE, b) * is_correlated)[:, None, None]
+    is_correlated, power = draw_spectrum(rng, b, nx, ny)
     spread = (rng.uniform(0, SCATTER_SD, b) * is_correlated)[:, None, None]
-    power = (1 - share) * power_spectrum(near, nx, ny) + share * power_spectrum(wide, nx, ny)
     noise = coloured_noise(rng, shape, like, repeated(power, depth))
     if depth > 1:
         noise = _blurred_across(noise, rng.uniform(0, MOST_BLUR_SLICES, b) * is_correlated, depth)
-    blurred, spread = (
-        power_spectrum(np.full(n, SCATTER_PIXELS), nx, ny),
-        alike(repeated(spread, depth), like),
-    )
+    blurred = power_spectrum(np.full(n, SCATTER_PIXELS), nx, ny)
+    spread = alike(repeated(spread, depth), like)
     level = coloured_noise(rng, (n, 1, nx, ny), like, blurred)[:, 0]
     return noise * namespace(like).exp(spread * level - spread**2)[:, None]
 
@@ -232,6 +227,17 @@ def _blurred_across(noise, sigma_slices: Values, depth: int):  # type: ignore[no
     kernels /= np.sqrt((kernels**2).sum(axis=2, keepdims=True))
     stacks = noise.reshape(len(sigma_slices), depth, -1)
     return namespace(noise).matmul(alike(kernels, noise), stacks).reshape(noise.shape)
+
+
+def draw_spectrum(
+    rng: np.random.Generator, b: int, nx: int, ny: int
+) -> tuple[NDArray[np.bool_], Values]:
+    """Whose noise (b,) is alike in neighbours and regions, and the power spectra of all."""
+    is_correlated = rng.random(b) < CORRELATED_SHARE
+    near, wide = rng.uniform(*CORRELATION_PIXELS, b) * is_correlated, rng.uniform(*WIDE_PIXELS, b)
+    share = (rng.uniform(0, WIDE_SHARE, b) * is_correlated)[:, None, None]
+    power = (1 - share) * power_spectrum(near, nx, ny) + share * power_spectrum(wide, nx, ny)
+    return is_correlated, power
 
 
 def power_spectrum(sigma_pixels: Values, nx: int, ny: int) -> Values:

@@ -101,6 +101,16 @@ class Pool:
         return [e - t for e, t in zip(self.rival, self.truth, strict=True)]
 
 
+def is_model(estimator: str) -> bool:
+    """Whether the name is none of the opponents and bounds that the benchmark itself brings."""
+    return estimator not in (LS, LS_ARTERIAL, LS_ORACLE, SMOOTHED_LS, AVERAGE, BOUND)
+
+
+def coverage_at(level: float) -> str:
+    """Name of the metric that tells how often nominal intervals of a level (0-1) hold."""
+    return f"coverage {100 * level:.0f} %"
+
+
 def in_table_units(maps: ParameterMaps, mask: MaskImage) -> dict[str, Values]:
     """Both quantities of the maps at the mask's voxels, float64 and in table units."""
     return {q: values_in(getattr(maps, q), mask, q) for q in QUANTITIES}
@@ -124,12 +134,6 @@ def values_in(image: Values, mask: MaskImage, quantity: str) -> Values:
 def records(condition: Mapping[str, str | float], rows: Iterable[Row]) -> list[Record]:
     """Rows as lines of one tidy table, each with the condition that it belongs to."""
     return [{**condition, **asdict(row)} for row in rows]
-
-
-def lookup(table: Iterable[Record], **where: str | float) -> float:
-    """Value of the first line that has these fields; NaN when there is none."""
-    found = (r["value"] for r in table if all(r[k] == v for k, v in where.items()))
-    return float(next(found, "nan"))
 
 
 def strata_of(subjects: Sequence[Subject]) -> list[str]:

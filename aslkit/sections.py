@@ -1,20 +1,18 @@
-"""Parts that the reports share: number formats, map pictures, agreement, calibration, speed."""
+"""Parts that the reports share: number formats, what pictures leave out, calibration, speed."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from aslkit.agreement import bland_altman
-from aslkit.benchmark import TRUTH, Benchmark, Example
+from aslkit.benchmark import Benchmark
 from aslkit.charts import Panel, Points
-from aslkit.images import MaskImage
-from aslkit.pictures import map_comparison
 from aslkit.report import Section, Table
-from aslkit.scoring import LEVELS, QUANTITIES, values_in
+from aslkit.scoring import LEVELS, is_model
 
 DIGITS = {"cbf": 2, "att": 0}  # decimals in printed tables
 MISSING = "–"
+MOST_MODELS = 4  # whose maps a picture holds: of more, nothing could be seen
 
 
 def number(value: float, digits: int) -> str:
@@ -32,47 +30,18 @@ def listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
+def pictured(estimators: Sequence[str]) -> tuple[list[str], str]:
+    """The estimators that a picture of maps shows, and a sentence about those left out of it."""
+    left_out = [e for e in estimators if is_model(e)][MOST_MODELS:]
+    shown = [e for e in estimators if e not in left_out]
+    if not left_out:
+        return shown, ""
+    return shown, f" Not pictured, for room: {listed(left_out)}; the tables have them."
+
+
 def as_points(pairs: Iterable[tuple[float, float]]) -> Points:
     """x and y as a line without a band."""
     return np.array([(x, y, math.nan, math.nan) for x, y in pairs])
-
-
-def map_section(example: Example, orientation: str) -> Section:
-    """Maps of all estimators side by side, with their errors where the truth is known."""
-    truth = example.maps.get(TRUTH)
-    errors = (
-        ""
-        if truth is None
-        else "Red is too high, blue too low. A good error bar (sd) is large where the error is. "
-    )
-    return Section(
-        f"Maps: {example.title}",
-        "All columns of a row share one colour scale. sd is the standard deviation that each "
-        f"method reports for itself. {errors}{orientation}",
-        map_comparison(example.maps, example.mask, example.title, truth),
-    )
-
-
-def bland_altman_section(example: Example, reference: str, inside: MaskImage) -> Section:
-    """Difference of every estimator from a reference (one of them, or the truth)."""
-    values = {
-        name: {q: values_in(getattr(m, q), inside, q) for q in QUANTITIES}
-        for name, m in example.maps.items()
-    }
-    tilt = (
-        "A tilted cloud means that high values are pulled down and low ones up."
-        if reference == TRUTH
-        else f"{reference} is noisy too, and its noise alone tilts the cloud."
-    )
-    return Section(
-        f"Bland-Altman: difference from {reference}",
-        f"{example.title}. Darker: more voxels (logarithmic). The solid line is the mean "
-        "difference, the dashed ones are 1.96 standard deviations away and enclose 95 % of "
-        f"Gaussian differences; the numbers are both. {tilt}",
-        bland_altman(
-            values.pop(reference), {n: v for n, v in values.items() if n != reference}, reference
-        ),
-    )
 
 
 def coverage_panels(lines: Mapping[str, Mapping[str, Sequence[float]]]) -> list[Panel]:

@@ -21,6 +21,8 @@ LARGEST_INTEGER = 1e15  # beyond it no field of BIDS makes sense, and floats los
 class Sidecar:
     """The inherited metadata of one image, each field with the file it stands in.
 
+    Methods that read a field refuse one of another type (InputError).
+
     Attributes
     ----------
     path : Path

@@ -11,13 +11,7 @@ from aslkit.dispersion import dispersed
 from aslkit.fields import Values
 from aslkit.images import AslSeries, FloatImage, MaskImage, ParameterMaps
 from aslkit.phantoms import Phantom
-from aslkit.physics import (
-    KineticModel,
-    arterial_curve,
-    kinetic_model,
-    take_slices,
-    tissue_curve,
-)
+from aslkit.physics import KineticModel, arterial_curve, kinetic_model, take_slices, tissue_curve
 from aslkit.subjects import SubjectPhysics
 
 # ΔM/M0 of PCASL at CBF 60, ATT 1.5 s, PLD 2.0 s, label duration 1.8 s, α 0.85: the "signal" of SNR

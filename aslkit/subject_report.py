@@ -27,8 +27,8 @@ from aslkit.preprocess import anatomical_image
 from aslkit.repeats import Scan
 from aslkit.report import Report, Section, Table
 from aslkit.scatters import scatter_plots
-from aslkit.scoring import LS, LS_ARTERIAL, values_in
-from aslkit.sections import listed, speed_section
+from aslkit.scoring import LS, is_model, values_in
+from aslkit.sections import listed, pictured, speed_section
 
 FEW = (
     "Maps from 1, 2 and half of the repeats against least squares on all of them, which is no "
@@ -94,20 +94,22 @@ def slice_picture(result: ScanResult) -> bytes:
 
 def _map_section(scan: Scan) -> Section:
     head = anatomical_image(scan.runs[0])
+    shown, left_out = pictured(list(scan.maps))
     return Section(
         "Maps",
         "On the M0 image (or the mean control). The colour scales are fixed, so that pages of "
         "different scans compare; the differences are from LS with the same compartments. sd is "
-        f"the standard deviation that each method reports for itself. {ORIENTATION}",
-        overlay_picture(_columns(scan), head, scan.mask),
+        f"the standard deviation that each method reports for itself. {ORIENTATION}{left_out}",
+        overlay_picture(_columns(scan, shown), head, scan.mask),
     )
 
 
-def _columns(scan: Scan) -> dict[str, dict[str, FloatImage]]:
+def _columns(scan: Scan, estimators: Sequence[str]) -> dict[str, dict[str, FloatImage]]:
     """Images by method, and those of the reference."""
     names = ("cbf", "att", "cbf_std", "att_std")
     columns = {}
-    for e, maps in scan.maps.items():
+    for e in estimators:
+        maps = scan.maps[e]
         columns[e] = {name: getattr(maps, name) for name in names}
         if scan.reference[e] != e:
             ls = scan.maps[scan.reference[e]]
@@ -120,7 +122,7 @@ def _columns(scan: Scan) -> dict[str, dict[str, FloatImage]]:
 
 def _agreement_sections(scan: Scan, table: ScanTable) -> list[Section]:
     """Against least squares and against the reference: numbers, scatter and Bland-Altman."""
-    models = [e for e in scan.maps if e not in (LS, LS_ARTERIAL)]
+    models = [e for e in scan.maps if is_model(e)]
     found: list[Section] = []
     if models:
         own = scan.reference[models[0]]
@@ -143,21 +145,22 @@ def _agreement_sections(scan: Scan, table: ScanTable) -> list[Section]:
 def _pictures(
     scan: Scan, estimators: Sequence[str], images: Mapping[str, FloatImage], name: str
 ) -> list[Section]:
+    shown, left_out = pictured(estimators)
     inside: MaskImage = scan.mask & np.all([np.isfinite(i) for i in images.values()], axis=0)
     references = {q: values_in(image, inside, q) for q, image in images.items()}
     estimates = {
-        e: {q: values_in(getattr(scan.maps[e], q), inside, q) for q in images} for e in estimators
+        e: {q: values_in(getattr(scan.maps[e], q), inside, q) for q in images} for e in shown
     }
     return [
         Section(
             f"Scatter: against {name}",
-            "Darker: more voxels (logarithmic). On the thin line both agree.",
+            f"Darker: more voxels (logarithmic). On the thin line both agree.{left_out}",
             scatter_plots(references, estimates, name),
         ),
         Section(
             f"Bland-Altman: difference from {name}",
             "The solid line is the mean difference, the dashed ones are 1.96 standard deviations "
-            "away; the numbers are both.",
+            f"away; the numbers are both.{left_out}",
             bland_altman(references, estimates, name),
         ),
     ]

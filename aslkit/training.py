@@ -234,9 +234,8 @@ def _take_weights(network: Network, config: TrainingConfig, name: str) -> dict[s
     """
     initial = load_model(name)
     own = network.state_dict()
-    weights = {
-        k: v for k, v in own.items() if k.endswith(FROM_ZERO)
-    } | initial.network.state_dict()
+    weights = {k: v for k, v in own.items() if k.endswith(FROM_ZERO)}
+    weights |= initial.network.state_dict()
     shapes, own_shapes = ({k: v.shape for k, v in w.items()} for w in (weights, own))
     if initial.encoding != build_encoding(config) or shapes != own_shapes:
         raise InputError(

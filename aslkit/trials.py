@@ -13,14 +13,9 @@ from aslkit.fitting import AT_BOUND_S, FitSettings
 from aslkit.images import AslSeries, FloatImage, MaskImage, ParameterMaps
 from aslkit.information import cramer_rao_sd
 from aslkit.lesions import LESION_CLASSES
-from aslkit.opponents import (
-    SIGMAS_VOXELS,
-    best_sigma,
-    combined,
-    opponents,
-    smoothed_least_squares,
-)
+from aslkit.opponents import SIGMAS_VOXELS, best_sigma, combined, opponents, smoothed_least_squares
 from aslkit.phantoms import Phantom
+from aslkit.progress import Progress
 from aslkit.scoring import (
     LS,
     SMOOTHED_LS,
@@ -66,19 +61,24 @@ def run_trial(
     condition: Condition,
     models: Mapping[str, NetworkEstimator],
     stopwatch: Stopwatch,
+    progress: Progress = iter,
 ) -> Trial:
-    """Simulate one scan and let every estimator meet it, without the air, which nothing scores."""
+    """Simulate one scan and let every estimator meet it, without the air, which nothing scores.
+
+    `progress` wraps the estimators.
+    """
     series, physics = simulated(phantom, condition), condition.physics(phantom)
     noise = series.delta_m - clean_signal(phantom, physics)
     box = (*bounding_box(phantom.mask)[:2], slice(None))
     phantom, series = part_of(phantom, box), _brain_of(series, box)
     estimators = opponents(physics, series.acquisition, condition.track)
     estimators |= that_cover(models, series.acquisition)
-    maps = {name: stopwatch.run(name, e, series) for name, e in estimators.items()}
-    smoothed = {0.0: maps[LS]}
+    runs = list(estimators.items())
     for sigma in SIGMAS_VOXELS[1:]:
-        estimator = smoothed_least_squares(series.acquisition, sigma)
-        smoothed[sigma] = stopwatch.run(SMOOTHED_LS, estimator, series)
+        runs.append((SMOOTHED_LS, smoothed_least_squares(series.acquisition, sigma)))
+    found = [stopwatch.run(name, estimator, series) for name, estimator in progress(runs)]
+    maps = dict(zip(estimators, found, strict=False))
+    smoothed = dict(zip(SIGMAS_VOXELS, [maps[LS], *found[len(maps) :]], strict=True))
     bounds = cramer_rao_sd(truth_maps(phantom), physics.acquisition, noise_sd(condition.snr))
     named = dict(zip(("cbf", "att"), bounds, strict=True))
     return Trial(phantom, noise, maps, smoothed, named)

@@ -5,8 +5,6 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
-import numpy as np
-
 from aslkit.acquisition import Acquisition
 from aslkit.benchmark import (
     Benchmark,
@@ -29,6 +27,7 @@ from aslkit.gates import (
     scale_equivariance,
     subject_gates,
 )
+from aslkit.images import voxel_size_mm
 from aslkit.invariance import (
     fill_deviations,
     fill_rows,
@@ -57,10 +56,7 @@ Findings = tuple[list[Record], list[Gate]]
 
 
 def validate_phantoms(
-    folder: Path,
-    models: Sequence[str] = (),
-    design: Design = FULL,
-    progress: Progress = iter,
+    folder: Path, models: Sequence[str] = (), design: Design = FULL, progress: Progress = iter
 ) -> Benchmark:
     """Score least squares in all its forms and models on every phantom of a folder.
 
@@ -71,7 +67,7 @@ def validate_phantoms(
     models : sequence of str
         Names or folders of trained models.
     progress : callable
-        Wraps the sequence of steps, as tqdm does.
+        Wraps the sequence of steps, and the estimators of each step, as tqdm does.
 
     Raises
     ------
@@ -90,8 +86,9 @@ def validate_phantoms(
     left_out: dict[str, set[str]] = {}
     tasks = progress(list(design.tasks(sets)))
     for condition, group in groupby(tasks, key=itemgetter(0)):
-        trials = [run_trial(p, condition, networks[condition.track], stopwatch) for _, p in group]
-        others = networks[condition.track].keys() - trials[0].maps.keys()
+        own = networks[condition.track]
+        trials = [run_trial(p, condition, own, stopwatch, progress) for _, p in group]
+        others = own.keys() - trials[0].maps.keys()
         left_out.setdefault(condition.protocol, set()).update(others)
         trials, sigmas = with_best_smoothing(trials, condition.quantities)
         found, gates[condition.title] = _judged(condition, trials)
@@ -100,14 +97,14 @@ def validate_phantoms(
             examples.append(example_of(max(trials, key=n_lesion_classes), condition))
     for condition in progress(list(design.typical(first))):
         found, gates[f"{condition.title}, invariance"] = _invariance(
-            condition, middle_slices(sets[first][0]), networks[condition.track]
+            condition, middle_slices(sets[first][0]), networks[condition.track], progress
         )
         table += found
     for protocol, names in left_out.items():
         tell_left_out(protocol, sorted(names))
-    own = models_for(MATCHED, models) if design.n_spoilt else {}
-    for condition in progress(list(design.spoilt(first))):
-        table += _detection(condition, sets[first], own, design.n_spoilt)
+    judged = models_for(MATCHED, models) if design.n_spoilt else {}
+    for condition in design.spoilt(first):
+        table += _detection(condition, sets[first], judged, design.n_spoilt, progress)
     return Benchmark(table, combine(gates), examples, stopwatch.speeds)
 
 
@@ -129,7 +126,7 @@ def phantom_sets(folder: Path) -> dict[str, list[Phantom]]:
 
 
 def _voxel_size_mm(phantom: Phantom) -> float:
-    return float(round(np.linalg.norm(phantom.affine[:3, 0]), 3))
+    return round(voxel_size_mm(phantom.affine)[0], 3)
 
 
 def _judged(condition: Condition, trials: Sequence[Trial]) -> Findings:
@@ -147,16 +144,19 @@ def _judged(condition: Condition, trials: Sequence[Trial]) -> Findings:
 
 
 def _invariance(
-    condition: Condition, phantom: Phantom, models: Mapping[str, NetworkEstimator]
+    condition: Condition,
+    phantom: Phantom,
+    models: Mapping[str, NetworkEstimator],
+    progress: Progress,
 ) -> Findings:
     """How CBF follows the scale of the signal and the field of view."""
     series, inside = simulated(phantom, condition), strata(phantom)["brain"]
     estimators = opponents(condition.physics(phantom), series.acquisition, condition.track)
     own = that_cover(models, series.acquisition)
     estimators |= own
-    scaled = scale_deviations(series, inside, estimators)
+    scaled = scale_deviations(series, inside, estimators, progress)
     seed = condition.noise_seed(phantom)
-    filled = fill_deviations(series, inside, estimators, condition.snr, seed)
+    filled = fill_deviations(series, inside, estimators, condition.snr, seed, progress)
     rows = [*scale_rows(scaled), *fill_rows(filled)]
     promised = {name: d for name, d in scaled.items() if name not in own or own[name].scales}
     return records(condition.fields, rows), [scale_equivariance(promised)]
@@ -167,6 +167,7 @@ def _detection(
     phantoms: Sequence[Phantom],
     models: Mapping[str, NetworkEstimator],
     n_scans: int,
+    progress: Progress,
 ) -> list[Record]:
     """How well scans with an artefact are told from clean ones."""
     middles = [middle_slices(phantom) for phantom in phantoms]
@@ -176,6 +177,12 @@ def _detection(
         return {LS: known[LS], **that_cover(models, stated)}
 
     rows = detection_rows(
-        middles, condition.acquisition, condition.snr, estimators, n_scans, condition.seed
+        middles,
+        condition.acquisition,
+        condition.snr,
+        estimators,
+        n_scans,
+        condition.seed,
+        progress,
     )
     return records(condition.fields, rows)

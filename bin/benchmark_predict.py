@@ -15,14 +15,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage, optimize
+from benchmark_fit import scipy_loop
+from scipy import ndimage
 
 from aslkit.ensembles import Passes
 from aslkit.fitting import FitSettings, fit_least_squares
 from aslkit.images import AslSeries
 from aslkit.inference import noise_level, predict
 from aslkit.phantoms import Phantom, brain_phantom
-from aslkit.physics import delta_m, kinetic_model
 from aslkit.report import machine
 from aslkit.scanner import ScanSettings, scan_phantom
 from aslkit.simulated_files import write_scan
@@ -74,7 +74,8 @@ def rivals(seed: int) -> None:
     series = replace(series, noise_sd=noise_level(series, OFF))
     one, n_voxels = load_model(DEFAULT_MODEL), int(series.mask.sum())
     three = replace(one, others=(one.network, one.network))  # time does not depend on weights
-    loop = _cpu_time(lambda: _scipy_loop(series)) * n_voxels / N_LOOP
+    signals = series.delta_m[series.mask][:: n_voxels // N_LOOP][:N_LOOP]
+    loop = _cpu_time(lambda: scipy_loop(acquisition, signals)) * n_voxels / N_LOOP
     print(f"  {n_voxels} voxels; scipy {loop:.0f} s, extrapolated from {N_LOOP} voxels")
     for name, run in (
         ("least squares", lambda: fit_least_squares(series, OFF)),
@@ -156,10 +157,11 @@ def _measured(name: str, arguments: str) -> None:
     """Print wall time, CPU time and peak memory of a command."""
     command = [sys.executable, "-m", f"aslkit.cli.{arguments.split()[0]}", *arguments.split()[1:]]
     start = time.perf_counter()
-    child = subprocess.Popen(command)
-    _, status, usage = os.wait4(child.pid, 0)
+    with subprocess.Popen(command) as child:
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
     wall, used = time.perf_counter() - start, usage.ru_utime + usage.ru_stime
-    if status:
+    if child.returncode:
         raise SystemExit(f"failed: {' '.join(command)}")
     memory = usage.ru_maxrss * 1024 / GIB
     load = os.getloadavg()[0]
@@ -179,21 +181,6 @@ def _cpu_time(run: Callable[[], object]) -> float:
     start = time.process_time()
     run()
     return time.process_time() - start
-
-
-def _scipy_loop(series: AslSeries) -> None:
-    """Least squares by scipy, one voxel after the other, from a typical start."""
-    model = kinetic_model(series.acquisition)
-    signals = series.delta_m[series.mask][:: int(series.mask.sum()) // N_LOOP][:N_LOOP]
-    for signal in signals.astype(np.float64):
-
-        def residual(parameters: np.ndarray, signal: np.ndarray = signal) -> np.ndarray:
-            cbf, att = parameters.reshape(2, 1, 1)
-            return 1e3 * (delta_m(model, cbf, att)[0, :, 0] - signal)
-
-        optimize.least_squares(
-            residual, (50.0, 1.2), bounds=((-100, 0.1), (300, 4.0)), x_scale=(50.0, 1.0)
-        )
 
 
 def _moved(series: AslSeries, shift: int) -> AslSeries:

@@ -1,4 +1,4 @@
-"""The signal model in other words than the package's: numerical convolution."""
+"""The signal model in other words than the package's, and a look into a tidy table."""
 
 import numpy as np
 
@@ -23,3 +23,9 @@ def signal_of(labeling, pld, tau, att, kinetic, t1_tissue=T1_TISSUE_S):
         return scale * min(pld, att) * np.exp(-pld / T1_BLOOD_S)
     lead = 0.0 if labeling == "pasl" else tau
     return convolved(labeling, pld + lead, tau, att, kinetic, 20_000, t1_tissue)
+
+
+def lookup(table, **where):
+    """Value of the first line that has these fields; NaN where there is none."""
+    found = (r["value"] for r in table if all(r[k] == v for k, v in where.items()))
+    return float(next(found, "nan"))

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from oracles import lookup
 
 import aslkit
 from aslkit import benchmark, gates, metrics, opponents, scoring, trials
@@ -16,7 +17,6 @@ from aslkit.errors import InputError
 from aslkit.fitting import FitSettings
 from aslkit.invariance import fill_deviations, fill_rows, scale_deviations, scale_rows
 from aslkit.phantoms import brain_phantom, save_phantom, shape_phantom
-from aslkit.scoring import lookup
 from aslkit.simulation import PROTOCOLS, simulate_series
 from aslkit.trials import simulated
 from aslkit.validation import phantom_sets, validate_phantoms
@@ -40,8 +40,7 @@ def both_tracks(phantoms):
 @pytest.fixture
 def failing_run(phantoms, tmp_path, monkeypatch):
     """Runs the command, without its report, and returns what it said on stopping with 1."""
-    for part in ("phantom_report.phantom_report", "phantom_report.phantom_headline"):
-        monkeypatch.setattr(f"aslkit.{part}", lambda *_: None)
+    monkeypatch.setattr("aslkit.phantom_report.phantom_report", lambda *_: None)
     monkeypatch.setattr("aslkit.cli.validate._publish", lambda *_: None)
 
     def run(snr=25):
@@ -52,6 +51,19 @@ def failing_run(phantoms, tmp_path, monkeypatch):
         return done.output
 
     return run
+
+
+def test_progress_moves_on_with_every_estimator_of_a_scan():
+    seen = []
+
+    def watch(runs):
+        for name, estimator in runs:
+            seen.append(name)
+            yield name, estimator
+
+    condition = Condition("matched", "disc", "pcasl5", 10.0, "single", 0)
+    trials.run_trial(shape_phantom("disc", 1), condition, {}, benchmark.Stopwatch(), watch)
+    assert seen == [scoring.LS] + [scoring.SMOOTHED_LS] * 5
 
 
 def error(found, estimator, quantity="cbf", **where):

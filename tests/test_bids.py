@@ -19,11 +19,13 @@ from scans import (
     write_scan,
 )
 
-from aslkit.bids import Overrides, read_run, timing_table
+from aslkit.bids import read_run
 from aslkit.errors import InputError
 from aslkit.noise import noise_from_repeats
+from aslkit.overrides import Overrides
 from aslkit.preprocess import brain_mask, n_repeats, select_repeats, series_from_runs
 from aslkit.runs import timing_groups, timings
+from aslkit.timing_table import timing_table
 
 SEPARATE = {"M0Type": "Separate", "PostLabelingDelay": SIDECAR["PostLabelingDelay"][1:]}
 

@@ -17,10 +17,11 @@ LAYERS = """
     workers
     clusters
     config.network_kinds config.plan_names textfiles
-    config.adaptation config.one_protocol
+    acquisition config.adaptation
+    config.one_protocol
     config.schema
     yamlfiles
-    acquisition config resources
+    config resources
     images overrides
     nifti
     sidecars
@@ -67,7 +68,7 @@ LAYERS = """
     agreement charts invivo pictures report validation
     overlays scatters
     findings sections
-    invivo_tables methods_text phantom_sections robustness_sections
+    example_sections invivo_tables methods_text phantom_sections robustness_sections
     invivo_sections phantom_report
     scan_files subject_report
     invivo_report
@@ -104,6 +105,8 @@ MAY_IMPORT_TORCH = {
 COMMANDS = ("fit_ls", "predict", "sim", "train", "validate")
 LONGEST_FUNCTION = 80
 LONGEST_FILE = 300
+TYPICAL = {"functions": 12, "files": 150}
+MOST = {"functions": 30, "files": 260}  # of nine in ten
 
 
 def module_name(path):
@@ -172,6 +175,21 @@ def test_functions_and_files_are_short(name):
     for node in ast.walk(TREES[name]):
         if isinstance(node, ast.FunctionDef):
             assert node.end_lineno - node.lineno < LONGEST_FUNCTION, node.name
+
+
+def lengths():
+    """Lines of every function, and of every file."""
+    nodes = (n for tree in TREES.values() for n in ast.walk(tree))
+    functions = [n.end_lineno - n.lineno + 1 for n in nodes if isinstance(n, ast.FunctionDef)]
+    return sorted(functions), sorted(len(p.read_text().splitlines()) for p in SOURCES.values())
+
+
+def test_most_functions_and_files_are_much_shorter():
+    """Prints the distribution: pytest -s -n 0 tests/test_layers.py -k much_shorter."""
+    for name, found in zip(("functions", "files"), lengths(), strict=True):
+        shares = {q: found[int(q / 100 * (len(found) - 1))] for q in (10, 25, 50, 75, 90, 99, 100)}
+        print(f"\n{len(found)} {name}, lines:", *(f"{q} % {n}," for q, n in shares.items()))
+        assert shares[50] <= TYPICAL[name] and shares[90] <= MOST[name]
 
 
 @pytest.mark.parametrize("name", sorted(SOURCES))

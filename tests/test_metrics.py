@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from oracles import lookup
 from scipy import stats
 
 from aslkit import gates, metrics
@@ -14,7 +15,6 @@ from aslkit.scoring import (
     Subject,
     efficiency,
     in_table_units,
-    lookup,
     pool_of,
     records,
     strata_of,

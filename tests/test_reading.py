@@ -7,13 +7,15 @@ import pytest
 from faults import NO_M0, PASL
 from scans import CONTEXTS, M0, PLDS_S, SHAPE, SIDECAR, head, save, volumes, write_m0, write_scan
 
-from aslkit.bids import Overrides, read_run, timing_table
+from aslkit.bids import read_run
 from aslkit.bids_layout import find_acquisitions
 from aslkit.errors import InputError
 from aslkit.fitting import fit_least_squares
 from aslkit.images import Flag
+from aslkit.overrides import Overrides
 from aslkit.preprocess import series_from_runs
 from aslkit.runs import timing_groups, timings
+from aslkit.timing_table import timing_table
 
 PLDS = SIDECAR["PostLabelingDelay"]
 ENTITIES = "sub-01_ses-2_acq-x_rec-y_dir-AP_run-03"

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from aslkit import agreement, charts, phantom_sections, pictures, robustness_sections
+from aslkit import (
+    agreement,
+    charts,
+    example_sections,
+    phantom_sections,
+    pictures,
+    robustness_sections,
+)
 from aslkit.benchmark import TRUTH, Benchmark, Example, Speed
 from aslkit.drawing import LS_ORACLE, PIXELS_PER_INCH, SMOOTHED_LS, line_styles, to_png
 from aslkit.findings import Findings
@@ -178,15 +185,25 @@ def test_other_kinds_of_phantoms_have_a_table_of_their_own():
 
 def test_of_several_example_snrs_the_most_typical_is_pictured():
     f = Findings(scored())
-    (shown,) = phantom_sections._shown_examples(f, [example(snr=1.0), example(snr=8.0)])
+    ((shown, _),) = example_sections._shown_examples(f, [example(snr=1.0), example(snr=8.0)])
     assert shown.condition["snr"] == 8
 
 
 def test_maps_are_ordered_as_tables_are():
     given_order = example()
     backwards = replace(given_order, maps=dict(reversed(given_order.maps.items())))
-    (shown,) = phantom_sections._shown_examples(Findings(scored()), [backwards])
-    assert list(shown.maps) == [TRUTH, LS, NET]
+    ((shown, left_out),) = example_sections._shown_examples(Findings(scored()), [backwards])
+    assert list(shown.maps) == [TRUTH, LS, NET] and not left_out
+
+
+def test_of_many_models_a_picture_shows_the_first_and_names_the_others():
+    own, names = example(), [NET, *"abcdef"]
+    maps = own.maps | {name: own.maps[NET] for name in names}
+    f = Findings([r | {"estimator": n} for n in (LS, *names) for r in scored()])
+    ((shown, left_out),) = example_sections._shown_examples(f, [replace(own, maps=maps)])
+    assert list(shown.maps) == [TRUTH, LS, NET, "a", "b", "c"]
+    assert left_out == " Not pictured, for room: d, e and f; the tables have them."
+    assert f.estimators == [LS, *names]
 
 
 def test_an_axis_without_a_round_number_is_widened_to_two():
@@ -355,11 +372,11 @@ def test_lesions_are_shown_from_close_where_the_example_has_any(monkeypatch):
     lesions[8:12, 8:14, 2] = 2
     regions = []
     monkeypatch.setattr(
-        phantom_sections, "close_ups", lambda maps, mask, found: regions.extend(found) or b"png"
+        example_sections, "close_ups", lambda maps, mask, found: regions.extend(found) or b"png"
     )
     f = Findings(scored())
-    assert phantom_sections.lesion_sections(f, [example(), example(snr=30.0)]) == []
-    assert len(phantom_sections.lesion_sections(f, [example(lesions)])) == 1
+    assert example_sections.lesion_sections(f, [example(), example(snr=30.0)]) == []
+    assert len(example_sections.lesion_sections(f, [example(lesions)])) == 1
     assert [(r.name, r.inside.sum()) for r in regions] == [("penumbra", 24)]
 
 

@@ -81,7 +81,6 @@ def test_bounds_of_every_estimator_are_measured(run):
     assert all(0.4 < area < 1 for row in numbers for area in row[1:])
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of os.wait4
 @pytest.mark.parametrize(
     ("part", "n_least"),
     [("resources", 1), ("patches", 8), ("places", 9), ("uncertainty", 4), ("rivals", 4)],

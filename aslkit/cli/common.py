@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import fields
 from pathlib import Path
 from typing import TextIO, TypeVar
 
@@ -28,24 +29,19 @@ Step = TypeVar("Step")
 Decorated = TypeVar("Decorated", bound=Callable[..., object])
 
 
-def aslkit_command(
-    epilog: str | None = None, short_help: str | None = None
-) -> Callable[[Callable[..., None]], click.Command]:
+def aslkit_command(epilog: str) -> Callable[[Callable[..., None]], click.Command]:
     """Decorator that makes a function a command: -h, -q, -v, --debug, logging and error lines.
 
     Parameters
     ----------
-    epilog : str, optional
+    epilog : str
         Examples, shown at the end of the help as they are written.
-    short_help : str, optional
-        One line for lists of commands.
     """
 
     def decorate(function: Callable[..., None]) -> click.Command:
         command = click.command(
             cls=_Command,
-            epilog=epilog and f"\b\n{epilog}",
-            short_help=short_help,
+            epilog=f"\b\n{epilog}",
             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 99},
         )(_run_safely(function))
         command.params += _common_options()
@@ -86,6 +82,35 @@ def listing_option(
     return click.option(
         flag, is_flag=True, is_eager=True, expose_value=False, callback=show, help=help_text
     )
+
+
+def gathered(
+    options: Sequence[Callable[[Decorated], Decorated]], kind: Callable[..., object], name: str
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorator that adds options and passes them on as one argument.
+
+    Parameters
+    ----------
+    options : sequence of decorators
+        By `click.option`.
+    kind : dataclass
+        Has a field for each of them.
+    name : str
+        Of the argument.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def run(**arguments: object) -> None:
+            own = {f.name: arguments.pop(f.name) for f in fields(kind)}  # type: ignore[arg-type]
+            function(**{name: kind(**own)}, **arguments)
+
+        decorated: Callable[..., None] = run
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
 
 
 def say(text: str) -> None:

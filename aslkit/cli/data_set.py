@@ -7,13 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aslkit.cli.common import (
-    INTERNAL_ERROR,
-    logging_into,
-    message_and_code,
-    say,
-    set_up_logging,
-)
+from aslkit.cli.common import INTERNAL_ERROR, logging_into, message_and_code, say, set_up_logging
 from aslkit.cli.data_set_options import DataSetArguments, part_of
 from aslkit.cli.outcomes import Outcome, Tally, failure, lost
 from aslkit.cli.results import Clock, Estimate, Estimator, print_summary, write_results

@@ -1,19 +1,17 @@
 """The options for whole data sets."""
 
-import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TypeVar
 
 import click
 
-from aslkit.cli.common import LABELS
+from aslkit.cli.common import LABELS, gathered
 from aslkit.cli.scan_options import ScanArguments
 from aslkit.cli.work import check_work, dask_option, n_jobs_option
 
-Result = TypeVar("Result")
 Scan = TypeVar("Scan")
 
 participants_option = click.option(
@@ -102,21 +100,6 @@ class DataSetArguments:
                 raise click.UsageError(f"{flag} is for a single scan, and excludes --bids")
 
 
-def data_set_options(function: Callable[..., Result]) -> Callable[..., Result]:
-    """Decorator that adds the options and passes them on as one argument, `data_set`."""
-
-    @functools.wraps(function)
-    def run(**arguments: object) -> Result:
-        names = [f.name for f in fields(DataSetArguments)]
-        data_set = DataSetArguments(**{name: arguments.pop(name) for name in names})  # type: ignore[arg-type]
-        return function(data_set=data_set, **arguments)
-
-    decorated: Callable[..., Result] = run
-    for option in reversed(_OPTIONS):
-        decorated = option(decorated)
-    return decorated
-
-
 def _flag(name: str) -> str:
     renamed = {"participants": "participant-label", "sessions": "session-label"}
     return "--" + renamed.get(name, name).replace("_", "-")
@@ -151,3 +134,4 @@ _OPTIONS = (
     skip_existing_option,
     click.option("--overwrite", is_flag=True, help="Make all maps again."),
 )
+data_set_options = gathered(_OPTIONS, DataSetArguments, "data_set")

@@ -1,17 +1,15 @@
 """The options of asl_predict that say how the network runs -> `Passes`."""
 
-import functools
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
+
+from aslkit.cli.common import gathered
 
 if TYPE_CHECKING:
     from aslkit.ensembles import Passes
     from aslkit.weights import Model
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -49,21 +47,6 @@ class PassArguments:
         whole = "slices whole"
         tiles = f"patches of {self.patch}, overlap {self.overlap:g}, {self.blend} blend"
         return ", ".join([*parts, whole if self.patch == "full" else tiles])
-
-
-def pass_options(function: Callable[..., Result]) -> Callable[..., Result]:
-    """Decorator that adds the options and passes them on as one argument, `passing`."""
-
-    @functools.wraps(function)
-    def run(**arguments: object) -> Result:
-        names = [f.name for f in fields(PassArguments)]
-        passing = PassArguments(**{name: arguments.pop(name) for name in names})  # type: ignore[arg-type]
-        return function(passing=passing, **arguments)
-
-    decorated: Callable[..., Result] = run
-    for option in reversed(_OPTIONS):
-        decorated = option(decorated)
-    return decorated
 
 
 _OPTIONS = (
@@ -114,3 +97,4 @@ _OPTIONS = (
         "--tta", is_flag=True, help="Also run on slices mirrored in x, in y and in both."
     ),
 )
+pass_options = gathered(_OPTIONS, PassArguments, "passing")

@@ -50,10 +50,7 @@ def prepare(
 
 
 def _realigned(
-    runs: "list[AslRun]",
-    brain: "MaskImage",
-    fields: dict[str, object],
-    files: dict[str, bytes],
+    runs: "list[AslRun]", brain: "MaskImage", fields: dict[str, object], files: dict[str, bytes]
 ) -> "list[AslRun]":
     """The runs with every volume where the M0 image is, else the first timing of its run."""
     import numpy as np

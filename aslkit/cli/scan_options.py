@@ -1,21 +1,17 @@
 """The options that asl_fit_ls and asl_predict share -> the runs that they name."""
 
-import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
-from aslkit.cli.common import say
+from aslkit.cli.common import gathered, say
 
 if TYPE_CHECKING:
     from aslkit.overrides import Overrides
     from aslkit.runs import AslRun
-
-Result = TypeVar("Result")
 
 
 class NumberList(click.ParamType):  # type: ignore[type-arg]
@@ -62,6 +58,9 @@ OUTLIER_THRESHOLD = 5.0  # robust z
 POSITIVE = click.FloatRange(min=0, min_open=True)
 T1_RANGE = click.FloatRange(0.1, 10)
 FRACTION = click.FloatRange(0.01, 1)
+LABELING = click.Choice(["pcasl", "casl", "pasl", "vsasl"])
+KINETIC = click.Choice(["single", "tissue"])
+MACROVASCULAR = click.Choice(["auto", "on", "off"])
 
 
 @dataclass(frozen=True)
@@ -106,21 +105,6 @@ class ScanArguments:
         return Overrides(**{name: value for name, value in given.items() if value is not None})
 
 
-def scan_options(function: Callable[..., Result]) -> Callable[..., Result]:
-    """Decorator that adds the shared options and passes them on as one argument, `scan`."""
-
-    @functools.wraps(function)
-    def run(**arguments: object) -> Result:
-        names = [f.name for f in fields(ScanArguments)]
-        scan = ScanArguments(**{name: arguments.pop(name) for name in names})  # type: ignore[arg-type]
-        return function(scan=scan, **arguments)
-
-    decorated: Callable[..., Result] = run
-    for option in reversed(_OPTIONS):
-        decorated = option(decorated)
-    return decorated
-
-
 def check_scan(scan: ScanArguments) -> None:
     """Refuse options that do not say which scan to read, and where to write."""
     if not scan.inputs:
@@ -133,8 +117,9 @@ def check_scan(scan: ScanArguments) -> None:
 
 def read_runs(scan: ScanArguments) -> "list[AslRun]":
     """Read every input and print what was understood of it."""
-    from aslkit.bids import read_run, timing_table
+    from aslkit.bids import read_run
     from aslkit.destinations import check_output
+    from aslkit.timing_table import timing_table
 
     if scan.out is not None:
         check_output(scan.out)
@@ -204,7 +189,7 @@ _OPTIONS = (
         metavar="A,B,…",
         help="Label duration [s].",
     ),
-    click.option("--labeling", type=click.Choice(["pcasl", "casl", "pasl", "vsasl"])),
+    click.option("--labeling", type=LABELING),
     click.option(
         "--order",
         type=click.Choice(["ct", "tc", "diff"]),
@@ -226,7 +211,7 @@ _OPTIONS = (
     click.option("--t1t", "t1_tissue_s", type=T1_RANGE, metavar="S", help="T1 of tissue [1.3]."),
     click.option(
         "--kinetic",
-        type=click.Choice(["single", "tissue"]),
+        type=KINETIC,
         help="T1 after arrival: of blood (single, default) or tissue.",
     ),
     click.option(
@@ -245,7 +230,7 @@ _OPTIONS = (
     ),
     click.option(
         "--macrovascular",
-        type=click.Choice(["auto", "on", "off"]),
+        type=MACROVASCULAR,
         default="auto",
         show_default=True,
         help="Arterial compartment.",
@@ -276,3 +261,4 @@ _OPTIONS = (
     ),
     click.option("--dry-run", is_flag=True, help="Print what was understood of the input; stop."),
 )
+scan_options = gathered(_OPTIONS, ScanArguments, "scan")

@@ -12,7 +12,7 @@ import click
 
 from aslkit.cli.common import aslkit_command, say
 from aslkit.cli.data_set_options import part_of, part_option, skip_existing_option
-from aslkit.cli.scan_options import POSITIVE, NumberList
+from aslkit.cli.scan_options import KINETIC, LABELING, POSITIVE, NumberList
 from aslkit.cli.sim_options import (
     ANATOMIES,
     DEFAULT_PROTOCOL,
@@ -54,7 +54,7 @@ EXAMPLES = """Examples:
 )
 @click.option("--protocol", metavar="NAME", help=f"One of {PROTOCOLS} [{DEFAULT_PROTOCOL}].")
 @click.option("--plds", type=NumberList(), metavar="A,B,…", help="Own protocol: PLDs [s].")
-@click.option("--labeling", type=click.Choice(["pcasl", "casl", "pasl", "vsasl"]), default="pcasl")
+@click.option("--labeling", type=LABELING, default="pcasl")
 @click.option("--label-duration", type=POSITIVE, default=1.8, show_default=True, help="[s]")
 @click.option(
     "--n-bs",
@@ -87,7 +87,7 @@ EXAMPLES = """Examples:
 )
 @click.option(
     "--kinetic",
-    type=click.Choice(["single", "tissue"]),
+    type=KINETIC,
     default="single",
     show_default=True,
     help="T1 of the label after arrival: of blood, or of tissue.",

@@ -48,7 +48,7 @@ class Matrix(NumberList):
 
 
 def noises_of(text: str, n_pulses: int) -> tuple[str, ...]:
-    """The artefacts that a list names."""
+    """The artefacts that a list names; an unknown one is refused (InputError)."""
     from aslkit.artefacts import NOISES
 
     names = tuple(text.split(","))
@@ -75,7 +75,7 @@ def noises_of(text: str, n_pulses: int) -> tuple[str, ...]:
 def protocol_of(
     name: str | None, plds: tuple[float, ...] | None, labeling: str, label_duration: float
 ) -> "Protocol":
-    """A named protocol, or the one that the options spell out."""
+    """A named protocol, or the one that the options spell out; others are refused (InputError)."""
     from aslkit.acquisition import protocol
     from aslkit.simulation import PROTOCOLS, Protocol
 

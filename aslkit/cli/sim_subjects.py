@@ -68,10 +68,7 @@ class OneByOne:
 
 
 def simulate_subjects(
-    jobs: Sequence[Job],
-    simulate: Callable[[Job], str],
-    n_jobs: int,
-    skips_current: bool,
+    jobs: Sequence[Job], simulate: Callable[[Job], str], n_jobs: int, skips_current: bool
 ) -> None:
     """Put the subjects into their data set; logs and failed.tsv go beside the truth.
 

@@ -13,13 +13,13 @@ from aslkit.cli.data_set_options import (
     sessions_option,
     skip_existing_option,
 )
-from aslkit.cli.scan_options import NumberList
+from aslkit.cli.scan_options import KINETIC, MACROVASCULAR, NumberList
 from aslkit.cli.work import check_work, dask_option, n_jobs_option
 
 if TYPE_CHECKING:
     from aslkit.benchmark import Benchmark
     from aslkit.conditions import Design
-    from aslkit.report import Report, Table
+    from aslkit.report import Report
 
 EXAMPLES = """Examples:
   asl_validate --phantoms data/phantoms --model small --out validation
@@ -72,14 +72,14 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 )
 @click.option(
     "--kinetic",
-    type=click.Choice(["single", "tissue"]),
+    type=KINETIC,
     default="single",
     show_default=True,
     help="T1 after arrival: of blood (single) or tissue.",
 )
 @click.option(
     "--macrovascular",
-    type=click.Choice(["auto", "on", "off"]),
+    type=MACROVASCULAR,
     default="auto",
     show_default=True,
     help="Arterial compartment of the models, in vivo.",
@@ -189,20 +189,20 @@ def _check_snrs(snrs: tuple[float, ...] | None) -> None:
 
 def _validate_phantoms(folder: Path, models: tuple[str, ...], design: "Design", out: Path) -> None:
     from aslkit.gates import require
-    from aslkit.phantom_report import phantom_headline, phantom_report
+    from aslkit.phantom_report import phantom_report
     from aslkit.report import provenance
     from aslkit.validation import validate_phantoms
 
     found = validate_phantoms(folder, models, design, progress)
-    _publish(out, found, phantom_report(found, provenance()), phantom_headline(found))
+    _publish(out, found, phantom_report(found, provenance()))
     require(found.gates)
 
 
-def _publish(out: Path, found: "Benchmark", report: "Report", headline: "Table") -> None:
+def _publish(out: Path, found: "Benchmark", report: "Report") -> None:
     from aslkit.report import write_benchmark
 
     files = write_benchmark(out, found, report)
-    say(headline.as_text())
+    say(report.headline.as_text())
     say("\n" + "\n".join(f"wrote {path}" for path in files))
 
 

@@ -105,12 +105,10 @@ def _merged(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
 def _explained(path: Path, error: ErrorDetails) -> InputError:
     """The first fault in a configuration; for an unknown key, the known ones like it."""
     parts = [str(part) for part in error["loc"] if part not in KINDS]
-    found, expected = (
-        shorten(reprlib.repr(error["input"]), MOST_SHOWN),
-        error["msg"].removeprefix("Value error, "),
-    )
-    if error["type"] == "value_error":
-        found = "other sections" if not parts else found
+    found = shorten(reprlib.repr(error["input"]), MOST_SHOWN)
+    expected = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error" and not parts:
+        found = "other sections"
     if error["type"] == "extra_forbidden":
         known = [*SECTIONS, *PLAN_NAMES]
         near = get_close_matches(".".join(parts), known) or get_close_matches(

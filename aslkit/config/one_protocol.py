@@ -4,9 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from aslkit.acquisition import LONGEST_DELAY_S
 from aslkit.config.network_kinds import Strict
-
-LONGEST_DELAY_S = 20.0  # a longer one is milliseconds written for seconds
 
 
 def _ascending(limits: tuple[float, float]) -> tuple[float, float]:

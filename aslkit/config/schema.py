@@ -1,6 +1,6 @@
 """Everything that a training configuration may hold, with units and limits; nothing else."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -30,7 +30,6 @@ DEFAULT_KINDS = {
     "encoding": "physics_profile",
     "data": "any_protocol",
 }
-
 
 NETWORKS: TypeAdapter[NetworkConfig] = TypeAdapter(
     Annotated[NetworkConfig, Field(discriminator="kind")]
@@ -83,7 +82,8 @@ class DataConfig(Strict):
     patches_per_group: int = Field(8, ge=1)
     """Slices per protocol."""
     slices: int = Field(1, ge=1)
-    """Neighbouring slices of each subject, in 80 % of the groups; the others hold one of each."""
+    """Neighbouring slices of each subject, 2.5-8 mm apart, in 80 % of the groups; the others hold
+    one of each."""
     snr_range: Range = (0.7, 80.0)
     """SNR as in `asl_sim`, drawn per subject, uniformly in the logarithm."""
     arterial_share: float = Field(0.45, ge=0, le=1)
@@ -136,7 +136,8 @@ class TrainingConfig(Strict):
     averaging: float = Field(0.998, ge=0, lt=1)
     """Decay of the running average of the weights, which is the model that is saved."""
     swa_start: float | None = Field(None, gt=0, lt=1)
-    """Share of the run from which on the model is the plain mean of the weights since."""
+    """Share of the run from which on the model is the plain mean of the weights since, and the
+    learning rate stays what it is."""
     checkpoint_minutes: float = Field(5.0, gt=0)
     """Between two checkpoints."""
     network: NetworkConfig = Field(discriminator="kind")
@@ -239,10 +240,6 @@ class TrainingConfig(Strict):
         return self
 
 
-def _names(model: type[BaseModel]) -> list[str]:
-    return list(model.model_fields)
-
-
 _MODELS: dict[str, tuple[type[BaseModel], ...]] = {
     "network": (ResidualConfig, VoxelwiseConfig, BrainUNetConfig, AmplitudeAwareConfig),
     "encoding": (ProfileEncodingConfig, RawEncodingConfig),
@@ -251,18 +248,13 @@ _MODELS: dict[str, tuple[type[BaseModel], ...]] = {
     "validation": (ValidationConfig,),
     "adaptation": (AdaptationConfig,),
 }
-KINDS = (
-    "physics_residual",
-    "voxelwise",
-    "spatial",
-    "dual_encoder",
-    "amplitude_aware",
-    "physics_profile",
-    "raw",
-    "any_protocol",
-    "one_protocol",
-)
+KINDS = {
+    kind
+    for section in DEFAULT_KINDS
+    for model in _MODELS[section]
+    for kind in get_args(model.model_fields["kind"].annotation)
+}
 SECTIONS = (
     *TrainingConfig.model_fields,
-    *dict.fromkeys(f"{s}.{n}" for s, models in _MODELS.items() for m in models for n in _names(m)),
+    *dict.fromkeys(f"{s}.{n}" for s, ms in _MODELS.items() for m in ms for n in m.model_fields),
 )
