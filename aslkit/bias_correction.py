@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from aslkit.encoding import CHANNELS, LEAST_ATT_SE_S, TYPICAL_ATT_S
+from aslkit.cells import TYPICAL_ATT_S
+from aslkit.encoding import CHANNELS, LEAST_ATT_SE_S
 
 CBF, ATT, ATT_SE = (
     CHANNELS.index(name) for name in ("CBF in standard errors", "ATT", "standard error of ATT")

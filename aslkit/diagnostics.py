@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.special import gammaincc
 
-from aslkit.fitting import FitSettings, fitted_signal, residual_sd
+from aslkit.fitting import FitSettings, fitted_signal, known_sd
 from aslkit.images import AslSeries, Flag, FloatImage, ParameterMaps
 
 HALF_WIDTH = 1.959964  # of a Gaussian 95 % interval, in standard deviations
@@ -47,7 +47,7 @@ def diagnostic_maps(
     images: dict[str, FloatImage] = {}
     n_free = settings.n_free(series.acquisition)
     if n_free > 0:
-        sd = residual_sd(series, settings) if series.noise_sd is None else series.noise_sd
+        sd = known_sd(series, settings)
         images["chi2"] = reduced_chi2(series, maps, sd, n_free)
         if series.noise_sd is not None:
             images["adequacy"] = adequacy(images["chi2"], n_free)

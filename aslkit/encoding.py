@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aslkit.acquisition import Acquisition
+from aslkit.cells import TYPICAL_ATT_S
 from aslkit.images import FloatImage, MaskImage
 from aslkit.physics import KineticModel, arterial_curve, tissue_curve
 from aslkit.projection import Solution
 
 Voxels = NDArray[np.float32]
 
-TYPICAL_ATT_S = 1.3  # ATT counts from here
 LEAST_ATT_SE_S = 1e-3  # keeps logarithms finite
 PROFILE_ATTS_S = np.linspace(0.2, 3.8, 13)  # arrival times at which the data are matched
 CHANNELS = (

@@ -140,6 +140,11 @@ def fit_least_squares(
     return ParameterMaps(cbf, att, cbf_std, att_std, flags, *others)
 
 
+def known_sd(series: AslSeries, settings: FitSettings) -> FloatImage:
+    """Noise sd of one mean-weight volume, (x, y, z): of the repeats, else of the residuals."""
+    return residual_sd(series, settings) if series.noise_sd is None else series.noise_sd
+
+
 def residual_sd(series: AslSeries, settings: FitSettings = FitSettings()) -> FloatImage:  # noqa: B008
     """Noise sd of one mean-weight volume from the residuals, (x, y, z), constant in a slice.
 

@@ -15,8 +15,8 @@ from aslkit.errors import InputError, UnavailableError
 from aslkit.fitting import (
     FitSettings,
     fit_least_squares,
+    known_sd,
     quality_flags,
-    residual_sd,
     slice_signal,
 )
 from aslkit.images import (
@@ -145,8 +145,7 @@ def base_fit(series: AslSeries, settings: FitSettings = FitSettings()) -> BaseFi
     maps = fit_least_squares(replace(series, noise_sd=noise), settings)
     if series.acquisition.n_timings == 1:
         maps = _with_assumed_att(series, maps, noise)
-    inside = series.mask & np.isfinite(series.delta_m).all(axis=3) & (maps.cbf_std > 0)
-    return BaseFit(series, noise, maps, inside)
+    return BaseFit(series, noise, maps, known_voxels(series) & (maps.cbf_std > 0))
 
 
 def _with_assumed_att(series: AslSeries, maps: ParameterMaps, noise: FloatImage) -> ParameterMaps:
@@ -165,7 +164,7 @@ def noise_level(series: AslSeries, settings: FitSettings) -> FloatImage:
     InputError
         When neither tells it.
     """
-    sd = residual_sd(series, settings) if series.noise_sd is None else series.noise_sd
+    sd = known_sd(series, settings)
     if not np.isfinite(sd[series.mask]).any():
         raise InputError(
             "ASL series",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aslkit.acquisition import SINGLE_DELAY_ATT_S, Acquisition
+from aslkit.arrays import whole
 from aslkit.arterial import ABAT_GRID_S, ABAT_STEP_S
 from aslkit.cells import alike, positive, regular_atts
 from aslkit.images import FloatImage, ParameterMaps, as_image, as_slices
@@ -141,19 +142,15 @@ def _at_solution(table: Information, solution: Solution):  # type: ignore[no-unt
     xp = namespace(solution.att)
     n_slices, _, n_rows, n = table.entries.shape
     place = xp.clip((solution.att - table.low_s) / table.step_s, 0, n - 1)
-    index = xp.clip(_whole(place), None, n - 2)
+    index = xp.clip(whole(place), None, n - 2)
     part = place - index
     if solution.abv is not None:
-        row = _whole((solution.abat - ABAT_GRID_S[0]) / ABAT_STEP_S + 0.5)
+        row = whole((solution.abat - ABAT_GRID_S[0]) / ABAT_STEP_S + 0.5)
         index = index + n * xp.where(solution.abv > 0, 1 + row, 0 * row)
     slices = xp.arange(n_slices)[:, None]
     flat = table.entries.swapaxes(0, 1).reshape(3, -1)
     first = index + n_rows * n * _like_index(slices, index)
     return tuple(e[first] + part * (e[first + 1] - e[first]) for e in flat)
-
-
-def _whole(places):  # type: ignore[no-untyped-def]
-    return places.astype(np.intp) if isinstance(places, np.ndarray) else places.long()
 
 
 def _like_index(array, reference):  # type: ignore[no-untyped-def]

@@ -9,7 +9,7 @@ import numpy as np
 
 from aslkit.cells import Cells, tabulate
 from aslkit.chunks import Places, Rows, by_chunk
-from aslkit.fitting import FitSettings, residual_sd
+from aslkit.fitting import FitSettings, known_sd
 from aslkit.images import AslSeries, FloatImage, ParameterMaps
 from aslkit.physics import arterial_curve, tissue_curve
 
@@ -29,7 +29,7 @@ def profile_intervals(
         By least squares with these settings: free ATT, unbounded CBF. The arterial compartment is
         taken as it was found.
     """
-    sd = residual_sd(series, settings) if series.noise_sd is None else series.noise_sd
+    sd = known_sd(series, settings)
     parameters = [maps.cbf, maps.att, maps.cbf_std, maps.att_std, sd]
     if maps.abv is not None and maps.abat is not None:
         parameters += [maps.abv, maps.abat]

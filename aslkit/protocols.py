@@ -4,7 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from aslkit.acquisition import EFFICIENCY, T1_BLOOD_S, Acquisition, Timing, protocol
+from aslkit.acquisition import (
+    EFFICIENCY,
+    EFFICIENCY_PER_PULSE,
+    T1_BLOOD_S,
+    Acquisition,
+    Timing,
+    protocol,
+)
 from aslkit.physics import KineticModel, kinetic_model
 from aslkit.simulation import PROTOCOLS
 
@@ -80,4 +87,5 @@ def _single(rng: np.random.Generator, kind: str) -> tuple[Timing, ...]:
 
 def _run(rng: np.random.Generator, labeling: str, plds, duration) -> tuple[Timing, ...]:  # type: ignore[no-untyped-def]
     """Timings of one run, with up to four background-suppression pulses."""
-    return protocol(labeling, plds, duration, EFFICIENCY[labeling] * 0.95 ** rng.integers(0, 5))
+    survival = EFFICIENCY_PER_PULSE ** rng.integers(0, 5)
+    return protocol(labeling, plds, duration, EFFICIENCY[labeling] * survival)
