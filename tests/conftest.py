@@ -12,6 +12,7 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
 FOR_WORKERS = (  # what the processes of --n-jobs import, and the tests whose stages they unpickle
+    "distributed",
     "pytest",
     "aslkit.cli.fit_ls",
     "aslkit.derivatives",
