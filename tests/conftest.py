@@ -1,5 +1,6 @@
 """Property tests try the same examples everywhere; a small data set for all who need one."""
 
+import multiprocessing
 import shutil
 import signal
 
@@ -9,6 +10,40 @@ from scans import write_scan
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
+
+FOR_WORKERS = (  # what the processes of --n-jobs import, and the tests whose stages they unpickle
+    "distributed",
+    "pytest",
+    "aslkit.cli.fit_ls",
+    "aslkit.derivatives",
+    "aslkit.fitting",
+    "aslkit.inference",
+    "aslkit.invivo_report",
+    "aslkit.motion",
+    "aslkit.simulated_files",
+)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def ready_workers():
+    """Processes of --n-jobs are forks of one that has imported everything, once.
+
+    Those of a command that a test starts as a process begin as they do for users.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        yield
+        return
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(FOR_WORKERS))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("aslkit.workers.get_context", lambda _: context)
+        yield
+
+
+@pytest.fixture
+def own_batches(monkeypatch):
+    """Training draws its batches itself, the same ones, and no more than it needs."""
+    monkeypatch.setattr("aslkit.ranks.n_workers", lambda: 0)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from aslkit.physics import delta_m, kinetic_model
 from aslkit.training import train
 from aslkit.weights import load_model, save_model
 
+pytestmark = pytest.mark.usefixtures("own_batches")
 TINY = (
     "network.widths=[8,8]",
     "data.patch=16",

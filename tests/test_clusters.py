@@ -25,6 +25,15 @@ pytestmark = pytest.mark.filterwarnings("default")  # those of dask are not ours
 N_SCANS = 4
 
 
+@pytest.fixture(autouse=True, scope="module")
+def ready_dask_workers():
+    """Workers of clusters of this process are forks of one that has imported everything, too."""
+    import dask
+
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        yield
+
+
 @contextmanager
 def module(name, *arguments, output=subprocess.DEVNULL):
     """A command in the background."""

@@ -1,5 +1,6 @@
 """The same input gives the same bytes, wherever it lies, and however the work is shared out."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -7,19 +8,50 @@ import sys
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from scans import M0, SHAPE, SIDECAR, save, volumes, write_m0, write_scan
 
+from aslkit.cli.fit_ls import main as asl_fit_ls
+from aslkit.cli.predict import main as asl_predict
+from aslkit.cli.validate import main as asl_validate
+
+SCAN = ("-i", "sub-01/perf/sub-01_asl.nii.gz")
 MAPS = ("-o", "out/cbf.nii.gz", "--fitted", "--diagnostics")
+LINES = (
+    ("fit_ls", *SCAN, *MAPS),
+    ("fit_ls", *SCAN, "-o", "out/cbf.nii.gz", "--m0", "m0.nii.gz", "--att", "att.nii.gz"),
+    ("fit_ls", *SCAN, "-o", "out/cbf.nii.gz", "--outliers", "0.1", "--moco"),
+    ("predict", *SCAN, *MAPS, "--tta", "--ood"),
+)
+ONE_BY_ONE = """
+import importlib, json, sys
+for command, *words in json.load(sys.stdin):
+    sys.argv = [f"asl_{command}", *words]
+    importlib.import_module(f"aslkit.cli.{command}").main(words, standalone_mode=False)
+"""
 
 
-def run(command, folder, *arguments, threads=1):
-    """Run a command; arguments that name a file of the folder, or one in `out`, made absolute."""
-    is_place = [str(a).startswith("out") or (folder / str(a)).exists() for a in arguments]
-    words = [str(folder / a if p else a) for a, p in zip(arguments, is_place, strict=True)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    line = [sys.executable, "-m", f"aslkit.cli.{command}", *words]
-    done = subprocess.run(line, capture_output=True, text=True, env=environment)
+def run_with_threads(n_threads, folder):
+    """The command lines in a process that has so many threads, each line into out-0, out-1, …"""
+    lines = [
+        [str(folder / f"out-{k}" / w[4:]) if w.startswith("out/") else w for w in words]
+        for k, words in enumerate(LINES)
+    ]
+    lines = [[str(folder / w) if (folder / w).exists() else w for w in words] for words in lines]
+    done = subprocess.run(
+        [sys.executable, "-c", ONE_BY_ONE],
+        input=json.dumps(lines),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": str(n_threads)},
+    )
     assert done.returncode == 0, done.stderr
+
+
+def run(command, *words):
+    """A command in this process."""
+    done = CliRunner().invoke(command, [str(word) for word in words])
+    assert done.exit_code == 0, done.output
 
 
 def contents(folder, unlike=()):
@@ -42,10 +74,9 @@ def add_subject(folder):
         path.unlink()
 
 
-@pytest.fixture
-def places(tmp_path):
+def make_places(folder):
     """Two folders of the same scan with a separate M0, masks and a map of ATT."""
-    places = tmp_path / "here", tmp_path / "some where" / "else"
+    places = folder / "here", folder / "some where" / "else"
     image = volumes()
     timing = SIDECAR["PostLabelingDelay"][1:]
     contexts = ("label", "control") * 6
@@ -58,35 +89,37 @@ def places(tmp_path):
     return places
 
 
-SCAN = ("-i", "sub-01/perf/sub-01_asl.nii.gz")
+@pytest.fixture
+def places(tmp_path):
+    """Two data sets of two subjects."""
+    places = make_places(tmp_path)
+    for place in places:
+        add_subject(place)
+    return places
 
 
-@pytest.mark.parametrize(
-    ("command", "options"),
-    [
-        ("fit_ls", MAPS),
-        ("fit_ls", ("-o", "out/cbf.nii.gz", "--m0", "m0.nii.gz", "--att", "att.nii.gz")),
-        ("fit_ls", ("-o", "out/cbf.nii.gz", "--outliers", "0.1", "--moco")),
-        ("predict", (*MAPS, "--tta", "--ood")),
-    ],
-)
-def test_maps_of_a_scan_are_the_same_bytes_in_any_folder_with_any_threads(
-    places, command, options
-):
-    for threads, place in enumerate(places, start=1):
-        run(command, place, *SCAN, *options, threads=threads)
-    here, elsewhere = (contents(place / "out") for place in places)
+@pytest.fixture(scope="module")
+def by_threads(tmp_path_factory):
+    """Two folders with the maps of every command line, made by one thread and by two."""
+    places = make_places(tmp_path_factory.mktemp("threads"))
+    for n_threads, place in enumerate(places, start=1):
+        run_with_threads(n_threads, place)
+    return places
+
+
+@pytest.mark.parametrize("k", range(len(LINES)), ids=[" ".join(words[3:]) for words in LINES])
+def test_maps_of_a_scan_are_the_same_bytes_in_any_folder_with_any_threads(by_threads, k):
+    here, elsewhere = (contents(place / f"out-{k}") for place in by_threads)
     assert here == elsewhere and len(here) > 8
-    folders = [str(place).encode() for place in places]
+    folders = [str(place).encode() for place in by_threads]
     assert not any(f in line for lines in here.values() for line in lines for f in folders)
 
 
-@pytest.mark.parametrize("command", ["fit_ls", "predict"])
+@pytest.mark.parametrize("command", [asl_fit_ls, asl_predict], ids=["fit_ls", "predict"])
 def test_maps_of_a_data_set_are_the_same_bytes_with_any_number_of_jobs(places, command):
     for n_jobs, place in enumerate(places, start=1):
-        add_subject(place)
         out = place / "derivatives" / "aslkit"
-        run(command, place, "--bids", place, "--derivatives", out, "--n-jobs", n_jobs)
+        run(command, "--bids", place, "--derivatives", out, "--n-jobs", n_jobs)
     here, elsewhere = (
         contents(place / "derivatives", unlike=b'"CommandLine"') for place in places
     )
@@ -95,7 +128,6 @@ def test_maps_of_a_data_set_are_the_same_bytes_with_any_number_of_jobs(places, c
 
 def test_figures_of_a_validation_are_the_same_bytes_with_any_number_of_jobs(places):
     for n_jobs, place in enumerate(places, start=1):
-        add_subject(place)
-        run("validate", place, "--bids", place, "--out", "out", "--n-jobs", n_jobs)
+        run(asl_validate, "--bids", place, "--out", place / "out", "--n-jobs", n_jobs)
     here, elsewhere = ((place / "out" / "results.tsv").read_bytes() for place in places)
     assert here == elsewhere and len(here) > 1000

@@ -35,7 +35,8 @@ TINY = ("network.widths=[8,8]", "data.patch=32", "data.groups=1", "data.patches_
 
 @pytest.fixture(scope="module")
 def brain():
-    return brain_phantom("brain", 8, voxel_size_mm=5)
+    """Twelve slices through the middle."""
+    return brain_phantom("brain", 8, voxel_size_mm=5, matrix=(37, 42, 12))
 
 
 @pytest.fixture(scope="module")
@@ -229,6 +230,7 @@ def test_batches_are_finite_and_repeat(tmp_path):
         assert torch.equal(values, two[name])
 
 
+@pytest.mark.usefixtures("own_batches")
 def test_a_new_run_may_start_from_a_model(tmp_path):
     config = load_config("small", (*TINY, "steps=1", "seed=5"))
     train(config, tmp_path / "one")
@@ -240,6 +242,7 @@ def test_a_new_run_may_start_from_a_model(tmp_path):
     assert second.card["initialised_from"]["sha256"] == first.sha256
 
 
+@pytest.mark.usefixtures("own_batches")
 def test_training_refuses_to_overwrite_or_to_resume_nothing(tmp_path):
     options = [part for change in (*TINY, "steps=1") for part in ("--set", change)]
     command = ["--config", "small", "--out", str(tmp_path / "run"), "--device", "cpu", *options]

@@ -21,6 +21,7 @@ from aslkit.networks import build_network
 from aslkit.raw_encoding import RawEncoding
 from aslkit.weights import Model, load_model
 
+pytestmark = pytest.mark.usefixtures("own_batches")
 PLDS = (0.5, 1.5, 2.5)
 TIMINGS = protocol("pcasl", PLDS, 1.8, 0.6) + protocol("vsasl", PLDS, 0.0, 0.5)
 FEATURES = ("mean", "std", "peak", "t1_artery")

@@ -17,6 +17,7 @@ MOST_ROWS = {
 }
 
 
+@pytest.mark.usefixtures("own_batches")
 @pytest.mark.filterwarnings("default")  # dask's own
 @pytest.mark.parametrize("fault", run_faults.FAULTS)
 def test_a_fault_of_a_run_ends_as_documented(fault, tmp_path, monkeypatch):

@@ -27,6 +27,7 @@ from aslkit.tiling import Tiling
 from aslkit.training import train
 from aslkit.weights import Model, load_model
 
+pytestmark = pytest.mark.usefixtures("own_batches")
 OFF = FitSettings(macrovascular="off")
 DATA = DataConfig(patch=32, groups=3, patches_per_group=8, slices=4)
 TINY = ("network.widths=[8,8]", "data.patch=32", "data.groups=1", "data.patches_per_group=4")

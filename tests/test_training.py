@@ -22,6 +22,7 @@ from aslkit.tasks import batches_of, denoising_of, loss_of
 from aslkit.training import train
 from aslkit.weights import load_model
 
+pytestmark = pytest.mark.usefixtures("own_batches")
 TINY = ("network.widths=[8,16]", "data.patch=32", "data.patches=4", "members=1")
 
 
