@@ -50,11 +50,13 @@ def steps_done(out):
     return numbers(out)["step"] if (out / CHECKPOINT).is_file() else 0
 
 
-def wait_for_steps(out, n):
-    """Wait until the checkpoint of a folder holds some steps."""
-    end = time.monotonic() + 120
+def wait_for_steps(process, out, n):
+    """Wait until the checkpoint of a folder holds some steps; a run that never gets there ends."""
+    end = time.monotonic() + 300
     while steps_done(out) < n:
-        assert time.monotonic() < end, "the run does not get on"
+        if time.monotonic() > end:
+            process.kill()
+            pytest.fail("the run does not get on")
         time.sleep(0.002)
 
 
@@ -65,7 +67,7 @@ def test_a_killed_run_is_resumed_to_the_very_weights_of_an_undisturbed_one(tmp_p
     assert kind == config.network.kind and getattr(config.network, "dropout", 0.1) == 0.1
     train(config, tmp_path / "whole")
     with subprocess.Popen(command(kind, tmp_path / "killed")) as process:
-        wait_for_steps(tmp_path / "killed", 3)
+        wait_for_steps(process, tmp_path / "killed", 3)
         process.kill()
     assert process.returncode == -signal.SIGKILL and steps_done(tmp_path / "killed") < N_STEPS
     train(config, tmp_path / "killed", resume=True)
@@ -81,7 +83,7 @@ def test_a_killed_run_is_resumed_to_the_very_weights_of_an_undisturbed_one(tmp_p
 def test_sigterm_to_the_whole_process_group_leaves_a_run_that_goes_on(tmp_path):
     line = command("physics_residual", tmp_path, "steps=100000")
     with subprocess.Popen(line, start_new_session=True, stderr=subprocess.PIPE) as process:
-        wait_for_steps(tmp_path, 2)
+        wait_for_steps(process, tmp_path, 2)
         os.killpg(process.pid, signal.SIGTERM)
         errors = process.stderr.read().decode()
     assert process.returncode == 0 and "Stopped after step" in errors, errors

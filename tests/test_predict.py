@@ -283,18 +283,18 @@ def test_what_a_model_was_not_trained_for_is_named(series, shipped):
     measured = replace(series, noise_sd=noise_level(series, OFF))
     assert outside_of_training(shipped.card, measured) == []
     late = replace(series.acquisition, slice_offsets_s=(2.0,), t1_blood_s=2.2)
-    few = replace(late, timings=late.timings[:3])
+    many = replace(late, slice_offsets_s=(0.0,), timings=2 * late.timings)
     loud = replace(
         series,
-        delta_m=series.delta_m[..., :3],
-        acquisition=few,
+        delta_m=np.concatenate(2 * [series.delta_m], axis=3),
+        acquisition=many,
         noise_sd=np.full(series.mask.shape, noise_sd(0.25), dtype=np.float32),
     )
     card = {**shipped.card, "labelings": ["vsasl"], "kinetics": ["tissue"]}
     assert outside_of_training({**card, "t1_blood_s": [1.5, 1.9]}, loud) == [
         "labeling pcasl: model exp21 was trained for vsasl",
         "kinetic single: model exp21 was trained for tissue",
-        "timings 3: model exp21 was trained for 4-16",
+        "timings 24: model exp21 was trained for 1-20",
         "T1 of blood 2.2 s: model exp21 was trained for 1.5-1.9 s",
         "SNR 0.25: model exp21 was trained for 0.7-120",
     ]
