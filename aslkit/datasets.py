@@ -112,7 +112,8 @@ class _Fit:
     def __init__(self, acquisition: Acquisition, has_arterial: bool) -> None:
         self.model, self.has_arterial = kinetic_model(acquisition, 1, np.float32), has_arterial
         self._is_single = acquisition.n_timings == 1
-        self._cells = None if has_arterial else tabulate(self.model, ATT_BOUNDS_S)
+        is_plain = not (has_arterial or self._is_single)
+        self._cells = tabulate(self.model, ATT_BOUNDS_S) if is_plain else None
 
     def __call__(self, signal: Voxels, sd: Voxels) -> Solution:
         if self._is_single:
