@@ -197,10 +197,10 @@ def _calibration(
     overrides: Overrides,
 ) -> Calibration:
     """M0 as `measured`: sidecar and number of volumes of its file, and which of them it is of."""
-    tr_s, notes = _repetition_time(*measured)
-    notes = (*notes, *_readout_notes(image, *measured))
-    if overrides.m0_tr_s is not None:
-        tr_s, notes = overrides.m0_tr_s, ()
+    tr_s, notes = overrides.m0_tr_s, _readout_notes(image, *measured)
+    if tr_s is None:
+        tr_s, assumed = _repetition_time(*measured)
+        notes = (*assumed, *notes)
     recovery = 1.0
     if tr_s is not None and tr_s < RELAXED_TR_S and overrides.correct_m0_tr:
         recovery = 1 - math.exp(-tr_s / overrides.t1_tissue_s)

@@ -12,6 +12,7 @@ from aslkit.atomic import appear_together, locked
 from aslkit.destinations import KINDS, Destination
 from aslkit.errors import InputError
 from aslkit.nifti import stem
+from aslkit.sidecars import BIDS_VERSION
 from aslkit.textfiles import read_json, read_text
 
 DESCRIPTION, IGNORED, FAILED, LOGS = (
@@ -21,7 +22,6 @@ DESCRIPTION, IGNORED, FAILED, LOGS = (
     "logs",
 )
 COLUMNS = ("scan", "exit_code", "message")
-BIDS_VERSION = "1.10.0"
 
 
 def open_derivative(folder: Path, raw: Path, version: str) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from aslkit.fitting import FitSettings, fit_least_squares, quality_flags
 from aslkit.images import AslSeries, FloatImage, ParameterMaps
-from aslkit.raw_encoding import RawEncoding, known_voxels
+from aslkit.raw_encoding import RawEncoding
 
 
 def direct_maps(
@@ -26,7 +26,7 @@ def direct_maps(
     confidence : array (2 or 0, x, y, z)
         Probabilities that they are close; 0 outside the mask.
     """
-    inside = known_voxels(series)
+    inside = series.usable
     cbf, att = encoding.cbf_and_att(*mean)
     found = {
         "cbf": cbf,

@@ -1,6 +1,6 @@
 """The two nouns that carry everything: an `AslSeries` goes in, `ParameterMaps` come out."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 import numpy as np
@@ -69,6 +69,30 @@ class AslSeries:
     def has_signal(self) -> MaskImage:
         """Voxels (x, y, z) with a finite signal at every timing."""
         return np.asarray(np.isfinite(self.delta_m).all(axis=3))
+
+    @property
+    def usable(self) -> MaskImage:
+        """Voxels (x, y, z) of the mask with a finite signal at every timing."""
+        return self.mask & self.has_signal
+
+    def scaled(self, factor: float) -> "AslSeries":
+        """With signal and noise so many times as strong."""
+        noise = None if self.noise_sd is None else self.noise_sd * np.float32(factor)
+        return replace(self, delta_m=self.delta_m * np.float32(factor), noise_sd=noise)
+
+    def cropped(self, box: tuple[slice, ...]) -> "AslSeries":
+        """The part of every slice that lies in a box (x, y) of the grid."""
+        corner = [side.indices(n)[0] for side, n in zip(box, self.mask.shape, strict=False)]
+        affine = self.affine.copy()
+        affine[:3, 3] += affine[:3, :2] @ corner
+        return replace(
+            self,
+            delta_m=self.delta_m[box],
+            mask=self.mask[box],
+            affine=affine,
+            noise_sd=None if self.noise_sd is None else self.noise_sd[box],
+            m0=None if self.m0 is None else self.m0[box],
+        )
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from aslkit.information import errors_with_assumed_att
 from aslkit.physics import KineticModel, delta_m, kinetic_model
 from aslkit.progress import Progress
 from aslkit.projection import Solution
-from aslkit.raw_encoding import RawEncoding, known_voxels
+from aslkit.raw_encoding import RawEncoding
 from aslkit.residual_nets import N_OUTPUTS
 from aslkit.tiling import bounding_box
 from aslkit.weights import Model
@@ -73,7 +73,7 @@ def predict(
 
     is_several = passes.count(model) > 1
     if isinstance(model.encoding, RawEncoding):
-        found = outputs(model.encoding.encode_series(series).__getitem__, known_voxels(series))
+        found = outputs(model.encoding.encode_series(series).__getitem__, series.usable)
         sd = np.sqrt(found.data_variance + found.network_variance)
         maps = direct_maps(series, model.encoding, found.mean, sd, found.confidence, settings)
         units = (model.encoding.cbf_unit[1], model.encoding.att_unit[1])
@@ -145,7 +145,7 @@ def base_fit(series: AslSeries, settings: FitSettings = FitSettings()) -> BaseFi
     maps = fit_least_squares(replace(series, noise_sd=noise), settings)
     if series.acquisition.n_timings == 1:
         maps = _with_assumed_att(series, maps, noise)
-    return BaseFit(series, noise, maps, known_voxels(series) & (maps.cbf_std > 0))
+    return BaseFit(series, noise, maps, series.usable & (maps.cbf_std > 0))
 
 
 def _with_assumed_att(series: AslSeries, maps: ParameterMaps, noise: FloatImage) -> ParameterMaps:

@@ -13,7 +13,7 @@ from aslkit.progress import Progress
 from aslkit.scoring import Row
 from aslkit.simulation import noise_sd
 from aslkit.tiling import bounding_box
-from aslkit.trials import noise_of, part_of
+from aslkit.trials import part_of
 
 SCALE_FACTORS = (0.1, 0.3, 3.0, 10.0)
 N_SLICES = 12  # through the middle of the brain; more only take longer
@@ -59,7 +59,7 @@ def scale_deviations(
         cbf = _cbf(estimator, series, inside)
         chosen = cbf != 0
         found[name] = [
-            scale_deviation(cbf[chosen], _cbf(estimator, _scaled(series, k), inside)[chosen], k)
+            scale_deviation(cbf[chosen], _cbf(estimator, series.scaled(k), inside)[chosen], k)
             for k in SCALE_FACTORS
         ]
     return found
@@ -126,11 +126,6 @@ def _row(estimator: str, metric: str, value: float) -> Row:
     return Row(estimator, "brain", "cbf", metric, "", value, n_subjects=1)
 
 
-def _scaled(series: AslSeries, factor: float) -> AslSeries:
-    noise = noise_of(series, lambda sd: sd * np.float32(factor))
-    return replace(series, delta_m=series.delta_m * np.float32(factor), noise_sd=noise)
-
-
 def _cbf(estimator: Estimator, series: AslSeries, inside: MaskImage) -> Values:
     return estimator(series).cbf[inside].astype(np.float64)
 
@@ -148,10 +143,8 @@ def _fill_deviation(
 
 def _in_box(series: AslSeries, inside: MaskImage) -> tuple[AslSeries, MaskImage]:
     """The scan cropped, in-plane, to the brain."""
-    box = (*bounding_box(series.mask)[:2], slice(None))
-    noise = noise_of(series, lambda sd: sd[box])
-    cut = replace(series, delta_m=series.delta_m[box], mask=series.mask[box], noise_sd=noise)
-    return cut, inside[box]
+    box = bounding_box(series.mask)[:2]
+    return series.cropped(box), inside[box]
 
 
 def _padded(
@@ -163,5 +156,6 @@ def _padded(
     shape = (*mask.shape, series.acquisition.n_timings)
     delta_m = rng.standard_normal(shape, dtype=np.float32) * np.float32(noise_sd(snr))
     delta_m[mask] = series.delta_m[series.mask]
-    noise = noise_of(series, lambda sd: np.pad(sd, [*margins, (0, 0)], mode="edge"))
+    sd = series.noise_sd
+    noise = None if sd is None else np.pad(sd, [*margins, (0, 0)], mode="edge")
     return replace(series, delta_m=delta_m, mask=mask, noise_sd=noise), scored

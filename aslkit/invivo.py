@@ -130,7 +130,7 @@ def _references(maps: Maps, series: AslSeries, settings: FitSettings) -> dict[st
 
 def _usable(series: AslSeries, maps: Maps) -> MaskImage:
     """Voxels of the mask where the signal and every estimate are finite."""
-    finite = series.mask & series.has_signal
+    finite = series.usable
     for m in maps.values():
         finite = finite & np.isfinite(m.cbf) & np.isfinite(m.att)
     return finite

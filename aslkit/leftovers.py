@@ -44,7 +44,7 @@ class Leftovers:
 
 def leftovers(series: AslSeries, maps: ParameterMaps) -> Leftovers:
     """Map and score of what the maps leave in the data."""
-    inside = series.mask & series.has_signal & (maps.flags != Flag.NOT_FINITE)
+    inside = series.usable & (maps.flags != Flag.NOT_FINITE)
     fitted = fitted_signal(maps, series.acquisition)
     residuals = np.where(inside[..., None], series.delta_m - fitted, 0).astype(np.float64)
     residuals *= np.sqrt(series.acquisition.weights)

@@ -31,11 +31,11 @@ NARROWEST = 20  # voxels that a close-up is wide at least
 
 
 @dataclass(frozen=True)
-class Panel:
+class View:
     """How one map is drawn: field of ParameterMaps, heading with unit, colours, tick step.
 
     The scale ends at most `reach` times above what the calmest estimator needs, so that the
-    outliers of another do not darken it. An error panel shows the difference from the truth, on a
+    outliers of another do not darken it. An error view shows the difference from the truth, on a
     scale symmetric about 0.
     """
 
@@ -47,15 +47,15 @@ class Panel:
     is_error: bool = False
 
 
-PANELS = (
-    Panel("cbf", "CBF\n[ml/100 g/min]", "inferno", 10.0),
-    Panel("cbf", "error of CBF\n[ml/100 g/min]", "RdBu_r", 2.0, 2.0, is_error=True),
-    Panel("cbf_std", "sd of CBF\n[ml/100 g/min]", "cividis", 2.0, 2.0),
-    Panel("att", "ATT [s]", "viridis", 0.5),
-    Panel("att", "error of ATT [s]", "RdBu_r", 0.1, 2.0, is_error=True),
-    Panel("att_std", "sd of ATT [s]", "cividis", 0.1, 2.0),
+VIEWS = (
+    View("cbf", "CBF\n[ml/100 g/min]", "inferno", 10.0),
+    View("cbf", "error of CBF\n[ml/100 g/min]", "RdBu_r", 2.0, 2.0, is_error=True),
+    View("cbf_std", "sd of CBF\n[ml/100 g/min]", "cividis", 2.0, 2.0),
+    View("att", "ATT [s]", "viridis", 0.5),
+    View("att", "error of ATT [s]", "RdBu_r", 0.1, 2.0, is_error=True),
+    View("att_std", "sd of ATT [s]", "cividis", 0.1, 2.0),
 )
-CLOSE_PANELS = (PANELS[0], PANELS[3])
+CLOSE_VIEWS = (VIEWS[0], VIEWS[3])
 
 
 @dataclass(frozen=True)
@@ -78,15 +78,15 @@ def map_comparison(
     maps; it has no error and no standard deviation, and its cells are left empty.
     """
     slices = middle_slices(mask, 3 if len(maps) < 4 else 2)
-    panels = [p for p in PANELS if truth is not None or not p.is_error]
-    images = [[_mosaic(_image(m, p, truth), mask, slices) for m in maps.values()] for p in panels]
+    views = [p for p in VIEWS if truth is not None or not p.is_error]
+    images = [[_mosaic(_image(m, p, truth), mask, slices) for m in maps.values()] for p in views]
     height, width = images[0][0].shape
     cell = min(4.2, (PAGE_WIDTH - 1.1) / len(maps))
-    size = (cell * len(maps) + 1.1, (cell * height / width + 0.08) * len(panels) + 0.7)
+    size = (cell * len(maps) + 1.1, (cell * height / width + 0.08) * len(views) + 0.7)
     figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(len(panels), len(maps), squeeze=False)
-    for row, panel, cells in zip(grid, panels, images, strict=True):
-        _draw_row(figure, row, panel, cells)
+    grid = figure.subplots(len(views), len(maps), squeeze=False)
+    for row, view, cells in zip(grid, views, images, strict=True):
+        _draw_row(figure, row, view, cells)
     title_columns(grid[0], maps)
     figure.suptitle(title, color=INK, fontsize=TITLE_SIZE + 1)
     return to_png(figure)
@@ -96,15 +96,15 @@ def close_ups(
     maps: Mapping[str, ParameterMaps], mask: MaskImage, regions: Sequence[Region]
 ) -> bytes:
     """CBF and ATT around each region (pairs of rows) by each estimator (columns), outlined."""
-    rows = [(region, panel) for region in regions for panel in CLOSE_PANELS]
+    rows = [(region, view) for region in regions for view in CLOSE_VIEWS]
     cell = min(2.0, (PAGE_WIDTH - 1.6) / len(maps))
     size = (cell * len(maps) + 1.6, (cell + 0.08) * len(rows) + 0.4)
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(rows), len(maps), squeeze=False)
-    for axes, (region, panel) in zip(grid, rows, strict=True):
+    for axes, (region, view) in zip(grid, rows, strict=True):
         box = _box_around(region.inside)
-        shown = [np.where(mask, _image(m, panel, None), np.nan)[box] for m in maps.values()]
-        _draw_row(figure, axes, panel, [image.swapaxes(0, 1) for image in shown])
+        shown = [np.where(mask, _image(m, view, None), np.nan)[box] for m in maps.values()]
+        _draw_row(figure, axes, view, [image.swapaxes(0, 1) for image in shown])
         for ax in axes:
             outline = region.inside[box].swapaxes(0, 1).astype(float)
             ax.contour(outline, levels=[0.5], colors="white", linewidths=0.9)
@@ -123,9 +123,9 @@ def close_ups(
     return to_png(figure)
 
 
-def _image(maps: ParameterMaps, panel: Panel, truth: ParameterMaps | None) -> FloatImage:
-    own = np.asarray(getattr(maps, panel.name), dtype=np.float32)
-    return own - getattr(truth, panel.name) if panel.is_error else own
+def _image(maps: ParameterMaps, view: View, truth: ParameterMaps | None) -> FloatImage:
+    own = np.asarray(getattr(maps, view.name), dtype=np.float32)
+    return own - getattr(truth, view.name) if view.is_error else own
 
 
 def middle_slices(mask: MaskImage, n: int) -> NDArray[np.intp]:
@@ -158,28 +158,28 @@ def _span(centre: int, width: int, n: int) -> slice:
 
 
 def _draw_row(
-    figure: Figure, axes: Sequence[Axes], panel: Panel, images: Sequence[FloatImage]
+    figure: Figure, axes: Sequence[Axes], view: View, images: Sequence[FloatImage]
 ) -> None:
     """One quantity by all estimators with one colour bar; what is 0 everywhere stays empty."""
-    top = _top(images, panel)
+    top = _top(images, view)
     drawn: AxesImage | None = None
     for ax, image in zip(axes, images, strict=True):
         ax.set_axis_off()
         if np.nanmax(np.abs(image)) > 0:
-            low = -top if panel.is_error else 0
+            low = -top if view.is_error else 0
             drawn = ax.imshow(
-                image, origin="lower", cmap=panel.colours, vmin=low, vmax=top, interpolation="none"
+                image, origin="lower", cmap=view.colours, vmin=low, vmax=top, interpolation="none"
             )
-            if panel.is_error:  # white is no error there, so that the brain needs an outline
+            if view.is_error:  # white is no error there, so that the brain needs an outline
                 ax.contour(np.isfinite(image), levels=[0.5], colors=FAINT, linewidths=0.8)
     if drawn is not None:
-        colour_bar(figure, axes, drawn, panel.heading, panel.is_error)
+        colour_bar(figure, axes, drawn, view.heading, view.is_error)
 
 
-def _top(images: Sequence[FloatImage], panel: Panel) -> float:
-    """Upper end of the scale that all images of a row share, a multiple of the panel's step."""
+def _top(images: Sequence[FloatImage], view: View) -> float:
+    """Upper end of the scale that all images of a row share, a multiple of the view's step."""
     tops = [
         np.nanpercentile(np.abs(i), TOP_PERCENTILE) for i in images if np.nanmax(np.abs(i)) > 0
     ]
-    top = min(max(tops), panel.reach * min(tops)) if tops else panel.step
-    return float(max(np.ceil(top / panel.step), 1) * panel.step)
+    top = min(max(tops), view.reach * min(tops)) if tops else view.step
+    return float(max(np.ceil(top / view.step), 1) * view.step)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from aslkit.acquisition import Acquisition, Timing
 from aslkit.encoding import Layout
 from aslkit.errors import InputError
-from aslkit.images import AslSeries, MaskImage
+from aslkit.images import AslSeries
 from aslkit.physics import namespace
 
 PERCENT = 100.0  # ΔM/M0 is encoded in percent
@@ -110,7 +110,7 @@ class RawEncoding:
         told = [series.acquisition.timings[i].efficiency for i in order]
         gain = np.array([t.efficiency for t in self.timings]) / told
         signal = np.moveaxis(series.delta_m[..., order] * gain, (2, 3), (0, 1))
-        mask = np.moveaxis(known_voxels(series), 2, 0)
+        mask = np.moveaxis(series.usable, 2, 0)
         t1_blood_s = np.full(len(mask), series.acquisition.t1_blood_s)
         channels: Values = self.encode(signal, mask, t1_blood_s).astype(np.float32)
         return channels
@@ -165,11 +165,6 @@ def _sd(curves):  # type: ignore[no-untyped-def]
     """Standard deviation over the timings, (b, 1, …)."""
     centred = curves - curves.mean(1)[:, None]
     return (centred**2).mean(1)[:, None] ** 0.5
-
-
-def known_voxels(series: AslSeries) -> MaskImage:
-    """Voxels of the mask with a finite signal, (x, y, z)."""
-    return series.mask & series.has_signal
 
 
 def _is_alike(one: Timing, other: Timing) -> bool:

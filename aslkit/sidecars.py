@@ -14,6 +14,7 @@ from aslkit.errors import InputError
 from aslkit.nifti import stem
 from aslkit.textfiles import read_json
 
+BIDS_VERSION = "1.11.0"  # of what is written here
 LARGEST_INTEGER = 1e15  # beyond it no field of BIDS makes sense, and floats lose units
 
 

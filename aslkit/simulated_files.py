@@ -16,13 +16,13 @@ from aslkit.lesions import LESION_CLASSES
 from aslkit.motion import COLUMNS, Parameters, in_degrees
 from aslkit.phantoms import Phantom
 from aslkit.scanner import RunScan, Scan, ScanSettings
+from aslkit.sidecars import BIDS_VERSION
 from aslkit.textfiles import read_json
 
 ECHO_TIME_S = 0.012
 READOUT_S = 1.0  # and dead time: what a volume takes beyond labeling and delay
 M0_TR_S = 10.0
 TESLA = 3.0
-BIDS_VERSION = "1.11.0"
 NAME = "Simulated ASL"
 TRUTH = {
     "cbf": ("mL/100 g/min", "True CBF of the voxel, the sum over its tissues"),

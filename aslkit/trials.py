@@ -1,6 +1,6 @@
 """One condition, all its phantoms -> what every estimator made of the very same scans."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -69,8 +69,8 @@ def run_trial(
     """
     series, physics = simulated(phantom, condition), condition.physics(phantom)
     noise = series.delta_m - clean_signal(phantom, physics)
-    box = (*bounding_box(phantom.mask)[:2], slice(None))
-    phantom, series = part_of(phantom, box), _brain_of(series, box)
+    box = bounding_box(phantom.mask)[:2]
+    phantom, series = part_of(phantom, box), _without_air(series).cropped(box)
     estimators = opponents(physics, series.acquisition, condition.track)
     estimators |= that_cover(models, series.acquisition)
     runs = list(estimators.items())
@@ -153,11 +153,6 @@ def simulated(phantom: Phantom, condition: Condition) -> AslSeries:
     return replace(series, noise_sd=level)
 
 
-def noise_of(series: AslSeries, change: Callable[[FloatImage], FloatImage]) -> FloatImage | None:
-    """The noise level, changed as its images are, of a series that knows its own."""
-    return None if series.noise_sd is None else change(series.noise_sd)
-
-
 def scored_voxels(phantom: Phantom) -> MaskImage:
     """Brain voxels with perfusion, and all of every lesion."""
     return phantom.mask & ((phantom.cbf > LOWEST_CBF) | (phantom.lesions > 0))
@@ -190,10 +185,8 @@ def part_of(phantom: Phantom, box: tuple[slice, ...]) -> Phantom:
     return replace(phantom, **maps)
 
 
-def _brain_of(series: AslSeries, box: tuple[slice, ...]) -> AslSeries:
-    inside = np.where(series.mask[..., None], series.delta_m, np.float32(np.nan))
-    noise = noise_of(series, lambda sd: sd[box])
-    return replace(series, delta_m=inside[box], mask=series.mask[box], noise_sd=noise)
+def _without_air(series: AslSeries) -> AslSeries:
+    return replace(series, delta_m=np.where(series.mask[..., None], series.delta_m, np.nan))
 
 
 def _pictured(maps: ParameterMaps) -> ParameterMaps:

@@ -147,6 +147,15 @@ def test_m0_of_short_tr_is_corrected(tmp_path, tr_s, overrides, recovery):
     assert np.allclose(calibration.equilibrium * recovery, calibration.m0)
 
 
+def test_a_given_tr_of_m0_replaces_those_of_the_sidecar(tmp_path):
+    image = separate_scan(tmp_path)
+    several = np.stack([np.full(SHAPE, v, np.float32) for v in (90, 110)], axis=3)
+    write_m0(image, several, {"RepetitionTimePreparation": [2.0, 3.0]})
+    with pytest.raises(InputError, match="give --m0-tr S"):
+        read_run(image)
+    assert read_run(image, Overrides(m0_tr_s=2.0)).calibration.recovery < 1
+
+
 def test_a_separate_m0_of_several_volumes_is_averaged(tmp_path):
     image = separate_scan(tmp_path)
     write_m0(image, np.stack([np.full(SHAPE, v, np.float32) for v in (90, 110)], axis=3))

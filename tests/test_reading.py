@@ -262,8 +262,9 @@ def test_slices_excited_together_share_their_delay(tmp_path):
 def test_a_separate_m0_of_another_echo_time_is_a_warning(tmp_path):
     image = write_scan(tmp_path, {**NO_M0, "EchoTime": 0.014}, CONTEXTS[1:], volumes()[..., 1:])
     write_m0(image, volumes()[..., 0], {"EchoTime": 0.03})
-    (found,) = warnings(image)
-    assert "EchoTime of M0 is 0.03 s and of ASL 0.014 s" in found
+    for overrides in (Overrides(), Overrides(m0_tr_s=4.0)):
+        (found,) = warnings(image, overrides)
+        assert "EchoTime of M0 is 0.03 s and of ASL 0.014 s" in found
 
 
 @pytest.mark.parametrize(

@@ -112,12 +112,15 @@ class LeastSquares:
             prepared = prepare(scan, runs, self.sigma_mm)
         series = prepared.series
         try:
-            known = _att(self.att, series, runs)
+            given = None if self.att is None else _known_att(self.att, series, runs)
             settings = FitSettings(
-                self.att_bounds, self.cbf_bounds, scan.macrovascular, known, self.is_t1_free
-            )
+                self.att_bounds, self.cbf_bounds, scan.macrovascular, given, self.is_t1_free
+            ).assuming_att(series.acquisition)
         except ValueError as error:
             raise click.UsageError(str(error)) from error
+        known = settings.fixed_att_s
+        if known is not None and given is None:
+            say(f"note: a single delay: ATT is held at {known:g} s (--att FILE|S)")
         has_arterial = settings.has_arterial(series.acquisition)
         say(f"arterial compartment: {'on' if has_arterial else 'off'} ({scan.macrovascular})")
         with clock.timing("fit"):
@@ -158,18 +161,10 @@ def _check_timings_of_free_t1(runs: "list[AslRun]") -> None:
     say("note: --fit-t1t: the arterial compartment is off")
 
 
-def _att(
-    given: str | None, series: "AslSeries", runs: "list[AslRun]"
-) -> "float | FloatImage | None":
-    """The ATT to hold fixed: the user's, or the usual one where a single delay was measured."""
-    from aslkit.acquisition import SINGLE_DELAY_ATT_S
+def _known_att(given: str, series: "AslSeries", runs: "list[AslRun]") -> "float | FloatImage":
+    """The ATT that --att tells, of every voxel or of all."""
     from aslkit.nifti import read_on_grid
 
-    if given is None:
-        if series.acquisition.n_timings > 1:
-            return None
-        say(f"note: a single delay: ATT is held at {SINGLE_DELAY_ATT_S:g} s (--att FILE|S)")
-        return SINGLE_DELAY_ATT_S
     try:
         seconds = float(given)
     except ValueError:
