@@ -35,6 +35,7 @@ from aslkit.repeats import (
     consistency,
     interval_row,
     random_halves,
+    reference_rows,
     scan_records,
     split_records,
 )
@@ -43,7 +44,6 @@ from aslkit.scoring import LS, LS_ARTERIAL, QUANTITIES, Record, Row, is_model, v
 
 QUALITY = "quality"  # the stratum of figures that have a traffic light
 STRAY_Z = 5.0  # robust z above which a pair strays, as in asl_fit_ls
-REFERENCE = "reference"
 MEAN = "mean over the mask"
 
 
@@ -144,8 +144,7 @@ def _rows_of_all(scan: Scan) -> Iterator[Row]:
         for q, shown in QUANTITIES.items():
             found = Interval(float(values_in(getattr(maps, q), scan.mask, q).mean()))
             yield interval_row(name, "mask", q, MEAN, shown.unit, found, scan.mask)
-        if scan.external is not None:
-            yield from agreement_rows(scan, name, maps, scan.external.images, REFERENCE)
+        yield from reference_rows(scan, name, maps)
     yield from consistency(scan, scan.maps)
     yield from _quality_rows(scan)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from aslkit.benchmark import Benchmark
 from aslkit.drawing import Style, line_styles
-from aslkit.invivo import MEAN, REFERENCE
+from aslkit.invivo import MEAN
 from aslkit.invivo_sections import GLOSSARY, calibration_section, left_out_section
 from aslkit.invivo_tables import (
     ALL,
@@ -15,6 +15,7 @@ from aslkit.invivo_tables import (
     Column,
     ScanTable,
     against,
+    against_reference,
     few_table,
     group_headline,
     group_table,
@@ -156,8 +157,8 @@ def _agreement_sections(
         table = group_table(tables, models, against(LS))
         text = f"Least squares has the same compartments as the model. {voxels}"
         found.append(Section("Against LS", text, table=table))
-    if any(over_subjects(tables, e, against(REFERENCE)[0]).size for e in estimators):
-        table = group_table(tables, estimators, against(REFERENCE))
+    if any(over_subjects(tables, e, against_reference()[0]).size for e in estimators):
+        table = group_table(tables, estimators, against_reference())
         found.append(Section("Against the reference", voxels, table=table))
     for q, shown in QUANTITIES.items():
         means = _means_against_ls(tables, models, q)

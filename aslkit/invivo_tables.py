@@ -10,7 +10,7 @@ from aslkit.invivo import QUALITY
 from aslkit.lights import LIMITS, UNKNOWN
 from aslkit.metrics import Values
 from aslkit.paired import Interval, mean_interval
-from aslkit.repeats import AGREEMENT, CONTRAST, LS_ON_ALL, PERFUSED
+from aslkit.repeats import AGREEMENT, CONTRAST, LS_ON_ALL, PERFUSED, REFERENCE, REFERENCE_HELD
 from aslkit.report import Table
 from aslkit.scoring import AVERAGE, QUANTITIES, Record
 from aslkit.sections import DIGITS, MISSING, number, percent
@@ -18,7 +18,7 @@ from aslkit.sections import DIGITS, MISSING, number, percent
 OVER = "Mean over subjects; in brackets its 95 % interval (t), from three subjects on."
 HALF, ALL = "half", "all"  # repeats that a figure is made from; else their number
 ENDS = ("value", "low", "high")
-BIAS = {"difference": "bias"}  # what tables call it
+IN_UNITS = {"difference": "bias", "absolute difference": "mean error"}  # what tables call it
 
 
 @dataclass(frozen=True)
@@ -174,10 +174,11 @@ def against(
     repeats: int | str = ALL,
     figures: Sequence[str] = tuple(AGREEMENT),
 ) -> list[Column]:
-    """Bias, limits of agreement and CCC with other maps, of CBF and ATT."""
+    """Bias, limits of agreement, mean error and CCC with other maps, of CBF and ATT."""
     return [
         Column(
-            f"{shown.heading} {BIAS.get(figure, figure)}" + f" [{shown.unit}]" * (figure in BIAS),
+            f"{shown.heading} {IN_UNITS.get(figure, figure)}"
+            + f" [{shown.unit}]" * (figure in IN_UNITS),
             f"{AGREEMENT[figure]} {name}",
             q,
             repeats=repeats,
@@ -187,6 +188,15 @@ def against(
         for q, shown in QUANTITIES.items()
         for figure in figures
     ]
+
+
+def against_reference() -> list[Column]:
+    """Agreement with the maps of another program, and whether the error bars hold them."""
+    held = [
+        Column(f"{shown.heading} in 95 % interval", REFERENCE_HELD, q, repeats=ALL, is_share=True)
+        for q, shown in QUANTITIES.items()
+    ]
+    return against(REFERENCE) + held
 
 
 def few_table(parts: Sequence[tuple[str, Table]]) -> Table:

@@ -51,14 +51,14 @@ def agreement(first: Values, second: Values, blocks: Blocks) -> dict[str, Interv
     -------
     dict
         "difference", "lower limit", "upper limit" (Bland and Altman 1986,
-        doi:10.1016/S0140-6736(86)90837-8), "CCC" (Lin 1989, doi:10.2307/2532051) and "ICC(A,1)"
-        (McGraw and Wong 1996, doi:10.1037/1082-989X.1.1.30).
+        doi:10.1016/S0140-6736(86)90837-8), "absolute difference" (its mean), "CCC"
+        (Lin 1989, doi:10.2307/2532051) and "ICC(A,1)" (McGraw and Wong 1996,
+        doi:10.1037/1082-989X.1.1.30).
     """
     middle = first.mean()
     a, b = first - middle, second - middle
-    sums: NDArray[np.float64] = np.stack(
-        [np.bincount(blocks, weights=w) for w in (np.ones_like(a), a, b, a * a, b * b, a * b)]
-    )
+    summands = (np.ones_like(a), a, b, a * a, b * b, a * b, np.abs(a - b))
+    sums: NDArray[np.float64] = np.stack([np.bincount(blocks, weights=w) for w in summands])
     values = _figures(sums.sum(axis=1))
     n = sums.shape[1]
     if n < FEWEST_BLOCKS:
@@ -117,9 +117,9 @@ def intraclass_correlation(first: Values, second: Values) -> Interval:
 
 
 def _figures(sums: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
-    """Figures of the sums (6, …) of 1, a, b, aa, bb and ab."""
+    """Figures of the sums (7, …) of 1, a, b, aa, bb, ab and |a - b|."""
     n = sums[0]
-    a, b, aa, bb, ab = sums[1:] / n
+    a, b, aa, bb, ab, absolute = sums[1:] / n
     var_a, var_b, covariance = aa - a * a, bb - b * b, ab - a * b
     apart = a - b
     spread = LIMITS * np.sqrt(np.maximum(var_a + var_b - 2 * covariance, 0))
@@ -133,6 +133,7 @@ def _figures(sums: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
         "difference": apart,
         "lower limit": apart - spread,
         "upper limit": apart + spread,
+        "absolute difference": absolute,
         "CCC": ccc,
         "ICC(A,1)": icc,
     }

@@ -32,7 +32,8 @@ N_SPLITS = 4  # random halves
 CONTRAST = "top / bottom tercile of LS CBF"  # ratio of medians
 GM_LIKE_CBF = (40.0, 100.0)  # by least squares on all repeats [ml/100 g/min]
 PERFUSED = "better-perfused half"  # of the mask, by the mean signal of all repeats
-LS_ON_ALL = "LS on all repeats"
+LS_ON_ALL, REFERENCE = "LS on all repeats", "reference"
+REFERENCE_HELD = f"{coverage_at(0.95)} of {REFERENCE}"
 ONE_HALF, OTHER_HALF = "mean of one half", "mean of the other half"  # of the first split
 
 Maps = Mapping[str, ParameterMaps]
@@ -229,6 +230,20 @@ def agreement_rows(
             yield interval_row(name, "mask", q, metric, unit, found[figure], inside)
 
 
+def reference_rows(scan: Scan, name: str, maps: ParameterMaps) -> Iterator[Row]:
+    """Agreement with the maps of another program, and how often 95 % intervals hold them."""
+    others = scan.external.images if scan.external else {}
+    yield from agreement_rows(scan, name, maps, others, REFERENCE)
+    for q, image in others.items():
+        inside = scan.mask & np.isfinite(image)
+        theirs, mine, sd = (
+            values_in(i, inside, q) for i in (image, getattr(maps, q), getattr(maps, f"{q}_std"))
+        )
+        if inside.any():
+            share = coverage(mine - theirs, sd, 0.95)
+            yield _row(name, "mask", q, REFERENCE_HELD, "", share, inside)
+
+
 def interval_row(
     estimator: str,
     region: str,
@@ -269,5 +284,6 @@ AGREEMENT = {  # of `paired.agreement`: how the name of the metric begins
     "difference": "difference from",
     "lower limit": "lower limit of agreement with",
     "upper limit": "upper limit of agreement with",
+    "absolute difference": "mean absolute difference from",
     "CCC": "CCC with",
 }

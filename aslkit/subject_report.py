@@ -7,12 +7,13 @@ import numpy as np
 from aslkit.agreement import bland_altman
 from aslkit.drawing import line_styles
 from aslkit.images import FloatImage, MaskImage
-from aslkit.invivo import REFERENCE, ScanResult
+from aslkit.invivo import ScanResult
 from aslkit.invivo_sections import GLOSSARY, ORIENTATION, calibration_section, left_out_section
 from aslkit.invivo_tables import (
     FROM_FEW,
     ScanTable,
     against,
+    against_reference,
     few_table,
     headline,
     limits_table,
@@ -24,7 +25,7 @@ from aslkit.lights import LIMITS
 from aslkit.methods_text import methods_text, quantification_table
 from aslkit.overlays import overlay_picture, thumbnail
 from aslkit.preprocess import anatomical_image
-from aslkit.repeats import Scan
+from aslkit.repeats import REFERENCE, Scan
 from aslkit.report import Report, Section, Table
 from aslkit.scatters import scatter_plots
 from aslkit.scoring import LS, is_model, values_in
@@ -137,7 +138,7 @@ def _agreement_sections(scan: Scan, table: ScanTable) -> list[Section]:
         found += _pictures(scan, list(scan.maps), scan.external.images, REFERENCE)
         files = " and ".join(str(path) for path in scan.external.files)
         text = f"{files}, where the map of CBF is not 0. {WITHIN}"
-        numbers = scan_table(table, against(REFERENCE))
+        numbers = scan_table(table, against_reference())
         found.append(Section("Numbers: difference from the reference", text, table=numbers))
     return found
 

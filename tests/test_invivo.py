@@ -78,6 +78,7 @@ def test_agreement_is_that_of_the_textbook():
     difference = b - a
     assert found["difference"].value == pytest.approx(difference.mean())
     assert found["upper limit"].value == pytest.approx(difference.mean() + 1.96 * difference.std())
+    assert found["absolute difference"].value == pytest.approx(np.abs(difference).mean())
     assert found["CCC"].value == pytest.approx(concordance(a, b))
     assert found["ICC(A,1)"].value == pytest.approx(intraclass_correlation(a, b).value)
     assert all(f.low < f.value < f.high for f in found.values())
@@ -272,6 +273,12 @@ def test_the_truth_as_reference_shows_the_error(validated, study):
         found = table[scan, "small", "difference from reference"]
         assert float(found["low"]) < float(found["value"]) < float(found["high"])
         assert abs(float(found["value"])) < 8
+        errors = [
+            float(table[scan, e, "mean absolute difference from reference"]["value"])
+            for e in ("small", "LS")
+        ]
+        assert errors[0] < errors[1]
+        assert 0.7 < float(table[scan, "small", "coverage 95 % of reference"]["value"]) <= 1
 
 
 def test_subjects_weigh_alike_however_many_scans_they_have():
