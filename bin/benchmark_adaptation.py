@@ -1,0 +1,124 @@
+"""Experiment 14 measured: what adapting a model to two subjects does to its errors in others.
+
+Usage: python bin/benchmark_adaptation.py [--model exp21] [--steps 80] [--folder DIR]
+
+Simulates ten subjects of the mismatched track (pcasl6, 4 repeats, SNR 5, the twelve slices in the
+middle), adapts the model to the first two in every way of `WAYS`, and judges all of them where the
+true CBF is above 3. What is in the folder already is not made again.
+"""
+
+import argparse
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from aslkit.benchmark import Estimator, least_squares, networks
+from aslkit.bids import read_run
+from aslkit.cli.sim import main as asl_sim
+from aslkit.cli.train import main as asl_train
+from aslkit.fitting import FitSettings
+from aslkit.images import AslSeries, FloatImage
+from aslkit.metrics import coverage
+from aslkit.preprocess import series_from_runs
+from aslkit.references import read_reference
+from aslkit.report import machine
+
+SCANS = "--protocol pcasl6 --repeats 4 --snr 5 --track mismatched --matrix 56,68,12 --seed 1"
+BUDGET = "warmup_steps=10 averaging=0.9 data.patch=32 data.groups=1 learning_rate=0.0003"
+SUBJECTS, N_ADAPTED = [f"sub-{i:02}" for i in range(1, 11)], 2
+LOWEST_CBF = 3.0  # of the truth [ml/100 g/min]
+WAYS = {  # what a line of the table is called: configuration and changes
+    "as many steps without real scans": "exp21",
+    "as many steps without real scans, seed 1": "exp21 seed=1",
+    "real scans judge CBF": "exp14",
+    "real scans judge CBF, seed 1": "exp14 seed=1",
+    "adversarial 0.1": "exp14 adaptation.adversarial=0.1",
+    "bias correction alone": "exp14 adaptation.bias_correction=true learning_rate=0.01",
+}
+
+
+def main() -> None:
+    """Simulate, adapt, judge."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="exp21")
+    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--folder", type=Path)
+    options = parser.parse_args()
+    print(f"machine: {machine()}, model {options.model}, {options.steps} steps")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        scans = simulate(folder)
+        models = {options.model: options.model}
+        for i, (name, way) in enumerate(WAYS.items()):
+            models[name] = str(folder / f"way-{i}")
+            if not (folder / f"way-{i}").exists():
+                adapt(way, options.model, options.steps, folder / "two", folder / f"way-{i}")
+        judge(scans, models)
+
+
+def simulate(folder: Path) -> Path:
+    """A data set of all subjects; beside it `two`, of those to adapt to."""
+    scans, two = folder / "scans", folder / "two"
+    if not scans.exists():
+        own = "--participants", str(len(SUBJECTS))
+        asl_sim([*SCANS.split(), *own, "--out", str(scans), "-q"], standalone_mode=False)
+    if not two.exists():
+        for subject in SUBJECTS[:N_ADAPTED]:
+            shutil.copytree(scans / subject, two / subject)
+        shutil.copy(scans / "dataset_description.json", two)
+    return scans
+
+
+def adapt(way: str, model: str, steps: int, scans: Path, out: Path) -> None:
+    """Go on training a model as `way` says."""
+    config, *changes = way.split()
+    options = ["--config", config, "--init-from", model, "--out", str(out), "-q"]
+    options += ["--finetune-bids", str(scans)] if config == "exp14" else []
+    for change in (f"steps={steps}", *BUDGET.split(), *changes):
+        options += ["--set", change]
+    asl_train(options, standalone_mode=False)
+
+
+def judge(scans: Path, models: dict[str, str]) -> None:
+    """A row for least squares and for every model; "lower" is than before adaptation."""
+    settings = FitSettings()
+    estimators: dict[str, Estimator] = {"least squares": least_squares(settings, "auto")}
+    for name, model in models.items():
+        estimators[name] = next(iter(networks([model], settings).values()))
+    read = [subject(scans, name) for name in SUBJECTS[N_ADAPTED:]]
+    found = {
+        name: np.array([figures(estimator, *s) for s in read])
+        for name, estimator in estimators.items()
+    }
+    before = found[next(iter(models))]
+    print("| model | CBF error | lower in | bias | size | ATT error [ms] | lower in | coverage |")
+    print("|" + "---|" * 8)
+    for name, of_subjects in found.items():
+        error, bias, late, held = of_subjects.mean(axis=0)
+        size = abs(of_subjects[:, 1]).mean()
+        lower = [f"{(of_subjects < before)[:, i].sum()} of {len(read)}" for i in (0, 2)]
+        print(
+            f"| {name} | {error:.2f} | {lower[0]} | {bias:+.2f} | {size:.2f} "
+            f"| {1000 * late:.0f} | {lower[1]} | {held:.0%} |"
+        )
+
+
+def subject(scans: Path, name: str) -> tuple[AslSeries, dict[str, FloatImage]]:
+    """The scan of a subject, and its truth."""
+    series = series_from_runs([read_run(scans / name / "perf" / f"{name}_asl.nii.gz")])
+    truth = scans / "derivatives" / "truth"
+    return series, read_reference(truth, name, series.mask.shape, series.affine).images
+
+
+def figures(estimator: Estimator, series: AslSeries, truth: dict[str, FloatImage]) -> list[float]:
+    """Mean absolute error and bias of CBF, mean absolute error of ATT, coverage of CBF."""
+    maps, inside = estimator(series), series.usable & (truth["cbf"] > LOWEST_CBF)
+    cbf, att = ((getattr(maps, q) - truth[q])[inside] for q in ("cbf", "att"))
+    held = coverage(cbf, maps.cbf_std[inside], 0.95)
+    return [float(v) for v in (abs(cbf).mean(), cbf.mean(), abs(att).mean(), held)]
+
+
+if __name__ == "__main__":
+    main()
