@@ -1,9 +1,10 @@
-"""The physics, and a folder in which the tutorial ran -> pictures of docs/images.
+"""The physics, a table, and a folder in which the tutorial ran -> pictures of docs/images.
 
 Usage: python bin/docs_pictures.py [FOLDER]
 
-Draws kinetics.png. With FOLDER, where the command lines of docs/tutorial.md have run, also takes
-the pictures of the tutorial out of the reports there.
+Draws kinetics.png, and ideas.png from the table of docs/experiments.md. With FOLDER, where the
+command lines of docs/tutorial.md have run, also takes the pictures of the tutorial out of the
+reports there.
 """
 
 import base64
@@ -15,10 +16,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from aslkit.acquisition import Acquisition, protocol
-from aslkit.drawing import LABEL_SIZE, PAGE_WIDTH, tidy, to_png
+from aslkit.drawing import FAINT, INK, LABEL_SIZE, PAGE_WIDTH, tidy, to_png
 from aslkit.physics import arterial_curve, kinetic_model, tissue_curve
 
-IMAGES = Path(__file__).parents[1] / "docs" / "images"
+DOCS = Path(__file__).parents[1] / "docs"
+IMAGES = DOCS / "images"
 PLDS_S = np.linspace(0.02, 4.0, 400)
 CBF = 60.0  # ml/100 g/min
 ABV = 0.01
@@ -29,6 +31,14 @@ PANELS = {
     "VSASL": ("vsasl", 0.0, tissue_curve),
     "arteries, PCASL, label 1.8 s": ("pcasl", 1.8, arterial_curve),
 }
+BASE = "members of exp09"
+IDEAS = {  # columns of the table of experiments 10 to 20
+    "CBF, matched": {"SNR 1": 0, "SNR 3": 1, "SNR 10": 2, "SNR 30": 3},
+    "ATT, matched": {"SNR 1": 4, "SNR 3": 5, "SNR 10": 6, "SNR 30": 7},
+    "mismatched, SNR 10": {"CBF": 8, "ATT": 9},
+}
+SHIFTS = 0.3, 0.1, -0.1, -0.3
+COLOURS = "#56b4e9", "#009e73", "#e69f00", "#d55e00"
 PICTURES = {
     "tutorial-maps.png": ("report/sub-01.html", "Maps"),
     "tutorial-left-out.png": ("report/report.html", "Left-out repeats"),
@@ -38,6 +48,8 @@ PICTURES = {
 def main() -> None:
     """Write the pictures."""
     (IMAGES / "kinetics.png").write_bytes(kinetics())
+    page = (DOCS / "experiments.md").read_text(encoding="utf-8")
+    (IMAGES / "ideas.png").write_bytes(ideas(page))
     for folder in map(Path, sys.argv[1:]):
         for name, (page, heading) in PICTURES.items():
             text = (folder / page).read_text(encoding="utf-8")
@@ -58,6 +70,30 @@ def kinetics() -> bytes:
         ax.legend(frameon=False, fontsize=LABEL_SIZE)
         tidy(ax)
     axes[0].set_ylabel("ΔM/M0 [%]")
+    return to_png(figure)
+
+
+def ideas(page: str) -> bytes:
+    """Errors of experiments 10 to 20 over those of exp09, whose members are the grey bands."""
+    text = page.partition("### What was measured of them")[2].partition("\n## ")[0]
+    rows = [line.replace("`", "").split("|")[1:-1] for line in text.splitlines() if "|" in line]
+    errors = {name.strip(): cells for name, *cells in rows}
+    names = [name for name in errors if name.startswith("exp")]
+    members = np.array([[float(end) for end in cell.split("-")] for cell in errors[BASE]])
+    places = np.arange(len(names))[::-1]
+    figure = Figure(figsize=(PAGE_WIDTH, 0.22 * len(names) + 1.4), layout="constrained")
+    axes = figure.subplots(1, len(IDEAS), sharey=True)
+    for ax, (title, columns) in zip(axes, IDEAS.items(), strict=True):
+        for shift, colour, (label, i) in zip(SHIFTS, COLOURS, columns.items(), strict=False):
+            middle = members[i].mean()
+            low, high = members[i] / middle
+            ax.barh(places + shift, high - low, 0.2, low, color=FAINT)
+            values = [float(errors[name][i]) / middle for name in names]
+            ax.plot(values, places + shift, "o", color=colour, label=label, markersize=4.5)
+        ax.axvline(1, color=INK, linewidth=0.8)
+        ax.set(title=title, xlabel="error / that of exp09", yticks=places, yticklabels=names)
+        ax.legend(frameon=False, fontsize=LABEL_SIZE)
+        tidy(ax)
     return to_png(figure)
 
 
