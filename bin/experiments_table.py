@@ -26,18 +26,27 @@ def main() -> None:
     parser.add_argument("--into", type=Path)
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
-    with options.results.open() as lines:
-        rows = list(csv.DictReader(lines, delimiter="\t"))
-    rows = [r for r in rows if r["stratum"] == "brain" and r["phantoms"] == "brain"]
+    rows = of_brains(options.results)
     if options.figure:
         options.figure.write_bytes(figure(rows))
-    text = tables(rows)
-    if options.into is None:
+    write(tables(rows), options.into)
+
+
+def of_brains(results: Path) -> list[dict[str, str]]:
+    """The lines of the table that are of whole brains."""
+    with results.open() as lines:
+        rows = list(csv.DictReader(lines, delimiter="\t"))
+    return [r for r in rows if r["stratum"] == "brain" and r["phantoms"] == "brain"]
+
+
+def write(text: str, page: Path | None) -> None:
+    """Print a text, or put it between the marks of a page."""
+    if page is None:
         print(text)
         return
-    before, rest = options.into.read_text().split(MARKS[0])
+    before, rest = page.read_text().split(MARKS[0])
     after = rest.split(MARKS[1])[1]
-    options.into.write_text(f"{before}{MARKS[0]}\n\n{text}\n{MARKS[1]}{after}")
+    page.write_text(f"{before}{MARKS[0]}\n\n{text}\n{MARKS[1]}{after}")
 
 
 def figure(rows: list[dict[str, str]]) -> bytes:

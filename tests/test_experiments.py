@@ -177,6 +177,32 @@ def test_tables_show_error_bias_and_wins_and_go_between_the_marks_of_a_page(tmp_
     assert "| exp00 | 98.8 | 0.900 | +1.23% |" in text
 
 
+def test_errors_by_protocol_have_a_column_per_method_and_track(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(BIN))
+    import protocol_tables
+
+    columns = ["track", "phantoms", "snr", "protocol", "estimator", "stratum"]
+    columns += ["quantity", "metric", "value"]
+    cells = (
+        ("mismatched", "3", "joint6", "LS", 6.7),
+        ("matched", "3", "joint6", "LS", 5.04),
+        ("matched", "3", "joint6", "Cramér-Rao", 4.96),
+        ("matched", "3", "pcasl6", "LS", 13.72),
+        ("matched", "30", "joint6", "LS", 0.53),
+        ("matched", "3", "pcasl6", "Cramér-Rao", "n/a"),
+    )
+    rows = [[t, "brain", s, p, e, "brain", "cbf", "MAE", v] for t, s, p, e, v in cells]
+    table = tmp_path / "results.tsv"
+    with table.open("w") as lines:
+        csv.writer(lines, delimiter="\t").writerows([columns, *rows])
+    monkeypatch.setattr(sys, "argv", ["protocol_tables.py", str(table)])
+    protocol_tables.main()
+    printed = capsys.readouterr().out
+    assert "| protocol | Cramér-Rao | LS | LS (mis.) |" in printed
+    assert "| joint6 | 5.0 | 5.0 | 6.7 |" in printed and "| pcasl6 | – | 13.7 | – |" in printed
+    assert printed.index("SNR 3,") < printed.index("SNR 30,")
+
+
 def script_trains(tmp_path, *arguments):
     """Lines of arguments that the script gives to asl_train."""
     command = tmp_path / "asl_train"
