@@ -8,7 +8,8 @@
 set -euo pipefail
 
 MOST_MB=40 # of a wheel
-FAST_TESTS=(bids cli_fit config fitting network physics reading simulation_parts weights)
+FAST_TESTS=(artefacts bids cli_fit config experiments fitting fuzz network one_protocol outliers
+    phantoms physics quality raw_encoding reading recovery simulation_parts weights)
 
 lowest=${1:-}
 if [ $# -gt 1 ] || [[ ! "$lowest" =~ ^(--lowest(-torch)?)?$ ]]; then
