@@ -4,7 +4,7 @@
 # of the repository, and uses it there. --lowest installs the lowest versions that setup.cfg allows,
 # and runs some of the tests as well; torch is the one of bin/env.sh, so its own lower bound stays
 # untested. --lowest-torch takes that one too: several GB where a registry has it for GPUs only.
-# PYTHON=/path/to/python3 chooses the interpreter.
+# PYTHON=/path/to/python3 chooses the interpreter; the lowest versions have wheels for 3.11 alone.
 set -euo pipefail
 
 MOST_MB=40 # of a wheel
