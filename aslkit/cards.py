@@ -73,7 +73,7 @@ def calibration(records: Sequence[Mapping[str, object]], model: str) -> dict[str
             "coverage",
             found=f"none of model {model}",
             expected="its coverage in brain phantoms",
-            fix="run asl_validate --phantoms data/phantoms --model NAME",
+            fix="run asl_validate --phantoms shipped --model NAME",
         )
     table: dict[str, dict[str, dict[str, list[float]]]] = {}
     for (track, quantity, snr), levels in shares.items():

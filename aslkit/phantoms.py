@@ -157,7 +157,7 @@ def find_phantoms(folder: Path) -> list[Path]:
             "",
             found="no phantom",
             expected="NAME.nii.gz with NAME.json",
-            fix="give data/phantoms, or make some with asl_sim",
+            fix="give --phantoms shipped, or make some with asl_sim --phantoms",
         )
     return found
 

@@ -22,4 +22,7 @@ def phantoms_folder() -> Path:
     for folder in (checkout, *prefixes):
         if folder.is_dir():
             return folder
-    raise UnavailableError(f"The benchmark phantoms are missing: expected them in {checkout}.")
+    raise UnavailableError(
+        f"The benchmark phantoms are missing: expected them in {checkout} or in "
+        "share/aslkit/phantoms of the installation. Fix: install aslkit again, or give a folder."
+    )

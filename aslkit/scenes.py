@@ -257,4 +257,5 @@ def coloured_noise(rng: np.random.Generator, shape: tuple[int, ...], like, power
     gain[..., [0, -1]] *= np.sqrt(2)  # of these columns only the real part counts
     white = standard_normal(rng, (b, n, nx, ny // 2 + 1, 2), like)
     spectrum = as_complex(white * alike(gain[:, None, ..., None], like))
-    return namespace(like).fft.irfft2(spectrum)
+    xp = namespace(like)
+    return xp.asarray(xp.fft.irfft2(spectrum), dtype=like.dtype)  # numpy 1 makes it float64

@@ -92,11 +92,20 @@ def test_a_scan_is_judged_by_its_left_out_repeats(in_vivo):
     assert (out / "report.html").read_text().count("data:image/png;base64,") >= 2
 
 
+def test_shipped_phantoms_are_those_of_the_installation(tmp_path, monkeypatch):
+    monkeypatch.setattr("aslkit.resources.phantoms_folder", lambda: tmp_path)
+    command = ["--phantoms", "shipped", "--out", str(tmp_path / "report")]
+    done = CliRunner().invoke(asl_validate, command)
+    assert done.exit_code == 3 and f"phantoms: {tmp_path}\n" in done.output
+    assert f"Error: {tmp_path}: found no phantom" in done.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ([], 2, "give either --phantoms DIR or --bids DIR"),
+        ([], 2, "give either --phantoms shipped|DIR or --bids DIR"),
         (["--phantoms", "{empty}"], 3, "found no phantom"),
+        (["--phantoms", "{empty}/none"], 3, "Fix: give --phantoms shipped"),
         (["--phantoms", "{phantoms}", "--model", "best"], 5, "model 'best' is not there"),
         (["--phantoms", "{phantoms}", "--protocol", "pcasl"], 3, "found pcasl, expected one of"),
         (["--phantoms", "{phantoms}", "--snr", "0"], 2, "--snr must be positive"),

@@ -22,17 +22,22 @@ if TYPE_CHECKING:
     from aslkit.report import Report
 
 EXAMPLES = """Examples:
-  asl_validate --phantoms data/phantoms --model small --out validation
-  asl_validate --phantoms data/phantoms --model small --quick --out first_look
-  asl_validate --phantoms data/phantoms --track matched --protocol pcasl6 --out ls_alone
+  asl_validate --phantoms shipped --model small --out validation
+  asl_validate --phantoms shipped --model small --quick --out first_look
+  asl_validate --phantoms shipped --track matched --protocol pcasl6 --out ls_alone
   asl_validate --bids /data/study --model small --model my_training/model --out in_vivo
   asl_validate --bids sim --model small --reference sim/derivatives/truth --n-jobs 4 --out vivo"""
 
+SHIPPED = "shipped"
 _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 
 
 @aslkit_command(epilog=EXAMPLES)
-@click.option("--phantoms", type=_FOLDER, help="Folder of phantoms: judge against the truth.")
+@click.option(
+    "--phantoms",
+    metavar="shipped|DIR",
+    help="Phantoms, those of this installation or of a folder: judge against the truth.",
+)
 @click.option("--bids", type=_FOLDER, help="BIDS data set: judge without truth, in vivo.")
 @click.option(
     "--model",
@@ -107,7 +112,7 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
     "and failed.tsv.",
 )
 def main(
-    phantoms: Path | None,
+    phantoms: str | None,
     bids: Path | None,
     models: tuple[str, ...],
     snrs: tuple[float, ...] | None,
@@ -134,7 +139,7 @@ def main(
     also a page per scan.
     """
     if (phantoms is None) == (bids is None):
-        raise click.UsageError("give either --phantoms DIR or --bids DIR")
+        raise click.UsageError("give either --phantoms shipped|DIR or --bids DIR")
     if phantoms is not None:
         _check_snrs(snrs)
         if participants or sessions or reference or part or n_jobs or dask or skip_existing:
@@ -154,7 +159,7 @@ def main(
             seed=seed,
             mc_dropout=mc_dropout or 0,
         )
-        _validate_phantoms(phantoms, models, chosen, out)
+        _validate_phantoms(_phantoms_of(phantoms), models, chosen, out)
     elif bids is not None:
         if snrs or protocols or tracks or quick or mc_dropout:
             raise click.UsageError(
@@ -185,6 +190,17 @@ def main(
 def _check_snrs(snrs: tuple[float, ...] | None) -> None:
     if snrs and min(snrs) <= 0:
         raise click.UsageError(f"--snr must be positive, not {min(snrs):g}")
+
+
+def _phantoms_of(given: str) -> Path:
+    """The folder that was given, or for its word that of this installation, which is said."""
+    if given != SHIPPED:
+        return Path(given)
+    from aslkit.resources import phantoms_folder
+
+    folder = phantoms_folder()
+    say(f"phantoms: {folder}")
+    return folder
 
 
 def _validate_phantoms(folder: Path, models: tuple[str, ...], design: "Design", out: Path) -> None:
