@@ -25,7 +25,7 @@ def least_squares_alone(_):
 
 @pytest.fixture(scope="module")
 def brain():
-    return middle_slices(brain_phantom("brain", 60, voxel_size_mm=5))
+    return middle_slices(brain_phantom("brain", 60, voxel_size_mm=8))
 
 
 def acquisition(phantom):
