@@ -20,6 +20,7 @@ from aslkit.physics import kinetic_model
 from aslkit.pools import outlive_signals
 from aslkit.projection import ATT_BOUNDS_S, Solution, solve_fixed, solve_tissue
 from aslkit.scenes import Scene, draw_scene
+from aslkit.template import atlas
 
 Batch = dict[str, Tensor]
 Batches = Generator[Batch, None, None]
@@ -54,6 +55,8 @@ class SimulatedStream(IterableDataset[Batch]):
 def stream(draw: Draw, seed: int, first: int, n_workers: int, stride: int = 1) -> Batches:
     """Endless batches first, first + stride, … that background processes draw; close it."""
     source = SimulatedStream(draw, seed, first, stride)
+    if n_workers:
+        atlas()  # once, before processes fork that all need it
     yield from DataLoader(
         source, batch_size=None, num_workers=n_workers, worker_init_fn=outlive_signals
     )

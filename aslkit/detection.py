@@ -7,8 +7,9 @@ The artefact changes from image to image; a wrong sidecar changes what the estim
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from itertools import product
+from dataclasses import dataclass, replace
+from itertools import groupby, product
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,14 +60,18 @@ def detection_rows(
         Wraps the scans.
     """
     scores: dict[tuple[str, str], dict[str, list[float]]] = {}
-    for i, kind in progress(list(product(range(n_scans), ARTEFACTS))):
+    scans = progress(list(product(range(n_scans), ARTEFACTS)))
+    for i, group in groupby(scans, key=itemgetter(0)):
         phantom = phantoms[i % len(phantoms)]
-        rng = np.random.default_rng([seed, i])  # the same noise for every artefact
-        series = spoilt_scan(phantom, acquisition(phantom), snr, kind, rng)
-        for name, estimator in estimators(series.acquisition).items():
-            for score, value in _scores(series, estimator(series)).items():
-                own = scores.setdefault((name, score), {})
-                own.setdefault(kind, []).append(value)
+        of_noise, _ = _generators(seed, i)
+        images = draw_images(phantom, acquisition(phantom), snr, of_noise)
+        for _, kind in group:
+            _, of_artefact = _generators(seed, i)
+            series = spoilt_scan(images, kind, of_artefact)
+            for name, estimator in estimators(series.acquisition).items():
+                for score, value in _scores(series, estimator(series)).items():
+                    own = scores.setdefault((name, score), {})
+                    own.setdefault(kind, []).append(value)
     for (name, score), own in scores.items():
         for kind in own:
             if kind != CLEAN:
@@ -74,26 +79,56 @@ def detection_rows(
                 yield Row(name, "brain", OOD, metric, "", area, n_subjects=n_scans)
 
 
-def spoilt_scan(
-    phantom: Phantom, acquisition: Acquisition, snr: float, kind: str, rng: Generator
-) -> AslSeries:
-    """The average of some repeats with one kind of artefact, of random size, or without."""
-    noise_rng, rng = rng.spawn(2)
-    signal = clean_signal(phantom, SubjectPhysics(acquisition))
+@dataclass(frozen=True)
+class Images:
+    """What a scan without artefacts adds up.
+
+    Attributes
+    ----------
+    static : array (x, y, z)
+    signal : array (x, y, z, timings)
+    noise : array (timings, repeats, 2, x, y, z)
+        Of control and label.
+    """
+
+    phantom: Phantom
+    acquisition: Acquisition
+    static: FloatImage
+    signal: FloatImage
+    noise: NDArray[np.float64]
+
+
+def draw_images(phantom: Phantom, acquisition: Acquisition, snr: float, rng: Generator) -> Images:
+    """The images of some repeats, and their noise."""
     static = SUPPRESSED_SIGNAL * proton_density(phantom) / M0_SCALE
-    sd, size = noise_sd(snr) * np.sqrt(REPEATS / 2), float(rng.uniform(0.5, 1))
+    sd = noise_sd(snr) * np.sqrt(REPEATS / 2)
+    n_images = acquisition.n_timings * REPEATS * 2
+    noise = np.stack([sd * _correlated(rng, static.shape) for _ in range(n_images)])
+    return Images(
+        phantom=phantom,
+        acquisition=acquisition,
+        static=static,
+        signal=clean_signal(phantom, SubjectPhysics(acquisition)),
+        noise=noise.reshape(acquisition.n_timings, REPEATS, 2, *static.shape),
+    )
+
+
+def spoilt_scan(images: Images, kind: str, rng: Generator) -> AslSeries:
+    """The average of the repeats with one kind of artefact, of random size, or without."""
+    phantom, acquisition, static = images.phantom, images.acquisition, images.static
+    size = float(rng.uniform(0.5, 1))
     share = SPIKED_SHARE if kind == "spikes" else 1
-    is_hit = np.asarray(rng.random((acquisition.n_timings, REPEATS, 2)) < share)
+    is_hit = np.asarray(rng.random(images.noise.shape[:3]) < share)
     is_hit.flat[rng.integers(is_hit.size)] = True
     artefact = ARTEFACTS[kind]
     groups = []
     for i, timing_hit in enumerate(is_hit):
         pairs = []
-        for hits in timing_hit:
+        for hits, noise in zip(timing_hit, images.noise[i], strict=True):
+            scanned = (static, static - images.signal[..., i])
             control, label = (
-                (artefact(image, size, rng) if hit else image)
-                + sd * _correlated(noise_rng, static.shape)
-                for image, hit in zip((static, static - signal[..., i]), hits, strict=True)
+                (artefact(image, size, rng) if hit else image) + own
+                for image, hit, own in zip(scanned, hits, noise, strict=True)
             )
             pairs.append(control - label)
         groups.append(np.stack(pairs, axis=3).astype(np.float32))
@@ -114,6 +149,11 @@ def energy(maps: ParameterMaps, mask: MaskImage) -> float | None:
         return None
     doubts = (1 - image[mask] for image in (maps.cbf_confidence, maps.att_confidence))
     return float(sum(np.log(np.maximum(doubt, LEAST_DOUBT)).mean() for doubt in doubts))
+
+
+def _generators(seed: int, scan: int) -> list[Generator]:
+    """Of the noise of a scan, the same for every artefact, and of what an artefact does."""
+    return np.random.default_rng([seed, scan]).spawn(2)
 
 
 def _scores(series: AslSeries, maps: ParameterMaps) -> dict[str, float]:

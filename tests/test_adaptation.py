@@ -87,7 +87,7 @@ def test_a_bias_of_the_network_is_found_by_its_correction_alone(data, tmp_path):
     }
     weights["bias.log_scale"] = torch.tensor([0.3, 0.0])
     save_model(tmp_path / "biased", weights, load_model(str(tmp_path / "first")).card)
-    changes = ("steps=60", "learning_rate=0.02", "averaging=0", "adaptation.bias_correction=true")
+    changes = ("steps=24", "learning_rate=0.05", "averaging=0", "adaptation.bias_correction=true")
     config = tiny(*changes, "adaptation.weight=10")
     train(config, tmp_path / "out", init_from=str(tmp_path / "biased"), finetune_bids=data)
     found = {k.removeprefix("network."): v for k, v in saved(tmp_path / "out").items()}

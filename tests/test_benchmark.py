@@ -12,14 +12,19 @@ import aslkit
 from aslkit import benchmark, gates, metrics, opponents, scoring, trials
 from aslkit.benchmark import least_squares, networks
 from aslkit.cli.validate import main as asl_validate
-from aslkit.conditions import Condition, Design
+from aslkit.conditions import FULL, Condition, Design
+from aslkit.config import load_config
+from aslkit.encoding import ProfileEncoding
 from aslkit.errors import InputError
 from aslkit.fitting import FitSettings
 from aslkit.invariance import fill_deviations, fill_rows, scale_deviations, scale_rows
+from aslkit.model_card import model_card
+from aslkit.networks import build_network
 from aslkit.phantoms import brain_phantom, save_phantom, shape_phantom
 from aslkit.simulation import PROTOCOLS, simulate_series
 from aslkit.trials import simulated
 from aslkit.validation import phantom_sets, validate_phantoms
+from aslkit.weights import save_model
 
 SMALL = Design(tracks=("matched",), protocols=("pcasl6",), snrs=(25.0,))
 
@@ -27,19 +32,31 @@ SMALL = Design(tracks=("matched",), protocols=("pcasl6",), snrs=(25.0,))
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory):
     folder = tmp_path_factory.mktemp("phantoms")
-    save_phantom(brain_phantom("brain-11", 11, voxel_size_mm=8), folder)
+    save_phantom(brain_phantom("brain-11", 11, voxel_size_mm=8, matrix=(23, 27, 8)), folder)
     return folder
 
 
 @pytest.fixture(scope="module")
-def both_tracks(phantoms):
+def untrained(tmp_path_factory):
+    """The folder of a model of several delays without training, which is least squares."""
+    folder = tmp_path_factory.mktemp("models") / "untrained"
+    config = load_config("small", ("network.widths=[8,8]",))
+    network = build_network(config.network, ProfileEncoding().layout)
+    card = {**model_card(config, 1, 1, 1.0, None), "n_timings": [4, 20]}
+    save_model(folder, network.state_dict(), card)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def both_tracks(phantoms, untrained):
     design = Design(protocols=("pcasl5", "vsasl6", "pcasl1"), snrs=(1.0, 30.0))
-    return validate_phantoms(phantoms, ["small"], design)
+    return validate_phantoms(phantoms, [str(untrained)], design)
 
 
 @pytest.fixture
 def failing_run(phantoms, tmp_path, monkeypatch):
-    """Runs the command, without its report, and returns what it said on stopping with 1."""
+    """Runs the command, without spoilt scans and report, and returns what it said on failing."""
+    monkeypatch.setattr("aslkit.conditions.FULL", replace(FULL, n_spoilt=0))
     monkeypatch.setattr("aslkit.phantom_report.phantom_report", lambda *_: None)
     monkeypatch.setattr("aslkit.cli.validate._publish", lambda *_: None)
 
@@ -158,7 +175,9 @@ def test_gate_of_the_scale_stops_a_run_whose_cbf_has_an_offset(failing_run, monk
 
 def test_a_run_that_fails_still_leaves_its_report(phantoms, tmp_path, monkeypatch):
     spoilt(monkeypatch, lambda maps, series: replace(maps, cbf=maps.cbf + 1))
-    command = ["--phantoms", phantoms, "--protocol", "pcasl6", "--snr", 3, "--out", tmp_path / "r"]
+    monkeypatch.setattr("aslkit.conditions.FULL", replace(FULL, n_spoilt=1))
+    command = ["--phantoms", phantoms, "--protocol", "pcasl6", "--track", "matched"]
+    command += ["--snr", 3, "--out", tmp_path / "r"]
     done = CliRunner().invoke(asl_validate, [*map(str, command)])
     assert done.exit_code == 1
     assert '"has_passed_gates": false' in (tmp_path / "r" / "results.json").read_text()
@@ -178,20 +197,20 @@ def test_every_track_has_its_opponents(both_tracks):
             met[r["track"], r["protocol"]].add(r["estimator"])
     plain, oracle = {"LS", "smoothed LS"}, {"LS", "smoothed LS", "LS oracle"}
     assert met == {
-        ("matched", "pcasl5"): plain | {"small"},
-        ("matched", "vsasl6"): plain | {"small"},
+        ("matched", "pcasl5"): plain | {"untrained"},
+        ("matched", "vsasl6"): plain | {"untrained"},
         ("matched", "pcasl1"): plain,
-        ("mismatched", "pcasl5"): oracle | {"small", "LS + arterial"},
-        ("mismatched", "vsasl6"): oracle | {"small"},
+        ("mismatched", "pcasl5"): oracle | {"untrained", "LS + arterial"},
+        ("mismatched", "vsasl6"): oracle | {"untrained"},
         ("mismatched", "pcasl1"): oracle,
     }
-    assert both_tracks.models == ["small"]
+    assert both_tracks.models == ["untrained"]
 
 
 def test_a_single_delay_is_scored_for_cbf_alone(both_tracks):
     own = [r for r in both_tracks.records if r["protocol"] == "pcasl1"]
     assert {r["quantity"] for r in own} == {"cbf"}
-    assert not any(r["estimator"] == "small" for r in own)
+    assert not any(r["estimator"] == "untrained" for r in own)
     assert error(both_tracks, "LS", protocol="pcasl1", snr=30.0) < 15
 
 
@@ -227,7 +246,7 @@ def test_numbers_do_not_depend_on_what_else_is_run(phantoms, both_tracks):
     within = [r for r in both_tracks.records if all(r[k] == v for k, v in where.items())]
     same = [r for r in alone if r["estimator"] == "LS" and "scale" not in r["metric"]]
     same = [r for r in same if "FOV" not in r["metric"]]
-    within = [r for r in within if "small" not in r["metric"]]
+    within = [r for r in within if "untrained" not in r["metric"]]
     assert str(same) == str(within) and len(same) > 50  # as text, where nan is nan
 
 
@@ -301,8 +320,8 @@ def test_an_estimator_that_looks_at_the_whole_field_of_view_is_found():
 
 
 def test_error_bars_of_mc_dropout_are_judged_beside_those_of_the_whole_network(phantoms):
-    design = replace(SMALL, protocols=("joint6",), snrs=(10.0,), mc_dropout=4)
-    found = validate_phantoms(phantoms, ["exp00"], design)
+    design = replace(SMALL, tracks=("mismatched",), protocols=("joint6",), snrs=(10.0,))
+    found = validate_phantoms(phantoms, ["exp00"], replace(design, mc_dropout=4))
     assert found.models == ["exp00", "exp00 MC"]
     covered = [error(found, e, metric="coverage 95 %") for e in found.models]
     assert 0 < covered[0] < covered[1] <= 1

@@ -7,7 +7,7 @@ import pytest
 
 from aslkit.benchmark import least_squares
 from aslkit.conditions import Design
-from aslkit.detection import ARTEFACTS, detection_rows, energy, spoilt_scan
+from aslkit.detection import ARTEFACTS, detection_rows, draw_images, energy, spoilt_scan
 from aslkit.findings import Findings
 from aslkit.fitting import FitSettings
 from aslkit.invariance import middle_slices
@@ -25,15 +25,20 @@ def least_squares_alone(_):
 
 @pytest.fixture(scope="module")
 def brain():
-    return middle_slices(brain_phantom("brain", 60, voxel_size_mm=5))
+    return middle_slices(brain_phantom("brain", 60, voxel_size_mm=8))
 
 
 def acquisition(phantom):
     return PROTOCOLS["joint6"].acquisition(phantom.mask.shape[2])
 
 
-def spoilt(phantom, kind="clean"):
-    return spoilt_scan(phantom, acquisition(phantom), 10.0, kind, np.random.default_rng(0))
+@pytest.fixture(scope="module")
+def images(brain):
+    return draw_images(brain, acquisition(brain), 10.0, np.random.default_rng(0))
+
+
+def spoilt(images, kind="clean"):
+    return spoilt_scan(images, kind, np.random.default_rng(1))
 
 
 def test_artefacts_are_told_from_noise_at_moderate_snr(brain):
@@ -44,12 +49,12 @@ def test_artefacts_are_told_from_noise_at_moderate_snr(brain):
         assert areas[f"AUROC of {kind}"] >= 0.95, kind
 
 
-def test_an_artefact_changes_a_scan_and_nothing_else_of_it(brain):
-    clean = spoilt(brain)
+def test_an_artefact_changes_a_scan_and_nothing_else_of_it(images):
+    clean = spoilt(images)
     for kind in ("motion", "spikes", "ghost"):
-        change = spoilt(brain, kind).delta_m - clean.delta_m
+        change = spoilt(images, kind).delta_m - clean.delta_m
         assert np.abs(change).max() > 3e-4, kind
-    told = spoilt(brain, "PLDs + 0.5 s in the sidecar")
+    told = spoilt(images, "PLDs + 0.5 s in the sidecar")
     np.testing.assert_array_equal(told.delta_m, clean.delta_m)
     plds = [[t.pld_s for t in s.acquisition.timings] for s in (told, clean)]
     np.testing.assert_allclose(np.subtract(*plds), 0.5)
@@ -82,8 +87,8 @@ def test_where_a_network_states_confidence_its_energy_is_a_second_score(brain):
 KINDS = ("motion", "spikes", "ghost")  # those that a network of one protocol is not refused
 
 
-def test_the_energy_is_that_of_the_logits(brain):
-    maps, logits = LS["LS"](spoilt(brain)), np.array([1.5, -0.5])
+def test_the_energy_is_that_of_the_logits(brain, images):
+    maps, logits = LS["LS"](spoilt(images)), np.array([1.5, -0.5])
     cbf, att = (np.full(maps.cbf.shape, 1 / (1 + np.exp(-x)), np.float32) for x in logits)
     stated = replace(maps, cbf_confidence=cbf, att_confidence=att)
     expected = -np.logaddexp(logits, 0).sum()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from nilearn import datasets
 
 from aslkit.anatomy import Subjects, Tissue, draw_planes, draw_subjects
 from aslkit.cli.sim import main as asl_sim
@@ -25,6 +26,7 @@ from aslkit.phantoms import (
     shape_phantom,
 )
 from aslkit.simulation import PROTOCOLS, simulate_series, truth_maps
+from aslkit.template import TEMPLATE_MM
 from aslkit.vessels import (
     CENTRE_MNI_MM,
     TERRITORY_CENTRES_MM,
@@ -216,3 +218,10 @@ def test_the_shipped_phantoms_are_complete_and_small():
     for number, name in LESION_CLASSES.items():
         assert sum((p.lesions == number).sum() for p in brains) >= 20, name
     assert sum(p.stat().st_size for p in SHIPPED.iterdir()) < MOST_BYTES
+
+
+def test_every_second_voxel_of_the_template_is_what_resampling_makes_of_it():
+    load = datasets.load_mni152_gm_template
+    every = slice(None, None, TEMPLATE_MM)
+    fine, coarse = (load(resolution=mm).get_fdata() for mm in (1, TEMPLATE_MM))
+    np.testing.assert_allclose(fine[every, every, every], coarse, atol=1e-6)

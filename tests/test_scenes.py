@@ -157,6 +157,16 @@ def test_a_batch_is_the_same_however_many_workers_make_it():
         assert all(torch.equal(a[key], b[key]) for key in a)
 
 
+def test_the_template_is_made_once_before_processes_that_draw_batches_begin(monkeypatch):
+    made = []
+    monkeypatch.setattr("aslkit.datasets.atlas", lambda: made.append(True))
+    for n_workers in (0, 2):
+        batches = stream(lambda rng: {"drawn": torch.tensor(rng.random())}, 7, 3, n_workers)
+        next(batches)
+        batches.close()
+        assert len(made) == (n_workers > 0)
+
+
 def test_scenes_and_phantoms_need_no_torch():
     script = """
 import sys

@@ -16,7 +16,8 @@ from aslkit.phantoms import brain_phantom, save_phantom
 def phantoms(tmp_path_factory):
     folder = tmp_path_factory.mktemp("phantoms")
     for seed in (11, 12):
-        save_phantom(brain_phantom(f"brain-{seed}", seed, voxel_size_mm=8), folder)
+        brain = brain_phantom(f"brain-{seed}", seed, voxel_size_mm=8, matrix=(23, 27, 4))
+        save_phantom(brain, folder)
     return folder
 
 
