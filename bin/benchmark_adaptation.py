@@ -1,10 +1,10 @@
-"""Experiment 14 measured: what adapting a model to two subjects does to its errors in others.
+"""Experiment 14 measured: what adapting a model to some subjects does to its errors in others.
 
-Usage: python bin/benchmark_adaptation.py [--model exp21] [--steps 80] [--folder DIR]
+Usage: python bin/benchmark_adaptation.py [--seed 1] [--adapt-to 2] [--steps 80] [--folder DIR]
 
 Simulates ten subjects of the mismatched track (pcasl6, 4 repeats, SNR 5, the twelve slices in the
-middle), adapts the model to the first two in every way of `WAYS`, and judges all of them where the
-true CBF is above 3. What is in the folder already is not made again.
+middle), adapts exp21 to the first of them in every way of `WAYS`, and judges by the others, where
+the true CBF is above 3. What is in the folder already is not made again.
 """
 
 import argparse
@@ -25,9 +25,10 @@ from aslkit.preprocess import series_from_runs
 from aslkit.references import read_reference
 from aslkit.report import machine
 
-SCANS = "--protocol pcasl6 --repeats 4 --snr 5 --track mismatched --matrix 56,68,12 --seed 1"
+SCANS = "--protocol pcasl6 --repeats 4 --snr 5 --track mismatched --matrix 56,68,12"
 BUDGET = "warmup_steps=10 averaging=0.9 data.patch=32 data.groups=1 learning_rate=0.0003"
-SUBJECTS, N_ADAPTED = [f"sub-{i:02}" for i in range(1, 11)], 2
+SUBJECTS = [f"sub-{i:02}" for i in range(1, 11)]
+MODEL = "exp21"
 LOWEST_CBF = 3.0  # of the truth [ml/100 g/min]
 WAYS = {  # what a line of the table is called: configuration and changes
     "as many steps without real scans": "exp21",
@@ -42,57 +43,60 @@ WAYS = {  # what a line of the table is called: configuration and changes
 def main() -> None:
     """Simulate, adapt, judge."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="exp21")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--adapt-to", type=int, default=2)
     parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
-    print(f"machine: {machine()}, model {options.model}, {options.steps} steps")
+    own, others = SUBJECTS[: options.adapt_to], SUBJECTS[options.adapt_to :]
+    print(
+        f"machine: {machine()}, seed {options.seed}, {options.steps} steps on {len(own)} subjects"
+    )
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
-        scans = simulate(folder)
-        models = {options.model: options.model}
+        simulate(folder, options.seed, own)
+        models = {MODEL: MODEL}
         for i, (name, way) in enumerate(WAYS.items()):
             models[name] = str(folder / f"way-{i}")
             if not (folder / f"way-{i}").exists():
-                adapt(way, options.model, options.steps, folder / "two", folder / f"way-{i}")
-        judge(scans, models)
+                adapt(way, options.steps, folder / "own", folder / f"way-{i}")
+        judge(folder / "scans", others, models)
 
 
-def simulate(folder: Path) -> Path:
-    """A data set of all subjects; beside it `two`, of those to adapt to."""
-    scans, two = folder / "scans", folder / "two"
+def simulate(folder: Path, seed: int, chosen: list[str]) -> None:
+    """Data sets `scans`, of all subjects, and `own`, of those to adapt to."""
+    scans, own = folder / "scans", folder / "own"
     if not scans.exists():
-        own = "--participants", str(len(SUBJECTS))
-        asl_sim([*SCANS.split(), *own, "--out", str(scans), "-q"], standalone_mode=False)
-    if not two.exists():
-        for subject in SUBJECTS[:N_ADAPTED]:
-            shutil.copytree(scans / subject, two / subject)
-        shutil.copy(scans / "dataset_description.json", two)
-    return scans
+        options = f"{SCANS} --participants {len(SUBJECTS)} --seed {seed} --out {scans} -q"
+        asl_sim(options.split(), standalone_mode=False)
+    if not own.exists():
+        for subject in chosen:
+            shutil.copytree(scans / subject, own / subject)
+        shutil.copy(scans / "dataset_description.json", own)
 
 
-def adapt(way: str, model: str, steps: int, scans: Path, out: Path) -> None:
-    """Go on training a model as `way` says."""
+def adapt(way: str, steps: int, scans: Path, out: Path) -> None:
+    """Go on training the model as `way` says."""
     config, *changes = way.split()
-    options = ["--config", config, "--init-from", model, "--out", str(out), "-q"]
+    options = ["--config", config, "--init-from", MODEL, "--out", str(out), "-q"]
     options += ["--finetune-bids", str(scans)] if config == "exp14" else []
     for change in (f"steps={steps}", *BUDGET.split(), *changes):
         options += ["--set", change]
     asl_train(options, standalone_mode=False)
 
 
-def judge(scans: Path, models: dict[str, str]) -> None:
+def judge(scans: Path, subjects: list[str], models: dict[str, str]) -> None:
     """A row for least squares and for every model; "lower" is than before adaptation."""
     settings = FitSettings()
     estimators: dict[str, Estimator] = {"least squares": least_squares(settings, "auto")}
     for name, model in models.items():
         estimators[name] = next(iter(networks([model], settings).values()))
-    read = [subject(scans, name) for name in SUBJECTS[N_ADAPTED:]]
+    read = [subject(scans, name) for name in subjects]
     found = {
         name: np.array([figures(estimator, *s) for s in read])
         for name, estimator in estimators.items()
     }
-    before = found[next(iter(models))]
+    before = found[MODEL]
     print("| model | CBF error | lower in | bias | size | ATT error [ms] | lower in | coverage |")
     print("|" + "---|" * 8)
     for name, of_subjects in found.items():

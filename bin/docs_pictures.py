@@ -31,7 +31,7 @@ PANELS = {
     "VSASL": ("vsasl", 0.0, tissue_curve),
     "arteries, PCASL, label 1.8 s": ("pcasl", 1.8, arterial_curve),
 }
-BASE = "members of exp09"
+BASE = "seeds of exp09"
 IDEAS = {  # columns of the table of experiments 10 to 20
     "CBF, matched": {"SNR 1": 0, "SNR 3": 1, "SNR 10": 2, "SNR 30": 3},
     "ATT, matched": {"SNR 1": 4, "SNR 3": 5, "SNR 10": 6, "SNR 30": 7},
@@ -74,7 +74,7 @@ def kinetics() -> bytes:
 
 
 def ideas(page: str) -> bytes:
-    """Errors of experiments 10 to 20 over those of exp09, whose members are the grey bands."""
+    """Errors of experiments 10 to 20 over those of exp09, whose seeds are the grey bands."""
     text = page.partition("### What was measured of them")[2].partition("\n## ")[0]
     rows = [line.replace("`", "").split("|")[1:-1] for line in text.splitlines() if "|" in line]
     errors = {name.strip(): cells for name, *cells in rows}

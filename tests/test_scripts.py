@@ -114,9 +114,9 @@ def test_training_is_measured(run):
 
 def test_adaptation_is_measured(run):
     changes = {"SCANS": "--protocol pcasl6 --voxel-size 9 --repeats 2 --deltam"}
-    changes |= {"SUBJECTS": ["sub-01", "sub-02"], "N_ADAPTED": 1, "WAYS": {"adapted": "exp14"}}
+    changes |= {"SUBJECTS": ["sub-01", "sub-02"], "WAYS": {"adapted": "exp14"}}
     changes["BUDGET"] = "data.patch=16 data.groups=1"
-    _, *table = run("benchmark_adaptation", "--steps", 1, **changes)
+    _, *table = run("benchmark_adaptation", "--steps", 1, "--adapt-to", 1, **changes)
     names = [row.split("|")[1].strip() for row in table[2:]]
     assert names == ["least squares", "exp21", "adapted"]
     assert all(row.count("0 of 1") + row.count("1 of 1") == 2 for row in table[2:])
