@@ -91,6 +91,8 @@ def ideas(page: str) -> bytes:
             values = [float(errors[name][i]) / middle for name in names]
             ax.plot(values, places + shift, "o", color=colour, label=label, markersize=4.5)
         ax.axvline(1, color=INK, linewidth=0.8)
+        ax.use_sticky_edges = False
+        ax.autoscale_view()
         ax.set(title=title, xlabel="error / that of exp09", yticks=places, yticklabels=names)
         ax.legend(frameon=False, fontsize=LABEL_SIZE)
         tidy(ax)
