@@ -93,7 +93,13 @@ EXAMPLES = """Examples:
     help="T1 of the label after arrival: of blood, or of tissue.",
 )
 @click.option("--macrovascular", is_flag=True, help="Add the signal of arteries.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Of the first participant; the next has one more, and so on.",
+)
 @click.option("--n-jobs", type=click.IntRange(1), default=1, show_default=True)
 @part_option
 @skip_existing_option
