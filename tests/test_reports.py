@@ -343,16 +343,16 @@ def test_models_and_opponents_differ_in_lightness_or_marker_for_the_colour_blind
 
 def test_error_maps_show_the_estimate_minus_the_truth():
     maps = example().maps
-    panel = next(p for p in pictures.PANELS if p.is_error and p.name == "cbf")
-    shown = pictures._image(maps[NET], panel, maps[TRUTH])
+    view = next(p for p in pictures.VIEWS if p.is_error and p.name == "cbf")
+    shown = pictures._image(maps[NET], view, maps[TRUTH])
     np.testing.assert_array_equal(shown, maps[NET].cbf - maps[TRUTH].cbf)
 
 
 def test_the_scale_of_a_row_follows_the_calmest_estimator():
-    panel = pictures.Panel("cbf", "CBF", "inferno", 10.0)
+    view = pictures.View("cbf", "CBF", "inferno", 10.0)
     calm, wild = np.full((4, 4), 60.0), np.full((4, 4), 1000.0)
-    assert pictures._top([calm, wild], panel) == 90
-    assert pictures._top([0 * calm, calm], panel) == 60
+    assert pictures._top([calm, wild], view) == 90
+    assert pictures._top([0 * calm, calm], view) == 60
 
 
 @given(
