@@ -89,8 +89,7 @@ def judge(scans: Path, subjects: list[str], models: dict[str, str]) -> None:
     """A row for least squares and for every model; "lower" is than before adaptation."""
     settings = FitSettings()
     estimators: dict[str, Estimator] = {"least squares": least_squares(settings, "auto")}
-    for name, model in models.items():
-        estimators[name] = next(iter(networks([model], settings).values()))
+    estimators |= zip(models, networks([*models.values()], settings).values(), strict=True)
     read = [subject(scans, name) for name in subjects]
     found = {
         name: np.array([figures(estimator, *s) for s in read])

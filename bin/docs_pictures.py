@@ -48,8 +48,8 @@ PICTURES = {
 def main() -> None:
     """Write the pictures."""
     (IMAGES / "kinetics.png").write_bytes(kinetics())
-    page = (DOCS / "experiments.md").read_text(encoding="utf-8")
-    (IMAGES / "ideas.png").write_bytes(ideas(page))
+    experiments = (DOCS / "experiments.md").read_text(encoding="utf-8")
+    (IMAGES / "ideas.png").write_bytes(ideas(experiments))
     for folder in map(Path, sys.argv[1:]):
         for name, (page, heading) in PICTURES.items():
             text = (folder / page).read_text(encoding="utf-8")
@@ -79,14 +79,14 @@ def ideas(page: str) -> bytes:
     rows = [line.replace("`", "").split("|")[1:-1] for line in text.splitlines() if "|" in line]
     errors = {name.strip(): cells for name, *cells in rows}
     names = [name for name in errors if name.startswith("exp")]
-    members = np.array([[float(end) for end in cell.split("-")] for cell in errors[BASE]])
+    seeds = np.array([[float(end) for end in cell.split("-")] for cell in errors[BASE]])
     places = np.arange(len(names))[::-1]
     figure = Figure(figsize=(PAGE_WIDTH, 0.22 * len(names) + 1.4), layout="constrained")
     axes = figure.subplots(1, len(IDEAS), sharey=True)
     for ax, (title, columns) in zip(axes, IDEAS.items(), strict=True):
         for shift, colour, (label, i) in zip(SHIFTS, COLOURS, columns.items(), strict=False):
-            middle = members[i].mean()
-            low, high = members[i] / middle
+            middle = seeds[i].mean()
+            low, high = seeds[i] / middle
             ax.barh(places + shift, high - low, 0.2, low, color=FAINT)
             values = [float(errors[name][i]) / middle for name in names]
             ax.plot(values, places + shift, "o", color=colour, label=label, markersize=4.5)
