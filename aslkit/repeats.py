@@ -6,6 +6,7 @@ Half of the repeats estimate and the other half judge.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from math import comb
 
 import numpy as np
 
@@ -83,10 +84,15 @@ class Split:
 
 
 def random_halves(n: int, seed: int) -> list[tuple[list[int], list[int]]]:
-    """Random disjoint halves of n repeats; none for a single repeat."""
-    rng = np.random.default_rng(seed)
-    orders = [rng.permutation(n).tolist() for _ in range(N_SPLITS if n > 1 else 0)]
-    return [(order[: n // 2], order[n // 2 : 2 * (n // 2)]) for order in orders]
+    """Random disjoint halves of n repeats, no two alike; none for a single repeat."""
+    rng, half = np.random.default_rng(seed), n // 2
+    n_possible = comb(n, half) * comb(n - half, half) // 2
+    found: dict[frozenset[frozenset[int]], tuple[list[int], list[int]]] = {}
+    while len(found) < min(N_SPLITS, n_possible):
+        order = rng.permutation(n).tolist()
+        halves = order[:half], order[half : 2 * half]
+        found.setdefault(frozenset(map(frozenset, halves)), halves)
+    return list(found.values())
 
 
 def split_records(

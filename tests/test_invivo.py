@@ -26,6 +26,7 @@ from aslkit.paired import (
     mean_interval,
 )
 from aslkit.references import read_reference
+from aslkit.repeats import random_halves
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 SHAPE = (4, 4, 2)
@@ -279,6 +280,14 @@ def test_the_truth_as_reference_shows_the_error(validated, study):
         ]
         assert errors[0] < errors[1]
         assert 0.7 < float(table[scan, "small", "coverage 95 % of reference"]["value"]) <= 1
+
+
+@pytest.mark.parametrize(("n", "n_splits"), [(1, 0), (2, 1), (3, 3), (4, 3), (5, 4), (12, 4)])
+def test_halves_are_disjoint_and_no_split_is_drawn_twice(n, n_splits):
+    found = random_halves(n, seed=0)
+    assert all(len(a) == len(b) == len({*a, *b}) // 2 == n // 2 for a, b in found)
+    assert all({*a, *b} <= set(range(n)) for a, b in found)
+    assert len({frozenset(map(frozenset, halves)) for halves in found}) == len(found) == n_splits
 
 
 def test_subjects_weigh_alike_however_many_scans_they_have():
