@@ -65,9 +65,8 @@ class Block(nn.Module):
             nn.init.zeros_(self.across.weight)
 
     def spread(self, step: int) -> None:
-        """Take the elements of the kernels so many pixels apart."""
-        for conv in (self.first, self.second):
-            conv.dilation = conv.padding = (step, step)
+        """Take the elements of the kernels so many pixels apart; the image goes on as it ends."""
+        self.first, self.second = (_spread(conv, step) for conv in (self.first, self.second))
 
     def forward(self, x: Tensor, is_joined: Tensor | None = None) -> Tensor:
         """(batch, width, x, y) -> the same shape.
@@ -209,6 +208,8 @@ class PhysicsResidualNet(Network):
 
         No resolution is thinned out: kernels grow instead, their elements 1, 2, 4, … pixels
         apart. What one grid would have said of a pixel is still there, beside the others.
+        Features go on beyond the image as they end there, which in a margin of background is
+        what they would be anyway: 16 pixels of it do for what with zeros 24 did not.
         """
         network = deepcopy(self)
         network.stride = 1
@@ -228,11 +229,19 @@ def _merged(up: nn.Module, pair: tuple[Tensor, Tensor]) -> Tensor:
     return cast(Tensor, up(below) + skipped)
 
 
+def _spread(conv: nn.Conv2d, step: int) -> nn.Conv2d:
+    """The convolution with its 3 x 3 elements `step` pixels apart."""
+    width = conv.in_channels
+    wide = nn.Conv2d(width, width, 3, padding=step, dilation=step, padding_mode="replicate")
+    wide.weight, wide.bias = conv.weight, conv.bias
+    return wide
+
+
 def _all_places(down: nn.Conv2d, step: int) -> nn.Module:
     """Cells of 2 x 2 elements, `step` pixels apart, that begin at any pixel."""
     conv = nn.Conv2d(down.in_channels, down.out_channels, 2, dilation=step)
     conv.weight, conv.bias = down.weight, down.bias
-    return nn.Sequential(nn.ZeroPad2d((0, step, 0, step)), conv)
+    return nn.Sequential(nn.ReplicationPad2d((0, step, 0, step)), conv)
 
 
 def _mean_of_places(up: nn.ConvTranspose2d, step: int) -> nn.Module:
@@ -240,7 +249,7 @@ def _mean_of_places(up: nn.ConvTranspose2d, step: int) -> nn.Module:
     conv = nn.Conv2d(up.in_channels, up.out_channels, 2, dilation=step)
     conv.weight = nn.Parameter(up.weight.transpose(0, 1).flip(2, 3) / 4)
     conv.bias = up.bias
-    return nn.Sequential(nn.ZeroPad2d((step, 0, step, 0)), conv)
+    return nn.Sequential(nn.ReplicationPad2d((step, 0, step, 0)), conv)
 
 
 class VoxelwiseNet(Network):

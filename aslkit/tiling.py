@@ -18,7 +18,7 @@ from aslkit.images import FloatImage, MaskImage
 
 Window = NDArray[np.float64]
 
-MARGIN = 24  # pixels of background around every slice; on less, its end shows in the brain
+MARGIN = 16  # pixels of background around every slice; on less, its end shows in the brain
 GAUSSIAN_SIGMA = 0.125  # of the patch, as MONAI's sliding window has it
 
 
