@@ -72,7 +72,7 @@ def atlas() -> Atlas:
         datasets.load_mni152_brain_mask,
     )
     every = slice(None, None, TEMPLATE_MM)  # these voxels are those of a resampled template
-    images = [load(resolution=1).get_fdata()[every, every, every] for load in loaders]
+    images = [load(resolution=1).dataobj[every, every, every].astype(float) for load in loaders]
     tissue = np.stack([gaussian_filter(i, TEMPLATE_BLUR_MM / TEMPLATE_MM) for i in images], -1)
     inside = np.argwhere(tissue[..., 2] > 0.5)
     centre = (inside.min(axis=0) + inside.max(axis=0)) / 2

@@ -23,20 +23,25 @@ SIZES = ("network.widths=[8,8]", "data.patch=16", "data.groups=1", "data.patches
 LOOKS = "validation={every_steps: 4, batches: 1, patience: 50}"
 CHANGES = (*SIZES, LOOKS, "steps=12", "warmup_steps=4", "seed=3", "balance=learned")
 SAME_LOSS = 1e-3  # relative; 1.4e-5 here: bfloat16 gradients add up in another order
-STOPPED_RUN = """
+TWO_RUNS = """
 import os, signal, sys
 from pathlib import Path
 import torch
+from aslkit.cli.train import main
 from aslkit.config import load_config
 from aslkit.ranks import joined, rank
 from aslkit.training import train
+
+whole, stopped, *changes = sys.argv[1:]
+line = ["--config", "small", "--device", "cpu", "--out", whole]
+main([*line, *(part for c in changes for part in ("--set", c))], standalone_mode=False)
 
 def stop_second(step, loss):
     if rank() == 1 and step == 3:
         os.kill(os.getpid(), signal.SIGTERM)
 
 with joined("cpu") as device:
-    config, out = load_config("small", tuple(sys.argv[2:])), Path(sys.argv[1])
+    config, out = load_config("small", tuple(changes)), Path(stopped)
     assert not train(config, out, device, progress=stop_second)
     torch.distributed.barrier()  # the first rank has written its checkpoint
     steps = []
@@ -51,23 +56,16 @@ def numbers(out):
         return json.loads(opened.metadata()["numbers"])
 
 
-def asl_train(out):
-    changes = [part for change in CHANGES for part in ("--set", change)]
-    line = ["-m", "aslkit.cli.train", "--config", "small", "--device", "cpu", "--out", str(out)]
-    return [*TORCHRUN, *line, *changes]
-
-
-def run(line):
-    done = subprocess.run(line, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def together(tmp_path_factory):
-    """The folder of a run of two ranks, and what it printed."""
-    out = tmp_path_factory.mktemp("together") / "run"
-    return out, run(asl_train(out))
+    """The folder with both runs of two ranks, and what they printed."""
+    folder = tmp_path_factory.mktemp("together")
+    script = folder / "two_runs.py"
+    script.write_text(TWO_RUNS)
+    line = [*TORCHRUN, str(script), str(folder / "whole"), str(folder / "stopped"), *CHANGES]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
 
 
 def test_two_ranks_learn_like_one_process_that_sees_the_batches_of_both(
@@ -80,29 +78,27 @@ def test_two_ranks_learn_like_one_process_that_sees_the_batches_of_both(
 
     monkeypatch.setattr("aslkit.training.stream", joint)
     train(load_config("small", CHANGES), tmp_path)
-    expected, found = numbers(tmp_path)["losses"], numbers(together[0])["losses"]
+    expected, found = numbers(tmp_path)["losses"], numbers(together[0] / "whole")["losses"]
     assert len(found) == 12 and found == pytest.approx(expected, rel=SAME_LOSS)
     assert np.ptp(expected) > 200 * SAME_LOSS * expected[0]  # losses of other batches would not do
-    bests = [numbers(out)["best"] for out in (tmp_path, together[0])]
+    outs = (tmp_path, together[0] / "whole")
+    bests = [numbers(out)["best"] for out in outs]
     assert bests[1] == pytest.approx(bests[0], rel=SAME_LOSS)
-    scales = [load_file(out / CHECKPOINT)["balance.log_scales"] for out in (tmp_path, together[0])]
+    scales = [load_file(out / CHECKPOINT)["balance.log_scales"] for out in outs]
     torch.testing.assert_close(*scales, rtol=SAME_LOSS, atol=0)
 
 
 def test_only_the_first_rank_writes_and_the_card_counts_the_patches_of_all(together):
-    out, printed = together
+    folder, printed = together
     assert printed.count("written:") == 1
-    assert load_model(str(out)).card["patches"] == 12 * 2 * 2
+    assert load_model(str(folder / "whole")).card["patches"] == 12 * 2 * 2
 
 
-def test_sigterm_to_one_rank_stops_both_after_the_same_step_and_the_run_goes_on(
-    together, tmp_path
-):
-    script = tmp_path / "stopped.py"
-    script.write_text(STOPPED_RUN)
-    printed = run([*TORCHRUN, str(script), str(tmp_path / "run"), *CHANGES])
-    assert sorted(printed.splitlines()) == [f"rank {i} stopped before step 5" for i in (0, 1)]
-    whole, resumed = (load_file(out / CHECKPOINT) for out in (together[0], tmp_path / "run"))
+def test_sigterm_to_one_rank_stops_both_after_the_same_step_and_the_run_goes_on(together):
+    folder, printed = together
+    stops = [line for line in printed.splitlines() if line.startswith("rank")]
+    assert sorted(stops) == [f"rank {i} stopped before step 5" for i in (0, 1)]
+    whole, resumed = (load_file(folder / run / CHECKPOINT) for run in ("whole", "stopped"))
     assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
 
 

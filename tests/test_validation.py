@@ -35,7 +35,7 @@ def in_vivo(tmp_path_factory):
     simulated = CliRunner().invoke(asl_sim, [*map(str, command), "--voxel-size", "8"])
     assert simulated.exit_code == 0, simulated.output
     out = folder / "report"
-    command = ["--bids", folder / "sim", "--model", "small", "--out", out]
+    command = ["--bids", folder / "sim", "--model", "voxelwise", "--out", out]
     return out, CliRunner().invoke(asl_validate, [*map(str, command)])
 
 

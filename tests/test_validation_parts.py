@@ -12,9 +12,9 @@ from aslkit.cli.validate import main as asl_validate
 N_SCANS = 3  # of two subjects
 
 
-def run(study, out, *options, code=0):
+def run(study, out, *options, subjects=("02", "03"), code=0):
     """Output of the command."""
-    line = ("--bids", study, "--out", out, "--participant-label", "02", "03", *options)
+    line = ("--bids", study, "--out", out, "--participant-label", *subjects, *options)
     done = CliRunner().invoke(asl_validate, [str(word) for word in line])
     assert done.exit_code == code, done.output
     return done.output
@@ -50,17 +50,16 @@ def test_only_what_is_missing_or_changed_is_done_again(study, tmp_path):
     (tmp_path / "sub-03_ses-b.json").write_text("{")
     assert "1 done, 2 skipped" in run(study, tmp_path, "--skip-existing")
     assert "3 done, 0 skipped" in run(study, tmp_path, "--skip-existing", "--seed", 1)
-    assert "3 done, 0 skipped" in run(study, tmp_path, "--seed", 1)
+    assert "1 done, 0 skipped" in run(study, tmp_path, "--seed", 1, subjects=["02"])
 
 
 def test_another_reference_is_another_validation(study, tmp_path):
-    for cbf, printed in ((60, "3 done, 0 skipped"), (60, "3 skipped"), (50, "3 done, 0 skipped")):
-        for scan in ("sub-02", "sub-03_ses-a", "sub-03_ses-b"):
-            save(tmp_path / "maps" / f"{scan}_cbf.nii.gz", np.full(SHAPE, cbf, np.float32))
-            unit = json.dumps({"Units": "mL/100 g/min"})
-            (tmp_path / "maps" / f"{scan}_cbf.json").write_text(unit)
+    for cbf, printed in ((60, "1 done, 0 skipped"), (60, "1 skipped"), (50, "1 done, 0 skipped")):
+        save(tmp_path / "maps" / "sub-02_cbf.nii.gz", np.full(SHAPE, cbf, np.float32))
+        unit = json.dumps({"Units": "mL/100 g/min"})
+        (tmp_path / "maps" / "sub-02_cbf.json").write_text(unit)
         more = ("--reference", tmp_path / "maps", "--skip-existing")
-        assert printed in run(study, tmp_path / "out", *more)
+        assert printed in run(study, tmp_path / "out", *more, subjects=["02"])
 
 
 def test_a_scan_that_is_mended_leaves_the_list_of_failures(study, tmp_path):
