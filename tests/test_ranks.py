@@ -25,8 +25,10 @@ CHANGES = (*SIZES, LOOKS, "steps=12", "warmup_steps=4", "seed=3", "balance=learn
 SAME_LOSS = 1e-3  # relative; 1.4e-5 here: bfloat16 gradients add up in another order
 TWO_RUNS = """
 import os, signal, sys
+from contextlib import nullcontext
 from pathlib import Path
 import torch
+from aslkit import ranks
 from aslkit.cli.train import main
 from aslkit.config import load_config
 from aslkit.ranks import joined, rank
@@ -34,13 +36,17 @@ from aslkit.training import train
 
 whole, stopped, *changes = sys.argv[1:]
 line = ["--config", "small", "--device", "cpu", "--out", whole]
-main([*line, *(part for c in changes for part in ("--set", c))], standalone_mode=False)
+line += [part for change in changes for part in ("--set", change)]
 
 def stop_second(step, loss):
     if rank() == 1 and step == 3:
         os.kill(os.getpid(), signal.SIGTERM)
 
 with joined("cpu") as device:
+    asked = []
+    ranks.joined = lambda name: asked.append(name) or nullcontext(device)  # they meet only once
+    main(line, standalone_mode=False)
+    assert asked == ["cpu"]
     config, out = load_config("small", tuple(changes)), Path(stopped)
     assert not train(config, out, device, progress=stop_second)
     torch.distributed.barrier()  # the first rank has written its checkpoint
