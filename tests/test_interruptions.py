@@ -32,9 +32,9 @@ RUNS = {
 }
 
 
-def command(kind, out, *more):
+def command(kind, out):
     name, changes = RUNS[kind]
-    parts = [part for change in (*changes, *more) for part in ("--set", change)]
+    parts = [part for change in changes for part in ("--set", change)]
     line = ["-m", "aslkit.cli.train", "--config", name, "--device", "cpu", "--out", str(out)]
     return [sys.executable, *line, *parts]
 
@@ -60,34 +60,40 @@ def wait_for_steps(process, out, n):
         time.sleep(0.002)
 
 
-@pytest.mark.parametrize("kind", RUNS)
-def test_a_killed_run_is_resumed_to_the_very_weights_of_an_undisturbed_one(tmp_path, kind):
+def assert_goes_on(kind, out, whole):
+    """Resume a stopped run: it ends with the very weights of one that nobody disturbed."""
     name, changes = RUNS[kind]
     config = load_config(name, changes)
     assert kind == config.network.kind and getattr(config.network, "dropout", 0.1) == 0.1
-    train(config, tmp_path / "whole")
-    with subprocess.Popen(command(kind, tmp_path / "killed")) as process:
-        wait_for_steps(process, tmp_path / "killed", 3)
-        process.kill()
-    assert process.returncode == -signal.SIGKILL and steps_done(tmp_path / "killed") < N_STEPS
-    train(config, tmp_path / "killed", resume=True)
-    whole, killed = (load_file(tmp_path / run / CHECKPOINT) for run in ("whole", "killed"))
-    assert {n.partition(".")[0] for n in whole} >= {"network", "average", "optimizer"}
-    assert [n for n in whole if not torch.equal(whole[n], killed[n])] == []
-    first, second = ((tmp_path / run / "weights.safetensors") for run in ("whole", "killed"))
-    assert first.read_bytes() == second.read_bytes()
-    curves = [numbers(tmp_path / run)["losses"] for run in ("whole", "killed")]
+    assert steps_done(out) < N_STEPS
+    train(config, whole)
+    train(config, out, resume=True)
+    first, second = (load_file(run / CHECKPOINT) for run in (whole, out))
+    assert {n.partition(".")[0] for n in first} >= {"network", "average", "optimizer"}
+    assert [n for n in first if not torch.equal(first[n], second[n])] == []
+    weights = [(run / "weights.safetensors").read_bytes() for run in (whole, out)]
+    assert weights[0] == weights[1]
+    curves = [numbers(run)["losses"] for run in (whole, out)]
     assert curves[0] == curves[1] and len(curves[0]) == N_STEPS
 
 
+def test_a_killed_run_is_resumed_to_the_very_weights_of_an_undisturbed_one(tmp_path):
+    with subprocess.Popen(command("amplitude_aware", tmp_path / "killed")) as process:
+        wait_for_steps(process, tmp_path / "killed", 3)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert_goes_on("amplitude_aware", tmp_path / "killed", tmp_path / "whole")
+
+
 def test_sigterm_to_the_whole_process_group_leaves_a_run_that_goes_on(tmp_path):
-    line = command("physics_residual", tmp_path, "steps=100000")
+    out = tmp_path / "stopped"
+    line = command("physics_residual", out)
     with subprocess.Popen(line, start_new_session=True, stderr=subprocess.PIPE) as process:
-        wait_for_steps(process, tmp_path, 2)
+        wait_for_steps(process, out, 2)
         os.killpg(process.pid, signal.SIGTERM)
         errors = process.stderr.read().decode()
-    assert process.returncode == 0 and "Stopped after step" in errors, errors
-    assert f"Stopped after step {steps_done(tmp_path)}," in errors
+    assert process.returncode == 0 and f"Stopped after step {steps_done(out)}," in errors, errors
+    assert_goes_on("physics_residual", out, tmp_path / "whole")
 
 
 def test_lines_of_metrics_after_the_checkpoint_are_written_anew(tmp_path):
