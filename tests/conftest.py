@@ -1,5 +1,6 @@
 """Property tests try the same examples everywhere; a small data set for all who need one."""
 
+import gc
 import multiprocessing
 import shutil
 import signal
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import settings
 from scans import write_scan
 
+gc.disable()  # until everything is imported, of which nothing is garbage
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
@@ -22,6 +24,11 @@ FOR_WORKERS = (  # what the processes of --n-jobs import, and the tests whose st
     "aslkit.motion",
     "aslkit.simulated_files",
 )
+
+
+def pytest_collection_finish():
+    gc.enable()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -184,6 +184,9 @@ def _run_safely(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(quiet: bool, verbose: bool, debug: bool, **arguments: object) -> None:
+        from aslkit.pools import start_fast
+
+        start_fast()
         set_up_logging(quiet, verbose or debug)
         try:
             with _stopped_by_sigterm():
