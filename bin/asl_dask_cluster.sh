@@ -70,13 +70,18 @@ done
 
 # dask's value gives every large array back to the system, which makes networks a third slower
 export DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON='{"MALLOC_TRIM_THRESHOLD_": None}'
-started=() job="" running=""
-stop() { # the command first: it writes to the end what it has begun, and says so
-    [ -z "$running" ] || { kill "$running" && wait "$running"; } 2>/dev/null || true
+workers=() job="" running="" scheduling=""
+stop() {
+    # The command first: it writes to the end what it has begun, and says so. The scheduler last:
+    # workers that it leaves while they stop may hang for 8 s.
+    end ${running:+"$running"}
     [ -z "$job" ] || scancel "$job" || true
-    [ ${#started[@]} = 0 ] || kill "${started[@]}" 2>/dev/null || true
-    wait
+    end ${workers[@]+"${workers[@]}"}
+    end ${scheduling:+"$scheduling"}
     rm -f "$file"
+}
+end() { # processes, and wait for them
+    [ $# = 0 ] || { kill "$@"; wait "$@"; } 2>/dev/null || true
 }
 trap stop EXIT
 trap 'exit 130' INT
@@ -84,10 +89,10 @@ trap 'exit 143' TERM
 mkdir -p "$derivatives/logs"
 log=$derivatives/logs/dask-$$.log
 "${scheduler[@]}" &>>"$log" &
-started+=($!)
+scheduling=$!
 for _ in {1..600}; do
     [ -s "$file" ] && break
-    kill -0 "${started[0]}" 2>/dev/null || {
+    kill -0 "$scheduling" 2>/dev/null || {
         echo "Error: dask scheduler: it did not start, see $log" >&2
         exit 1
     }
@@ -98,7 +103,7 @@ if $is_slurm; then
 else
     for _ in $(seq "$n"); do
         "${worker[@]}" &>>"$log" &
-        started+=($!)
+        workers+=($!)
     done
 fi
 address=$(sed -n 's/.*"address": "\([^"]*\)".*/\1/p' "$file")
