@@ -26,9 +26,9 @@ from aslkit.preprocess import series_from_runs
 SHAPE, SIZE_MM = (48, 48, 14), (3.5, 3.5, 5.0)
 FRAME = Frame(SHAPE, SIZE_MM)
 LEVELS = {0.5: (0.5, 0.35, 0.9), 1.0: (0.3, 0.5, 0.7), 1.8: (0.4, 0.6, 0.5)}  # of three tissues
-N_REPEATS, NOISE_SD = 3, 8.0
-PLDS_S = [p for _ in range(N_REPEATS) for p in LEVELS for _ in range(2)]
-CONTEXTS = ("control", "label") * (N_REPEATS * len(LEVELS))
+PAIR = ("control", "label")
+PER_REPEAT = len(PAIR) * len(LEVELS)  # volumes
+N_VOLUMES, NOISE_SD = 2 * PER_REPEAT, 8.0
 
 
 @cache
@@ -58,7 +58,7 @@ def moved(image, parameters):
 def random_walk(step=0.1):
     """Motion of every volume (volumes, 6) [mm, rad]: a random walk of steps in mm and degrees."""
     rng = np.random.default_rng(4)
-    steps = rng.normal(0, step, (len(PLDS_S), 6)) * ([1] * 3 + [np.deg2rad(1)] * 3)
+    steps = rng.normal(0, step, (N_VOLUMES, 6)) * ([1] * 3 + [np.deg2rad(1)] * 3)
     return np.cumsum(steps, axis=0) - steps[0]
 
 
@@ -66,13 +66,15 @@ def moving_run(folder, walk, noise_sd=NOISE_SD):
     """A run whose static contrast changes with the delay, and its M0."""
     rng = np.random.default_rng(6)
     parts, voxels = tissues(), []
-    for pld, context, parameters in zip(PLDS_S, CONTEXTS, walk, strict=True):
+    contexts = PAIR * (len(walk) // len(PAIR))
+    plds_s = [pld for pld in LEVELS for _ in PAIR] * (len(walk) // PER_REPEAT)
+    for pld, context, parameters in zip(plds_s, contexts, walk, strict=True):
         signal = 1000 * np.tensordot(LEVELS[pld], parts, 1) - 6.0 * parts[0] * (context == "label")
         voxels.append(moved(signal, parameters) + rng.normal(0, noise_sd, SHAPE))
     affine = np.diag([*SIZE_MM, 1.0])
-    sidecar = {"PostLabelingDelay": PLDS_S, "M0Type": "Separate", "SliceTiming": None}
+    sidecar = {"PostLabelingDelay": plds_s, "M0Type": "Separate", "SliceTiming": None}
     sidecar["MRAcquisitionType"] = "3D"
-    image = write_scan(folder, sidecar, CONTEXTS, np.zeros((2, 2, 2)))
+    image = write_scan(folder, sidecar, contexts, np.zeros((2, 2, 2)))
     save(image, np.stack(voxels, axis=3).astype(np.float32), affine)
     m0 = 1000 * np.tensordot((0.85, 0.75, 1.0), parts, 1)
     write_m0(image, m0.astype(np.float32), affine=affine)
@@ -140,7 +142,7 @@ def test_simpleitk_finds_the_same_motion():
 
 
 def test_a_head_at_rest_keeps_its_difference(tmp_path):
-    run = read_run(moving_run(tmp_path, np.zeros((len(PLDS_S), 6))))
+    run = read_run(moving_run(tmp_path, np.zeros((N_VOLUMES, 6))))
     realigned, found = realign(run, run.calibration.m0, brain())
     assert np.abs(found - found[0]).max() < 0.1
     before, after = (series_from_runs([r], brain()).delta_m[brain()] for r in (run, realigned))
@@ -148,7 +150,7 @@ def test_a_head_at_rest_keeps_its_difference(tmp_path):
 
 
 def test_a_voxel_that_left_the_field_of_view_is_averaged_over_the_volumes_that_show_it(tmp_path):
-    walk = np.zeros((len(PLDS_S), 6))
+    walk = np.zeros((3 * PER_REPEAT, 6))
     walk[6:12, 2] = 6.0  # the second repeat of every delay moves out by more than a slice
     run = read_run(moving_run(tmp_path, walk))
     realigned, _ = realign(run, run.calibration.m0, brain())
@@ -189,7 +191,7 @@ def test_the_command_writes_the_motion_and_records_it(walked, tmp_path):
     assert header[3:] == [
         *("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z", "framewise_displacement")
     ]
-    assert len(rows) == len(PLDS_S)
+    assert len(rows) == N_VOLUMES
     assert (tmp_path / "motion.png").read_bytes().startswith(b"\x89PNG")
     sidecar = json.loads((tmp_path / "cbf.json").read_text())
     assert sidecar["MotionCorrection"].startswith("rigid")
