@@ -5,6 +5,7 @@ narrow. Blocks of them are drawn instead.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,14 +64,20 @@ def agreement(first: Values, second: Values, blocks: Blocks) -> dict[str, Interv
     n = sums.shape[1]
     if n < FEWEST_BLOCKS:
         return {name: Interval(float(v)) for name, v in values.items()}
-    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), N_RESAMPLES)
-    resampled = _figures(sums @ drawn.T.astype(float))
+    resampled = _figures(sums @ _draws(n))
     return {
         name: Interval(float(v), *map(float, np.nanpercentile(resampled[name], [2.5, 97.5])))
         if np.isfinite(v)
         else Interval(float("nan"))
         for name, v in values.items()
     }
+
+
+@lru_cache(maxsize=4)  # drawing takes four fifths of the time, and regions come again and again
+def _draws(n: int) -> NDArray[np.float64]:
+    """How often each of n blocks is drawn, (n, resamples)."""
+    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), N_RESAMPLES)
+    return drawn.T.astype(float)
 
 
 def mean_interval(values: Values) -> Interval:

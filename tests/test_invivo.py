@@ -40,7 +40,7 @@ def study(tmp_path_factory):
     """Four subjects, one of which has no timing; validated two at a time against the truth."""
     folder = tmp_path_factory.mktemp("study")
     command = ["--out", folder / "sim", "--protocol", "pcasl6", "--repeats", 2, "--snr", 5]
-    command += ["--voxel-size", 8, "--participants", 4]
+    command += ["--voxel-size", 10, "--participants", 4]
     simulated = CliRunner().invoke(asl_sim, [*map(str, command)])
     assert simulated.exit_code == 0, simulated.output
     sidecar = folder / "sim" / "sub-03" / "perf" / "sub-03_asl.json"

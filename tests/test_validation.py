@@ -32,7 +32,7 @@ def on_phantoms(phantoms, tmp_path_factory):
 def in_vivo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     command = ["--out", folder / "sim", "--protocol", "pcasl6", "--repeats", 4, "--snr", 5]
-    simulated = CliRunner().invoke(asl_sim, [*map(str, command), "--voxel-size", "8"])
+    simulated = CliRunner().invoke(asl_sim, [*map(str, command), "--voxel-size", "10"])
     assert simulated.exit_code == 0, simulated.output
     out = folder / "report"
     command = ["--bids", folder / "sim", "--model", "voxelwise", "--out", out]
