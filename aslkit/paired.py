@@ -76,8 +76,7 @@ def agreement(first: Values, second: Values, blocks: Blocks) -> dict[str, Interv
 @lru_cache(maxsize=4)  # drawing takes four fifths of the time, and regions come again and again
 def _draws(n: int) -> NDArray[np.float64]:
     """How often each of n blocks is drawn, (n, resamples)."""
-    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), N_RESAMPLES)
-    return drawn.T.astype(float)
+    return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), N_RESAMPLES).T.astype(float)
 
 
 def mean_interval(values: Values) -> Interval:
@@ -103,10 +102,8 @@ def intraclass_correlation(first: Values, second: Values) -> Interval:
     n, k = first.size, 2
     if n < FEWEST_SUBJECTS:
         return Interval(float("nan"))
-    covariances = np.cov(first, second)
-    rows, columns, rest = _mean_squares(
-        n, first.mean(), second.mean(), *covariances[[0, 1, 0], [0, 1, 1]]
-    )
+    covariances = np.cov(first, second)[[0, 1, 0], [0, 1, 1]]
+    rows, columns, rest = _mean_squares(n, first.mean(), second.mean(), *covariances)
     spread = rows + rest + k * (columns - rest) / n
     if not spread > 0:  # all alike: there is nothing to agree on
         return Interval(float("nan"))
