@@ -33,13 +33,15 @@ def tiny(*changes):
 @pytest.mark.parametrize("kind", ["spatial", "amplitude_aware", "dual_encoder"])
 def test_every_network_learns_a_batch(kind):
     torch.manual_seed(0)
-    config = tiny("data.snr_levels=[25]", "data.noise_components=[thermal]", "loss.mode=mae")
+    config = tiny(
+        "data.patch=16", "data.snr_levels=[25]", "data.noise_components=[thermal]", "loss.mode=mae"
+    )
     described = NETWORKS.validate_python({"kind": kind, "widths": (8, 16)})
     network = build_network(described, build_encoding(config).layout)
     batch, loss_function = batches_of(config)(np.random.default_rng(0)), loss_of(config)
     optimizer = torch.optim.Adam(network.parameters(), 1e-2)
     losses = []
-    for _ in range(120):
+    for _ in range(60):
         loss = loss_function(network(batch["channels"]), batch).sum()
         optimizer.zero_grad()
         loss.backward()
@@ -232,7 +234,8 @@ def test_pre_training_leaves_the_heads_of_the_estimates_as_they_were(tmp_path):
 
 def test_the_network_learns_to_denoise_from_pairs_of_noisy_scans():
     torch.manual_seed(0)
-    config = tiny("data.snr_levels=[2]", "data.noise_components=[thermal]", *PRETRAINED)
+    small = (*PRETRAINED, "data.patch=16")
+    config = tiny("data.snr_levels=[2]", "data.noise_components=[thermal]", *small)
     network = build_network(config.network, build_encoding(config).layout)
     optimizer = torch.optim.Adam(network.parameters(), 5e-3)
     draw = batches_of(config)
@@ -244,7 +247,7 @@ def test_the_network_learns_to_denoise_from_pairs_of_noisy_scans():
         optimizer.step()
     batch = draw(np.random.default_rng(999))
     inside = batch["channels"][:, -1:].expand_as(batch["signal"]) > 0
-    quiet = tiny("data.noise_components=[]", *PRETRAINED)
+    quiet = tiny("data.noise_components=[]", *small)
     clean = batches_of(quiet)(np.random.default_rng(999))["signal"]
     with torch.no_grad():
         found = network(batch["channels"])[:, 4:] / 100
