@@ -33,17 +33,14 @@ def forget_losses(out: Path, step: int) -> None:
 
 def draw_losses(out: Path) -> None:
     """Draw loss.png from metrics.csv, where there is one."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     if not (out / METRICS).is_file():
         return
+    from matplotlib.figure import Figure
+
     with (out / METRICS).open(newline="") as file:
         rows = list(csv.DictReader(file))
-    figure, axes = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axes = figure.subplots()
     axes.plot([int(r["step"]) for r in rows], [float(r["loss"]) for r in rows], linewidth=1)
     axes.set(xlabel="step", ylabel="loss (LS standard errors)")
     figure.savefig(out / "loss.png", dpi=120)
-    pyplot.close(figure)

@@ -133,6 +133,15 @@ def test_where_the_head_lies_in_the_image_changes_nothing(few, shipped):
         np.testing.assert_allclose(cut, getattr(one, name)[series.mask], rtol=1e-4, atol=1e-4)
 
 
+def test_the_end_of_a_slice_does_not_show(few, shipped, monkeypatch):
+    near = predict(few, shipped, OFF)
+    monkeypatch.setattr("aslkit.tiling.MARGIN", 48)
+    far = predict(few, shipped, OFF)
+    for name in ("cbf", "att", "cbf_std", "att_std"):
+        one, other = (getattr(maps, name)[few.mask] for maps in (near, far))
+        assert np.abs(one - other).max() < 0.005 * np.abs(other).mean()
+
+
 @pytest.mark.parametrize(
     ("patch", "shift", "snr"), [(None, 1, 3.0), (None, 21, 30.0), (128, 3, 3.0)]
 )
