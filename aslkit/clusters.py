@@ -11,6 +11,7 @@ import io
 import logging
 import pickle
 import sys
+import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
@@ -140,6 +141,8 @@ def _connected(where: str, n_workers: int) -> Iterator["Client"]:
 def _local(n_workers: int):  # type: ignore[no-untyped-def]
     from distributed import LocalCluster
 
+    # Another cluster has the usual port of the dashboard: the address is printed anyway.
+    warnings.filterwarnings("ignore", r"Port \d+ is already in use")
     return LocalCluster(
         n_workers=n_workers, threads_per_worker=1, silence_logs="CRITICAL", preload=[OWN_GROUP]
     )

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -135,6 +135,17 @@ def are_being_written(derivatives):
     return any(name.startswith(PREFIX) for _, names, _ in folders for name in names)
 
 
+@pytest.fixture
+def usual_port_is_taken():
+    """Another program has the port that dask's dashboard would like."""
+    with socket.socket() as own:
+        with suppress(OSError):  # it is taken already
+            own.bind(("", 8787))
+            own.listen()
+        yield
+
+
+@pytest.mark.usefixtures("usual_port_is_taken")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_stopped_says_so_and_leaves_whole_maps(study, derivatives, number):
     line = ("--bids", study, "--derivatives", derivatives, "--dask", "local", "--n-jobs", 2)
