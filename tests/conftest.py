@@ -14,6 +14,7 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
 FOR_WORKERS = (  # what the processes of --n-jobs import, and the tests whose stages they unpickle
+    "ready",
     "distributed",
     "pytest",
     "aslkit.cli.fit_ls",

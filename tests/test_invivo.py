@@ -54,7 +54,7 @@ def study(tmp_path_factory):
 def validated(study, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "report"
     truth = study / "derivatives" / "truth"
-    command = ["--bids", study, "--model", "small", "--reference", truth, "--n-jobs", 2]
+    command = ["--bids", study, "--model", "voxelwise", "--reference", truth, "--n-jobs", 2]
     return out, CliRunner().invoke(asl_validate, [*map(str, command), "--out", str(out)])
 
 
@@ -269,17 +269,19 @@ def test_the_truth_as_reference_shows_the_error(validated, study):
     table = {(r["scan"], r["estimator"], r["metric"]): r for r in rows(validated[0])
              if r["quantity"] == "cbf" and r["n_repeats"] == "2"}  # fmt: skip
     for scan in ("sub-01", "sub-02", "sub-04"):
-        own, ls = (float(table[scan, e, "CCC with reference"]["value"]) for e in ("small", "LS"))
+        own, ls = (
+            float(table[scan, e, "CCC with reference"]["value"]) for e in ("voxelwise", "LS")
+        )
         assert own > ls
-        found = table[scan, "small", "difference from reference"]
+        found = table[scan, "voxelwise", "difference from reference"]
         assert float(found["low"]) < float(found["value"]) < float(found["high"])
         assert abs(float(found["value"])) < 8
         errors = [
             float(table[scan, e, "mean absolute difference from reference"]["value"])
-            for e in ("small", "LS")
+            for e in ("voxelwise", "LS")
         ]
         assert errors[0] < errors[1]
-        assert 0.7 < float(table[scan, "small", "coverage 95 % of reference"]["value"]) <= 1
+        assert 0.7 < float(table[scan, "voxelwise", "coverage 95 % of reference"]["value"]) <= 1
 
 
 @pytest.mark.parametrize(("n", "n_splits"), [(1, 0), (2, 1), (3, 3), (4, 3), (5, 4), (12, 4)])

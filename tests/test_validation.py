@@ -25,6 +25,7 @@ def phantoms(tmp_path_factory):
 def on_phantoms(phantoms, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "report"
     command = ["--phantoms", phantoms, "--model", "small", "--quick", "--protocol", "joint6"]
+    command += ["--snr", "3"]
     return out, CliRunner().invoke(asl_validate, [*map(str, command), "--out", str(out)])
 
 
