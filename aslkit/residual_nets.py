@@ -23,6 +23,7 @@ from aslkit.bias_correction import BiasCorrection
 FROM_ZERO = (".across.weight", "bias.log_scale", "bias.offset")
 N_OUTPUTS = 4  # CBF and ATT, log sd of both
 
+Sides = tuple[int, int, int, int]  # pixels around an image: left, right, top, bottom
 Each = Callable[[Callable[..., Any], Iterable[Any]], Iterable[Any]]  # applies, as `map` does
 
 
@@ -57,16 +58,18 @@ class Block(nn.Module):
 
     def __init__(self, width: int, kernel: int = 3, sees_neighbours: bool = False) -> None:
         super().__init__()
-        self.first = nn.Conv2d(width, width, kernel, padding=kernel // 2)
-        self.second = nn.Conv2d(width, width, kernel, padding=kernel // 2)
-        nn.init.zeros_(self.second.weight)
+        first, second = (nn.Conv2d(width, width, kernel, padding=kernel // 2) for _ in range(2))
+        nn.init.zeros_(second.weight)
+        self.first: nn.Module = first
+        self.second: nn.Module = second
         self.across = nn.Conv2d(width, 2 * width, 1, bias=False) if sees_neighbours else None
         if self.across is not None:
             nn.init.zeros_(self.across.weight)
 
     def spread(self, step: int) -> None:
         """Take the elements of the kernels so many pixels apart; the image goes on as it ends."""
-        self.first, self.second = (_spread(conv, step) for conv in (self.first, self.second))
+        convs = (cast(nn.Conv2d, conv) for conv in (self.first, self.second))
+        self.first, self.second = (_wide(c.weight, c.bias, step, (step,) * 4) for c in convs)
 
     def forward(self, x: Tensor, is_joined: Tensor | None = None) -> Tensor:
         """(batch, width, x, y) -> the same shape.
@@ -229,27 +232,23 @@ def _merged(up: nn.Module, pair: tuple[Tensor, Tensor]) -> Tensor:
     return cast(Tensor, up(below) + skipped)
 
 
-def _spread(conv: nn.Conv2d, step: int) -> nn.Conv2d:
-    """The convolution with its 3 x 3 elements `step` pixels apart."""
-    width = conv.in_channels
-    wide = nn.Conv2d(width, width, 3, padding=step, dilation=step, padding_mode="replicate")
-    wide.weight, wide.bias = conv.weight, conv.bias
-    return wide
-
-
 def _all_places(down: nn.Conv2d, step: int) -> nn.Module:
     """Cells of 2 x 2 elements, `step` pixels apart, that begin at any pixel."""
-    conv = nn.Conv2d(down.in_channels, down.out_channels, 2, dilation=step)
-    conv.weight, conv.bias = down.weight, down.bias
-    return nn.Sequential(nn.ReplicationPad2d((0, step, 0, step)), conv)
+    return _wide(down.weight, down.bias, step, (0, step, 0, step))
 
 
 def _mean_of_places(up: nn.ConvTranspose2d, step: int) -> nn.Module:
     """What the four cells that a pixel belongs to say of it, averaged."""
-    conv = nn.Conv2d(up.in_channels, up.out_channels, 2, dilation=step)
-    conv.weight = nn.Parameter(up.weight.transpose(0, 1).flip(2, 3) / 4)
-    conv.bias = up.bias
-    return nn.Sequential(nn.ReplicationPad2d((step, 0, step, 0)), conv)
+    weight = nn.Parameter(up.weight.transpose(0, 1).flip(2, 3) / 4)
+    return _wide(weight, up.bias, step, (step, 0, step, 0))
+
+
+def _wide(weight: Tensor, bias: Tensor | None, step: int, padding: Sides) -> nn.Module:
+    """A convolution with elements `step` pixels apart, on an image that goes on as it ends."""
+    n_out, n_in, side, _ = weight.shape
+    conv = nn.Conv2d(n_in, n_out, side, dilation=step, device="meta")
+    conv.weight, conv.bias = cast(nn.Parameter, weight), cast(nn.Parameter, bias)
+    return nn.Sequential(nn.ReplicationPad2d(padding), conv)
 
 
 class VoxelwiseNet(Network):
