@@ -14,16 +14,16 @@ from pathlib import Path
 
 import numpy as np
 
-from aslkit.benchmark import Estimator, least_squares, networks
-from aslkit.bids import read_run
+from aslkit.bids.reader import read_run
+from aslkit.bids.reference_maps import read_reference
 from aslkit.cli.sim import main as asl_sim
 from aslkit.cli.train import main as asl_train
-from aslkit.fitting import FitSettings
-from aslkit.images import AslSeries, FloatImage
-from aslkit.metrics import coverage
-from aslkit.preprocess import series_from_runs
-from aslkit.references import read_reference
-from aslkit.report import machine
+from aslkit.core.series_and_maps import AslSeries, FloatImage
+from aslkit.fit.least_squares import FitSettings
+from aslkit.prepare.series import series_from_runs
+from aslkit.report.page import machine
+from aslkit.validate.estimators import Estimator, least_squares, networks
+from aslkit.validate.metrics import coverage
 
 SCANS = "--protocol pcasl6 --repeats 4 --snr 5 --track mismatched --matrix 56,68,12"
 BUDGET = "warmup_steps=10 averaging=0.9 data.patch=32 data.groups=1 learning_rate=0.0003"

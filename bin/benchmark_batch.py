@@ -16,8 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from aslkit.report import machine
-from aslkit.weights import DEFAULT_MODEL
+from aslkit.nets.model_store import DEFAULT_MODEL
+from aslkit.report.page import machine
 
 WAYS = ("--n-jobs 1", "--n-jobs 2", "--dask local --n-jobs 2")
 SHARE_BEFORE_KILL = 0.3  # of the subjects

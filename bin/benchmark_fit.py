@@ -16,18 +16,18 @@ from functools import partial
 import numpy as np
 from scipy.optimize import least_squares
 
-from aslkit.acquisition import Acquisition
-from aslkit.cells import tabulate
-from aslkit.fitting import FitSettings, fit_least_squares
-from aslkit.images import AslSeries
-from aslkit.information import cramer_rao_sd
-from aslkit.intervals import profile_intervals
-from aslkit.metrics import EFFICIENT_ERROR
-from aslkit.phantoms import brain_phantom
-from aslkit.physics import KineticModel, delta_m, kinetic_model, tissue_curve
-from aslkit.projection import ATT_BOUNDS_S, solve_tissue
-from aslkit.report import machine
-from aslkit.simulation import PROTOCOLS, noise_sd, simulate_series, truth_maps
+from aslkit.core.acquisition import Acquisition
+from aslkit.core.series_and_maps import AslSeries
+from aslkit.fit.curve_table import tabulate
+from aslkit.fit.intervals import profile_intervals
+from aslkit.fit.least_squares import FitSettings, fit_least_squares
+from aslkit.fit.standard_errors import cramer_rao_sd
+from aslkit.fit.variable_projection import ATT_BOUNDS_S, solve_tissue
+from aslkit.kinetics.model import KineticModel, delta_m, kinetic_model, tissue_curve
+from aslkit.report.page import machine
+from aslkit.simulate.phantoms import brain_phantom
+from aslkit.simulate.signal import PROTOCOLS, noise_sd, simulate_series, truth_maps
+from aslkit.validate.metrics import EFFICIENT_ERROR
 
 OFF, ON = (FitSettings(macrovascular=m) for m in ("off", "on"))
 FREE_T1 = FitSettings(is_t1_free=True)

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from aslkit.conditions import BRAINS, MATCHED, Condition
-from aslkit.fitting import FitSettings, fit_least_squares
-from aslkit.information import cramer_rao_sd
-from aslkit.metrics import auroc_of_large_errors
-from aslkit.phantoms import Phantom
-from aslkit.simulation import noise_sd, truth_maps
-from aslkit.trials import scored_voxels, simulated
-from aslkit.validation import phantom_sets
+from aslkit.fit.least_squares import FitSettings, fit_least_squares
+from aslkit.fit.standard_errors import cramer_rao_sd
+from aslkit.simulate.phantoms import Phantom
+from aslkit.simulate.signal import noise_sd, truth_maps
+from aslkit.validate.design import BRAINS, MATCHED, Condition
+from aslkit.validate.metrics import auroc_of_large_errors
+from aslkit.validate.on_phantoms import phantom_sets
+from aslkit.validate.trials import scored_voxels, simulated
 
 SNRS = 3, 10, 30
 

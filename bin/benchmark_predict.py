@@ -18,17 +18,17 @@ import numpy as np
 from benchmark_fit import scipy_loop
 from scipy import ndimage
 
-from aslkit.ensembles import Passes
-from aslkit.fitting import FitSettings, fit_least_squares
-from aslkit.images import AslSeries
-from aslkit.inference import noise_level, predict
-from aslkit.phantoms import Phantom, brain_phantom
-from aslkit.report import machine
-from aslkit.scanner import ScanSettings, scan_phantom
-from aslkit.simulated_files import write_scan
-from aslkit.simulation import PROTOCOLS, simulate_series
-from aslkit.tiling import Tiling
-from aslkit.weights import DEFAULT_MODEL, load_model, save_model
+from aslkit.core.series_and_maps import AslSeries
+from aslkit.fit.least_squares import FitSettings, fit_least_squares
+from aslkit.nets.model_store import DEFAULT_MODEL, load_model, save_model
+from aslkit.predict.inference import noise_level, predict
+from aslkit.predict.passes import Passes
+from aslkit.predict.tiling import Tiling
+from aslkit.report.page import machine
+from aslkit.simulate.bids_writer import write_scan
+from aslkit.simulate.phantoms import Phantom, brain_phantom
+from aslkit.simulate.scanner import ScanSettings, scan_phantom
+from aslkit.simulate.signal import PROTOCOLS, simulate_series
 
 OFF = FitSettings(macrovascular="off")
 SIZES = ((64, 64, 24), (128, 128, 60), (256, 256, 100))

@@ -16,19 +16,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from aslkit.bids import read_run
+from aslkit.bids.nifti import read_volumes
+from aslkit.bids.reader import read_run
 from aslkit.cli.sim import main as asl_sim
 from aslkit.config import DataConfig, load_config
-from aslkit.datasets import STREAM_SEED, draw_batch, stream
-from aslkit.fitting import FitSettings, fit_least_squares
-from aslkit.nifti import read_volumes
-from aslkit.preprocess import series_from_runs
-from aslkit.report import machine
-from aslkit.scenes import draw_scene
-from aslkit.simulated_files import truth_root
-from aslkit.simulation import PROTOCOLS, REFERENCE_SIGNAL
-from aslkit.training import train
-from aslkit.trials import PURE
+from aslkit.core.acquisition import REFERENCE_SIGNAL
+from aslkit.fit.least_squares import FitSettings, fit_least_squares
+from aslkit.prepare.series import series_from_runs
+from aslkit.report.page import machine
+from aslkit.simulate.bids_writer import truth_root
+from aslkit.simulate.signal import PROTOCOLS
+from aslkit.simulate.training_scans import draw_scene
+from aslkit.train.batches import STREAM_SEED, draw_batch, stream
+from aslkit.train.loop import train
+from aslkit.validate.trials import PURE
 
 N_SCENES = 100
 N_BATCHES = 20

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 
 from aslkit.config import TrainingConfig, load_config
-from aslkit.datasets import STREAM_SEED, Batch
-from aslkit.encodings import build_encoding
-from aslkit.inference import select_device
-from aslkit.networks import build_network
-from aslkit.report import machine
-from aslkit.tasks import batches_of, loss_of
-from aslkit.training import train
+from aslkit.nets.device import select_device
+from aslkit.nets.encoding_registry import build_encoding
+from aslkit.nets.registry import build_network
+from aslkit.report.page import machine
+from aslkit.train.batches import STREAM_SEED, Batch
+from aslkit.train.loop import train
+from aslkit.train.objectives import batches_of, loss_of
 
 WARM_SHARE = 0.3  # of the steps, which do not count
 N_BATCHES = 4

@@ -10,7 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
-from aslkit.cards import calibration
+from aslkit.nets.card_text import calibration
 
 
 def main() -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from aslkit.images import Flag, FloatImage, MaskImage, ParameterMaps
-from aslkit.nifti import read_volumes
-from aslkit.pictures import map_comparison
-from aslkit.report import Report, Section, Table, provenance, render
+from aslkit.bids.nifti import read_volumes
+from aslkit.core.series_and_maps import Flag, FloatImage, MaskImage, ParameterMaps
+from aslkit.report.map_pictures import map_comparison
+from aslkit.report.page import Report, Section, Table, provenance, render
 
 ESTIMATORS = {"least squares": "ls", "network": "network"}
 COLUMNS = ("median over the brain", "CBF", "± sd", "ATT [s]", "± sd")

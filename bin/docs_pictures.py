@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from aslkit.acquisition import Acquisition, protocol
-from aslkit.drawing import FAINT, INK, LABEL_SIZE, PAGE_WIDTH, tidy, to_png
-from aslkit.physics import arterial_curve, kinetic_model, tissue_curve
+from aslkit.core.acquisition import Acquisition, protocol
+from aslkit.kinetics.model import arterial_curve, kinetic_model, tissue_curve
+from aslkit.report.style import FAINT, INK, LABEL_SIZE, PAGE_WIDTH, tidy, to_png
 
 DOCS = Path(__file__).parents[1] / "docs"
 IMAGES = DOCS / "images"

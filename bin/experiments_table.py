@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from aslkit.charts import Panel, draw_panels
-from aslkit.drawing import line_styles
+from aslkit.report.charts import Panel, draw_panels
+from aslkit.report.style import line_styles
 
 MARKS = "<!-- tables -->", "<!-- end of tables -->"
 FIGURES = "MAE", "bias", "win rate"

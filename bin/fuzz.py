@@ -26,12 +26,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from scans import CONTEXTS, SIDECAR, write_scan  # noqa: E402
 
-from aslkit.bids import read_run  # noqa: E402
-from aslkit.cards import describe_card  # noqa: E402
-from aslkit.errors import AslkitError  # noqa: E402
-from aslkit.preprocess import series_from_runs  # noqa: E402
-from aslkit.report import machine  # noqa: E402
-from aslkit.weights import CARD, PACKAGE_FOLDER, WEIGHTS, load_model  # noqa: E402
+from aslkit.bids.reader import read_run  # noqa: E402
+from aslkit.core.errors import AslkitError  # noqa: E402
+from aslkit.nets.card_text import describe_card  # noqa: E402
+from aslkit.nets.model_store import CARD, PACKAGE_FOLDER, WEIGHTS, load_model  # noqa: E402
+from aslkit.prepare.series import series_from_runs  # noqa: E402
+from aslkit.report.page import machine  # noqa: E402
 
 SLOW_S = 20
 LARGEST_FLOAT = 1e300

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from experiments_table import QUANTITIES, laid_out, of_brains, write
 
-from aslkit.conditions import MATCHED
-from aslkit.scoring import BOUND
+from aslkit.validate.design import MATCHED
+from aslkit.validate.records import BOUND
 
 DECIMALS = {"cbf": 1, "att": 0}
 

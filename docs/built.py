@@ -11,7 +11,6 @@ from typing import Any
 from pydantic import BaseModel
 from sphinx.pycode import ModuleAnalyzer
 
-from aslkit.cards import describe_card
 from aslkit.config.adaptation import AdaptationConfig
 from aslkit.config.schema import (
     AmplitudeAwareConfig,
@@ -25,7 +24,8 @@ from aslkit.config.schema import (
     ValidationConfig,
     VoxelwiseConfig,
 )
-from aslkit.weights import DEFAULT_MODEL, list_models, read_card
+from aslkit.nets.card_text import describe_card
+from aslkit.nets.model_store import DEFAULT_MODEL, list_models, read_card
 
 MARK = re.compile(r"<!-- built: (\w+) -->")
 PRINTED_HELP = re.compile(r"## asl_\w+\n\n```text\nUsage: asl_(\w+) .*?```", re.DOTALL)

@@ -4,7 +4,7 @@ import re
 import sys
 from pathlib import Path
 
-from aslkit.pools import start_fast
+from aslkit.batch.pools import start_fast
 
 sys.path.insert(0, str(Path(__file__).parent))
 start_fast()

@@ -18,12 +18,12 @@ FOR_WORKERS = (  # what the processes of --n-jobs import, and the tests whose st
     "distributed",
     "pytest",
     "aslkit.cli.fit_ls",
-    "aslkit.derivatives",
-    "aslkit.fitting",
-    "aslkit.inference",
-    "aslkit.invivo_report",
-    "aslkit.motion",
-    "aslkit.simulated_files",
+    "aslkit.outputs.maps",
+    "aslkit.fit.least_squares",
+    "aslkit.predict.inference",
+    "aslkit.report.group_report",
+    "aslkit.prepare.motion",
+    "aslkit.simulate.bids_writer",
 )
 
 
@@ -44,14 +44,14 @@ def ready_workers():
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(FOR_WORKERS))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("aslkit.workers.get_context", lambda _: context)
+        patch.setattr("aslkit.batch.processes.get_context", lambda _: context)
         yield
 
 
 @pytest.fixture
 def own_batches(monkeypatch):
     """Training draws its batches itself, the same ones, and no more than it needs."""
-    monkeypatch.setattr("aslkit.ranks.n_workers", lambda: 0)
+    monkeypatch.setattr("aslkit.train.distributed.n_workers", lambda: 0)
 
 
 @pytest.fixture

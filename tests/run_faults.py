@@ -27,13 +27,13 @@ from aslkit.cli.predict import main as asl_predict
 from aslkit.cli.sim import main as asl_sim
 from aslkit.cli.train import main as asl_train
 from aslkit.cli.validate import main as asl_validate
-from aslkit.weights import PACKAGE_FOLDER
+from aslkit.nets.model_store import PACKAGE_FOLDER
 
 CHANGES = ("network.widths=[8,16]", "data.patch=16", "data.groups=1", "steps=2")
 TINY = [part for change in CHANGES for part in ("--set", change)]
 TIMES = re.compile(r"; \d+ s, [\d.]+ s each$")
 MOST_NAMES = 4  # of files
-WRITE = "aslkit.derivatives.write_image"
+WRITE = "aslkit.outputs.maps.write_image"
 
 
 class Done(NamedTuple):
@@ -99,8 +99,8 @@ def fails(target, number, run=fit):
 def kills_itself(number):
     def cause(folder, _):
         before = (
-            "import signal, aslkit.derivatives\n"
-            f"aslkit.derivatives.write_image = lambda *_, **__: signal.raise_signal({number})\n"
+            "import signal, aslkit.outputs.maps\n"
+            f"aslkit.outputs.maps.write_image = lambda *_, **__: signal.raise_signal({number})\n"
         )
         return in_a_process(folder, before)
 
@@ -143,12 +143,12 @@ def out_of_memory(folder, monkeypatch):
         raise MemoryError("Unable to allocate 80. GiB")
 
     monkeypatch.setattr("aslkit.cli.fit_ls.fit_least_squares", fail, raising=False)
-    monkeypatch.setattr("aslkit.fitting.fit_least_squares", fail)
+    monkeypatch.setattr("aslkit.fit.least_squares.fit_least_squares", fail)
     return fit(folder)
 
 
 def image_beyond_memory(folder, monkeypatch):
-    monkeypatch.setattr("aslkit.nifti.memory_bytes", lambda: 10_000_000)
+    monkeypatch.setattr("aslkit.bids.nifti.memory_bytes", lambda: 10_000_000)
     image = save(folder / "asl.nii", np.zeros((100, 100, 100, 12), np.uint8))
     return called(asl_fit_ls, "-i", image, "-o", folder / "out" / "cbf.nii.gz", "--plds", 1)
 
@@ -242,7 +242,9 @@ def damaged_checkpoint(folder, _):
 
 
 def diverges(folder, monkeypatch):
-    monkeypatch.setattr("aslkit.tasks.correction_loss", lambda *a: a[0].sum() * float("nan"))
+    monkeypatch.setattr(
+        "aslkit.train.objectives.correction_loss", lambda *a: a[0].sum() * float("nan")
+    )
     return train(folder)
 
 
@@ -266,7 +268,7 @@ def worker_dies(folder, _):
     """Through the engine itself: a command's own workers cannot be told to die."""
     from test_batch import Deadly
 
-    from aslkit.workers import work_through
+    from aslkit.batch.processes import work_through
 
     (folder / "out").mkdir()
     return Done(1, dict(work_through(["deadly"], Deadly(folder), 1))["deadly"])
@@ -275,14 +277,14 @@ def worker_dies(folder, _):
 def cluster_worker_dies(folder, _):
     from test_batch import Deadly
 
-    from aslkit.clusters import work_through_cluster
+    from aslkit.batch.dask_cluster import work_through_cluster
 
     found = dict(work_through_cluster(["deadly"], Deadly(folder), "local", 1, lambda _: None))
     return Done(1, found["deadly"])
 
 
 def no_scheduler(folder, monkeypatch):
-    monkeypatch.setattr("aslkit.clusters.PATIENCE_S", 0.5)
+    monkeypatch.setattr("aslkit.batch.dask_cluster.PATIENCE_S", 0.5)
     return fit_study(folder, "--dask", "tcp://127.0.0.1:9")
 
 
@@ -339,7 +341,7 @@ FAULTS = {
     "a damaged checkpoint": Fault("other bytes, then `--resume`", damaged_checkpoint),
     "a training that diverges": Fault("a loss that is not a number", diverges),
     "the disk is full while training": fails(
-        "aslkit.weights.appear_together", errno.ENOSPC, train
+        "aslkit.nets.model_store.appear_together", errno.ENOSPC, train
     ),
     "asl_sim into a folder in use": Fault("a file of yours in it", simulated_twice),
     "the disk is full while simulating": fails(

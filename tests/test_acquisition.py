@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from aslkit.acquisition import Acquisition, Timing, protocol
+from aslkit.core.acquisition import Acquisition, Timing, protocol
 
 EARLY = protocol("pcasl", [0.5, 1.0, 1.5, 2.0, 2.5], 1.8)
 ONE = Timing("pcasl", 1.8, 1.8, 0.85)

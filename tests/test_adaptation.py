@@ -9,17 +9,17 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 from scans import volumes, write_scan
 
-from aslkit.acquisition import Acquisition, protocol
-from aslkit.cards import describe_card
-from aslkit.cells import model_like
-from aslkit.checkpoints import CHECKPOINT
 from aslkit.cli.train import main as asl_train
 from aslkit.config import load_config
-from aslkit.errors import InputError
-from aslkit.losses import prediction_loss
-from aslkit.physics import delta_m, kinetic_model
-from aslkit.training import train
-from aslkit.weights import load_model, save_model
+from aslkit.core.acquisition import Acquisition, protocol
+from aslkit.core.errors import InputError
+from aslkit.fit.curve_table import model_like
+from aslkit.kinetics.model import delta_m, kinetic_model
+from aslkit.nets.card_text import describe_card
+from aslkit.nets.model_store import load_model, save_model
+from aslkit.train.checkpoints import CHECKPOINT
+from aslkit.train.loop import train
+from aslkit.train.losses import prediction_loss
 
 pytestmark = pytest.mark.usefixtures("own_batches")
 TINY = (

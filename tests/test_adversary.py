@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from aslkit.adversary import DomainClassifier, Watched, confusion_loss
-from aslkit.residual_nets import PhysicsResidualNet
+from aslkit.nets.residual_unet import PhysicsResidualNet
+from aslkit.train.domain_classifier import DomainClassifier, Watched, confusion_loss
 
 
 def test_the_gradient_of_the_classifier_reaches_the_features_turned_round():

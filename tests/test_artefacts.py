@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from aslkit.artefacts import (
+from aslkit.core.acquisition import REFERENCE_SIGNAL
+from aslkit.prepare.motion import Frame, register, resample
+from aslkit.simulate.artefacts import (
     DROPOUT_LEFT,
     LARGEST_DRIFT,
     NOISES,
@@ -25,10 +27,9 @@ from aslkit.artefacts import (
     suppression_failures,
     with_thermal_noise,
 )
-from aslkit.motion import Frame, register, resample
-from aslkit.phantoms import brain_phantom, shape_phantom
-from aslkit.scanner import M0_SCALE, ScanSettings, frame_of, proton_density, scan_phantom
-from aslkit.simulation import PROTOCOLS, REFERENCE_SIGNAL
+from aslkit.simulate.phantoms import brain_phantom, shape_phantom
+from aslkit.simulate.scanner import M0_SCALE, ScanSettings, frame_of, proton_density, scan_phantom
+from aslkit.simulate.signal import PROTOCOLS
 
 PCASL = ScanSettings(PROTOCOLS["pcasl6"])
 

@@ -19,14 +19,14 @@ import pytest
 from click.testing import CliRunner
 from scans import SIDECAR, save, volumes
 
-from aslkit.atomic import PREFIX, appear_together
-from aslkit.bids_layout import find_acquisitions, scan_name
+from aslkit.batch.processes import WholeTask, work_through
+from aslkit.bids.layout import find_acquisitions, scan_name
 from aslkit.cli.fit_ls import main as asl_fit_ls
 from aslkit.cli.predict import main as asl_predict
-from aslkit.derivative_sets import record_outcome
-from aslkit.errors import InputError
-from aslkit.fingerprints import fingerprint
-from aslkit.workers import WholeTask, work_through
+from aslkit.core.errors import InputError
+from aslkit.outputs.atomic_write import PREFIX, appear_together
+from aslkit.outputs.dataset import record_outcome
+from aslkit.outputs.fingerprints import fingerprint
 
 BIN = Path(__file__).parents[1] / "bin"
 
@@ -319,7 +319,7 @@ def test_a_stopped_run_leaves_whole_results_only_and_goes_on_later(study, deriva
 REPLACE = """
 import sys
 from pathlib import Path
-from aslkit.atomic import appear_together
+from aslkit.outputs.atomic_write import appear_together
 folder, i = Path(sys.argv[1]), 0
 while True:
     i += 1
@@ -385,7 +385,7 @@ def test_a_full_disk_and_a_read_only_folder_are_reported(study, derivatives, mon
     def full(*_):
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr("aslkit.derivatives.write_image", full)
+    monkeypatch.setattr("aslkit.outputs.maps.write_image", full)
     done = CliRunner().invoke(asl_fit_ls, ["-i", str(image), "-o", str(out)])
     assert done.exit_code == 3 and "No space left on device" in done.output
     assert not list(study.glob("*cbf*")) and not list(study.glob(f"{PREFIX}*"))

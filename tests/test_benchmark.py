@@ -9,22 +9,22 @@ from click.testing import CliRunner
 from oracles import lookup
 
 import aslkit
-from aslkit import benchmark, gates, metrics, opponents, scoring, trials
-from aslkit.benchmark import least_squares, networks
 from aslkit.cli.validate import main as asl_validate
-from aslkit.conditions import FULL, Condition, Design
 from aslkit.config import load_config
-from aslkit.encoding import ProfileEncoding
-from aslkit.errors import InputError
-from aslkit.fitting import FitSettings
-from aslkit.invariance import fill_deviations, fill_rows, scale_deviations, scale_rows
-from aslkit.model_card import model_card
-from aslkit.networks import build_network
-from aslkit.phantoms import brain_phantom, save_phantom, shape_phantom
-from aslkit.simulation import PROTOCOLS, simulate_series
-from aslkit.trials import simulated
-from aslkit.validation import phantom_sets, validate_phantoms
-from aslkit.weights import save_model
+from aslkit.core.errors import InputError
+from aslkit.fit.least_squares import FitSettings
+from aslkit.nets.model_store import save_model
+from aslkit.nets.profile_encoding import ProfileEncoding
+from aslkit.nets.registry import build_network
+from aslkit.simulate.phantoms import brain_phantom, save_phantom, shape_phantom
+from aslkit.simulate.signal import PROTOCOLS, simulate_series
+from aslkit.train.model_card import model_card
+from aslkit.validate import baselines, estimators, metrics, records, self_checks, trials
+from aslkit.validate.design import FULL, Condition, Design
+from aslkit.validate.estimators import least_squares, networks
+from aslkit.validate.invariance import fill_deviations, fill_rows, scale_deviations, scale_rows
+from aslkit.validate.on_phantoms import phantom_sets, validate_phantoms
+from aslkit.validate.trials import simulated
 
 SMALL = Design(tracks=("matched",), protocols=("pcasl6",), snrs=(25.0,))
 
@@ -56,8 +56,8 @@ def both_tracks(phantoms, untrained):
 @pytest.fixture
 def failing_run(phantoms, tmp_path, monkeypatch):
     """Runs the command, without spoilt scans and report, and returns what it said on failing."""
-    monkeypatch.setattr("aslkit.conditions.FULL", replace(FULL, n_spoilt=0))
-    monkeypatch.setattr("aslkit.phantom_report.phantom_report", lambda *_: None)
+    monkeypatch.setattr("aslkit.validate.design.FULL", replace(FULL, n_spoilt=0))
+    monkeypatch.setattr("aslkit.report.phantom_report.phantom_report", lambda *_: None)
     monkeypatch.setattr("aslkit.cli.validate._publish", lambda *_: None)
 
     def run(snr=25):
@@ -79,8 +79,8 @@ def test_progress_moves_on_with_every_estimator_of_a_scan():
             yield name, estimator
 
     condition = Condition("matched", "disc", "pcasl5", 10.0, "single", 0)
-    trials.run_trial(shape_phantom("disc", 1), condition, {}, benchmark.Stopwatch(), watch)
-    assert seen == [scoring.LS] + [scoring.SMOOTHED_LS] * 5
+    trials.run_trial(shape_phantom("disc", 1), condition, {}, estimators.Stopwatch(), watch)
+    assert seen == [records.LS] + [records.SMOOTHED_LS] * 5
 
 
 def error(found, estimator, quantity="cbf", **where):
@@ -95,12 +95,12 @@ def spoilt(monkeypatch, spoil):
         sound = least_squares(settings, macrovascular)
         return lambda series: spoil(sound(series), series)
 
-    monkeypatch.setattr(opponents, "least_squares", broken)
+    monkeypatch.setattr(baselines, "least_squares", broken)
 
 
 def test_a_sound_run_passes_every_gate(phantoms):
     found = validate_phantoms(phantoms, design=SMALL)
-    gates.require(found.gates)
+    self_checks.require(found.gates)
     assert len(found.gates) == 9
 
 
@@ -142,14 +142,14 @@ def test_gate_of_the_same_voxels_stops_a_run_that_leaves_some_out(failing_run, m
 
 
 def test_gate_of_the_swap_stops_a_run_that_gives_the_rival_other_voxels(failing_run, monkeypatch):
-    pool_of = scoring.pool_of
+    pool_of = records.pool_of
 
     def shifted(*arguments):
         pool = pool_of(*arguments)
         return replace(pool, rival=[np.roll(e, 7) for e in pool.rival])
 
-    monkeypatch.setattr(gates, "pool_of", shifted)
-    monkeypatch.setattr("aslkit.figures.pool_of", shifted)
+    monkeypatch.setattr(self_checks, "pool_of", shifted)
+    monkeypatch.setattr("aslkit.validate.scores.pool_of", shifted)
     assert "exchanging two estimators mirrors their win rate" in failing_run()
 
 
@@ -159,8 +159,8 @@ def test_gate_of_own_voxels_stops_a_run_that_reads_estimates_in_another_order(
     def reordered(maps, mask):
         is_truth = not maps.cbf_std.any()
         if is_truth:
-            return scoring.in_table_units(maps, mask)
-        return {q: scoring.values_in(getattr(maps, q).T, mask.T, q) for q in ("cbf", "att")}
+            return records.in_table_units(maps, mask)
+        return {q: records.values_in(getattr(maps, q).T, mask.T, q) for q in ("cbf", "att")}
 
     monkeypatch.setattr(trials, "in_table_units", reordered)
     message = failing_run(snr=10)  # where the gate of the bound is silent
@@ -175,7 +175,7 @@ def test_gate_of_the_scale_stops_a_run_whose_cbf_has_an_offset(failing_run, monk
 
 def test_a_run_that_fails_still_leaves_its_report(phantoms, tmp_path, monkeypatch):
     spoilt(monkeypatch, lambda maps, series: replace(maps, cbf=maps.cbf + 1))
-    monkeypatch.setattr("aslkit.conditions.FULL", replace(FULL, n_spoilt=1))
+    monkeypatch.setattr("aslkit.validate.design.FULL", replace(FULL, n_spoilt=1))
     command = ["--phantoms", phantoms, "--protocol", "pcasl6", "--track", "matched"]
     command += ["--snr", 3, "--out", tmp_path / "r"]
     done = CliRunner().invoke(asl_validate, [*map(str, command)])
@@ -187,13 +187,13 @@ def test_shapes_pass_every_gate_although_their_att_lies_on_kinks(tmp_path):
     for kind in ("uniform", "disc", "checker"):
         save_phantom(shape_phantom(kind, 1), tmp_path)
     design = replace(SMALL, protocols=("pcasl5", "pcasl1"))
-    gates.require(validate_phantoms(tmp_path, design=design).gates)
+    self_checks.require(validate_phantoms(tmp_path, design=design).gates)
 
 
 def test_every_track_has_its_opponents(both_tracks):
     met = {(r["track"], r["protocol"]): set() for r in both_tracks.records}
     for r in both_tracks.records:
-        if r["estimator"] != scoring.BOUND:
+        if r["estimator"] != records.BOUND:
             met[r["track"], r["protocol"]].add(r["estimator"])
     plain, oracle = {"LS", "smoothed LS"}, {"LS", "smoothed LS", "LS oracle"}
     assert met == {
@@ -236,7 +236,7 @@ def test_smoothing_says_what_it_took(both_tracks):
         for s in (1.0, 30.0)
         for q in ("cbf", "att")
     ]
-    assert set(sigmas) <= set(opponents.SIGMAS_VOXELS) and sigmas[0] > sigmas[2]
+    assert set(sigmas) <= set(baselines.SIGMAS_VOXELS) and sigmas[0] > sigmas[2]
 
 
 def test_numbers_do_not_depend_on_what_else_is_run(phantoms, both_tracks):
@@ -343,9 +343,9 @@ def test_models_of_the_same_folder_name_keep_their_paths(tmp_path):
 
 
 def test_speed_adds_up_and_memory_does_not():
-    one = benchmark.Speed("LS", 1.0, 100, 50.0)
-    part = benchmark.Benchmark([], [], [], [one])
-    (total,) = benchmark.merge([part, part]).speeds
+    one = estimators.Speed("LS", 1.0, 100, 50.0)
+    part = estimators.Benchmark([], [], [], [one])
+    (total,) = estimators.merge([part, part]).speeds
     assert (total.voxels_per_second, total.n_voxels, total.peak_mib) == (100.0, 200, 50.0)
 
 

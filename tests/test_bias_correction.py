@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from aslkit.bias_correction import BiasCorrection, train_alone
-from aslkit.encoding import CHANNELS
-from aslkit.residual_nets import PhysicsResidualNet
+from aslkit.nets.bias_correction import BiasCorrection, train_alone
+from aslkit.nets.profile_encoding import CHANNELS
+from aslkit.nets.residual_unet import PhysicsResidualNet
 
 CBF_SE, ATT_SE = 8.0, 0.2
 

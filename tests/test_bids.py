@@ -19,13 +19,13 @@ from scans import (
     write_scan,
 )
 
-from aslkit.bids import read_run
-from aslkit.errors import InputError
-from aslkit.noise import noise_from_repeats
-from aslkit.overrides import Overrides
-from aslkit.preprocess import brain_mask, n_repeats, select_repeats, series_from_runs
-from aslkit.runs import timing_groups, timings
-from aslkit.timing_table import timing_table
+from aslkit.bids.overrides import Overrides
+from aslkit.bids.reader import read_run
+from aslkit.bids.run import timing_groups, timings
+from aslkit.core.errors import InputError
+from aslkit.prepare.noise import noise_from_repeats
+from aslkit.prepare.series import brain_mask, n_repeats, select_repeats, series_from_runs
+from aslkit.prepare.timing_table import timing_table
 
 SEPARATE = {"M0Type": "Separate", "PostLabelingDelay": SIDECAR["PostLabelingDelay"][1:]}
 

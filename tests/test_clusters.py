@@ -14,11 +14,11 @@ import pytest
 from click.testing import CliRunner
 from test_batch import BIN, Deadly, contents, images, run, shell, wait_for
 
-from aslkit.atomic import PREFIX
+from aslkit.batch.dask_cluster import KILLED, OF_OWN_CLUSTERS, work_through_cluster
 from aslkit.cli.fit_ls import main as asl_fit_ls
 from aslkit.cli.validate import main as asl_validate
-from aslkit.clusters import KILLED, OF_OWN_CLUSTERS, work_through_cluster
-from aslkit.errors import UnavailableError
+from aslkit.core.errors import UnavailableError
+from aslkit.outputs.atomic_write import PREFIX
 
 LocalCluster = pytest.importorskip("distributed").LocalCluster
 pytestmark = pytest.mark.filterwarnings("default")  # those of dask are not ours
@@ -221,7 +221,7 @@ def test_a_scan_that_fails_is_recorded_as_without_dask(study, derivatives):
 
 
 def test_what_is_not_there_is_named(study, derivatives, monkeypatch):
-    monkeypatch.setattr("aslkit.clusters.PATIENCE_S", 0.5)
+    monkeypatch.setattr("aslkit.batch.dask_cluster.PATIENCE_S", 0.5)
     printed = run(study, derivatives, "--dask", "tcp://127.0.0.1:9", code=5)
     assert "no dask scheduler answers at 'tcp://127.0.0.1:9'" in printed
     assert "goes with --dask local" in run(

@@ -6,10 +6,10 @@ import torch
 import yaml
 
 from aslkit.config import dump_config, list_configs, load_config
-from aslkit.encodings import build_encoding
-from aslkit.errors import InputError
-from aslkit.networks import build_network
-from aslkit.tasks import batches_of, loss_of
+from aslkit.core.errors import InputError
+from aslkit.nets.encoding_registry import build_encoding
+from aslkit.nets.registry import build_network
+from aslkit.train.objectives import batches_of, loss_of
 
 EXPERIMENT_09 = """
 model_class_name: "AmplitudeAwareSpatialASLNet"

@@ -2,9 +2,9 @@
 
 import pytest
 
-from aslkit.contexts import VOLUME_TYPES, find_context, read_context, read_volume_types
-from aslkit.errors import InputError
-from aslkit.overrides import AS_STORED, Overrides
+from aslkit.bids.aslcontext import VOLUME_TYPES, find_context, read_context, read_volume_types
+from aslkit.bids.overrides import AS_STORED, Overrides
+from aslkit.core.errors import InputError
 
 
 @pytest.fixture

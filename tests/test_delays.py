@@ -6,11 +6,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from aslkit.delays import read_label_durations, read_plds, read_slice_offsets
-from aslkit.errors import InputError
-from aslkit.overrides import AS_STORED, Overrides
-from aslkit.runs import RawImage
-from aslkit.sidecars import Sidecar
+from aslkit.bids.overrides import AS_STORED, Overrides
+from aslkit.bids.run import RawImage
+from aslkit.bids.sidecar import Sidecar
+from aslkit.bids.timing import read_label_durations, read_plds, read_slice_offsets
+from aslkit.core.errors import InputError
 
 PATH = Path("sub-01_asl.json")
 SERIES = ("m0scan", *("label", "control") * 4)

@@ -5,16 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from aslkit.benchmark import least_squares
-from aslkit.conditions import Design
-from aslkit.detection import ARTEFACTS, detection_rows, draw_images, energy, spoilt_scan
-from aslkit.findings import Findings
-from aslkit.fitting import FitSettings
-from aslkit.invariance import middle_slices
-from aslkit.phantoms import brain_phantom, save_phantom
-from aslkit.robustness_sections import detection_sections
-from aslkit.simulation import PROTOCOLS
-from aslkit.validation import validate_phantoms
+from aslkit.fit.least_squares import FitSettings
+from aslkit.report.phantom_table import Findings
+from aslkit.report.robustness_sections import detection_sections
+from aslkit.simulate.phantoms import brain_phantom, save_phantom
+from aslkit.simulate.signal import PROTOCOLS
+from aslkit.validate.design import Design
+from aslkit.validate.detection import ARTEFACTS, detection_rows, draw_images, energy, spoilt_scan
+from aslkit.validate.estimators import least_squares
+from aslkit.validate.invariance import middle_slices
+from aslkit.validate.on_phantoms import validate_phantoms
 
 LS = {"LS": least_squares(FitSettings(), "off")}
 
@@ -61,7 +61,9 @@ def test_an_artefact_changes_a_scan_and_nothing_else_of_it(images):
 
 
 def test_a_score_that_knows_nothing_tells_nothing(brain, monkeypatch):
-    monkeypatch.setattr("aslkit.detection.leftovers", lambda *_: type("", (), {"score": 1.0}))
+    monkeypatch.setattr(
+        "aslkit.validate.detection.leftovers", lambda *_: type("", (), {"score": 1.0})
+    )
     rows = detection_rows([brain], acquisition, 10.0, least_squares_alone, n_scans=1, seed=1)
     assert {row.value for row in rows} == {0.5}
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from aslkit.efficiency import read_efficiency
-from aslkit.errors import InputError
-from aslkit.overrides import AS_STORED, Overrides
-from aslkit.runs import Efficiency
-from aslkit.sidecars import Sidecar
+from aslkit.bids.labeling_efficiency import read_efficiency
+from aslkit.bids.overrides import AS_STORED, Overrides
+from aslkit.bids.run import Efficiency
+from aslkit.bids.sidecar import Sidecar
+from aslkit.core.errors import InputError
 
 PATH = Path("sub-01_asl.json")
 PULSES = "BackgroundSuppressionNumberPulses"

@@ -12,10 +12,10 @@ import torch
 import yaml
 
 from aslkit.config import dump_config, load_config
-from aslkit.encodings import build_encoding
-from aslkit.errors import InputError
-from aslkit.networks import build_network
-from aslkit.tasks import batches_of, loss_of
+from aslkit.core.errors import InputError
+from aslkit.nets.encoding_registry import build_encoding
+from aslkit.nets.registry import build_network
+from aslkit.train.objectives import batches_of, loss_of
 
 BIN = Path(__file__).parents[1] / "bin"
 FULL = {"film_at_bottleneck": True, "film_at_decoder": True, "output_modulation": True}

@@ -7,10 +7,11 @@ import pytest
 import torch
 from scipy.optimize import least_squares
 
-from aslkit.acquisition import Acquisition, protocol
-from aslkit.arterial import arterial_given_tissue, solve_arterial
-from aslkit.cells import tabulate
-from aslkit.fitting import (
+from aslkit.core.acquisition import Acquisition, protocol
+from aslkit.core.series_and_maps import AslSeries, Flag, ParameterMaps
+from aslkit.fit.arterial import arterial_given_tissue, solve_arterial
+from aslkit.fit.curve_table import tabulate
+from aslkit.fit.least_squares import (
     POOLING_VOXELS,
     FitSettings,
     fit_least_squares,
@@ -19,11 +20,10 @@ from aslkit.fitting import (
     quality_flags,
     residual_sd,
 )
-from aslkit.images import AslSeries, Flag, ParameterMaps
-from aslkit.information import cramer_rao_sd, errors_with_assumed_att
-from aslkit.physics import delta_m, kinetic_model
-from aslkit.projection import ATT_BOUNDS_S, solve_tissue
-from aslkit.simulation import PROTOCOLS, noise_sd
+from aslkit.fit.standard_errors import cramer_rao_sd, errors_with_assumed_att
+from aslkit.fit.variable_projection import ATT_BOUNDS_S, solve_tissue
+from aslkit.kinetics.model import delta_m, kinetic_model
+from aslkit.simulate.signal import PROTOCOLS, noise_sd
 
 OFF = FitSettings(macrovascular="off")
 ARTERIAL = FitSettings(macrovascular="on")

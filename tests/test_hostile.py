@@ -14,8 +14,8 @@ from scans import SHAPE, save, write_scan
 from aslkit.cli.fit_ls import main as fit_ls
 from aslkit.cli.train import main as train
 from aslkit.config import load_config
-from aslkit.errors import InputError
-from aslkit.phantoms import find_phantoms, load_phantom, save_phantom, shape_phantom
+from aslkit.core.errors import InputError
+from aslkit.simulate.phantoms import find_phantoms, load_phantom, save_phantom, shape_phantom
 
 BOMB = "a: &a [x, x]\n" + "".join(
     f"{new}: &{new} [{', '.join(8 * [f'*{old}'])}]\n"

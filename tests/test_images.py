@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from aslkit.acquisition import Acquisition, Timing
-from aslkit.images import AslSeries
+from aslkit.core.acquisition import Acquisition, Timing
+from aslkit.core.series_and_maps import AslSeries
 
 SHAPE = (5, 4, 2)
 AFFINE = np.array([[-3.0, 0, 0, 10], [0, 0, 5, 20], [0, 2, 0, 30], [0, 0, 0, 1]])

@@ -12,10 +12,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from aslkit.checkpoints import CHECKPOINT
 from aslkit.config import load_config
-from aslkit.errors import InputError
-from aslkit.training import train
+from aslkit.core.errors import InputError
+from aslkit.train.checkpoints import CHECKPOINT
+from aslkit.train.loop import train
 
 N_STEPS = 12
 COMMON = (f"steps={N_STEPS}", "seed=5", "data.patch=16", "checkpoint_minutes=1e-9")

@@ -12,21 +12,21 @@ import pytest
 from click.testing import CliRunner
 from scipy import stats
 
+from aslkit.bids.reference_maps import read_reference
 from aslkit.cli.sim import main as asl_sim
 from aslkit.cli.validate import main as asl_validate
-from aslkit.errors import InputError
-from aslkit.invivo_tables import Column, over_subjects, scan_tables
-from aslkit.lights import CHECK, GOOD, LIMITS, SUSPECT, UNKNOWN
-from aslkit.metrics import concordance
-from aslkit.paired import (
+from aslkit.core.errors import InputError
+from aslkit.quality.thresholds import CHECK, GOOD, LIMITS, SUSPECT, UNKNOWN
+from aslkit.report.scan_tables import Column, over_subjects, scan_tables
+from aslkit.validate.agreement_stats import (
     agreement,
     blocks_of,
     intraclass_correlation,
     limits_of_agreement,
     mean_interval,
 )
-from aslkit.references import read_reference
-from aslkit.repeats import random_halves
+from aslkit.validate.metrics import concordance
+from aslkit.validate.split_half import random_halves
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 SHAPE = (4, 4, 2)

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from scans import write_scan
 
-from aslkit.atomic import PREFIX, folder_appears
+from aslkit.outputs.atomic_write import PREFIX, folder_appears
 
 N_KILLS = 10
 LONGEST_S = 60

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from aslkit.balance import build_balance
 from aslkit.config.schema import LossConfig
-from aslkit.losses import correction_loss, data_misfit, estimate_loss
-from aslkit.physics import delta_m, kinetic_model
-from aslkit.raw_encoding import PERCENT, RawEncoding
-from aslkit.simulation import PROTOCOLS
-from aslkit.tasks import _told_model as told_model
+from aslkit.kinetics.model import delta_m, kinetic_model
+from aslkit.nets.raw_encoding import PERCENT, RawEncoding
+from aslkit.simulate.signal import PROTOCOLS
+from aslkit.train.loss_weighting import build_balance
+from aslkit.train.losses import correction_loss, data_misfit, estimate_loss
+from aslkit.train.objectives import _told_model as told_model
 
 JOINT = PROTOCOLS["joint6"].acquisition(1)
 ENCODING = RawEncoding(JOINT.timings, "global_scale", 10.0, (), JOINT.t1_blood_s)

@@ -7,10 +7,9 @@ import pytest
 from oracles import lookup
 from scipy import stats
 
-from aslkit import gates, metrics
-from aslkit.figures import score
-from aslkit.images import Flag, ParameterMaps
-from aslkit.scoring import (
+from aslkit.core.series_and_maps import Flag, ParameterMaps
+from aslkit.validate import metrics, self_checks
+from aslkit.validate.records import (
     LS,
     Subject,
     efficiency,
@@ -20,6 +19,7 @@ from aslkit.scoring import (
     strata_of,
     win_rate,
 )
+from aslkit.validate.scores import score
 
 N = 4000
 RNG = np.random.default_rng(7)
@@ -254,16 +254,16 @@ def test_att_is_scored_in_milliseconds():
 
 def test_all_gates_pass_for_a_sound_benchmark():
     subjects = [subject(), subject("two", 1)]
-    found = gates.subject_gates(subjects, ("cbf", "att"))
-    found += gates.efficient_ls(subjects, ("cbf", "att"), snr=30)
-    found += gates.own_voxels(subjects, ("cbf", "att"), snr=30)
+    found = self_checks.subject_gates(subjects, ("cbf", "att"))
+    found += self_checks.efficient_ls(subjects, ("cbf", "att"), snr=30)
+    found += self_checks.own_voxels(subjects, ("cbf", "att"), snr=30)
     assert len(found) == 7
-    gates.require(found)
+    self_checks.require(found)
 
 
 def test_perfect_estimator_gate_fails_when_the_scores_are_wrong(monkeypatch):
     monkeypatch.setitem(metrics.ACCURACY, "MAE", lambda e, t: float(np.mean(np.abs(e - t + 0.1))))
-    assert not gates.perfect_estimator([subject()], ("cbf",)).has_passed
+    assert not self_checks.perfect_estimator([subject()], ("cbf",)).has_passed
 
 
 def test_permuted_truth_gate_fails_when_the_truth_is_not_shuffled(monkeypatch):
@@ -273,20 +273,20 @@ def test_permuted_truth_gate_fails_when_the_truth_is_not_shuffled(monkeypatch):
 
     one = subject()
     monkeypatch.setattr(np.random, "default_rng", lambda seed: Unshuffled())
-    assert not gates.permuted_truth([one], ("cbf",)).has_passed
+    assert not self_checks.permuted_truth([one], ("cbf",)).has_passed
 
 
 def test_perfect_estimator_gate_allows_draws_where_least_squares_is_exact():
     one = subject()
     one.estimates[LS]["att"][:500] = one.truth["att"][:500]
-    assert gates.perfect_estimator([one], ("att",)).has_passed
+    assert self_checks.perfect_estimator([one], ("att",)).has_passed
 
 
 def test_perfect_estimator_gate_fails_when_draws_count_as_losses(monkeypatch):
     one = subject()
     one.estimates[LS]["att"][:500] = one.truth["att"][:500]
     monkeypatch.setattr(metrics, "wins", lambda mine, theirs: np.abs(mine) < np.abs(theirs))
-    assert not gates.perfect_estimator([one], ("att",)).has_passed
+    assert not self_checks.perfect_estimator([one], ("att",)).has_passed
 
 
 def test_swap_gate_fails_when_the_rival_is_scored_against_other_voxels(monkeypatch):
@@ -294,22 +294,22 @@ def test_swap_gate_fails_when_the_rival_is_scored_against_other_voxels(monkeypat
         pool = pool_of(*arguments)
         return replace(pool, rival=[np.roll(e, 1) for e in pool.rival])
 
-    monkeypatch.setattr(gates, "pool_of", shifted)
-    gate = gates.mirrored_wins([subject()], ("cbf",))
+    monkeypatch.setattr(self_checks, "pool_of", shifted)
+    gate = self_checks.mirrored_wins([subject()], ("cbf",))
     assert not gate.has_passed and gate.found.startswith("LS and net win 1")
 
 
 def test_own_voxel_gate_fails_for_estimates_of_other_voxels_and_ignores_flat_truths():
     one = subject()
-    (gate,) = gates.own_voxels([one], ("cbf", "att"), 10)
+    (gate,) = self_checks.own_voxels([one], ("cbf", "att"), 10)
     assert gate.has_passed
     one.estimates["net"]["att"] = np.roll(one.estimates["net"]["att"], 1)
-    (gate,) = gates.own_voxels([one], ("cbf", "att"), 10)
+    (gate,) = self_checks.own_voxels([one], ("cbf", "att"), 10)
     assert not gate.has_passed and "for att of net" in gate.found
     one.truth["att"][:] = 1200.0
-    (gate,) = gates.own_voxels([one], ("att",), 10)
+    (gate,) = self_checks.own_voxels([one], ("att",), 10)
     assert gate.has_passed
-    assert gates.own_voxels([one], ("att",), 3) == []
+    assert self_checks.own_voxels([one], ("att",), 3) == []
 
 
 @pytest.mark.parametrize("fault", ["nan", "shorter"])
@@ -318,36 +318,39 @@ def test_same_voxels_gate_fails_when_an_estimate_is_missing(fault):
     cbf = one.estimates["net"]["cbf"]
     cbf[3] = np.nan
     one.estimates["net"]["cbf"] = cbf if fault == "nan" else cbf[:-1]
-    gate = gates.same_voxels([one], ("cbf", "att"))
+    gate = self_checks.same_voxels([one], ("cbf", "att"))
     assert not gate.has_passed
     assert gate.found == "net lacks CBF in 1 of one"
 
 
 def test_bound_gate_fails_for_a_poor_least_squares_and_is_silent_at_low_snr():
     poor = [subject(sd_ls=4.8)]
-    assert [g.has_passed for g in gates.efficient_ls(poor, ("cbf", "att"), 30)] == [False, False]
-    assert gates.efficient_ls(poor, ("cbf", "att"), 10) == []
+    assert [g.has_passed for g in self_checks.efficient_ls(poor, ("cbf", "att"), 30)] == [
+        False,
+        False,
+    ]
+    assert self_checks.efficient_ls(poor, ("cbf", "att"), 10) == []
 
 
 def test_snr_gate_holds_the_noise_to_two_percent():
     noise = np.random.default_rng(0).normal(0, 0.002, (40, 40, 40, 6)).astype(np.float32)
-    assert gates.requested_snr(3, 0.006, [noise]).has_passed
-    assert not gates.requested_snr(3, 0.006, [1.03 * noise]).has_passed
-    assert not gates.requested_snr(3, 0.006, [0 * noise]).has_passed
+    assert self_checks.requested_snr(3, 0.006, [noise]).has_passed
+    assert not self_checks.requested_snr(3, 0.006, [1.03 * noise]).has_passed
+    assert not self_checks.requested_snr(3, 0.006, [0 * noise]).has_passed
 
 
 def test_scale_gate_fails_for_an_estimator_that_does_not_scale():
     good, bad = (metrics.scale_deviation(TRUTH, k * TRUTH, 10) for k in (10, 9.8))
-    assert gates.scale_equivariance({LS: [good], "net": [good]}).has_passed
-    gate = gates.scale_equivariance({LS: [good], "net": [good, bad]})
+    assert self_checks.scale_equivariance({LS: [good], "net": [good]}).has_passed
+    gate = self_checks.scale_equivariance({LS: [good], "net": [good, bad]})
     assert (gate.has_passed, gate.found) == (False, "net deviates by 2.00%")
 
 
 def test_failed_gates_are_reported_in_one_sentence():
-    passed, failed = gates.Gate("a", True, "held"), gates.Gate("b", False, "0.9")
-    combined = gates.combine({"SNR 3": [passed, failed], "SNR 10": [passed]})
+    passed, failed = self_checks.Gate("a", True, "held"), self_checks.Gate("b", False, "0.9")
+    combined = self_checks.combine({"SNR 3": [passed, failed], "SNR 10": [passed]})
     assert [(g.name, g.has_passed) for g in combined] == [("a", True), ("b", False)]
     with pytest.raises(
-        gates.GateError, match=r"1 of 2 benchmark gates failed: b \(found: SNR 3: 0.9\)"
+        self_checks.GateError, match=r"1 of 2 benchmark gates failed: b \(found: SNR 3: 0.9\)"
     ):
-        gates.require(combined)
+        self_checks.require(combined)

@@ -9,10 +9,10 @@ from click.testing import CliRunner
 from scans import save, write_m0, write_scan
 from scipy import ndimage
 
-from aslkit.bids import read_run
+from aslkit.bids.reader import read_run
 from aslkit.cli.fit_ls import main
-from aslkit.errors import InputError
-from aslkit.motion import (
+from aslkit.core.errors import InputError
+from aslkit.prepare.motion import (
     Frame,
     compose,
     framewise_displacement,
@@ -21,7 +21,7 @@ from aslkit.motion import (
     resample,
     rigid_matrix,
 )
-from aslkit.preprocess import series_from_runs
+from aslkit.prepare.series import series_from_runs
 
 SHAPE, SIZE_MM = (48, 48, 14), (3.5, 3.5, 5.0)
 FRAME = Frame(SHAPE, SIZE_MM)

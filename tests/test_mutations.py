@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scans import CONTEXTS, SHAPE, SIDECAR, volumes, write_m0, write_scan
 
-from aslkit.contexts import VOLUME_TYPES
-from aslkit.images import Flag
+from aslkit.bids.aslcontext import VOLUME_TYPES
+from aslkit.core.series_and_maps import Flag
 
 N_EXAMPLES = 150
 FIELDS = (

@@ -10,24 +10,25 @@ import torch
 from click.testing import CliRunner
 from torch.nn import functional
 
-from aslkit.acquisition import SINGLE_DELAY_ATT_S
 from aslkit.cli.predict import main as asl_predict
 from aslkit.cli.sim import main as asl_sim
 from aslkit.cli.train import main as asl_train
 from aslkit.config import load_config
-from aslkit.datasets import draw_batch
-from aslkit.encoding import CHANNELS, ProfileEncoding
-from aslkit.errors import InputError, UnavailableError
-from aslkit.fitting import FitSettings, fit_least_squares, fitted_signal
-from aslkit.images import Flag
-from aslkit.inference import predict, select_device
-from aslkit.networks import build_network
-from aslkit.phantoms import brain_phantom
-from aslkit.residual_nets import PhysicsResidualNet
-from aslkit.simulation import PROTOCOLS, noise_sd, simulate_series, truth_maps
-from aslkit.subjects import SubjectPhysics
-from aslkit.training import train
-from aslkit.weights import DEFAULT_MODEL, Model, list_models, load_model, save_model
+from aslkit.core.acquisition import SINGLE_DELAY_ATT_S
+from aslkit.core.errors import InputError, UnavailableError
+from aslkit.core.series_and_maps import Flag
+from aslkit.fit.least_squares import FitSettings, fit_least_squares, fitted_signal
+from aslkit.nets.device import select_device
+from aslkit.nets.model_store import DEFAULT_MODEL, Model, list_models, load_model, save_model
+from aslkit.nets.profile_encoding import CHANNELS, ProfileEncoding
+from aslkit.nets.registry import build_network
+from aslkit.nets.residual_unet import PhysicsResidualNet
+from aslkit.predict.inference import predict
+from aslkit.simulate.phantoms import brain_phantom
+from aslkit.simulate.signal import PROTOCOLS, noise_sd, simulate_series, truth_maps
+from aslkit.simulate.subject_physics import SubjectPhysics
+from aslkit.train.batches import draw_batch
+from aslkit.train.loop import train
 
 OFF = FitSettings(macrovascular="off")
 TINY = ("network.widths=[8,8]", "data.patch=32", "data.groups=1", "data.patches_per_group=2")
@@ -273,7 +274,7 @@ def test_a_model_survives_its_files_and_damage_is_named(tmp_path, shipped):
 def test_unknown_models_and_devices_are_refused(tmp_path, monkeypatch):
     with pytest.raises(UnavailableError, match="is not there: installed are exp00, exp09, exp21"):
         load_model("best")
-    with pytest.raises(UnavailableError, match="device 'cuda:99' is not available"):
+    with pytest.raises(UnavailableError, match="device 'cuda:99': found none"):
         select_device("cuda:99")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert select_device("auto") == torch.device("cpu")

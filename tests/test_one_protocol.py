@@ -5,11 +5,13 @@ import pytest
 import torch
 
 from aslkit.config import load_config
-from aslkit.encodings import build_encoding
-from aslkit.errors import InputError
-from aslkit.one_protocol import draw_patches, nominal_timings
-from aslkit.simulation import REFERENCE_SIGNAL, noise_sd
-from aslkit.tasks import draw_raw_batch
+from aslkit.config.one_protocol import nominal_timings
+from aslkit.core.acquisition import REFERENCE_SIGNAL
+from aslkit.core.errors import InputError
+from aslkit.nets.encoding_registry import build_encoding
+from aslkit.simulate.fixed_protocol import draw_patches
+from aslkit.simulate.signal import noise_sd
+from aslkit.train.objectives import draw_raw_batch
 
 SMALL = ("data.patch=32", "data.patches=8")
 QUIET = (*SMALL, "data.noise_components=[]")
@@ -111,7 +113,7 @@ def test_extended_randomisation_shows_arteries_in_some_patches():
 
 def test_extended_randomisation_gives_each_delay_of_a_patch_a_gain_of_its_own(monkeypatch):
     with_gains, patch, _ = lasting(*EXTENDED)
-    monkeypatch.setattr("aslkit.one_protocol.GAIN_ERROR", 0)
+    monkeypatch.setattr("aslkit.simulate.fixed_protocol.GAIN_ERROR", 0)
     without = lasting(*EXTENDED)[0]
     some = without > 1e-4
     ratios = np.where(some, with_gains / np.where(some, without, 1), np.nan)
@@ -122,7 +124,7 @@ def test_extended_randomisation_gives_each_delay_of_a_patch_a_gain_of_its_own(mo
 
 def test_extended_randomisation_moves_delays_and_label_durations(monkeypatch):
     def moved(name):
-        monkeypatch.setattr(f"aslkit.one_protocol.{name}", 0)
+        monkeypatch.setattr(f"aslkit.simulate.fixed_protocol.{name}", 0)
         return np.abs(lasting(*EXTENDED)[0] - usual).max()
 
     usual = lasting(*EXTENDED)[0]
@@ -132,9 +134,9 @@ def test_extended_randomisation_moves_delays_and_label_durations(monkeypatch):
 def test_extended_randomisation_blurs_the_arrival(monkeypatch):
     """Dispersed label comes in earlier and goes later: the peak of a curve is lower."""
     for name in ("ARTERIAL_SHARE", "GAIN_ERROR", "PLD_SCATTER_S"):
-        monkeypatch.setattr(f"aslkit.one_protocol.{name}", 0)
+        monkeypatch.setattr(f"aslkit.simulate.fixed_protocol.{name}", 0)
     dispersed = lasting(*EXTENDED)[0]
-    monkeypatch.setattr("aslkit.one_protocol.DISPERSION_S", 0)
+    monkeypatch.setattr("aslkit.simulate.fixed_protocol.DISPERSION_S", 0)
     sharp = lasting(*EXTENDED)[0]
     strong = sharp[:, :6].max(1) > 2e-3
     ratio = dispersed[strong, :6].max(1) / sharp[strong, :6].max(1)

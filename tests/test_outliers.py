@@ -7,11 +7,11 @@ import pytest
 from click.testing import CliRunner
 from scans import CONTEXTS, PLDS_S, SHAPE, SIDECAR, head, volumes, write_scan
 
-from aslkit.bids import read_run
+from aslkit.bids.reader import read_run
+from aslkit.bids.run import timings
 from aslkit.cli.fit_ls import main
-from aslkit.outliers import score_pairs, without_outliers
-from aslkit.preprocess import select_repeats, series_from_runs
-from aslkit.runs import timings
+from aslkit.prepare.outliers import score_pairs, without_outliers
+from aslkit.prepare.series import select_repeats, series_from_runs
 
 SPIKE = 4  # the label volume that is spoilt: pair (5, 4), the second delay
 

@@ -13,11 +13,11 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from aslkit.errors import UnavailableError
-from aslkit.resources import phantoms_folder
+from aslkit.core.errors import UnavailableError
+from aslkit.simulate.resources import phantoms_folder
 
 ROOT = Path(__file__).parents[1]
-SHIPPED = ("config/*.yaml", "templates/*", "models/*/*")
+SHIPPED = ("config/experiments/*.yaml", "templates/*", "models/*/*")
 FOLDERS = ("aslkit", "bin", "data", "docs", "tests")
 BUILD = "from setuptools import build_meta as b; b.build_wheel({0!r}); b.build_sdist({0!r})"
 
@@ -123,12 +123,14 @@ def test_phantoms_are_found_in_the_prefix_of_an_installed_wheel(tmp_path, monkey
     package = tmp_path / "lib" / "python3.11" / "site-packages" / "aslkit"
     shared = tmp_path / "share" / "aslkit" / "phantoms"
     shared.mkdir(parents=True)
-    monkeypatch.setattr("aslkit.resources.__file__", str(package / "resources.py"))
+    monkeypatch.setattr("aslkit.simulate.resources.__file__", str(package / "resources.py"))
     assert phantoms_folder() == shared
 
 
 def test_missing_phantoms_are_reported(tmp_path, monkeypatch):
-    monkeypatch.setattr("aslkit.resources.__file__", str(tmp_path / "aslkit" / "resources.py"))
+    monkeypatch.setattr(
+        "aslkit.simulate.resources.__file__", str(tmp_path / "aslkit" / "resources.py")
+    )
     with pytest.raises(UnavailableError, match="The benchmark phantoms are missing"):
         phantoms_folder()
 

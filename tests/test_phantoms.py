@@ -10,13 +10,12 @@ import torch
 from click.testing import CliRunner
 from nilearn import datasets
 
-from aslkit.anatomy import Subjects, Tissue, draw_planes, draw_subjects
 from aslkit.cli.sim import main as asl_sim
-from aslkit.errors import InputError
-from aslkit.fields import Planes, draw_fields
-from aslkit.fitting import FitSettings, fit_least_squares
-from aslkit.lesions import LESION_CLASSES
-from aslkit.phantoms import (
+from aslkit.core.errors import InputError
+from aslkit.fit.least_squares import FitSettings, fit_least_squares
+from aslkit.simulate.anatomy import Subjects, Tissue, draw_planes, draw_subjects
+from aslkit.simulate.lesions import LESION_CLASSES
+from aslkit.simulate.phantoms import (
     PHANTOM_SEED,
     SHAPES,
     brain_phantom,
@@ -25,9 +24,10 @@ from aslkit.phantoms import (
     save_phantom,
     shape_phantom,
 )
-from aslkit.simulation import PROTOCOLS, simulate_series, truth_maps
-from aslkit.template import TEMPLATE_MM
-from aslkit.vessels import (
+from aslkit.simulate.random_fields import Planes, draw_fields
+from aslkit.simulate.signal import PROTOCOLS, simulate_series, truth_maps
+from aslkit.simulate.template import TEMPLATE_MM
+from aslkit.simulate.vessels import (
     CENTRE_MNI_MM,
     TERRITORY_CENTRES_MM,
     artery_distance_mm,

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import convolved
 
-from aslkit.acquisition import Acquisition, Timing, protocol
-from aslkit.physics import (
+from aslkit.core.acquisition import Acquisition, Timing, protocol
+from aslkit.kinetics.model import (
     Block,
     arterial_curve,
     delta_m,

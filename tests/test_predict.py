@@ -11,28 +11,28 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
-from aslkit import ensembles, inference
-from aslkit.cards import calibration, describe_card, outside_of_training
 from aslkit.cli.fit_ls import main as asl_fit_ls
 from aslkit.cli.predict import main as asl_predict
 from aslkit.cli.sim import main as asl_sim
 from aslkit.config import load_config
-from aslkit.encoding import CHANNELS
-from aslkit.encodings import build_encoding
-from aslkit.ensembles import Passes, correct
-from aslkit.errors import InputError, UnavailableError
-from aslkit.fitting import FitSettings, fit_least_squares
-from aslkit.images import AslSeries, Flag
-from aslkit.inference import noise_level, predict
-from aslkit.leftovers import leftovers
-from aslkit.model_card import model_card
-from aslkit.networks import build_network
-from aslkit.phantoms import brain_phantom
-from aslkit.raw_encoding import ATT_CLOSE_S, CBF_CLOSE
-from aslkit.residual_nets import Network, PhysicsResidualNet
-from aslkit.simulation import PROTOCOLS, noise_sd, simulate_series
-from aslkit.tiling import Tiling
-from aslkit.weights import DEFAULT_MODEL, Model, load_model, save_model
+from aslkit.core.errors import InputError, UnavailableError
+from aslkit.core.series_and_maps import AslSeries, Flag
+from aslkit.fit.least_squares import FitSettings, fit_least_squares
+from aslkit.nets.card_text import calibration, describe_card, outside_of_training
+from aslkit.nets.encoding_registry import build_encoding
+from aslkit.nets.model_store import DEFAULT_MODEL, Model, load_model, save_model
+from aslkit.nets.profile_encoding import CHANNELS
+from aslkit.nets.raw_encoding import ATT_CLOSE_S, CBF_CLOSE
+from aslkit.nets.registry import build_network
+from aslkit.nets.residual_unet import Network, PhysicsResidualNet
+from aslkit.predict import inference, passes
+from aslkit.predict.inference import noise_level, predict
+from aslkit.predict.passes import Passes, correct
+from aslkit.predict.tiling import Tiling
+from aslkit.quality.residual_structure import leftovers
+from aslkit.simulate.phantoms import brain_phantom
+from aslkit.simulate.signal import PROTOCOLS, noise_sd, simulate_series
+from aslkit.train.model_card import model_card
 
 OFF = FitSettings(macrovascular="off")
 CPU = torch.device("cpu")
@@ -135,7 +135,7 @@ def test_where_the_head_lies_in_the_image_changes_nothing(few, shipped):
 
 def test_the_end_of_a_slice_does_not_show(few, shipped, monkeypatch):
     near = predict(few, shipped, OFF)
-    monkeypatch.setattr("aslkit.tiling.MARGIN", 48)
+    monkeypatch.setattr("aslkit.predict.tiling.MARGIN", 48)
     far = predict(few, shipped, OFF)
     for name in ("cbf", "att", "cbf_std", "att_std"):
         one, other = (getattr(maps, name)[few.mask] for maps in (near, far))
@@ -258,8 +258,8 @@ def test_passes_that_a_model_cannot_make_are_refused(shipped, folder, tmp_path):
 
 def test_the_batch_is_what_the_user_asks_for_or_what_fits():
     slices = np.zeros((3, 1, 240, 240), dtype=np.float32)
-    assert ensembles._batch(slices, Tiling(), FLAT, CPU) == 1
-    assert ensembles._batch(slices, Tiling(64), FLAT, CPU) == 8
+    assert passes._batch(slices, Tiling(), FLAT, CPU) == 1
+    assert passes._batch(slices, Tiling(64), FLAT, CPU) == 8
 
 
 def test_the_batch_on_a_gpu_fits_into_half_of_its_free_memory(monkeypatch):
@@ -268,11 +268,11 @@ def test_the_batch_on_a_gpu_fits_into_half_of_its_free_memory(monkeypatch):
     for n_fitting, expected in (
         (5, 5),
         (0.5, 1),
-        (1e6, ensembles.PIXELS_PER_RUN["cuda"] // pixels),
+        (1e6, passes.PIXELS_PER_RUN["cuda"] // pixels),
     ):
-        free = int(2 * n_fitting * pixels * ensembles.BYTES_PER_PIXEL)
+        free = int(2 * n_fitting * pixels * passes.BYTES_PER_PIXEL)
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, 2 * free))
-        assert ensembles._batch(slices, Tiling(), FLAT, cuda) == expected
+        assert passes._batch(slices, Tiling(), FLAT, cuda) == expected
 
 
 FLAT = PhysicsResidualNet(1, (8, 8))
@@ -298,11 +298,11 @@ def test_where_memory_ends_half_as_many_patches_run_at_a_time(shipped):
     slices = np.random.default_rng(0).standard_normal((12, 4, 9, 9), dtype=np.float32)
     crowded = Crowded(3)
     model = replace(shipped, network=crowded)
-    found = ensembles.correct(model, slices, Passes(batch=12), CPU)
+    found = passes.correct(model, slices, Passes(batch=12), CPU)
     np.testing.assert_allclose(found.mean, slices[:, :2], rtol=1e-6)
     assert set(crowded.seen) == {12, 6, 3} and crowded.seen.count(3) == 4
     with pytest.raises(UnavailableError, match="memory does not hold one patch. Give --patch 64"):
-        ensembles.correct(replace(shipped, network=Crowded(0)), slices, Passes(batch=2), CPU)
+        passes.correct(replace(shipped, network=Crowded(0)), slices, Passes(batch=2), CPU)
 
 
 def test_what_a_model_was_not_trained_for_is_named(series, shipped):

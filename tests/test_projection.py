@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from aslkit.acquisition import Acquisition, protocol
-from aslkit.cells import hermite, tabulate, top_of
-from aslkit.physics import kinetic_model, tissue_curve
-from aslkit.projection import ATT_BOUNDS_S, solve_fixed, solve_tissue, whitened
+from aslkit.core.acquisition import Acquisition, protocol
+from aslkit.fit.curve_table import hermite, tabulate, top_of
+from aslkit.fit.variable_projection import ATT_BOUNDS_S, solve_fixed, solve_tissue, whitened
+from aslkit.kinetics.model import kinetic_model, tissue_curve
 
 JOINT = protocol("pcasl", [0.5, 1.0, 2.0], 1.8) + protocol("vsasl", [1.5, 2.0], 0)
 ATTS = np.array([[0.3, 0.9, 1.4, 2.3]])

@@ -14,14 +14,14 @@ from scans import AFFINE, CBF, PLDS_S, SHAPE, SLICE_TIMING_S, head, save, write_
 from scans import volumes as scan_volumes
 from scipy.stats import gmean
 
-from aslkit.acquisition import Acquisition, Timing, protocol
+from aslkit.bids.tissue_maps import TissueMaps, read_tissue
 from aslkit.cli.fit_ls import main
-from aslkit.diagnostics import adequacy, diagnostic_maps, missing_diagnostics
-from aslkit.errors import InputError
-from aslkit.fitting import FitSettings, fit_least_squares, fitted_signal
-from aslkit.images import AslSeries, Flag, ParameterMaps
-from aslkit.quality import FIGURES, quality_evaluation_index, quality_figures, temporal_snr
-from aslkit.tissue import TissueMaps, read_tissue
+from aslkit.core.acquisition import Acquisition, Timing, protocol
+from aslkit.core.errors import InputError
+from aslkit.core.series_and_maps import AslSeries, Flag, ParameterMaps
+from aslkit.fit.least_squares import FitSettings, fit_least_squares, fitted_signal
+from aslkit.quality.figures import FIGURES, quality_evaluation_index, quality_figures, temporal_snr
+from aslkit.quality.goodness_of_fit import adequacy, diagnostic_maps, missing_diagnostics
 
 NO_SMOOTHING_MM = (100.0, 100.0, 100.0)  # voxels that a kernel of 5 mm does not blend
 FOUR_PLDS = Acquisition(protocol("pcasl", [0.5, 1.0, 1.5, 2.0], 1.8))

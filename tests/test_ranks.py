@@ -10,13 +10,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from aslkit.checkpoints import CHECKPOINT
 from aslkit.config import load_config
-from aslkit.datasets import STREAM_SEED
-from aslkit.errors import InputError
-from aslkit.ranks import joined
-from aslkit.training import train
-from aslkit.weights import load_model
+from aslkit.core.errors import InputError
+from aslkit.nets.model_store import load_model
+from aslkit.train.batches import STREAM_SEED
+from aslkit.train.checkpoints import CHECKPOINT
+from aslkit.train.distributed import joined
+from aslkit.train.loop import train
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 SIZES = ("network.widths=[8,8]", "data.patch=16", "data.groups=1", "data.patches_per_group=2")
@@ -28,11 +28,11 @@ import os, signal, sys
 from contextlib import nullcontext
 from pathlib import Path
 import torch
-from aslkit import ranks
+from aslkit.train import distributed
 from aslkit.cli.train import main
 from aslkit.config import load_config
-from aslkit.ranks import joined, rank
-from aslkit.training import train
+from aslkit.train.distributed import joined, rank
+from aslkit.train.loop import train
 
 whole, stopped, *changes = sys.argv[1:]
 line = ["--config", "small", "--device", "cpu", "--out", whole]
@@ -44,7 +44,7 @@ def stop_second(step, loss):
 
 with joined("cpu") as device:
     asked = []
-    ranks.joined = lambda name: asked.append(name) or nullcontext(device)  # they meet only once
+    distributed.joined = lambda name: asked.append(name) or nullcontext(device)  # once
     main(line, standalone_mode=False)
     assert asked == ["cpu"]
     config, out = load_config("small", tuple(changes)), Path(stopped)
@@ -82,7 +82,7 @@ def test_two_ranks_learn_like_one_process_that_sees_the_batches_of_both(
             pair = [draw(np.random.default_rng([STREAM_SEED, seed, 2 * k + i])) for i in (0, 1)]
             yield {key: torch.cat([batch[key] for batch in pair]) for key in pair[0]}
 
-    monkeypatch.setattr("aslkit.training.stream", joint)
+    monkeypatch.setattr("aslkit.train.loop.stream", joint)
     train(load_config("small", CHANGES), tmp_path)
     expected, found = numbers(tmp_path)["losses"], numbers(together[0] / "whole")["losses"]
     assert len(found) == 12 and found == pytest.approx(expected, rel=SAME_LOSS)

@@ -8,18 +8,18 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from aslkit.acquisition import Acquisition, protocol
 from aslkit.cli.train import main as asl_train
 from aslkit.config import load_config
 from aslkit.config.schema import NETWORKS
-from aslkit.encodings import build_encoding, describe_encoding, read_encoding
-from aslkit.errors import InputError
-from aslkit.images import AslSeries
-from aslkit.inference import predict
-from aslkit.members import train_members
-from aslkit.networks import build_network
-from aslkit.raw_encoding import RawEncoding
-from aslkit.weights import Model, load_model
+from aslkit.core.acquisition import Acquisition, protocol
+from aslkit.core.errors import InputError
+from aslkit.core.series_and_maps import AslSeries
+from aslkit.nets.encoding_registry import build_encoding, describe_encoding, read_encoding
+from aslkit.nets.model_store import Model, load_model
+from aslkit.nets.raw_encoding import RawEncoding
+from aslkit.nets.registry import build_network
+from aslkit.predict.inference import predict
+from aslkit.train.ensemble import train_members
 
 pytestmark = pytest.mark.usefixtures("own_batches")
 PLDS = (0.5, 1.5, 2.5)

@@ -7,15 +7,15 @@ import pytest
 from faults import NO_M0, PASL
 from scans import CONTEXTS, M0, PLDS_S, SHAPE, SIDECAR, head, save, volumes, write_m0, write_scan
 
-from aslkit.bids import read_run
-from aslkit.bids_layout import find_acquisitions
-from aslkit.errors import InputError
-from aslkit.fitting import fit_least_squares
-from aslkit.images import Flag
-from aslkit.overrides import Overrides
-from aslkit.preprocess import series_from_runs
-from aslkit.runs import timing_groups, timings
-from aslkit.timing_table import timing_table
+from aslkit.bids.layout import find_acquisitions
+from aslkit.bids.overrides import Overrides
+from aslkit.bids.reader import read_run
+from aslkit.bids.run import timing_groups, timings
+from aslkit.core.errors import InputError
+from aslkit.core.series_and_maps import Flag
+from aslkit.fit.least_squares import fit_least_squares
+from aslkit.prepare.series import series_from_runs
+from aslkit.prepare.timing_table import timing_table
 
 PLDS = SIDECAR["PostLabelingDelay"]
 ENTITIES = "sub-01_ses-2_acq-x_rec-y_dir-AP_run-03"

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from scans import CONTEXTS, SHAPE, SIDECAR, volumes, write_scan
 
-from aslkit.acquisition import Acquisition, protocol
-from aslkit.bids import read_run
+from aslkit.bids.reader import read_run
 from aslkit.config import load_config
-from aslkit.errors import InputError
-from aslkit.images import AslSeries
-from aslkit.inference import base_fit
-from aslkit.preprocess import select_repeats, series_from_runs
-from aslkit.real_scans import RealScan, about, draw_real_batch, read_real_scans
+from aslkit.core.acquisition import Acquisition, protocol
+from aslkit.core.errors import InputError
+from aslkit.core.series_and_maps import AslSeries
+from aslkit.predict.inference import base_fit
+from aslkit.prepare.series import select_repeats, series_from_runs
+from aslkit.train.real_scans import RealScan, about, draw_real_batch, read_real_scans
 
 EVERYWHERE = tuple(slice(0, size) for size in SHAPE)
 SIZES = ("network.widths=[8,8]", "data.patch=16", "data.groups=1")

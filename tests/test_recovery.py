@@ -6,14 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import signal_of
 
-from aslkit.acquisition import Acquisition, protocol
-from aslkit.cells import hermite, tabulate
-from aslkit.fitting import FitSettings, fit_least_squares, fitted_signal
-from aslkit.images import AslSeries, ParameterMaps
-from aslkit.intervals import profile_intervals
-from aslkit.physics import delta_m, kinetic_model, tissue_curve
-from aslkit.projection import ATT_BOUNDS_S, solve_tissue
-from aslkit.simulation import PROTOCOLS, noise_sd
+from aslkit.core.acquisition import Acquisition, protocol
+from aslkit.core.series_and_maps import AslSeries, ParameterMaps
+from aslkit.fit.curve_table import hermite, tabulate
+from aslkit.fit.intervals import profile_intervals
+from aslkit.fit.least_squares import FitSettings, fit_least_squares, fitted_signal
+from aslkit.fit.variable_projection import ATT_BOUNDS_S, solve_tissue
+from aslkit.kinetics.model import delta_m, kinetic_model, tissue_curve
+from aslkit.simulate.signal import PROTOCOLS, noise_sd
 
 SIX = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
 TIMINGS = {

@@ -10,14 +10,14 @@ from click.testing import CliRunner
 from oracles import signal_of
 from scans import CBF, PAIR, head, volumes, write_scan
 
-from aslkit.acquisition import Acquisition, protocol
 from aslkit.cli.fit_ls import main
-from aslkit.diagnostics import diagnostic_maps
-from aslkit.fitting import FitSettings, fit_least_squares, fitted_signal
-from aslkit.images import AslSeries, Flag, ParameterMaps
-from aslkit.physics import kinetic_model, tissue_curve
-from aslkit.relaxation import T1_BOUNDS_S, with_t1
-from aslkit.simulation import PROTOCOLS, noise_sd
+from aslkit.core.acquisition import Acquisition, protocol
+from aslkit.core.series_and_maps import AslSeries, Flag, ParameterMaps
+from aslkit.fit.free_t1 import T1_BOUNDS_S, with_t1
+from aslkit.fit.least_squares import FitSettings, fit_least_squares, fitted_signal
+from aslkit.kinetics.model import kinetic_model, tissue_curve
+from aslkit.quality.goodness_of_fit import diagnostic_maps
+from aslkit.simulate.signal import PROTOCOLS, noise_sd
 
 FREE = FitSettings(is_t1_free=True)
 KNOWN = FitSettings(macrovascular="off")

@@ -11,23 +11,23 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from aslkit import (
-    agreement,
+from aslkit.core.series_and_maps import ParameterMaps
+from aslkit.report import (
+    agreement_plots,
     charts,
     example_sections,
+    map_pictures,
     phantom_sections,
-    pictures,
     robustness_sections,
 )
-from aslkit.benchmark import TRUTH, Benchmark, Example, Speed
-from aslkit.drawing import LS_ORACLE, PIXELS_PER_INCH, SMOOTHED_LS, line_styles, to_png
-from aslkit.findings import Findings
-from aslkit.gates import Gate
-from aslkit.images import ParameterMaps
-from aslkit.phantom_report import phantom_headline, phantom_report, summary
-from aslkit.report import Report, Section, Table, render
-from aslkit.scoring import AVERAGE, BOUND, LS, LS_ARTERIAL
-from aslkit.sections import coverage_panels
+from aslkit.report.page import Report, Section, Table, render
+from aslkit.report.phantom_report import phantom_headline, phantom_report, summary
+from aslkit.report.phantom_table import Findings
+from aslkit.report.shared_sections import coverage_panels
+from aslkit.report.style import LS_ORACLE, PIXELS_PER_INCH, SMOOTHED_LS, line_styles, to_png
+from aslkit.validate.estimators import TRUTH, Benchmark, Example, Speed
+from aslkit.validate.records import AVERAGE, BOUND, LS, LS_ARTERIAL
+from aslkit.validate.self_checks import Gate
 
 NAN = float("nan")
 NET = "net"
@@ -217,7 +217,7 @@ def test_an_axis_without_a_round_number_is_widened_to_two():
 
 def test_a_voxel_without_an_estimate_is_left_out_of_the_agreement():
     ax = Figure().subplots()
-    agreement._density(ax, np.arange(3.0), np.array([1.0, NAN, 3.0]), (0, 3, -5, 5))
+    agreement_plots._density(ax, np.arange(3.0), np.array([1.0, NAN, 3.0]), (0, 3, -5, 5))
     assert ax.texts[0].get_text() == "+2 ± 1.96"
 
 
@@ -266,7 +266,9 @@ def test_the_win_matrix_puts_winners_in_rows(monkeypatch):
     (matrix,) = matrices  # ATT has none
     assert (matrix.title, list(matrix.names)) == ("CBF, pcasl6", [LS, NET])
     assert matrix.texts == [["", "30 %\n[20-40]"], ["70 %\n[60-80]", ""]]
-    assert matrix.shares[1, 0] == 0.7 and agreement.win_matrix(matrices).startswith(b"\x89PNG")
+    assert matrix.shares[1, 0] == 0.7 and agreement_plots.win_matrix(matrices).startswith(
+        b"\x89PNG"
+    )
 
 
 def test_error_bars_are_judged_by_coverage_and_scores(drawn):
@@ -343,16 +345,16 @@ def test_models_and_opponents_differ_in_lightness_or_marker_for_the_colour_blind
 
 def test_error_maps_show_the_estimate_minus_the_truth():
     maps = example().maps
-    view = next(p for p in pictures.VIEWS if p.is_error and p.name == "cbf")
-    shown = pictures._image(maps[NET], view, maps[TRUTH])
+    view = next(p for p in map_pictures.VIEWS if p.is_error and p.name == "cbf")
+    shown = map_pictures._image(maps[NET], view, maps[TRUTH])
     np.testing.assert_array_equal(shown, maps[NET].cbf - maps[TRUTH].cbf)
 
 
 def test_the_scale_of_a_row_follows_the_calmest_estimator():
-    view = pictures.View("cbf", "CBF", "inferno", 10.0)
+    view = map_pictures.View("cbf", "CBF", "inferno", 10.0)
     calm, wild = np.full((4, 4), 60.0), np.full((4, 4), 1000.0)
-    assert pictures._top([calm, wild], view) == 90
-    assert pictures._top([0 * calm, calm], view) == 60
+    assert map_pictures._top([calm, wild], view) == 90
+    assert map_pictures._top([0 * calm, calm], view) == 60
 
 
 @given(
@@ -362,7 +364,7 @@ def test_a_close_up_is_a_square_inside_the_image_that_holds_the_region(corner, s
     inside = np.zeros((40, 40, 5), bool)
     inside[corner[0] : corner[0] + size[0], corner[1] : corner[1] + size[1], z] = True
     inside[0, 0, (z + 1) % 5] = inside[0, 0, z]
-    x, y, found = pictures._box_around(inside)
+    x, y, found = map_pictures._box_around(inside)
     assert found == z and inside[x, y, z].sum() == inside[:, :, z].sum()
     assert inside[x, y, z].shape == (x.stop - x.start,) * 2
 
@@ -383,7 +385,7 @@ def test_lesions_are_shown_from_close_where_the_example_has_any(monkeypatch):
 def test_agreement_states_mean_and_limits_in_plain_numbers():
     ax = Figure().subplots()
     difference = np.array([1234.0, 1236.0])
-    agreement._density(ax, np.array([1.0, 2.0]), difference, (0, 3, -2000, 2000))
+    agreement_plots._density(ax, np.array([1.0, 2.0]), difference, (0, 3, -2000, 2000))
     assert ax.texts[0].get_text() == "+1240 ± 1.96"
     assert [line.get_ydata()[0] for line in ax.get_lines()[:3]] == pytest.approx(
         [1235, 1233.04, 1236.96]

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from aslkit.acquisition import SINGLE_DELAY_ATT_S, Acquisition, protocol
 from aslkit.config import DataConfig
-from aslkit.datasets import draw_batch, residual_batch, stream
-from aslkit.encoding import CHANNELS
-from aslkit.physics import kinetic_model, tissue_curve
-from aslkit.protocols import MOST_TIMINGS, draw_acquisition, draw_reality
-from aslkit.scenes import draw_scene
-from aslkit.simulation import PROTOCOLS, noise_sd
+from aslkit.core.acquisition import SINGLE_DELAY_ATT_S, Acquisition, protocol
+from aslkit.kinetics.model import kinetic_model, tissue_curve
+from aslkit.nets.profile_encoding import CHANNELS
+from aslkit.simulate.signal import PROTOCOLS, noise_sd
+from aslkit.simulate.training_protocols import MOST_TIMINGS, draw_acquisition, draw_reality
+from aslkit.simulate.training_scans import draw_scene
+from aslkit.train.batches import draw_batch, residual_batch, stream
 
 JOINT = PROTOCOLS["joint6"].acquisition(1)
 EARLY = PROTOCOLS["pcasl6-2d"].acquisition(1)
@@ -159,7 +159,7 @@ def test_a_batch_is_the_same_however_many_workers_make_it():
 
 def test_the_template_is_made_once_before_processes_that_draw_batches_begin(monkeypatch):
     made = []
-    monkeypatch.setattr("aslkit.datasets.atlas", lambda: made.append(True))
+    monkeypatch.setattr("aslkit.train.batches.atlas", lambda: made.append(True))
     for n_workers in (0, 2):
         batches = stream(lambda rng: {"drawn": torch.tensor(rng.random())}, 7, 3, n_workers)
         next(batches)
@@ -172,8 +172,8 @@ def test_scenes_and_phantoms_need_no_torch():
 import sys
 import numpy as np
 from aslkit.config import DataConfig
-from aslkit.phantoms import brain_phantom
-from aslkit.scenes import draw_scene
+from aslkit.simulate.phantoms import brain_phantom
+from aslkit.simulate.training_scans import draw_scene
 draw_scene(DataConfig(patch=16, patches_per_group=1), np.random.default_rng(0))
 brain_phantom("brain", 1, voxel_size_mm=20)
 print("torch" in sys.modules)

@@ -14,8 +14,8 @@ from scans import SHAPE, head, save
 
 from aslkit.cli.sim import main as asl_sim
 from aslkit.config import load_config
-from aslkit.fitting import fit_least_squares
-from aslkit.phantoms import brain_phantom
+from aslkit.fit.least_squares import fit_least_squares
+from aslkit.simulate.phantoms import brain_phantom
 
 BIN = Path(__file__).parents[1] / "bin"
 WITH_OPTIONS = sorted(p.stem for p in BIN.glob("*.py") if "ArgumentParser" in p.read_text())

@@ -6,8 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aslkit.errors import InputError
-from aslkit.sidecars import Sidecar, dataset_root, entities, in_dataset, is_magnitude, read_sidecar
+from aslkit.bids.sidecar import (
+    Sidecar,
+    dataset_root,
+    entities,
+    in_dataset,
+    is_magnitude,
+    read_sidecar,
+)
+from aslkit.core.errors import InputError
 
 NEAR, ABOVE = Path("sub-01_asl.json"), Path("asl.json")
 

@@ -11,29 +11,22 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from aslkit.acquisition import Acquisition, protocol
-from aslkit.artefacts import NOISES
-from aslkit.bids import read_run
+from aslkit.bids.reader import read_run
 from aslkit.cli import sim_options
 from aslkit.cli.sim import main as asl_sim
-from aslkit.dispersion import dispersed
-from aslkit.fitting import FitSettings, fit_least_squares
-from aslkit.phantoms import (
+from aslkit.core.acquisition import REFERENCE_SIGNAL, Acquisition, protocol
+from aslkit.fit.least_squares import FitSettings, fit_least_squares
+from aslkit.kinetics.dispersion import dispersed
+from aslkit.kinetics.model import arterial_curve, kinetic_model, tissue_curve
+from aslkit.prepare.series import series_from_runs
+from aslkit.simulate.artefacts import NOISES
+from aslkit.simulate.phantoms import (
     SHAPES,
     brain_phantom,
     shape_phantom,
 )
-from aslkit.physics import arterial_curve, kinetic_model, tissue_curve
-from aslkit.preprocess import series_from_runs
-from aslkit.simulation import (
-    PROTOCOLS,
-    REFERENCE_SIGNAL,
-    clean_signal,
-    mixed_signal,
-    noise_sd,
-    simulate_series,
-)
-from aslkit.subjects import SubjectPhysics, draw_physics
+from aslkit.simulate.signal import PROTOCOLS, clean_signal, mixed_signal, noise_sd, simulate_series
+from aslkit.simulate.subject_physics import SubjectPhysics, draw_physics
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import os
 import pytest
 from click.testing import CliRunner
 
-from aslkit.atomic import PREFIX, folders_appear
 from aslkit.cli.sim import main as asl_sim
+from aslkit.outputs.atomic_write import PREFIX, folders_appear
 
 SMALL = ("--anatomy", "disc", "--protocol", "pcasl1")
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from aslkit.brain_unet import BrainNorm, brain_statistics
 from aslkit.config.schema import NETWORKS
-from aslkit.encoding import Layout
-from aslkit.networks import build_network
+from aslkit.nets.masked_layers import BrainNorm, brain_statistics
+from aslkit.nets.profile_encoding import Layout
+from aslkit.nets.registry import build_network
 
 JOINT = Layout(curves=(6, 6), n_features=7)
 SWITCHES = dict.fromkeys(

@@ -8,24 +8,24 @@ import pytest
 import torch
 from torch import nn
 
-from aslkit import inference
-from aslkit.arrays import repeated
 from aslkit.config import DataConfig, load_config
-from aslkit.datasets import draw_batch
-from aslkit.encoding import CHANNELS
-from aslkit.ensembles import Passes
-from aslkit.errors import InputError
-from aslkit.fields import draw_fields
-from aslkit.fitting import FitSettings
-from aslkit.inference import predict
-from aslkit.phantoms import brain_phantom
-from aslkit.residual_nets import PhysicsResidualNet
-from aslkit.scenes import _blurred_across, draw_scene
-from aslkit.simulation import PROTOCOLS, simulate_series
-from aslkit.tasks import outputs_of
-from aslkit.tiling import Tiling
-from aslkit.training import train
-from aslkit.weights import Model, load_model
+from aslkit.core.backend import repeated
+from aslkit.core.errors import InputError
+from aslkit.fit.least_squares import FitSettings
+from aslkit.nets.model_store import Model, load_model
+from aslkit.nets.profile_encoding import CHANNELS
+from aslkit.nets.residual_unet import PhysicsResidualNet
+from aslkit.predict import inference
+from aslkit.predict.inference import predict
+from aslkit.predict.passes import Passes
+from aslkit.predict.tiling import Tiling
+from aslkit.simulate.phantoms import brain_phantom
+from aslkit.simulate.random_fields import draw_fields
+from aslkit.simulate.signal import PROTOCOLS, simulate_series
+from aslkit.simulate.training_scans import _blurred_across, draw_scene
+from aslkit.train.batches import draw_batch
+from aslkit.train.loop import train
+from aslkit.train.objectives import outputs_of
 
 pytestmark = pytest.mark.usefixtures("own_batches")
 OFF = FitSettings(macrovascular="off")

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aslkit.tiling import BLENDS, MARGIN, Tiling, bounding_box, run_tiled
+from aslkit.core.series_and_maps import bounding_box
+from aslkit.predict.tiling import BLENDS, MARGIN, Tiling, run_tiled
 
 STRIDE = 8
 ONCE = (0,)

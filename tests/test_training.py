@@ -8,19 +8,19 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
-from aslkit.checkpoints import CHECKPOINT
 from aslkit.cli.train import main as asl_train
 from aslkit.config import load_config
 from aslkit.config.plan_names import IMPLIED, PLAN_NAMES
 from aslkit.config.schema import NETWORKS
-from aslkit.early_stopping import Best, validation_batches, validation_losses
-from aslkit.encodings import build_encoding
-from aslkit.errors import InputError
-from aslkit.networks import build_network
-from aslkit.schedules import learning_rate
-from aslkit.tasks import batches_of, denoising_of, loss_of
-from aslkit.training import train
-from aslkit.weights import load_model
+from aslkit.core.errors import InputError
+from aslkit.nets.encoding_registry import build_encoding
+from aslkit.nets.model_store import load_model
+from aslkit.nets.registry import build_network
+from aslkit.train.checkpoints import CHECKPOINT
+from aslkit.train.early_stopping import Best, validation_batches, validation_losses
+from aslkit.train.loop import train
+from aslkit.train.objectives import batches_of, denoising_of, loss_of
+from aslkit.train.schedules import learning_rate
 
 pytestmark = pytest.mark.usefixtures("own_batches")
 TINY = ("network.widths=[8,16]", "data.patch=32", "data.patches=4", "members=1")
@@ -64,7 +64,9 @@ def test_the_learning_rate_follows_its_schedule(schedule, expected):
 
 
 def test_a_device_of_its_own_makes_the_scans_of_one_protocol(tmp_path, monkeypatch):
-    monkeypatch.setattr("aslkit.ranks.n_workers", lambda: pytest.fail("a process made batches"))
+    monkeypatch.setattr(
+        "aslkit.train.distributed.n_workers", lambda: pytest.fail("a process made batches")
+    )
     steps = []
     train(tiny("steps=3"), tmp_path, "cpu:0", progress=lambda step, _: steps.append(step))
     assert steps == [1, 2, 3]
@@ -100,7 +102,7 @@ def test_a_run_that_diverges_stops_and_keeps_its_last_checkpoint(tmp_path, monke
     true = loss_of(tiny())
     calls = iter(range(9))
     monkeypatch.setattr(
-        "aslkit.training.loss_of",
+        "aslkit.train.loop.loss_of",
         lambda _: lambda *given: true(*given) * (np.inf if next(calls) == 2 else 1),
     )
     options = [o for c in (*TINY, "steps=9", "checkpoint_minutes=1e-9") for o in ("--set", c)]
@@ -150,7 +152,7 @@ def test_the_validation_loss_is_the_mean_over_the_batches():
 
 def test_the_model_of_a_run_with_early_stopping_holds_the_best_weights(tmp_path, monkeypatch):
     losses = iter(torch.tensor([2.0, 1.0, 3.0, 4.0])[:, None, None].expand(4, 2, 2))
-    monkeypatch.setattr("aslkit.training.validation_losses", lambda *_: next(losses))
+    monkeypatch.setattr("aslkit.train.loop.validation_losses", lambda *_: next(losses))
     changes = ("learning_rate=0.01", "schedule=cosine", "warmup_steps=0", "averaging=0")
     config = tiny("steps=4", *changes, "validation={every_steps: 1, batches: 1}")
     train(config, tmp_path / "run")

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from aslkit.cli.sim import main as asl_sim
 from aslkit.cli.validate import main as asl_validate
-from aslkit.phantoms import brain_phantom, save_phantom
+from aslkit.simulate.phantoms import brain_phantom, save_phantom
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_a_scan_is_judged_by_its_left_out_repeats(in_vivo):
 
 
 def test_shipped_phantoms_are_those_of_the_installation(tmp_path, monkeypatch):
-    monkeypatch.setattr("aslkit.resources.phantoms_folder", lambda: tmp_path)
+    monkeypatch.setattr("aslkit.simulate.resources.phantoms_folder", lambda: tmp_path)
     command = ["--phantoms", "shipped", "--out", str(tmp_path / "report")]
     done = CliRunner().invoke(asl_validate, command)
     assert done.exit_code == 3 and f"phantoms: {tmp_path}\n" in done.output

@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from aslkit.config import load_config
-from aslkit.encodings import build_encoding
-from aslkit.errors import InputError
-from aslkit.model_card import model_card
-from aslkit.networks import build_network
-from aslkit.weights import CARD, WEIGHTS, load_model, save_model
+from aslkit.core.errors import InputError
+from aslkit.nets.encoding_registry import build_encoding
+from aslkit.nets.model_store import CARD, WEIGHTS, load_model, save_model
+from aslkit.nets.registry import build_network
+from aslkit.train.model_card import model_card
 
 TINY = ("network.widths=[8,16]", "members=1")
 

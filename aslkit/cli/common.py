@@ -15,7 +15,7 @@ from typing import TextIO, TypeVar
 
 import click
 
-from aslkit.errors import AslkitError, InputError
+from aslkit.core.errors import AslkitError, InputError
 
 INTERNAL_ERROR = 1
 OUT_OF_MEMORY = 6
@@ -184,7 +184,7 @@ def _run_safely(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(quiet: bool, verbose: bool, debug: bool, **arguments: object) -> None:
-        from aslkit.pools import start_fast
+        from aslkit.batch.pools import start_fast
 
         start_fast()
         set_up_logging(quiet, verbose or debug)

@@ -13,11 +13,11 @@ from aslkit.cli.outcomes import Outcome, Tally, failure, lost
 from aslkit.cli.results import Clock, Estimate, Estimator, print_summary, write_results
 from aslkit.cli.scan_options import ScanArguments, check_scan
 from aslkit.cli.work import work
-from aslkit.errors import InputError, SubjectsFailedError
+from aslkit.core.errors import InputError, SubjectsFailedError
 
 if TYPE_CHECKING:
-    from aslkit.destinations import Destination
-    from aslkit.runs import AslRun
+    from aslkit.bids.run import AslRun
+    from aslkit.outputs.map_names import Destination
 
 
 def run(scan: ScanArguments, data_set: DataSetArguments, estimator: Estimator) -> None:
@@ -32,7 +32,7 @@ def run(scan: ScanArguments, data_set: DataSetArguments, estimator: Estimator) -
         runs = estimator.read(scan)
     if scan.dry_run or scan.out is None:
         return
-    from aslkit.destinations import Destination
+    from aslkit.outputs.map_names import Destination
 
     estimate = estimator.estimate(scan, runs, clock)
     with clock.timing("writing"):
@@ -64,7 +64,7 @@ class Job:
 
 @dataclass(frozen=True)
 class ScanStages:
-    """Reading, estimating and writing of the scans of a data set, see `aslkit.workers`."""
+    """Reading, estimating and writing of the scans of a data set, see `aslkit.batch.processes`."""
 
     estimator: Estimator
     parameters: Mapping[str, object]
@@ -113,8 +113,8 @@ class ScanStages:
         return lost(task.name, reason)
 
     def _find_current(self, job: Job) -> None:
-        from aslkit.derivative_sets import is_current
-        from aslkit.fingerprints import fingerprint
+        from aslkit.outputs.dataset import is_current
+        from aslkit.outputs.fingerprints import fingerprint
 
         found = fingerprint(job.task.scan.inputs, self.parameters)
         job.destination = replace(job.task.destination, fields={"Fingerprint": found})
@@ -125,8 +125,8 @@ class ScanStages:
 def _run_data_set(
     scan: ScanArguments, data_set: DataSetArguments, bids: Path, estimator: Estimator
 ) -> None:
-    from aslkit.derivative_sets import open_derivative
-    from aslkit.derivatives import version
+    from aslkit.outputs.dataset import open_derivative
+    from aslkit.outputs.provenance import version
 
     if scan.dry_run:
         _show(_tasks(scan, data_set, bids, ""), estimator)
@@ -151,9 +151,9 @@ def _tasks(
     scan: ScanArguments, data_set: DataSetArguments, bids: Path, desc: str
 ) -> Sequence[Task]:
     """The scans of the part that is asked for."""
-    from aslkit.bids_layout import find_acquisitions, scan_name
-    from aslkit.derivative_sets import LOGS
-    from aslkit.destinations import Destination
+    from aslkit.bids.layout import find_acquisitions, scan_name
+    from aslkit.outputs.dataset import LOGS
+    from aslkit.outputs.map_names import Destination
 
     bids, folder = bids.absolute(), (data_set.derivatives or Path()).absolute()
     tasks: dict[Path, Task] = {}
@@ -176,7 +176,7 @@ def _tasks(
 
 def _parameters(scan: ScanArguments, estimator: Estimator) -> dict[str, object]:
     """Everything but the files that the maps depend on."""
-    from aslkit.derivatives import version
+    from aslkit.outputs.provenance import version
 
     shared = asdict(replace(scan, inputs=(), out=None))
     return {"version": version(), "scan": shared, "estimator": estimator.parameters()}

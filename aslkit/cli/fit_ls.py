@@ -12,12 +12,12 @@ from aslkit.cli.data_set_options import DataSetArguments, data_set_options
 from aslkit.cli.preparation import prepare
 from aslkit.cli.results import Clock, Estimate
 from aslkit.cli.scan_options import NumberList, ScanArguments, read_runs, scan_options
-from aslkit.errors import InputError
+from aslkit.core.errors import InputError
 
 if TYPE_CHECKING:
-    from aslkit.fitting import FitSettings
-    from aslkit.images import AslSeries, FloatImage
-    from aslkit.runs import AslRun
+    from aslkit.bids.run import AslRun
+    from aslkit.core.series_and_maps import AslSeries, FloatImage
+    from aslkit.fit.least_squares import FitSettings
 
 LONGEST_ATT_S = 20.0
 ATT_BOUNDS_S = (0.1, 4.0)
@@ -104,9 +104,9 @@ class LeastSquares:
 
     def estimate(self, scan: ScanArguments, runs: "list[AslRun]", clock: Clock) -> Estimate:
         """The maps of a scan."""
-        from aslkit.fitting import FitSettings, fit_least_squares
-        from aslkit.intervals import profile_intervals
-        from aslkit.quality import quality_figures
+        from aslkit.fit.intervals import profile_intervals
+        from aslkit.fit.least_squares import FitSettings, fit_least_squares
+        from aslkit.quality.figures import quality_figures
 
         with clock.timing("preparation"):
             prepared = prepare(scan, runs, self.sigma_mm)
@@ -151,8 +151,8 @@ def _check_options_of_free_t1(
 
 
 def _check_timings_of_free_t1(runs: "list[AslRun]") -> None:
-    from aslkit.preprocess import joined_acquisition
-    from aslkit.relaxation import check_protocol
+    from aslkit.fit.free_t1 import check_protocol
+    from aslkit.prepare.series import joined_acquisition
 
     try:
         check_protocol(joined_acquisition(runs))
@@ -163,7 +163,7 @@ def _check_timings_of_free_t1(runs: "list[AslRun]") -> None:
 
 def _known_att(given: str, series: "AslSeries", runs: "list[AslRun]") -> "float | FloatImage":
     """The ATT that --att tells, of every voxel or of all."""
-    from aslkit.nifti import read_on_grid
+    from aslkit.bids.nifti import read_on_grid
 
     try:
         seconds = float(given)
@@ -183,8 +183,8 @@ def _known_att(given: str, series: "AslSeries", runs: "list[AslRun]") -> "float 
 def _describe(
     settings: "FitSettings", series: "AslSeries", sigma_mm: float, att: str | None
 ) -> dict[str, object]:
-    from aslkit.relaxation import T1_BOUNDS_S
-    from aslkit.sidecars import in_dataset
+    from aslkit.bids.sidecar import in_dataset
+    from aslkit.fit.free_t1 import T1_BOUNDS_S
 
     known = settings.fixed_att_s
     is_map = known is not None and not isinstance(known, float)

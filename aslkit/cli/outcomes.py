@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aslkit.cli.common import INTERNAL_ERROR, duration, message_and_code, say
-from aslkit.errors import SubjectsFailedError
+from aslkit.core.errors import SubjectsFailedError
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Tally:
         label : str
             What follows the name of the scan in failed.tsv.
         """
-        from aslkit.derivative_sets import record_outcome
+        from aslkit.outputs.dataset import record_outcome
 
         for outcome in outcomes:
             record_outcome(
@@ -90,7 +90,7 @@ class Tally:
         SubjectsFailedError
             When some scans failed.
         """
-        from aslkit.derivative_sets import FAILED, LOGS
+        from aslkit.outputs.dataset import FAILED, LOGS
 
         counts, seconds = self._counts, time.perf_counter() - self._start
         n_made = counts["done"] + counts["failed"]

@@ -8,8 +8,8 @@ import click
 from aslkit.cli.common import gathered
 
 if TYPE_CHECKING:
-    from aslkit.ensembles import Passes
-    from aslkit.weights import Model
+    from aslkit.nets.model_store import Model
+    from aslkit.predict.passes import Passes
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class PassArguments:
 
     def passes(self, model: "Model") -> "Passes":
         """The passes, which the model can make."""
-        from aslkit.ensembles import Passes
-        from aslkit.tiling import Tiling
+        from aslkit.predict.passes import Passes
+        from aslkit.predict.tiling import Tiling
 
         side = None if self.patch == "full" else int(self.patch)
         tiling = Tiling(side, self.overlap, self.blend)

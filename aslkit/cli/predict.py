@@ -15,12 +15,12 @@ from aslkit.cli.pass_options import PassArguments, pass_options
 from aslkit.cli.preparation import prepare
 from aslkit.cli.results import Clock, Estimate
 from aslkit.cli.scan_options import ScanArguments, read_runs, scan_options
-from aslkit.errors import InputError
+from aslkit.core.errors import InputError
 
 if TYPE_CHECKING:
-    from aslkit.images import AslSeries, FloatImage, ParameterMaps
-    from aslkit.runs import AslRun
-    from aslkit.weights import Model
+    from aslkit.bids.run import AslRun
+    from aslkit.core.series_and_maps import AslSeries, FloatImage, ParameterMaps
+    from aslkit.nets.model_store import Model
 
 EXAMPLES = """Examples:
   asl_predict -i sub-01_asl.nii.gz -o cbf.nii.gz
@@ -33,8 +33,8 @@ EXAMPLES = """Examples:
 
 def _models() -> dict[str, str | Path]:
     """The text of every model's card."""
-    from aslkit.cards import describe_card
-    from aslkit.weights import list_models, read_card
+    from aslkit.nets.card_text import describe_card
+    from aslkit.nets.model_store import list_models, read_card
 
     def text(folder: Path) -> str:
         try:
@@ -77,7 +77,7 @@ def main(
 @functools.cache
 def _loaded(name: str | None) -> "Model":
     """A model, read once by each process."""
-    from aslkit.weights import DEFAULT_MODEL, load_model
+    from aslkit.nets.model_store import DEFAULT_MODEL, load_model
 
     return load_model(name or DEFAULT_MODEL)
 
@@ -96,7 +96,7 @@ class Network:
 
     def parameters(self) -> dict[str, object]:
         """All that the maps depend on, the scan and its options aside; checks the device."""
-        from aslkit.inference import select_device
+        from aslkit.nets.device import select_device
 
         model = _loaded(self.model_name)
         self.passing.passes(model)
@@ -112,10 +112,11 @@ class Network:
         """The maps of a scan."""
         with clock.timing("model"):
             model = _loaded(self.model_name)
-            from aslkit.cards import outside_of_training
-            from aslkit.fitting import FitSettings
-            from aslkit.inference import noise_level, predict, select_device
-            from aslkit.quality import quality_figures
+            from aslkit.fit.least_squares import FitSettings
+            from aslkit.nets.card_text import outside_of_training
+            from aslkit.nets.device import select_device
+            from aslkit.predict.inference import noise_level, predict
+            from aslkit.quality.figures import quality_figures
 
             passes = self.passing.passes(model)
             device = select_device(self.passing.device)
@@ -169,7 +170,7 @@ def _parts(maps: "ParameterMaps") -> "dict[str, FloatImage]":
 
 def _ood(series: "AslSeries", maps: "ParameterMaps") -> "tuple[FloatImage, float | None]":
     """Map and score of what the maps leave unexplained."""
-    from aslkit.leftovers import leftovers
+    from aslkit.quality.residual_structure import leftovers
 
     found = leftovers(series, maps)
     score = "unknown" if found.score is None else f"{found.score:.1f}"
@@ -178,7 +179,7 @@ def _ood(series: "AslSeries", maps: "ParameterMaps") -> "tuple[FloatImage, float
 
 
 def _citation(model: "Model") -> str:
-    from aslkit.derivatives import version
+    from aslkit.outputs.provenance import version
 
     return (
         f"cite: aslkit {version()}, model {model.name} ({model.sha256[:12]}); signal model of "
@@ -188,8 +189,8 @@ def _citation(model: "Model") -> str:
 
 def _check_delays(scan: ScanArguments, series: "AslSeries", model: "Model") -> None:
     """Whether the model takes a single delay, where there is but one."""
-    from aslkit.acquisition import SINGLE_DELAY_ATT_S
-    from aslkit.information import ASSUMED_WITHIN_S
+    from aslkit.core.acquisition import SINGLE_DELAY_ATT_S
+    from aslkit.fit.standard_errors import ASSUMED_WITHIN_S
 
     if series.acquisition.n_timings > 1:
         return

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 from aslkit.cli.common import progress, say
 from aslkit.cli.scan_options import ARTERIAL_PARAMETERS, ScanArguments
-from aslkit.errors import InputError
+from aslkit.core.errors import InputError
 
 if TYPE_CHECKING:
-    from aslkit.images import AslSeries, MaskImage
-    from aslkit.runs import AslRun
-    from aslkit.tissue import TissueMaps
+    from aslkit.bids.run import AslRun
+    from aslkit.bids.tissue_maps import TissueMaps
+    from aslkit.core.series_and_maps import AslSeries, MaskImage
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ def prepare(
     scan: ScanArguments, runs: "list[AslRun]", smoothing_sigma_mm: float = 0.0
 ) -> Prepared:
     """Preprocess the runs with the user's mask, as the options say."""
-    from aslkit.nifti import read_mask
-    from aslkit.preprocess import brain_of, series_from_runs
-    from aslkit.tissue import read_tissue
+    from aslkit.bids.nifti import read_mask
+    from aslkit.bids.tissue_maps import read_tissue
+    from aslkit.prepare.series import brain_of, series_from_runs
 
     fields: dict[str, object] = {}
     files: dict[str, bytes] = {}
@@ -55,8 +55,8 @@ def _realigned(
     """The runs with every volume where the M0 image is, else the first timing of its run."""
     import numpy as np
 
-    from aslkit.motion import framewise_displacement, realign
-    from aslkit.motion_report import motion_plot, motion_table
+    from aslkit.prepare.motion import framewise_displacement, realign
+    from aslkit.prepare.motion_report import motion_plot, motion_table
 
     m0 = runs[0].calibration.m0
     reference = m0 if isinstance(m0, np.ndarray) else None
@@ -80,7 +80,7 @@ def _without_outliers(
     files: dict[str, bytes],
 ) -> "list[AslRun]":
     """The runs without the pairs that stray, after saying which."""
-    from aslkit.outliers import outlier_table, score_pairs, without_outliers
+    from aslkit.prepare.outliers import outlier_table, score_pairs, without_outliers
 
     fields["OutlierThreshold"] = scan.outliers
     if scan.outliers is None:

@@ -12,11 +12,11 @@ from aslkit.cli.preparation import Prepared
 from aslkit.cli.scan_options import ScanArguments
 
 if TYPE_CHECKING:
-    from aslkit.destinations import Destination
-    from aslkit.fitting import FitSettings
-    from aslkit.images import FloatImage, ParameterMaps
-    from aslkit.quality import Figures
-    from aslkit.runs import AslRun
+    from aslkit.bids.run import AslRun
+    from aslkit.core.series_and_maps import FloatImage, ParameterMaps
+    from aslkit.fit.least_squares import FitSettings
+    from aslkit.outputs.map_names import Destination
+    from aslkit.quality.figures import Figures
 
 Shown = tuple[tuple[str, str], ...]  # label and name of each figure
 IN_GM: tuple[str, Shown] = (
@@ -114,9 +114,9 @@ def write_results(
 
     Returns the files written, sidecars aside.
     """
-    from aslkit.derivatives import describe, write_maps
-    from aslkit.diagnostics import diagnostic_maps, missing_diagnostics
-    from aslkit.fitting import fitted_signal
+    from aslkit.fit.least_squares import fitted_signal
+    from aslkit.outputs.maps import describe, write_maps
+    from aslkit.quality.goodness_of_fit import diagnostic_maps, missing_diagnostics
 
     prepared, maps, settings = estimate.prepared, estimate.maps, estimate.settings
     runs, series = prepared.runs, prepared.series
@@ -146,7 +146,7 @@ def print_summary(estimate: Estimate, files: list[Path], clock: Clock) -> None:
     """Mean and median of the maps in the mask, flagged voxels, quality, time, and files."""
     import numpy as np
 
-    from aslkit.images import Flag
+    from aslkit.core.series_and_maps import Flag
 
     series, maps = estimate.prepared.series, estimate.maps
     flags = maps.flags[series.mask]

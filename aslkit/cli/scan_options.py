@@ -10,8 +10,8 @@ import click
 from aslkit.cli.common import gathered, say
 
 if TYPE_CHECKING:
-    from aslkit.overrides import Overrides
-    from aslkit.runs import AslRun
+    from aslkit.bids.overrides import Overrides
+    from aslkit.bids.run import AslRun
 
 
 class NumberList(click.ParamType):  # type: ignore[type-arg]
@@ -98,7 +98,7 @@ class ScanArguments:
 
     def overrides(self) -> "Overrides":
         """The values that replace the metadata."""
-        from aslkit.overrides import Overrides
+        from aslkit.bids.overrides import Overrides
 
         names = {f.name for f in fields(Overrides)}
         given = {f.name: getattr(self, f.name) for f in fields(self) if f.name in names}
@@ -117,9 +117,9 @@ def check_scan(scan: ScanArguments) -> None:
 
 def read_runs(scan: ScanArguments) -> "list[AslRun]":
     """Read every input and print what was understood of it."""
-    from aslkit.bids import read_run
-    from aslkit.destinations import check_output
-    from aslkit.timing_table import timing_table
+    from aslkit.bids.reader import read_run
+    from aslkit.outputs.map_names import check_output
+    from aslkit.prepare.timing_table import timing_table
 
     if scan.out is not None:
         check_output(scan.out)

@@ -25,10 +25,10 @@ from aslkit.cli.sim_options import (
     protocol_of,
 )
 from aslkit.cli.sim_subjects import Job, in_use, simulate_subjects, told_where
-from aslkit.errors import AslkitError
+from aslkit.core.errors import AslkitError
 
 if TYPE_CHECKING:
-    from aslkit.phantoms import Phantom
+    from aslkit.simulate.phantoms import Phantom
 
 EXAMPLES = """Examples:
   asl_sim --out study --participants 20 --protocol joint6 --snr 3,30 --n-jobs 4
@@ -134,7 +134,7 @@ def main(
     truth under derivatives/truth. The same seed gives the same bytes, whatever --n-jobs. With
     --part or --skip-existing, into a data set that may be there, subject by subject.
     """
-    from aslkit.scanner import ScanSettings
+    from aslkit.simulate.scanner import ScanSettings
 
     if matrix is not None and anatomy != "brain":
         raise click.UsageError("--matrix is for --anatomy brain")
@@ -174,7 +174,7 @@ def _simulate_data_set(jobs: Sequence[Job], out: Path, n_jobs: int) -> None:
     """All of a new data set, or nothing."""
     from tqdm import tqdm
 
-    from aslkit.simulated_files import write_dataset_description
+    from aslkit.simulate.bids_writer import write_dataset_description
 
     started, is_silent = time.perf_counter(), not sys.stderr.isatty()
     with _new_folder(out) as folder:
@@ -190,9 +190,9 @@ def _simulate_data_set(jobs: Sequence[Job], out: Path, n_jobs: int) -> None:
 
 def simulate(job: Job) -> str:
     """Do the job, in any process; returns a line that says what came out."""
-    from aslkit.phantoms import save_phantom
-    from aslkit.scanner import scan_phantom
-    from aslkit.simulated_files import write_scan
+    from aslkit.simulate.bids_writer import write_scan
+    from aslkit.simulate.phantoms import save_phantom
+    from aslkit.simulate.scanner import scan_phantom
 
     phantom = _phantom(job)
     if job.settings is None:
@@ -215,7 +215,7 @@ def _run(jobs: Sequence[Job], n_jobs: int) -> Iterator[str]:
     if n_jobs == 1:
         yield from map(simulate, jobs)
         return
-    from aslkit.workers import WholeTask, work_through
+    from aslkit.batch.processes import WholeTask, work_through
 
     with closing(work_through(jobs, WholeTask(_try, _lost), n_jobs)) as found:
         for line in found:
@@ -237,7 +237,7 @@ def _lost(_: Job, reason: str) -> Exception:
 
 
 def _phantom(job: Job) -> "Phantom":
-    from aslkit.phantoms import brain_phantom, shape_phantom
+    from aslkit.simulate.phantoms import brain_phantom, shape_phantom
 
     if job.anatomy != "brain":
         return shape_phantom(job.anatomy, job.seed)
@@ -248,7 +248,7 @@ def _phantom(job: Job) -> "Phantom":
 @contextmanager
 def _new_folder(out: Path) -> Iterator[Path]:
     """A folder that becomes `out` when all is written, and vanishes when anything fails."""
-    from aslkit.atomic import folder_appears
+    from aslkit.outputs.atomic_write import folder_appears
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise in_use(out)

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 import click
 
 from aslkit.cli.scan_options import NumberList
-from aslkit.errors import InputError
+from aslkit.core.errors import InputError
 
 if TYPE_CHECKING:
-    from aslkit.simulation import Protocol
+    from aslkit.simulate.signal import Protocol
 
 ANATOMIES = ("brain", "uniform", "disc", "checker", "ramp", "plan")
 DEFAULT_PROTOCOL = "joint6"
@@ -49,7 +49,7 @@ class Matrix(NumberList):
 
 def noises_of(text: str, n_pulses: int) -> tuple[str, ...]:
     """The artefacts that a list names; an unknown one is refused (InputError)."""
-    from aslkit.artefacts import NOISES
+    from aslkit.simulate.artefacts import NOISES
 
     names = tuple(text.split(","))
     unknown = [name for name in names if name not in NOISES]
@@ -76,8 +76,8 @@ def protocol_of(
     name: str | None, plds: tuple[float, ...] | None, labeling: str, label_duration: float
 ) -> "Protocol":
     """A named protocol, or the one that the options spell out; others are refused (InputError)."""
-    from aslkit.acquisition import protocol
-    from aslkit.simulation import PROTOCOLS, Protocol
+    from aslkit.core.acquisition import protocol
+    from aslkit.simulate.signal import PROTOCOLS, Protocol
 
     if plds is not None and name is not None:
         raise click.UsageError("give --protocol or --plds, not both")

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from aslkit.cli.common import logging_into, say, set_up_logging
 from aslkit.cli.outcomes import Outcome, Tally, failure, lost
-from aslkit.errors import InputError
+from aslkit.core.errors import InputError
 
 if TYPE_CHECKING:
-    from aslkit.scanner import ScanSettings
+    from aslkit.simulate.scanner import ScanSettings
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Job:
     @property
     def fingerprint(self) -> str:
         """Of everything that the subject depends on."""
-        from aslkit.derivatives import version
-        from aslkit.fingerprints import fingerprint
+        from aslkit.outputs.fingerprints import fingerprint
+        from aslkit.outputs.provenance import version
 
         own = {**asdict(self), "folder": ""}
         return fingerprint((), {"version": version(), "job": own})
@@ -48,9 +48,9 @@ class OneByOne:
 
     def run(self, job: Job) -> Outcome:
         """Simulate one subject, unless it is current, in any process."""
-        from aslkit.atomic import folders_appear
-        from aslkit.derivative_sets import LOGS
-        from aslkit.simulated_files import is_current, subject_folders, truth_root
+        from aslkit.outputs.atomic_write import folders_appear
+        from aslkit.outputs.dataset import LOGS
+        from aslkit.simulate.bids_writer import is_current, subject_folders, truth_root
 
         set_up_logging()
         began, name = time.perf_counter(), f"sub-{job.subject}"
@@ -79,9 +79,9 @@ def simulate_subjects(
     SubjectsFailedError
         After everything else is done, when some subjects failed.
     """
-    from aslkit.derivative_sets import open_logs
-    from aslkit.simulated_files import check_is_simulated, truth_root
-    from aslkit.workers import WholeTask, work_through
+    from aslkit.batch.processes import WholeTask, work_through
+    from aslkit.outputs.dataset import open_logs
+    from aslkit.simulate.bids_writer import check_is_simulated, truth_root
 
     if not jobs:
         return
@@ -139,8 +139,8 @@ def in_use(out: Path) -> InputError:
 
 def _begin(out: Path) -> None:
     """Describe the data set where it is new; several parts may begin at once."""
-    from aslkit.atomic import folder_appears
-    from aslkit.simulated_files import write_dataset_description
+    from aslkit.outputs.atomic_write import folder_appears
+    from aslkit.simulate.bids_writer import write_dataset_description
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         return

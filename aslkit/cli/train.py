@@ -12,7 +12,7 @@ import click
 
 from aslkit.cli.common import aslkit_command, listing_option, say
 from aslkit.cli.scan_options import POSITIVE
-from aslkit.errors import InputError
+from aslkit.core.errors import InputError
 
 EXAMPLES = """Examples:
   asl_train --config small --out my_model --max-minutes 90
@@ -82,10 +82,10 @@ def main(
         raise InputError(out, "", found="a file", expected="a folder", fix="give another --out")
     from tqdm import tqdm
 
-    from aslkit.events import recording
-    from aslkit.members import train_members
-    from aslkit.ranks import joined
-    from aslkit.training import silent
+    from aslkit.train.distributed import joined
+    from aslkit.train.ensemble import train_members
+    from aslkit.train.loop import silent
+    from aslkit.train.tensorboard_log import recording
 
     total, is_shown = resolved.members * resolved.steps, is_first and sys.stderr.isatty()
     events = recording(out) if tensorboard and is_first else nullcontext(silent)

@@ -17,9 +17,9 @@ from aslkit.cli.scan_options import KINETIC, MACROVASCULAR, NumberList
 from aslkit.cli.work import check_work, dask_option, n_jobs_option
 
 if TYPE_CHECKING:
-    from aslkit.benchmark import Benchmark
-    from aslkit.conditions import Design
-    from aslkit.report import Report
+    from aslkit.report.page import Report
+    from aslkit.validate.design import Design
+    from aslkit.validate.estimators import Benchmark
 
 EXAMPLES = """Examples:
   asl_validate --phantoms shipped --model small --out validation
@@ -147,7 +147,7 @@ def main(
                 "--participant-label, --session-label, --reference, --part, --n-jobs, --dask and "
                 "--skip-existing belong to --bids"
             )
-        from aslkit.conditions import FULL, QUICK
+        from aslkit.validate.design import FULL, QUICK
 
         design = QUICK if quick else FULL
         chosen = replace(
@@ -196,7 +196,7 @@ def _phantoms_of(given: str) -> Path:
     """The folder that was given, or for its word that of this installation, which is said."""
     if given != SHIPPED:
         return Path(given)
-    from aslkit.resources import phantoms_folder
+    from aslkit.simulate.resources import phantoms_folder
 
     folder = phantoms_folder()
     say(f"phantoms: {folder}")
@@ -204,10 +204,10 @@ def _phantoms_of(given: str) -> Path:
 
 
 def _validate_phantoms(folder: Path, models: tuple[str, ...], design: "Design", out: Path) -> None:
-    from aslkit.gates import require
-    from aslkit.phantom_report import phantom_report
-    from aslkit.report import provenance
-    from aslkit.validation import validate_phantoms
+    from aslkit.report.page import provenance
+    from aslkit.report.phantom_report import phantom_report
+    from aslkit.validate.on_phantoms import validate_phantoms
+    from aslkit.validate.self_checks import require
 
     found = validate_phantoms(folder, models, design, progress)
     _publish(out, found, phantom_report(found, provenance()))
@@ -215,7 +215,7 @@ def _validate_phantoms(folder: Path, models: tuple[str, ...], design: "Design", 
 
 
 def _publish(out: Path, found: "Benchmark", report: "Report") -> None:
-    from aslkit.report import write_benchmark
+    from aslkit.report.page import write_benchmark
 
     files = write_benchmark(out, found, report)
     say(report.headline.as_text())

@@ -44,11 +44,11 @@ class Validation:
 
     def run(self, paths: Scan) -> Outcome:
         """Validate one scan and write its page, in any process."""
-        from aslkit.bids_layout import scan_name
-        from aslkit.derivative_sets import LOGS
-        from aslkit.fingerprints import fingerprint
-        from aslkit.references import reference_files
-        from aslkit.scan_files import is_current
+        from aslkit.bids.layout import scan_name
+        from aslkit.bids.reference_maps import reference_files
+        from aslkit.outputs.dataset import LOGS
+        from aslkit.outputs.fingerprints import fingerprint
+        from aslkit.report.scan_files import is_current
 
         set_up_logging(verbose=self.is_verbose)
         began, study, name = time.perf_counter(), self.study, scan_name(paths)
@@ -73,9 +73,9 @@ def validate_study(study: Study) -> None:
     SubjectsFailedError
         After everything else is done, when some scans failed.
     """
-    from aslkit.bids_layout import find_acquisitions
-    from aslkit.derivative_sets import open_logs
-    from aslkit.workers import WholeTask
+    from aslkit.batch.processes import WholeTask
+    from aslkit.bids.layout import find_acquisitions
+    from aslkit.outputs.dataset import open_logs
 
     found = find_acquisitions(study.folder, study.participants, study.sessions)
     scans = part_of(found, study.part)
@@ -95,14 +95,14 @@ def validate_study(study: Study) -> None:
 
 def _parameters(study: Study) -> dict[str, object]:
     """Everything but files of the scan that the findings depend on; models have to be there."""
-    from aslkit.benchmark import networks
-    from aslkit.derivatives import version
-    from aslkit.fitting import FitSettings
+    from aslkit.fit.least_squares import FitSettings
+    from aslkit.outputs.provenance import version
+    from aslkit.validate.estimators import networks
 
     models = {n: own.model.sha256 for n, own in networks(study.models, FitSettings()).items()}
     device = ""
     if models:
-        from aslkit.inference import select_device
+        from aslkit.nets.device import select_device
 
         device = str(select_device("auto"))
     return {
@@ -116,13 +116,13 @@ def _parameters(study: Study) -> dict[str, object]:
 
 
 def _write_findings(study: Study, paths: Scan, name: str, fingerprint: str) -> None:
-    from aslkit.bids import read_run
-    from aslkit.fitting import FitSettings
-    from aslkit.invivo import validate_run
-    from aslkit.overrides import Overrides
-    from aslkit.report import provenance
-    from aslkit.scan_files import ScanFindings, write_scan_files
-    from aslkit.subject_report import slice_picture, subject_report
+    from aslkit.bids.overrides import Overrides
+    from aslkit.bids.reader import read_run
+    from aslkit.fit.least_squares import FitSettings
+    from aslkit.report.page import provenance
+    from aslkit.report.scan_files import ScanFindings, write_scan_files
+    from aslkit.report.scan_report import slice_picture, subject_report
+    from aslkit.validate.in_vivo import validate_run
 
     result = validate_run(
         [read_run(path, Overrides(kinetic=study.kinetic)) for path in paths],
@@ -139,11 +139,11 @@ def _write_findings(study: Study, paths: Scan, name: str, fingerprint: str) -> N
 
 def _write_group(out: Path, outcomes: Sequence[Outcome]) -> None:
     """Write the page and tables of all scans that did not fail, and print the table."""
-    from aslkit.benchmark import merge
-    from aslkit.invivo_report import invivo_report
-    from aslkit.invivo_tables import headline_of_scans, scan_tables
-    from aslkit.report import provenance, write_benchmark
-    from aslkit.scan_files import read_scan_findings
+    from aslkit.report.group_report import invivo_report
+    from aslkit.report.page import provenance, write_benchmark
+    from aslkit.report.scan_files import read_scan_findings
+    from aslkit.report.scan_tables import headline_of_scans, scan_tables
+    from aslkit.validate.estimators import merge
 
     failed = {o.name: o.message for o in outcomes if o.exit_code}
     found = {o.name: read_scan_findings(out, o.name) for o in outcomes if not o.exit_code}
@@ -160,6 +160,6 @@ def _write_group(out: Path, outcomes: Sequence[Outcome]) -> None:
 
 
 def _lost(paths: Scan, reason: str) -> Outcome:
-    from aslkit.bids_layout import scan_name
+    from aslkit.bids.layout import scan_name
 
     return lost(scan_name(paths), reason)

@@ -8,7 +8,7 @@ import click
 from aslkit.cli.common import say
 
 if TYPE_CHECKING:
-    from aslkit.workers import Stages
+    from aslkit.batch.processes import Stages
 
 Task = TypeVar("Task")
 Job = TypeVar("Job")
@@ -39,9 +39,9 @@ def work(
 ) -> Generator[Result, None, None]:
     """The result of every task, as they come."""
     if dask is None:
-        from aslkit.workers import work_through
+        from aslkit.batch.processes import work_through
 
         return work_through(tasks, stages, n_jobs or 1)
-    from aslkit.clusters import work_through_cluster
+    from aslkit.batch.dask_cluster import work_through_cluster
 
     return work_through_cluster(tasks, stages, dask, n_jobs or 1, say)

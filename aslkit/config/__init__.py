@@ -11,18 +11,18 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from aslkit.bids.json_files import read_text
 from aslkit.config.plan_names import PLAN_NAMES, rename
 from aslkit.config.schema import KINDS, SECTIONS, DataConfig, TrainingConfig
-from aslkit.errors import InputError
-from aslkit.textfiles import read_text
-from aslkit.yamlfiles import parse_yaml
+from aslkit.config.yaml_files import parse_yaml
+from aslkit.core.errors import InputError
 
 __all__ = ["DataConfig", "TrainingConfig", "dump_config", "list_configs", "load_config"]
 
 logger = logging.getLogger(__name__)
 
 MOST_SHOWN = 80  # characters of a wrong value
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent / "experiments"
 
 
 def list_configs() -> dict[str, Path]:

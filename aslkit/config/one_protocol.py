@@ -2,10 +2,13 @@
 
 from typing import Annotated, Literal, Self
 
+import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
-from aslkit.acquisition import LONGEST_DELAY_S
 from aslkit.config.network_kinds import Strict
+from aslkit.core.acquisition import LONGEST_DELAY_S, Timing, protocol
+
+N_PULSES = {"pcasl": 4, "vsasl": 3}  # of background suppression, where physics are drawn
 
 
 def _ascending(limits: tuple[float, float]) -> tuple[float, float]:
@@ -71,3 +74,14 @@ class OneProtocolConfig(Strict):
         if self.extended_randomization and not is_fit:
             raise ValueError("extended_randomization with domain_randomization, gaussian noise")
         return self
+
+
+def nominal_timings(config: OneProtocolConfig) -> tuple[Timing, ...]:
+    """The protocol as estimators know it, one labeling after the other."""
+    pulse = float(np.mean(config.alpha_bs_range)) if config.domain_randomization else 1.0
+    runs = []
+    for labeling in config.labelings:
+        efficiency = getattr(config, f"alpha_{labeling}") * pulse ** N_PULSES[labeling]
+        duration = config.label_duration_s if labeling == "pcasl" else 0.0
+        runs.append(protocol(labeling, config.plds_s, duration, efficiency))
+    return sum(runs, ())

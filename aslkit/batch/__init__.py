@@ -1,0 +1,1 @@
+"""Many scans -> their results, by processes or by a dask cluster."""

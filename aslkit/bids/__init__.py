@@ -1,0 +1,1 @@
+"""Files of one scan or data set -> `AslRun`, interpreted and checked."""

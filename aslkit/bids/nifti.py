@@ -1,0 +1,223 @@
+"""NIfTI files <-> float32 arrays: the one place that meets nibabel's errors and conventions."""
+
+import math
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel import imageglobals
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
+
+from aslkit.core.errors import InputError
+from aslkit.core.series_and_maps import FloatImage, MaskImage
+
+EXTENSIONS = (".nii.gz", ".nii")
+SAME_AFFINE_MM = 1e-3  # affines that differ by less describe the same grid
+
+REPAIRED_LEVEL = 30  # nibabel's level of faults that change how a header is understood
+LARGEST_VOXEL = 1e12  # of any scanner; the bytes of a larger one are damaged
+GZIP_LIMIT = 1100  # deflate shrinks at most 1032-fold
+FLOAT32_BYTES = 4  # of a voxel, as it is read
+GIB = 2**30
+VOXEL_MM = (0.05, 100.0)  # edges of a voxel
+SINGULAR = 1e-3  # volume of a unit cell whose axes lie in one plane
+
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    OverflowError,
+    MemoryError,
+    zlib.error,
+    ImageFileError,
+    HeaderDataError,
+)
+_UNREADABLE_AS = {
+    OSError: "it ends early",
+    EOFError: "it ends early",
+    ImageFileError: "no NIfTI header",
+    HeaderDataError: "wrong NIfTI header",
+}
+
+
+def stem(path: Path) -> str:
+    """File name without .nii, .nii.gz, .json or .tsv."""
+    for extension in (*EXTENSIONS, ".json", ".tsv"):
+        if path.name.endswith(extension):
+            return path.name[: -len(extension)]
+    return path.stem
+
+
+def read_volumes(path: Path) -> tuple[FloatImage, nib.Nifti1Header]:
+    """Voxels (x, y, z, v), also for a 3D file, and the header of a NIfTI file.
+
+    Raises
+    ------
+    InputError
+        When the file is missing, damaged, or not a 3D or 4D image of real numbers.
+    """
+    if not os.path.isfile(path):  # unlike Path.is_file, also for a name that is too long
+        found = "a folder" if os.path.isdir(path) else "no such file"
+        _refuse(path, found=found, expected="a NIfTI file", fix="correct the path")
+    if not path.name.endswith(EXTENSIONS):
+        _refuse(path, found=f"a {path.suffix or 'nameless'} file", expected=".nii or .nii.gz")
+    try:
+        with _strict_headers():
+            image = nib.load(path)
+        if not isinstance(image, nib.Nifti1Image):
+            raise ImageFileError(f"{type(image).__name__} is no NIfTI")
+        _check_header(path, image.header)
+        with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 is infinite
+            voxels = image.get_fdata(dtype=np.float32, caching="unchanged")
+    except _UNREADABLE as error:
+        found = getattr(error, "strerror", None) or _UNREADABLE_AS.get(type(error), "damaged")
+        raise InputError(
+            path,
+            "",
+            found=f"a file that cannot be read ({found})",
+            expected="a complete NIfTI file",
+            fix="copy or convert it again",
+        ) from error
+    voxels[np.isinf(voxels)] = np.nan  # as unusable as what is not a number
+    extremes = (np.nanmin(voxels), np.nanmax(voxels)) if np.isfinite(voxels).any() else (0, 0)
+    if max(-extremes[0], extremes[1]) > LARGEST_VOXEL:
+        _refuse(
+            path,
+            "voxels",
+            found=f"values of {extremes[0]:.3g} to {extremes[1]:.3g}",
+            expected=f"scanner units, at most {LARGEST_VOXEL:g}",
+            fix="copy or convert it again",
+        )
+    return _as_4d(path, voxels), image.header
+
+
+def memory_bytes() -> int:
+    """Physical memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@contextmanager
+def _strict_headers() -> Iterator[None]:
+    """Makes nibabel raise where it would repair a header, with a line on stderr."""
+    imageglobals.logger.disabled = True
+    try:
+        with imageglobals.ErrorLevel(REPAIRED_LEVEL):
+            yield
+    finally:
+        imageglobals.logger.disabled = False
+
+
+def _check_header(path: Path, header: nib.Nifti1Header) -> None:
+    """Refuse a header that cannot describe a scan, before its voxels are allocated."""
+    dtype, shape = header.get_data_dtype(), header.get_data_shape()
+    if np.dtype(dtype).kind not in "iuf":
+        _refuse(path, found=f"{dtype} voxels", expected="real numbers")
+    n_bytes = math.prod(int(n) for n in shape) * dtype.itemsize
+    room = path.stat().st_size * (GZIP_LIMIT if path.name.endswith(".gz") else 1)
+    if min(shape, default=0) < 1 or n_bytes > room:
+        _refuse(
+            path,
+            found=f"a header for {by(shape)} voxels in a file of {path.stat().st_size} bytes",
+            expected="a complete NIfTI file",
+            fix="copy or convert it again",
+        )
+    if (needed := math.prod(shape) * FLOAT32_BYTES) > memory_bytes():
+        _refuse(
+            path,
+            found=f"an image of {by(shape)} voxels, which takes {needed / GIB:.2g} GiB",
+            expected=f"one that fits into {memory_bytes() / GIB:.2g} GiB of memory",
+            fix="use a machine with more memory, if the image is right",
+        )
+    affine = header.get_best_affine()
+    size = np.linalg.norm(affine[:3, :3], axis=0)
+    shortest, longest = VOXEL_MM
+    has_size = np.isfinite(affine).all() and size.min() >= shortest and size.max() <= longest
+    if not (has_size and abs(np.linalg.det(affine[:3, :3] / size)) > SINGULAR):
+        _refuse(
+            path,
+            "affine",
+            found=f"voxels of {' x '.join(f'{s:.3g}' for s in size)} mm, or axes in one plane",
+            expected=f"three axes, {shortest:g} to {longest:g} mm",
+            fix="correct the affine (sform, qform), or convert the scan again",
+        )
+
+
+def read_on_grid(path: Path, shape: tuple[int, ...], affine: NDArray[np.float64]) -> FloatImage:
+    """A 3D image that has to lie on the grid (shape, affine).
+
+    Raises
+    ------
+    InputError
+        When it is on another grid.
+    """
+    voxels, header = read_volumes(path)
+    has_shape = voxels.shape == (*shape, 1)
+    if not has_shape or not is_same_grid(header.get_best_affine(), affine):
+        _refuse(
+            path,
+            "image grid",
+            found="another affine" if has_shape else f"{by(header.get_data_shape())} voxels",
+            expected=f"the grid of the ASL series, {by(shape)} voxels",
+            fix="resample the image to the ASL series",
+        )
+    return voxels[..., 0]
+
+
+def read_mask(path: Path, shape: tuple[int, ...], affine: NDArray[np.float64]) -> MaskImage:
+    """Voxels above zero of a 3D mask on the grid (shape, affine).
+
+    Raises
+    ------
+    InputError
+        When the mask is on another grid, or empty.
+    """
+    mask = read_on_grid(path, shape, affine) > 0
+    if not mask.any():
+        _refuse(path, found="no voxel above 0", expected="a brain mask", fix="give another -m")
+    return mask
+
+
+def is_same_grid(affine: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+    """Whether two affines differ by less than a micrometre-scale tolerance."""
+    return bool(np.abs(np.asarray(affine) - np.asarray(other)).max() < SAME_AFFINE_MM)
+
+
+def write_image(path: Path, voxels: NDArray[np.generic], header: nib.Nifti1Header) -> None:
+    """Write voxels with the affine, affine codes and units of another image's header."""
+    new = header.copy()
+    new.set_data_dtype(voxels.dtype)
+    new.set_slope_inter(1, 0)
+    new["cal_min"] = new["cal_max"] = 0
+    new["descrip"] = b"aslkit"
+    new.extensions.clear()
+    nib.save(type_of(header)(voxels, None, new), path)
+
+
+def type_of(header: nib.Nifti1Header) -> type[nib.Nifti1Image]:
+    """The image class that belongs to a header (NIfTI-1 or NIfTI-2)."""
+    return nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+
+
+def by(shape: tuple[int, ...]) -> str:
+    """Shape as people write it: 64 x 64 x 24."""
+    return " x ".join(str(n) for n in shape)
+
+
+def _as_4d(path: Path, voxels: FloatImage) -> FloatImage:
+    if voxels.ndim > 4 and voxels.size == np.prod(voxels.shape[:3]) * max(voxels.shape[3:]):
+        voxels = voxels.reshape((*voxels.shape[:3], -1), order="F")
+    if voxels.ndim not in (3, 4) or not voxels.size:
+        _refuse(path, found=f"an image of {by(voxels.shape)} voxels", expected="a 3D or 4D image")
+    return voxels[..., None] if voxels.ndim == 3 else voxels
+
+
+def _refuse(
+    path: Path, field: str = "", *, found: str, expected: str, fix: str = "convert it to NIfTI"
+) -> None:
+    raise InputError(path, field, found=found, expected=expected, fix=fix)

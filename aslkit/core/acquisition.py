@@ -1,0 +1,142 @@
+"""What was measured and when -> one description that every estimator and simulator reads."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+LABELINGS = ("pcasl", "casl", "pasl", "vsasl")
+KINETICS = ("single", "tissue")
+
+T1_BLOOD_S = 1.65  # arterial blood at 3 T (Alsop 2015, doi:10.1002/mrm.25197)
+T1_TISSUE_S = 1.3  # grey matter at 3 T (Alsop 2015)
+PARTITION_ML_PER_G = 0.9  # blood-brain partition coefficient (Alsop 2015)
+EFFICIENCY = {"pcasl": 0.85, "casl": 0.68, "pasl": 0.98, "vsasl": 0.56}  # labeling alone
+EFFICIENCY_PER_PULSE = 0.95  # label that survives one background-suppression pulse
+SINGLE_DELAY_ATT_S = 1.3  # grey matter of healthy adults, where a single delay cannot tell
+LONGEST_DELAY_S = 20.0  # a longer delay is milliseconds written for seconds
+# ΔM/M0 of PCASL at CBF 60, ATT 1.5 s, PLD 2.0 s, label duration 1.8 s, α 0.85: the "signal" of SNR
+REFERENCE_SIGNAL = 0.00616
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One measured delta-M volume: all repeats of one (label duration, PLD) pair.
+
+    Attributes
+    ----------
+    labeling : str
+        "pcasl", "casl", "pasl" or "vsasl".
+    pld_s : float
+        Post-labeling delay to the first slice [s]; for PASL the inversion time TI.
+    label_duration_s : float
+        Label duration [s]; for PASL the bolus duration TI1 (inf without cut-off); 0 for VSASL.
+    efficiency : float
+        Total labeling efficiency, background suppression included.
+    n_averages : int
+        Control-label pairs averaged into the volume.
+    """
+
+    labeling: str
+    pld_s: float
+    label_duration_s: float
+    efficiency: float
+    n_averages: int = 1
+
+    def __post_init__(self) -> None:
+        if self.labeling not in LABELINGS:
+            raise ValueError(f"labeling {self.labeling!r} is not one of {', '.join(LABELINGS)}")
+        if not 0 <= self.pld_s <= LONGEST_DELAY_S:
+            raise ValueError(f"PLD {self.pld_s} s is outside 0-{LONGEST_DELAY_S:g} s")
+        if not self.label_duration_s >= 0:
+            raise ValueError(f"label duration {self.label_duration_s} s is negative")
+        if not 0 < self.efficiency <= 1:
+            raise ValueError(f"labeling efficiency {self.efficiency} is outside 0-1")
+        if self.n_averages < 1:
+            raise ValueError(f"{self.n_averages} averages: at least one is needed")
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """Timings, slice offsets and physical constants of one (possibly joint) ASL acquisition.
+
+    Attributes
+    ----------
+    timings : tuple of Timing
+        One per delta-M volume, in the order of the image's last axis.
+    slice_offsets_s : tuple of float
+        Delay of each slice after the first [s], in array order along z; (0,) for a 3D readout.
+    kinetic : str
+        "single" (blood T1 throughout, white paper) or "tissue" (tissue T1 after arrival).
+    saturation_recovery : float
+        SIB of the VSASL model: recovery of blood that was saturated before.
+    has_crusher : bool
+        Vascular crushing gradients were on: no arterial signal is expected.
+    """
+
+    timings: tuple[Timing, ...]
+    slice_offsets_s: tuple[float, ...] = (0.0,)
+    t1_blood_s: float = T1_BLOOD_S
+    t1_tissue_s: float = T1_TISSUE_S
+    partition_ml_per_g: float = PARTITION_ML_PER_G
+    kinetic: str = "single"
+    saturation_recovery: float = 1.0
+    has_crusher: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.timings:
+            raise ValueError("an acquisition needs at least one timing")
+        if self.kinetic not in KINETICS:
+            raise ValueError(f"kinetic {self.kinetic!r} is not one of {', '.join(KINETICS)}")
+        if min(self.slice_offsets_s) < 0:
+            raise ValueError("slice offsets must not be negative")
+        for name in ("t1_blood_s", "t1_tissue_s", "partition_ml_per_g"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} is {value}, must be positive")
+
+    @property
+    def n_timings(self) -> int:
+        """Number of delta-M volumes."""
+        return len(self.timings)
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """Relative precision of each volume, (n,): its averages over the mean averages."""
+        averages = np.array([t.n_averages for t in self.timings], dtype=np.float64)
+        return averages / averages.mean()
+
+    @property
+    def has_arterial_signal(self) -> bool:
+        """Whether early uncrushed delays make an arterial compartment worthwhile (mode `auto`)."""
+        timings = [t for t in self.timings if t.labeling != "vsasl"]
+        shortest = min((t.pld_s for t in timings), default=math.inf) + min(self.slice_offsets_s)
+        return len(timings) >= 5 and shortest < 1.0 and not self.has_crusher
+
+    def effective_plds_s(self, n_slices: int) -> NDArray[np.float64]:
+        """PLD of every slice and timing [s], shape (n_slices, n)."""
+        plds = np.array([t.pld_s for t in self.timings])
+        return self.slice_offsets(n_slices)[:, None] + plds[None, :]
+
+    def slice_offsets(self, n_slices: int) -> NDArray[np.float64]:
+        """Slice offsets [s] of every slice, shape (n_slices,); ValueError for another number."""
+        offsets = np.asarray(self.slice_offsets_s)
+        if offsets.size not in (1, n_slices):
+            raise ValueError(f"{offsets.size} slice offsets for {n_slices} slices")
+        return np.broadcast_to(offsets, (n_slices,))
+
+
+def protocol(
+    labeling: str,
+    plds_s: Sequence[float],
+    label_duration_s: float | Sequence[float],
+    efficiency: float | None = None,
+) -> tuple[Timing, ...]:
+    """Timings of one run from plain numbers; the label duration may vary with the delay."""
+    alpha = EFFICIENCY[labeling] if efficiency is None else efficiency
+    durations = np.broadcast_to(np.asarray(label_duration_s, dtype=float), (len(plds_s),))
+    return tuple(
+        Timing(labeling, float(p), float(d), alpha) for p, d in zip(plds_s, durations, strict=True)
+    )

@@ -1,0 +1,1 @@
+"""AslSeries -> ParameterMaps by least squares, with standard errors and flags."""

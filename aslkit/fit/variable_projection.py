@@ -1,0 +1,187 @@
+"""Signals and tabulated curves -> the least-squares parameters of every voxel, by projection.
+
+CBF (and the arterial blood volume) enter the signal linearly, so their best values for any ATT
+are closed-form (variable projection, Golub & Pereyra 2003, doi:10.1088/0266-5611/19/2/201): what
+remains is a search over ATT alone. One matrix product gives the match of the data with the curve
+at the edges of all cells (`curve_table`); the best cell holds the global optimum, and the cubic
+in it tells where. It needs no starting value. numpy and torch run through the same code.
+
+Arrays are (slices, n, voxels) for signals and (slices, voxels) for parameters; signals have equal
+variance across timings (see `whitened`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from aslkit.core.backend import namespace, positive
+from aslkit.fit.curve_table import TURN, Cells, hermite, top_of
+from aslkit.kinetics.model import KineticModel, tissue_curve
+
+ATT_BOUNDS_S = (0.1, 4.0)
+TRIED = -1e30  # gain of a place that is out of the running
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Least-squares parameters (slices, voxels), as in `ParameterMaps`, and what they leave over.
+
+    `rss` is the residual sum of squares in the units of the (whitened) signal.
+    """
+
+    cbf: np.ndarray
+    att: np.ndarray
+    abv: np.ndarray | None
+    abat: np.ndarray | None
+    rss: np.ndarray
+
+
+def whitened(model: KineticModel, weights: np.ndarray) -> KineticModel:
+    """The model of signals times the root of their weights (n,), which have equal variance."""
+    root = (weights**0.5)[:, None]
+    blocks, first = [], 0
+    for block in model.blocks:
+        last = first + block.plds.shape[-2]
+        blocks.append(replace(block, efficiencies=block.efficiencies * root[first:last]))
+        first = last
+    return replace(model, blocks=tuple(blocks))
+
+
+def solve_tissue(cells: Cells, signal, cbf_bounds=None) -> Solution:  # type: ignore[no-untyped-def]
+    """Best CBF and ATT of every voxel without arterial compartment."""
+    matches = _matches(cells, signal)
+    power = (signal * signal).sum(-2).reshape(-1)
+    if cbf_bounds is None:
+        cbf, att, gain = _search(matches, matches.unit * matches.unit, power, _top_in)
+    else:
+        gains = _bounded_gains(matches, cbf_bounds)
+        cbf, att, gain = _search(matches, gains, power, partial(_bounded_top_in, cbf_bounds))
+    rss = namespace(signal).clip(power - gain, 0, None)
+    shape = signal.shape[0], signal.shape[-1]
+    return Solution(cbf.reshape(shape), att.reshape(shape), None, None, rss.reshape(shape))
+
+
+def solve_fixed(model, signal, att) -> Solution:  # type: ignore[no-untyped-def]
+    """Best CBF for a given ATT."""
+    curve = tissue_curve(model, att)
+    kk, ky = positive((curve**2).sum(-2)), (curve * signal).sum(-2)
+    rss = namespace(signal).clip((signal**2).sum(-2) - ky**2 / kk, 0, None)
+    return Solution(ky / kk, att, None, None, rss)
+
+
+@dataclass(frozen=True)
+class _Matches:
+    """Products of the data with the tabulated curves, one row per voxel of all slices.
+
+    `rows` numbers the voxels, `slices` their slices; the rest is named as in `Cells`.
+    """
+
+    cells: Cells
+    rows: np.ndarray
+    slices: np.ndarray
+    unit: np.ndarray
+    rising: np.ndarray
+    falling: np.ndarray
+
+    def match(self, rows, cell):  # type: ignore[no-untyped-def]
+        """The match with the unit curve in a cell of every row, as a cubic."""
+        ends = self.unit[rows, cell], self.unit[rows, cell + 1]
+        return *ends, self.rising[rows, cell], self.falling[rows, cell]
+
+    def norm(self, rows, cell):  # type: ignore[no-untyped-def]
+        """The norm of the curve in a cell of every row, as a cubic."""
+        c, s = self.cells, self.slices[rows]
+        ends = c.norms[s, cell], c.norms[s, cell + 1]
+        return *ends, c.norm_rising[s, cell], c.norm_falling[s, cell]
+
+    def att(self, rows, cell, t):  # type: ignore[no-untyped-def]
+        """Arrival time at a place (0-1) in a cell of every row."""
+        edges, s = self.cells.edges, self.slices[rows]
+        return edges[s, cell] + t * (edges[s, cell + 1] - edges[s, cell])
+
+
+def _matches(cells: Cells, signal) -> _Matches:  # type: ignore[no-untyped-def]
+    xp = namespace(signal)
+    n_slices, _, n_voxels = signal.shape
+    data = signal.swapaxes(-1, -2)
+    tables = cells.unit, cells.rising, cells.falling
+    products = (xp.matmul(data, t).reshape(-1, t.shape[-1]) for t in tables)
+    rows = xp.arange(n_slices * n_voxels)
+    if xp is not np:
+        rows = rows.to(signal.device)
+    return _Matches(cells, rows, rows // n_voxels, *products)
+
+
+def _bounded_gains(m: _Matches, cbf_bounds: tuple[float, float]):  # type: ignore[no-untyped-def]
+    """Drop of the residual sum of squares at all edges for the best CBF within bounds."""
+    norms = m.cells.norms[m.slices]
+    amplitude = namespace(norms).clip(m.unit, cbf_bounds[0] * norms, cbf_bounds[1] * norms)
+    return amplitude * (2 * m.unit - amplitude)
+
+
+def _search(m: _Matches, gains, power, top_in: Callable):  # type: ignore[no-untyped-def,type-arg]
+    """CBF, ATT and gain at the highest top, from the gains at all edges (rows, edges).
+
+    A cell hides less than `TURN`² of the data's power above its edges. So beside the best
+    edge, all others count that come that close and are no neighbours of one tried before.
+    """
+    xp = namespace(gains)
+    margin = TURN**2 * power
+    last = gains.shape[-1] - 1
+    best = tuple(xp.zeros_like(power) - 1 for _ in range(3))
+    rows, places, node = m.rows, m.rows, gains.argmax(-1)
+    while len(rows):
+        for cell in (xp.clip(node - 1, 0, None), xp.clip(node, None, last - 1)):
+            _improve(best, rows, top_in(m, rows, cell))
+        for beside in (-1, 0, 1):
+            gains[places, xp.clip(node + beside, 0, last)] = TRIED
+        node = gains.argmax(-1)
+        is_close = gains[places, node] > best[-1][rows] - margin[rows]
+        rows, node, gains = rows[is_close], node[is_close], gains[is_close]
+        places = m.rows[: len(rows)]
+    return best
+
+
+def _top_in(m: _Matches, rows, cell):  # type: ignore[no-untyped-def]
+    """CBF, ATT and gain at the top of the squared match in a cell of every row."""
+    cubic = m.match(rows, cell)
+    sign = namespace(cell).where(cubic[0] + cubic[1] < 0, -1, 1)
+    t = top_of([sign * c for c in cubic])
+    match = hermite(cubic, t)
+    return match / hermite(m.norm(rows, cell), t), m.att(rows, cell, t), match * match
+
+
+def _gain_at(cbf, match, norm):  # type: ignore[no-untyped-def]
+    """Drop of the residual sum of squares at a given CBF."""
+    return cbf * norm * (2 * match - cbf * norm)
+
+
+def _gain_slope_at(cbf, match, norm, match_slope, norm_slope):  # type: ignore[no-untyped-def]
+    return 2 * cbf * (match_slope * norm + (match - cbf * norm) * norm_slope)
+
+
+def _bounded_top_in(cbf_bounds: tuple[float, float], m: _Matches, rows, cell):  # type: ignore[no-untyped-def]
+    """The same where CBF must lie within bounds: a top inside them, or the best at either."""
+    cbf, att, gain = _top_in(m, rows, cell)
+    low, high = cbf_bounds
+    xp = namespace(gain)
+    best = cbf, att, xp.where((cbf >= low) & (cbf <= high), gain, TRIED)
+    match, norm = m.match(rows, cell), m.norm(rows, cell)
+    places = m.rows[: len(rows)]
+    for bound in cbf_bounds:
+        cubic = (
+            *(_gain_at(bound, match[i], norm[i]) for i in (0, 1)),
+            *(_gain_slope_at(bound, match[i], norm[i], match[i + 2], norm[i + 2]) for i in (0, 1)),
+        )
+        t = top_of(cubic)
+        _improve(best, places, (0 * cbf + bound, m.att(rows, cell, t), hermite(cubic, t)))
+    return best
+
+
+def _improve(best, rows, other) -> None:  # type: ignore[no-untyped-def]
+    """Put another (…, gain) into the best where its gain is larger; `rows` are its places."""
+    is_better = other[-1] > best[-1][rows]
+    for values, new in zip(best, other, strict=True):
+        values[rows[is_better]] = new[is_better]

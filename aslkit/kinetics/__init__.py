@@ -1,0 +1,1 @@
+"""Kinetic parameters -> ASL signal: every equation."""

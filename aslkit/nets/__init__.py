@@ -1,0 +1,1 @@
+"""Networks, their input and output encodings, and their files."""

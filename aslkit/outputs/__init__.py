@@ -1,0 +1,1 @@
+"""ParameterMaps -> maps, sidecars and derivative data sets on disk, all or none."""

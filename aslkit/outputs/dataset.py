@@ -1,0 +1,163 @@
+"""A folder -> a BIDS derivative: its description, which results are current, and what failed."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from aslkit.bids.json_files import read_json, read_text
+from aslkit.bids.nifti import stem
+from aslkit.bids.sidecar import BIDS_VERSION
+from aslkit.core.errors import InputError
+from aslkit.outputs.atomic_write import appear_together, locked
+from aslkit.outputs.map_names import KINDS, Destination
+
+DESCRIPTION, IGNORED, FAILED, LOGS = (
+    "dataset_description.json",
+    ".bidsignore",
+    "failed.tsv",
+    "logs",
+)
+COLUMNS = ("scan", "exit_code", "message")
+
+
+def open_derivative(folder: Path, raw: Path, version: str) -> None:
+    """Make a folder a BIDS derivative of a data set.
+
+    Raises
+    ------
+    InputError
+        When it is another data set, or cannot be written.
+    """
+    description = folder / DESCRIPTION
+    if description.exists():
+        _check_is_ours(description)
+    else:
+        _describe(folder, raw, version)
+    open_logs(folder)
+
+
+def open_logs(folder: Path) -> None:
+    """Have a place for what becomes of the scans that are written into a folder.
+
+    Raises
+    ------
+    InputError
+        When it cannot be written, or failed.tsv is another one.
+    """
+    with _writing(folder):
+        (folder / LOGS).mkdir(parents=True, exist_ok=True)
+    _failures(folder / FAILED)  # refused now rather than after the first scan
+
+
+def is_current(destination: Destination, fingerprint: str) -> bool:
+    """Whether the maps are there, whole, and of this fingerprint."""
+    cbf = destination.cbf
+    sidecar = cbf.with_name(f"{stem(cbf)}.json")
+    is_there = cbf.is_file() and destination.path("att").is_file()
+    return is_there and has_fingerprint(sidecar, fingerprint)
+
+
+def has_fingerprint(path: Path, fingerprint: str) -> bool:
+    """Whether a JSON file is there, whole, and of this fingerprint."""
+    try:
+        return path.is_file() and read_json(path).get("Fingerprint") == fingerprint
+    except InputError:  # damaged: to be made again
+        return False
+
+
+def record_outcome(folder: Path, scan: str, exit_code: int, message: str) -> None:
+    """Bring failed.tsv up to date; the file is there only when a scan has failed.
+
+    Raises
+    ------
+    InputError
+        When it cannot be written.
+    """
+    path = folder / FAILED
+    with _writing(folder), locked(folder / LOGS):
+        rows = _failures(path)
+        before = dict(rows)
+        rows.pop(scan, None)
+        if exit_code:
+            rows[scan] = {"scan": scan, "exit_code": str(exit_code), "message": message}
+        if rows == before:
+            return
+        if not rows:
+            path.unlink()
+            return
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, delimiter="\t", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows[name] for name in sorted(rows))
+        with appear_together(folder, FAILED) as temporary:
+            (temporary / FAILED).write_text(text.getvalue(), encoding="utf-8")
+
+
+def _failures(path: Path) -> dict[str, dict[str, str]]:
+    """The rows of failed.tsv by scan; none where there is no such file."""
+    if not path.exists():
+        return {}
+    rows = list(csv.DictReader(io.StringIO(read_text(path)), delimiter="\t"))
+    if any(set(row) != set(COLUMNS) or None in row.values() for row in rows):
+        raise InputError(
+            path,
+            "",
+            found="other columns",
+            expected=", ".join(COLUMNS),
+            fix="remove the file; it lists the scans that failed so far",
+        )
+    return {row["scan"]: row for row in rows}
+
+
+def _describe(folder: Path, raw: Path, version: str) -> None:
+    """Write what the data set is, and what of it is beyond BIDS."""
+    source = read_json(raw / DESCRIPTION) if (raw / DESCRIPTION).is_file() else {}
+    doi = source.get("DatasetDOI")
+    link = os.path.relpath(raw, folder)
+    fields = {
+        "Name": "aslkit: CBF and arrival time",
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": "aslkit", "Version": version}],
+        "SourceDatasets": [{"DOI": doi} if isinstance(doi, str) else {"URL": link}],
+        "DatasetLinks": {"raw": link},
+    }
+    suffixes = dict.fromkeys(kind.partition("-")[0] for kind in (*KINDS, "quality", "outliers"))
+    ignored = [*(f"*_{suffix}.*" for suffix in (*suffixes, "motion")), FAILED, f"{LOGS}/"]
+    with _writing(folder), appear_together(folder, DESCRIPTION) as temporary:
+        (temporary / IGNORED).write_text("\n".join(ignored) + "\n", encoding="utf-8")
+        text = json.dumps(fields, indent=2, ensure_ascii=False)
+        (temporary / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+
+
+def _check_is_ours(description: Path) -> None:
+    fields = read_json(description)
+    generators = fields.get("GeneratedBy")
+    names = [g.get("Name") for g in generators] if isinstance(generators, list) else []
+    if fields.get("DatasetType") != "derivative" or "aslkit" not in names:
+        what = f"derivatives of {names[0]}" if names else "another data set"
+        raise InputError(
+            description,
+            "GeneratedBy",
+            found=what,
+            expected="a new folder, or derivatives of aslkit",
+            fix="give a --derivatives folder of its own, like derivatives/aslkit",
+        )
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            folder,
+            "",
+            found=f"a folder that cannot be written ({error.strerror})",
+            expected="a writable folder with room for the maps",
+            fix="make room, or give another --derivatives",
+        ) from error

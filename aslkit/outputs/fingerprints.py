@@ -1,0 +1,44 @@
+"""Files of a scan and parameters -> one hash, which says whether maps are still those of both."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from aslkit.bids.m0scan import m0_candidates
+from aslkit.bids.sidecar import absolute, entities, in_dataset, inherited
+
+
+def fingerprint(
+    runs: Sequence[Path], parameters: Mapping[str, object], others: Sequence[Path] = ()
+) -> str:
+    """SHA-256 of the contents of all files that may bear on the runs, and of the parameters.
+
+    Parameters
+    ----------
+    others : sequence of Path
+        Images whose contents count too, with their JSON files.
+
+    Raises
+    ------
+    OSError
+        When a file cannot be read.
+    """
+    found = [path for run in runs for path in _inputs(run)]
+    for image in others:
+        found += [image, *inherited(image, entities(image)[1], ".json")]
+    inputs = {}
+    for path in found:
+        with absolute(path).open("rb") as file:
+            inputs[in_dataset(path)] = hashlib.file_digest(file, "sha256").hexdigest()
+    text = json.dumps({"inputs": inputs, "parameters": parameters}, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _inputs(run: Path) -> Iterator[Path]:
+    yield run
+    yield from inherited(run, "asl", ".json")
+    yield from inherited(run, "aslcontext", ".tsv")
+    for m0scan in m0_candidates(run):
+        yield m0scan
+        yield from inherited(m0scan, "m0scan", ".json")

@@ -1,0 +1,1 @@
+"""AslSeries and a trained model -> ParameterMaps."""

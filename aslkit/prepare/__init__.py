@@ -1,0 +1,1 @@
+"""Runs as read -> one calibrated `AslSeries`: the pipeline that all commands share."""

@@ -1,0 +1,46 @@
+"""Motion parameters -> a table and a plot that people read."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from aslkit.bids.run import AslRun
+from aslkit.prepare.motion import COLUMNS, Parameters, framewise_displacement, in_degrees
+
+DPI = 110
+
+
+def motion_table(runs: list[AslRun], motion: Mapping[Path, Parameters]) -> str:
+    """Tab-separated text: source, volume (from 0), type, mm, degrees, displacement [mm]."""
+    names = ["source", "volume", "volume_type", *COLUMNS, "framewise_displacement"]
+    lines = ["\t".join(names)]
+    for run in runs:
+        parameters = motion[run.source]
+        rows = np.column_stack([in_degrees(parameters), framewise_displacement(parameters)])
+        for i, (context, row) in enumerate(zip(run.contexts, rows, strict=True)):
+            values = (f"{v:.4f}" if np.isfinite(v) else "n/a" for v in row)
+            lines.append("\t".join([run.source.name, str(i), context, *values]))
+    return "\n".join(lines) + "\n"
+
+
+def motion_plot(motion: Mapping[Path, Parameters]) -> bytes:
+    """PNG with translations, rotations and framewise displacement, a column per run."""
+    figure = Figure(figsize=(8 * len(motion), 7), layout="constrained")
+    axes = figure.subplots(3, len(motion), squeeze=False, sharex="col")
+    for column, (source, parameters) in zip(axes.T, motion.items(), strict=True):
+        moved = np.isfinite(parameters[:, 0])
+        shown, volumes = in_degrees(parameters)[moved], np.flatnonzero(moved)
+        for row, (label, part) in enumerate((("translation [mm]", 0), ("rotation [°]", 3))):
+            for n, axis in enumerate("xyz"):
+                column[row].plot(volumes, shown[:, part + n], lw=1, label=axis)
+            column[row].set_ylabel(label)
+            column[row].legend(ncols=3, loc="upper left", frameon=False)
+        column[2].plot(volumes, framewise_displacement(parameters)[moved], "k", lw=1)
+        column[2].set(ylabel="framewise\ndisplacement [mm]", xlabel="volume", ylim=(0, None))
+        column[0].set_title(source.name, fontsize=9)
+    content = io.BytesIO()
+    figure.savefig(content, dpi=DPI)
+    return content.getvalue()

@@ -1,0 +1,153 @@
+"""A run -> how far every control-label difference strays from its repeats; the run without strays.
+
+Each difference is compared with the voxel-wise median of its timing group: the RMS residual in
+every slice, relative to that of all pairs of the run, then the mean over the worst slices. Median
+and MAD of these figures, one per pair, give the robust z.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aslkit.bids.run import AslRun, Pair, difference, timing_groups
+from aslkit.core.series_and_maps import FloatImage, MaskImage
+
+WORST_SLICES = 0.25  # share of the slices that speaks for a pair
+SMALL_SLICE = 0.1  # slices with less brain than this share of the largest do not count
+SD_PER_MAD = 1.4826  # of a normal distribution
+LEAST_SPREAD = 0.15  # of the median: a pair that is not much noisier than the others does no harm
+
+
+@dataclass(frozen=True)
+class PairScore:
+    """Verdict on one pair.
+
+    Attributes
+    ----------
+    pair : Pair
+        Its volumes.
+    label_duration_s, pld_s : float
+        Of its timing group [s].
+    worst_slice : int
+        The slice with the largest residual, counted from 0.
+    z : float
+        Robust z of its residual; NaN where the group has no other pair to compare with.
+    is_rejected : bool
+        Whether it is left out of the average.
+    """
+
+    pair: Pair
+    label_duration_s: float
+    pld_s: float
+    worst_slice: int
+    z: float
+    is_rejected: bool
+
+
+def score_pairs(run: AslRun, brain: MaskImage, threshold: float) -> tuple[PairScore, ...]:
+    """Judge every pair of a run; at least half of every timing group is kept.
+
+    Parameters
+    ----------
+    run : AslRun
+        Control and label, or difference, volumes.
+    brain : bool array (x, y, z)
+        Where residuals count.
+    threshold : float
+        Robust z above which a pair is rejected.
+
+    Returns
+    -------
+    tuple of PairScore
+        In the order of `timing_groups`.
+    """
+    groups = timing_groups(run)
+    differences = [np.stack([difference(run, p) for p in g], axis=3) for g in groups.values()]
+    finite = np.all([np.isfinite(d).all(axis=3) for d in differences], axis=0)
+    slices = _slices_that_count(brain & finite)
+    relative = np.stack([_relative(differences, z, (brain & finite)[:, :, z]) for z in slices], 1)
+    worst = slices[np.argmax(np.nan_to_num(relative), axis=1)]
+    z = _robust_z(relative)
+    scores, start = [], 0
+    for (duration, pld), pairs in groups.items():
+        own = slice(start, start + len(pairs))
+        rejected = _rejected(z[own], threshold)
+        rows = zip(pairs, worst[own], z[own], rejected, strict=True)
+        scores += [PairScore(p, duration, pld, int(w), float(s), bool(r)) for p, w, s, r in rows]
+        start += len(pairs)
+    return tuple(scores)
+
+
+def without_outliers(run: AslRun, scores: Sequence[PairScore]) -> AslRun:
+    """The run with the volumes of rejected pairs marked n/a, so that nothing uses them."""
+    rejected = {i for s in scores if s.is_rejected for i in s.pair.indices}
+    contexts = tuple("n/a" if i in rejected else c for i, c in enumerate(run.contexts))
+    return replace(run, contexts=contexts)
+
+
+def outlier_table(scores: Mapping[Path, Sequence[PairScore]]) -> str:
+    """The scores of all runs as tab-separated text; volumes and slices count from 0."""
+    lines = ["source\tvolumes\tlabel_duration\tpld\tworst_slice\tz\trejected"]
+    for source, rows in scores.items():
+        for s in rows:
+            volumes = ",".join(str(i) for i in sorted(s.pair.indices))
+            z = f"{s.z:.2f}" if np.isfinite(s.z) else "n/a"
+            lines.append(
+                f"{source.name}\t{volumes}\t{s.label_duration_s:g}\t{s.pld_s:g}"
+                f"\t{s.worst_slice}\t{z}\t{int(s.is_rejected)}"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _slices_that_count(usable: MaskImage) -> NDArray[np.intp]:
+    sizes = usable.sum(axis=(0, 1))
+    return np.flatnonzero(sizes >= SMALL_SLICE * sizes.max())
+
+
+def _relative(differences: Sequence[FloatImage], z: int, inside: MaskImage) -> NDArray[np.float64]:
+    """RMS residual of every pair in one slice, relative to the median over the pairs."""
+    groups = [d[:, :, z][inside].astype(np.float64) for d in differences]
+    overall = np.median(np.concatenate(groups, axis=1), axis=1)
+    squares = [np.mean((g - _reference(g, overall)) ** 2, axis=0) for g in groups]
+    residuals = np.concatenate([np.sqrt(q / _shrinkage(q.size)) for q in squares])
+    judged = residuals[np.isfinite(residuals)]
+    typical = np.median(judged) if judged.size else 0.0
+    return residuals / (typical if typical > 0 else 1.0)
+
+
+def _reference(group: NDArray[np.float64], overall: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Median of a group, (voxels, 1); of two pairs, the run's median tells which one strays."""
+    if group.shape[1] == 2:
+        group = np.column_stack([group, overall])
+    return np.median(group, axis=1, keepdims=True)
+
+
+def _shrinkage(n: int) -> float:
+    """Mean square distance of n normal values from their median, relative to their variance.
+
+    NaN for a single value. The variance of the median is approximate, to 2 %.
+    """
+    n = 3 if n == 2 else n  # the run's median makes a third
+    return 1 + np.pi / (2 * n + np.pi - 2) - 2 / n if n > 1 else np.nan
+
+
+def _robust_z(relative: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(pairs, slices) -> robust z of the mean over each pair's worst slices."""
+    n_worst = max(round(WORST_SLICES * relative.shape[1]), 1)
+    badness = np.sort(relative, axis=1)[:, -n_worst:].mean(axis=1)
+    judged = badness[np.isfinite(badness)]
+    if not judged.size:
+        return badness
+    middle = np.median(judged)
+    spread = SD_PER_MAD * np.median(np.abs(judged - middle))
+    return (badness - middle) / max(spread, LEAST_SPREAD * middle, np.finfo(float).tiny)
+
+
+def _rejected(z: NDArray[np.float64], threshold: float) -> NDArray[np.bool_]:
+    """Those above the threshold, the worst first, but never more than half of them."""
+    is_among_worst = np.zeros(z.size, dtype=bool)
+    is_among_worst[np.argsort(-np.nan_to_num(z), kind="stable")[: z.size // 2]] = True
+    return is_among_worst & (z > threshold)

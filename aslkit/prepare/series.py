@@ -1,0 +1,199 @@
+"""Runs as read -> one calibrated `AslSeries`: differences, averages, M0, brain mask, noise."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from aslkit.bids.nifti import is_same_grid
+from aslkit.bids.run import AslRun, difference, timing_groups, timings
+from aslkit.core.acquisition import Acquisition
+from aslkit.core.errors import InputError
+from aslkit.core.series_and_maps import AslSeries, FloatImage, MaskImage
+from aslkit.prepare.noise import finite_mean, noise_from_repeats, smooth_within
+
+LOWEST_M0 = 0.25  # of the mean M0 in the brain: less is raised to it, as no tissue has so little
+MASK_SIGMA_MM = 2.0  # smoothing before the threshold
+MASK_OPENING_MM = 5.0  # radius that severs scalp and eyes from the brain
+HISTOGRAM_BINS = 256
+
+
+def series_from_runs(
+    runs: Sequence[AslRun], mask: MaskImage | None = None, smoothing_sigma_mm: float = 0.0
+) -> AslSeries:
+    """Average the repeats of every timing, divide by M0, and join the runs.
+
+    Parameters
+    ----------
+    runs : sequence of AslRun
+        The runs of one acquisition, on one grid.
+    mask : bool array (x, y, z), optional
+        Brain mask; computed from M0 (or the mean control image) when not given.
+    smoothing_sigma_mm : float
+        In-plane Gaussian smoothing of every difference image.
+
+    Returns
+    -------
+    AslSeries
+        Timings in the order (run, label duration, PLD).
+
+    Raises
+    ------
+    InputError
+        When the runs differ in grid or slice timing.
+    """
+    _check_joinable(runs)
+    first = runs[0]
+    size = first.voxel_size_mm
+    brain = brain_of(first) if mask is None else mask
+    groups = calibrated_repeats(runs, brain)
+    if smoothing_sigma_mm:
+        groups = [_smoothed(g, smoothing_sigma_mm, size) for g in groups]
+    acquisition = joined_acquisition(runs)
+    return AslSeries(
+        delta_m=np.stack([finite_mean(g) for g in groups], axis=3),
+        acquisition=acquisition,
+        mask=brain,
+        affine=first.affine,
+        noise_sd=noise_from_repeats(
+            groups, [t.n_averages for t in acquisition.timings], brain, size
+        ),
+        m0=_equilibrium(first, brain),
+    )
+
+
+def calibrated_repeats(runs: Sequence[AslRun], brain: MaskImage) -> list[FloatImage]:
+    """ΔM/M0 of every repeat, one array (x, y, z, repeats) per timing of the joined runs."""
+    return [
+        np.stack([difference(run, pair) for pair in pairs], axis=3)
+        / _equilibrium(run, brain)[..., None]
+        for run in runs
+        for pairs in timing_groups(run).values()
+    ]
+
+
+def joined_acquisition(runs: Sequence[AslRun]) -> Acquisition:
+    """The acquisition of all runs together, with the constants of the first."""
+    constants = runs[0].overrides
+    return Acquisition(
+        timings=tuple(t for run in runs for t in timings(run)),
+        slice_offsets_s=runs[0].slice_offsets_s,
+        t1_blood_s=constants.t1_blood_s,
+        t1_tissue_s=constants.t1_tissue_s,
+        partition_ml_per_g=constants.partition_ml_per_g,
+        kinetic=constants.kinetic,
+        has_crusher=all(run.has_crusher for run in runs if run.labeling != "vsasl"),
+    )
+
+
+def n_repeats(run: AslRun) -> int:
+    """The number of repeats that every timing has at least."""
+    return min(len(pairs) for pairs in timing_groups(run).values())
+
+
+def select_repeats(run: AslRun, indices: Sequence[int]) -> AslRun:
+    """The run with the given repeats (counted from 0) of every timing only."""
+    groups = timing_groups(run).values()
+    kept = sorted(i for pairs in groups for n in indices for i in pairs[n].indices)
+    return replace(
+        run,
+        volumes=run.volumes[..., kept],
+        contexts=tuple(run.contexts[i] for i in kept),
+        plds_s=run.plds_s[kept],
+        label_durations_s=run.label_durations_s[kept],
+    )
+
+
+def anatomical_image(run: AslRun) -> FloatImage:
+    """The image that shows the head: M0, else the mean control, else the mean difference."""
+    if isinstance(run.calibration.m0, np.ndarray):
+        return run.calibration.m0
+    controls = [i for i, c in enumerate(run.contexts) if c == "control"]
+    if controls:
+        return run.volumes[..., controls].mean(axis=3)
+    deltams = [i for i, c in enumerate(run.contexts) if c == "deltam"]
+    return np.abs(run.volumes[..., deltams].mean(axis=3))
+
+
+def brain_of(run: AslRun) -> MaskImage:
+    """The brain mask of a run."""
+    return brain_mask(anatomical_image(run), run.voxel_size_mm)
+
+
+def brain_mask(image: FloatImage, voxel_size_mm: Sequence[float]) -> MaskImage:
+    """Brain of a head image: Otsu's threshold, opened, largest component, holes filled."""
+    size = np.asarray(voxel_size_mm)
+    finite = np.nan_to_num(image, nan=0.0, posinf=0.0, neginf=0.0)
+    smooth = ndimage.gaussian_filter(finite, MASK_SIGMA_MM / size)
+    bright = smooth > _otsu_threshold(smooth)
+    core = _largest(_opened(bright, size))
+    filled = np.stack([ndimage.binary_fill_holes(s) for s in np.moveaxis(core, 2, 0)], axis=2)
+    return filled if filled.any() else bright
+
+
+def _check_joinable(runs: Sequence[AslRun]) -> None:
+    first = runs[0]
+    for run in runs[1:]:
+        if run.volumes.shape[:3] != first.volumes.shape[:3] or not is_same_grid(
+            run.affine, first.affine
+        ):
+            raise InputError(
+                run.source,
+                "image grid",
+                found=f"another grid than that of {first.source.name}",
+                expected="runs of a joint acquisition on one grid",
+                fix="resample one of them, or process them separately",
+            )
+        if run.slice_offsets_s != first.slice_offsets_s:
+            raise InputError(
+                run.source,
+                "SliceTiming",
+                found=f"another timing than that of {first.source.name}",
+                expected="runs of a joint acquisition with equal slice timing",
+                fix="process them separately",
+            )
+
+
+def _equilibrium(run: AslRun, brain: MaskImage) -> FloatImage:
+    """M0 of every voxel, at least `LOWEST_M0`; NaN where none was measured."""
+    m0 = np.broadcast_to(np.float32(run.calibration.equilibrium), brain.shape)
+    is_measured = np.isfinite(m0) & (m0 > 0)
+    inside = m0[brain & is_measured]
+    lowest = LOWEST_M0 * float(inside.mean()) if inside.size else 0.0
+    return np.where(is_measured, np.maximum(m0, lowest), np.nan).astype(np.float32)
+
+
+def _smoothed(group: FloatImage, sigma_mm: float, size: Sequence[float]) -> FloatImage:
+    everywhere = np.ones(group.shape[:3], dtype=bool)
+    volumes = np.moveaxis(group, 3, 0)
+    smooth = [smooth_within(v, everywhere, sigma_mm, size) for v in volumes]
+    return np.stack(smooth, axis=3).astype(np.float32)
+
+
+def _otsu_threshold(image: FloatImage) -> float:
+    """The threshold that best separates two classes (Otsu 1979, doi:10.1109/TSMC.1979.4310076)."""
+    top = np.percentile(image, 99.5)  # a few bright voxels would take up the histogram
+    values = image.astype(np.float64)  # single precision has no bins for a nearly flat image
+    counts, edges = np.histogram(values, HISTOGRAM_BINS, (values.min(), float(top)))
+    centres = (edges[:-1] + edges[1:]) / 2
+    below, above = np.cumsum(counts), counts.sum() - np.cumsum(counts)
+    sum_below = np.cumsum(counts * centres)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        means_apart = sum_below / below - (sum_below[-1] - sum_below) / above
+        between = np.nan_to_num(below * above * means_apart**2)
+    return float(centres[between.argmax()])
+
+
+def _opened(mask: MaskImage, size_mm: NDArray[np.floating]) -> MaskImage:
+    """Mask without parts thinner than the opening radius in-plane."""
+    radius = np.maximum(np.round(MASK_OPENING_MM / size_mm[:2]), 1).astype(int)
+    x, y = np.ogrid[-radius[0] : radius[0] + 1, -radius[1] : radius[1] + 1]
+    ball = ((x / radius[0]) ** 2 + (y / radius[1]) ** 2 <= 1)[..., None]
+    return ndimage.binary_opening(mask, ball)
+
+
+def _largest(mask: MaskImage) -> MaskImage:
+    labels, n = ndimage.label(mask)
+    return labels == 1 + np.bincount(labels.ravel())[1:].argmax() if n else mask

@@ -1,0 +1,1 @@
+"""AslSeries and ParameterMaps -> what can be said of maps without the truth."""

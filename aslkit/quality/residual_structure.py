@@ -1,0 +1,100 @@
+"""AslSeries and ParameterMaps -> what the maps leave in the data beyond noise: a map and a score.
+
+Noise differs from voxel to voxel. What the model does not know is alike in neighbours, and stays
+when the residuals are smoothed (motion, ghosts, wrong delays), or it stands out at one spatial
+frequency of one slice and volume (spikes). Both are measured against the residuals themselves:
+artefacts that change between repeats would raise a noise level that is taken from those.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from aslkit.core.series_and_maps import AslSeries, Flag, FloatImage, MaskImage, ParameterMaps
+from aslkit.fit.least_squares import fitted_signal
+
+SIGMA_PIXELS = 1.0  # of the smoothing, in-plane
+NOISE_SIGMA_PIXELS = 4.0  # over which the noise level is averaged, in-plane
+SCORE_PERCENTILE = 99  # of the map in the mask: an artefact need not be everywhere
+FEWEST_VOXELS = 50  # of a slice whose frequencies are looked at
+SECOND_DIFFERENCE = np.array([1.0, -2.0, 1.0])
+
+Image = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Leftovers:
+    """What maps do not explain.
+
+    Attributes
+    ----------
+    structure : array (x, y, z)
+        Mean square of the smoothed residuals, in units of that of white noise; NaN outside the
+        mask and where there is no estimate.
+    score : float or None
+        The map's 99th percentile times the prominence of the most prominent spatial frequency
+        (1: as large as noise has it); None without a voxel whose noise is known.
+    """
+
+    structure: FloatImage
+    score: float | None
+
+
+def leftovers(series: AslSeries, maps: ParameterMaps) -> Leftovers:
+    """Map and score of what the maps leave in the data."""
+    inside = series.usable & (maps.flags != Flag.NOT_FINITE)
+    fitted = fitted_signal(maps, series.acquisition)
+    residuals = np.where(inside[..., None], series.delta_m - fitted, 0).astype(np.float64)
+    residuals *= np.sqrt(series.acquisition.weights)
+    structure = _structure(residuals, inside)
+    known = structure[np.isfinite(structure)]
+    if not known.size:
+        return Leftovers(structure, None)
+    tail = float(np.percentile(known, SCORE_PERCENTILE))
+    return Leftovers(structure, tail * _prominence(residuals, inside))
+
+
+def _structure(residuals: Image, inside: MaskImage) -> FloatImage:
+    """Mean square after smoothing over that of white noise with the same differences."""
+    squares, differences = np.zeros(inside.shape), np.zeros(inside.shape)
+    for residual in np.moveaxis(residuals, 3, 0):
+        squares += _smoothed(residual, SIGMA_PIXELS) ** 2
+        along_x = ndimage.convolve1d(residual, SECOND_DIFFERENCE, axis=0, mode="constant")
+        differences += ndimage.convolve1d(along_x, SECOND_DIFFERENCE, axis=1, mode="constant") ** 2
+    core = ndimage.binary_erosion(inside, np.ones((3, 3, 1)))
+    share = _smoothed(core.astype(np.float64), NOISE_SIGMA_PIXELS)
+    of_noise = _smoothed(differences * core, NOISE_SIGMA_PIXELS) * _kept(inside)
+    of_noise /= np.sum(SECOND_DIFFERENCE**2) ** 2
+    is_known = inside & (of_noise > 0)
+    nothing = np.full(inside.shape, np.nan)
+    return np.divide(squares * share, of_noise, out=nothing, where=is_known).astype(np.float32)
+
+
+def _prominence(residuals: Image, inside: MaskImage) -> float:
+    """Largest power of a frequency, over its median in all slices and volumes; 1 in noise.
+
+    The largest of n exponential numbers is about ln n times their mean.
+    """
+    slices = np.flatnonzero(inside.sum((0, 1)) >= FEWEST_VOXELS)
+    if not slices.size:
+        return 1.0
+    area = inside.sum((0, 1))[slices, None]
+    power = np.abs(np.fft.rfft2(residuals[:, :, slices], axes=(0, 1))) ** 2 / area
+    mean = np.median(power, axis=(2, 3), keepdims=True) / np.log(2)
+    relative = np.divide(power, mean, out=np.zeros_like(power), where=mean > 0)
+    return float(relative.max() / np.log(inside[..., slices].sum() * residuals.shape[3]))
+
+
+def _kept(inside: MaskImage) -> Image:
+    """Share of the variance of white noise that smoothing keeps."""
+    radius = int(4 * SIGMA_PIXELS + 0.5)
+    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / SIGMA_PIXELS) ** 2)
+    squares = (kernel / kernel.sum()) ** 2
+    along_x = ndimage.convolve1d(inside.astype(np.float64), squares, axis=0, mode="constant")
+    return np.asarray(ndimage.convolve1d(along_x, squares, axis=1, mode="constant"))
+
+
+def _smoothed(image: Image, sigma: float) -> Image:
+    return np.asarray(ndimage.gaussian_filter(image, (sigma, sigma, 0), mode="constant"))

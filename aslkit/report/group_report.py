@@ -1,0 +1,211 @@
+"""What a benchmark found on all scans of a data set -> the page of the group."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from aslkit.quality.thresholds import LIMITS
+from aslkit.report.invivo_sections import GLOSSARY, calibration_section, left_out_section
+from aslkit.report.page import Report, Section, Table, Thumbnail
+from aslkit.report.scan_report import FEW, LIGHTS, REPEATABILITY
+from aslkit.report.scan_tables import (
+    ALL,
+    FROM_FEW,
+    OVER,
+    Column,
+    ScanTable,
+    against,
+    against_reference,
+    few_table,
+    group_headline,
+    group_table,
+    headline_of_scans,
+    limits_table,
+    over_subjects,
+    quality_rows,
+    repeatability,
+    scan_tables,
+    subject_of,
+)
+from aslkit.report.scatters import subject_differences
+from aslkit.report.shared_sections import DIGITS, listed, pictured, speed_section
+from aslkit.report.style import Style, line_styles
+from aslkit.validate.agreement_stats import (
+    FEWEST_SUBJECTS,
+    intraclass_correlation,
+    limits_of_agreement,
+)
+from aslkit.validate.estimators import Benchmark
+from aslkit.validate.in_vivo import MEAN
+from aslkit.validate.records import AVERAGE, LS, QUANTITIES, is_model
+from aslkit.validate.split_half import ONE_HALF, OTHER_HALF
+
+
+def invivo_report(
+    benchmark: Benchmark,
+    facts: Mapping[str, str],
+    failed: Mapping[str, str],
+    pictures: Mapping[str, bytes],
+) -> Report:
+    """Report of a run on real scans, where the truth is unknown.
+
+    Parameters
+    ----------
+    failed : mapping of scan to the reason
+    pictures : mapping of scan to a small PNG of its maps
+    """
+    tables = scan_tables(benchmark.records)
+    estimators = list(dict.fromkeys(e for t in tables for e in t.estimators))
+    styles = line_styles(estimators)
+    lead = [
+        f"{listed([*benchmark.models, 'least squares (LS)'])} on {len(tables)} scans. There is no "
+        "truth: half of the repeats estimate and the other half judge. LS on all repeats is noisy "
+        "itself and serves for comparison only."
+    ]
+    has_repeats = [t for t in tables if len(t.n_repeats) > 1]
+    sections = _repeat_sections(has_repeats, estimators, styles) if has_repeats else []
+    sections += _agreement_sections(tables, estimators, styles)
+    links = {t.name: f"{t.name}.html" for t in tables}
+    sections += [
+        _gallery(pictures, links, has_models=bool(benchmark.models)),
+        Section(
+            "Every scan",
+            "Each name leads to the page of the scan.",
+            table=headline_of_scans(tables, links),
+        ),
+        Section("Quality", LIGHTS, table=_quality_table(tables, links)),
+        Section("What the lights mean", "", table=limits_table()),
+    ]
+    if failed:
+        rows = [[scan, reason] for scan, reason in failed.items()]
+        table = Table(["scan", "reason"], rows, n_text=2)
+        sections.append(Section("Scans that failed", "They are in no figure.", table=table))
+    return Report(
+        "Validation in vivo",
+        lead,
+        group_headline(tables, [AVERAGE, *estimators]),
+        GLOSSARY,
+        [*sections, speed_section(benchmark)],
+        benchmark.gates,
+        facts,
+    )
+
+
+def _gallery(pictures: Mapping[str, bytes], links: Mapping[str, str], has_models: bool) -> Section:
+    """The middle slice of every scan by least squares and, where there is one, a model."""
+    shown = [Thumbnail(scan, image, links[scan]) for scan, image in pictures.items()]
+    model = " and, right of it, the first model that takes the scan" if has_models else ""
+    text = (
+        f"CBF of the middle slice by least squares{model}, black to yellow for 0 to "
+        "100 ml/100 g/min. Each picture leads to the page of its scan."
+    )
+    return Section("A slice of every scan", text, thumbnails=shown)
+
+
+def _repeat_sections(
+    tables: Sequence[ScanTable], estimators: Sequence[str], styles: Mapping[str, Style]
+) -> list[Section]:
+    few = few_table(
+        [(words, group_table(tables, estimators, columns)) for words, columns in FROM_FEW]
+    )
+    found = [
+        left_out_section(tables, styles),
+        Section("From few repeats, against LS on all", f"{FEW} {OVER}", table=few),
+        Section(
+            "Split-half repeatability of voxels",
+            f"{REPEATABILITY} {OVER}",
+            table=group_table(tables, estimators, repeatability()),
+        ),
+    ]
+    means = _repeated_means(tables, estimators)
+    if means.rows:
+        found.append(
+            Section(
+                "Split-half repeatability of subjects",
+                "Mean over the mask from one and from the other half of the repeats. sd within a "
+                "subject and its CoV; ICC(A,1): the share of the variance between subjects that "
+                "repeats, with its 95 % interval (F). It is low where subjects are alike.",
+                table=means,
+            )
+        )
+    return [*found, calibration_section(tables, styles)]
+
+
+def _repeated_means(tables: Sequence[ScanTable], estimators: Sequence[str]) -> Table:
+    """Within-subject sd and CoV and ICC(A,1) of mean CBF and ATT; no rows for few subjects."""
+    rows = []
+    for e in estimators:
+        cells = [e]
+        for q in QUANTITIES:
+            one, two = (over_subjects(tables, e, Column("", m, q)) for m in (ONE_HALF, OTHER_HALF))
+            if one.size < FEWEST_SUBJECTS:
+                break
+            sd = float(np.sqrt(np.mean((one - two) ** 2) / 2))
+            icc = Column("", "").cell(intraclass_correlation(one, two))
+            cells += [f"{sd:.2f}", f"{100 * sd / float(np.mean([one, two])):.1f} %", icc]
+        else:
+            rows.append(cells)
+    columns = [f"{shown.heading} sd [{shown.unit}]" for shown in QUANTITIES.values()]
+    headings = [h for c in columns for h in (c, "CoV", "ICC(A,1)")]
+    return Table(["method", *headings], rows)
+
+
+def _agreement_sections(
+    tables: Sequence[ScanTable], estimators: Sequence[str], styles: Mapping[str, Style]
+) -> list[Section]:
+    """Against least squares and the reference: voxels, then a point per subject."""
+    models = [e for e in estimators if is_model(e)]
+    found = []
+    voxels = f"Figures of the voxels of each subject. {OVER}"
+    if models:
+        table = group_table(tables, models, against(LS))
+        text = f"Least squares has the same compartments as the model. {voxels}"
+        found.append(Section("Against LS", text, table=table))
+    if any(over_subjects(tables, e, against_reference()[0]).size for e in estimators):
+        table = group_table(tables, estimators, against_reference())
+        found.append(Section("Against the reference", voxels, table=table))
+    for q, shown in QUANTITIES.items():
+        means = _means_against_ls(tables, models, q)
+        if means and all(own.size >= FEWEST_SUBJECTS for own, _ in means.values()):
+            names = list(dict.fromkeys(subject_of(t.name) for t in tables))
+            drawn, left_out = pictured(list(means))
+            label = f"{shown.heading} [{shown.unit}]"
+            picture = subject_differences({e: means[e] for e in drawn}, names, styles, label)
+            text = (
+                f"Mean {shown.heading} over the mask, a point per subject: difference from LS "
+                "over the mean of both. Solid: mean difference; dashed: limits of agreement, "
+                f"shaded their 95 % intervals. {_limits_in_words(means, q)}{left_out}"
+            )
+            found.append(Section(f"Bland-Altman of subjects: {shown.heading}", text, picture))
+    return found
+
+
+def _limits_in_words(means: Mapping[str, tuple[np.ndarray, np.ndarray]], quantity: str) -> str:
+    digits = DIGITS[quantity] and 1
+    parts = []
+    for e, (own, reference) in means.items():
+        low, high = limits_of_agreement(own - reference)
+        mean = float(np.mean(own - reference))
+        parts.append(
+            f"{e}: {mean:.{digits}f}, limits {low.value:.{digits}f} to {high.value:.{digits}f}"
+        )
+    return "; ".join(parts) + "."
+
+
+def _means_against_ls(
+    tables: Sequence[ScanTable], models: Sequence[str], quantity: str
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Mean of every subject by a model, and by least squares with the same compartments."""
+    mean = Column("", MEAN, quantity, repeats=ALL)
+    apart = Column("", "difference from LS", quantity, repeats=ALL)
+    found = {}
+    for e in models:
+        own = over_subjects(tables, e, mean)
+        found[e] = own, own - over_subjects(tables, e, apart)
+    return found
+
+
+def _quality_table(tables: Sequence[ScanTable], links: Mapping[str, str]) -> Table:
+    labels = [limit.label for limit in LIMITS.values()]
+    rows = [[t.name, e, *cells] for t in tables for e, cells in quality_rows(t)]
+    return Table(["scan", "method", *labels], rows, n_text=2, links=links)

@@ -1,0 +1,239 @@
+"""A benchmark's findings in words, tables and pictures -> report.html, results.tsv, results.json.
+
+`phantom_report` and `invivo_report` fill the `Report`; here it becomes files, all of them or none.
+"""
+
+import base64
+import csv
+import json
+import math
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from io import StringIO
+from pathlib import Path
+from types import MappingProxyType
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from aslkit.core.errors import InputError
+from aslkit.outputs.atomic_write import appear_together
+from aslkit.outputs.provenance import command_line
+from aslkit.report.style import PIXELS_PER_INCH
+from aslkit.validate.estimators import Benchmark
+from aslkit.validate.records import Record
+from aslkit.validate.self_checks import Gate
+
+
+@dataclass(frozen=True)
+class Table:
+    """Column headings and formatted cells; the first `n_text` columns are words.
+
+    `links` are addresses by the text of a cell.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    n_text: int = 1
+    caption: str = ""
+    links: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def grouped_rows(self) -> list[list[str]]:
+        """The rows, blank where the first words merely repeat those of the row above."""
+        grouped = []
+        above: Sequence[str] = ()
+        for row in self.rows:
+            n = 0
+            while n < self.n_text - 1 and row[n : n + 1] == above[n : n + 1]:
+                n += 1
+            grouped.append([*[""] * n, *row[n:]])
+            above = row
+        return grouped
+
+    def as_text(self) -> str:
+        """Aligned columns for a terminal."""
+        lines = [self.columns, *self.grouped_rows]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
+        text = [
+            "  ".join(
+                cell.ljust(width) if i < self.n_text else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        ]
+        return "\n".join([self.caption, "", *text] if self.caption else text)
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small PNG picture with a caption that leads to a page."""
+
+    caption: str
+    image: bytes
+    address: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, what it shows in plain words, and a PNG picture, a table, or thumbnails."""
+
+    heading: str
+    text: str
+    image: bytes | None = None
+    table: Table | None = None
+    thumbnails: Sequence[Thumbnail] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that the page shows, in its order."""
+
+    title: str
+    lead: Sequence[str]
+    headline: Table
+    glossary: Mapping[str, str]
+    sections: Sequence[Section]
+    gates: Sequence[Gate] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_benchmark(out: Path, benchmark: Benchmark, report: Report) -> list[Path]:
+    """Write the page and the tidy tables into a folder, all of them or none.
+
+    Raises
+    ------
+    InputError
+        When the folder cannot be written.
+    """
+    tables = {"results.tsv": _tsv(benchmark), "results.json": benchmark_json(benchmark, report)}
+    return _write(out, {**tables, "report.html": render(report)})
+
+
+def write_page(path: Path, report: Report, beside: Mapping[str, str]) -> None:
+    """Write one page and the text files beside it, by name, all of them or none.
+
+    Raises
+    ------
+    InputError
+        When the folder cannot be written.
+    """
+    _write(path.parent, {**beside, path.name: render(report)})
+
+
+def benchmark_json(
+    benchmark: Benchmark, report: Report, more: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    """Facts of the report, gates, speeds and records as JSON; null is not a number."""
+    speeds = [{**asdict(s), "voxels_per_second": s.voxels_per_second} for s in benchmark.speeds]
+    content = {
+        **report.facts,
+        **more,
+        "has_passed_gates": all(g.has_passed for g in benchmark.gates),
+        "gates": [asdict(g) for g in benchmark.gates],
+        "speeds": [_finite(s) for s in speeds],
+        "records": [_finite(r) for r in benchmark.records],
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def render(report: Report) -> str:
+    """The page as one HTML document, its pictures inside."""
+    environment = Environment(
+        loader=PackageLoader("aslkit"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    environment.filters["base64"] = lambda image: base64.b64encode(image).decode()
+    environment.filters["css_width"] = _css_width
+    failed = sum(not g.has_passed for g in report.gates)
+    return environment.get_template("report.html").render(report=report, failed=failed)
+
+
+def provenance() -> dict[str, str]:
+    """The command, version and machine behind a result."""
+    return {
+        "Command": command_line(),
+        "aslkit": metadata.version("aslkit"),
+        "Machine": machine(),
+    }
+
+
+def machine() -> str:
+    """Processor, threads, accelerator and operating system, in words."""
+    parts = [f"{_processor()}, {_n_cores()} cores"]
+    if "OMP_NUM_THREADS" in os.environ:
+        parts.append(f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}")
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        parts.append(f"torch {torch.__version__} on {torch.get_num_threads()} threads")
+        if torch.cuda.is_available():
+            parts.append(torch.cuda.get_device_name())
+    return ", ".join([*parts, f"{platform.system()}, Python {platform.python_version()}"])
+
+
+def _write(out: Path, files: Mapping[str, str]) -> list[Path]:
+    """Put the files into the folder, all of them or none; the last one appears last."""
+    try:
+        with appear_together(out, list(files)[-1]) as folder:
+            for name, text in files.items():
+                (folder / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            out,
+            "",
+            found=f"a folder that cannot be written ({error.strerror})",
+            expected="a writable folder",
+            fix="give another --out",
+        ) from error
+    return [out / name for name in files]
+
+
+def _css_width(image: bytes) -> int:
+    """Width of a PNG (four bytes of its header) in CSS pixels, of which an inch has 96."""
+    return int.from_bytes(image[16:20]) * 96 // PIXELS_PER_INCH
+
+
+def _n_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _tsv(benchmark: Benchmark) -> str:
+    """The tidy table; `gates` says on every line whether the run's own checks passed."""
+    verdict = "passed" if all(g.has_passed for g in benchmark.gates) else "failed"
+    rows = [{**record, "gates": verdict} for record in benchmark.records]
+    text = StringIO()
+    writer = csv.DictWriter(
+        text, list(rows[0]) if rows else ["gates"], delimiter="\t", lineterminator="\n"
+    )
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({k: _cell(v) for k, v in row.items()})
+    return text.getvalue()
+
+
+def _cell(value: str | float) -> str | float:
+    if not isinstance(value, float):
+        return value
+    return f"{value:.6g}" if math.isfinite(value) else "n/a"
+
+
+def _finite(record: Record) -> dict[str, str | float | None]:
+    """The record with null for what is not a number."""
+    return {
+        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()
+    }

@@ -1,0 +1,252 @@
+"""The tidy table of scans -> tables of a scan, and of subjects with intervals over them."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from aslkit.quality.thresholds import LIMITS, UNKNOWN
+from aslkit.report.page import Table
+from aslkit.report.shared_sections import DIGITS, MISSING, number, percent
+from aslkit.validate.agreement_stats import Interval, mean_interval
+from aslkit.validate.in_vivo import QUALITY
+from aslkit.validate.metrics import Values
+from aslkit.validate.records import AVERAGE, QUANTITIES, Record
+from aslkit.validate.split_half import (
+    AGREEMENT,
+    CONTRAST,
+    LS_ON_ALL,
+    PERFUSED,
+    REFERENCE,
+    REFERENCE_HELD,
+)
+
+OVER = "Mean over subjects; in brackets its 95 % interval (t), from three subjects on."
+HALF, ALL = "half", "all"  # repeats that a figure is made from; else their number
+ENDS = ("value", "low", "high")
+IN_UNITS = {"difference": "bias", "absolute difference": "mean error"}  # what tables call it
+
+
+@dataclass(frozen=True)
+class Column:
+    """A figure of a table: its heading and where it stands in the records.
+
+    `least` and `most` are the ends of what the figure can be; an interval is cut there.
+    """
+
+    heading: str
+    metric: str
+    quantity: str = "cbf"
+    stratum: str = "mask"
+    repeats: int | str = HALF
+    digits: int = 2
+    is_share: bool = False
+    least: float = -math.inf
+    most: float = math.inf
+
+    def cell(self, found: Interval) -> str:
+        """The value, and in brackets its interval where there is one."""
+        form: Callable[[float], str] = (
+            percent if self.is_share else lambda v: number(v, self.digits)
+        )
+        low, high = max(found.low, self.least), min(found.high, self.most)
+        if not (math.isfinite(low) and math.isfinite(high)) or low == high:
+            return form(found.value)
+        return f"{form(found.value)} [{form(low)}, {form(high)}]"
+
+
+@dataclass(frozen=True)
+class ScanTable:
+    """The records of one scan."""
+
+    name: str
+    records: Sequence[Record]
+
+    @property
+    def estimators(self) -> list[str]:
+        """All that have maps."""
+        found = dict.fromkeys(str(r["estimator"]) for r in self.records)
+        return [e for e in found if e != AVERAGE]
+
+    @property
+    def n_repeats(self) -> list[int]:
+        """From how many repeats maps were made, ascending, all of them last."""
+        return sorted({int(r["n_repeats"]) for r in self.records})
+
+    def find(self, estimator: str, column: Column) -> Interval:
+        """The figure with its interval within the scan; NaN where it is not defined."""
+        n = column.repeats
+        known = self.n_repeats
+        if n == ALL:
+            n = known[-1]
+        elif n == HALF:
+            n = known[-2] if len(known) > 1 else 0
+        where = {
+            "n_repeats": n,
+            "estimator": estimator,
+            "metric": column.metric,
+            "quantity": column.quantity,
+            "stratum": column.stratum,
+        }
+        own = [r for r in self.records if all(r[k] == v for k, v in where.items())]
+        return Interval(*(float(own[0][k]) if own else math.nan for k in ENDS))
+
+
+def scan_tables(records: Sequence[Record]) -> list[ScanTable]:
+    """The records by scan."""
+    found: dict[str, list[Record]] = {}
+    for r in records:
+        found.setdefault(str(r["scan"]), []).append(r)
+    return [ScanTable(name, own) for name, own in found.items()]
+
+
+def subject_of(scan: str) -> str:
+    """The subject a scan belongs to."""
+    return scan.partition("_")[0]
+
+
+def over_subjects(tables: Sequence[ScanTable], estimator: str, column: Column) -> Values:
+    """The figure of every subject, the mean of its scans; those without it are left out."""
+    found: dict[str, list[float]] = {}
+    for t in tables:
+        value = t.find(estimator, column).value
+        if np.isfinite(value):
+            found.setdefault(subject_of(t.name), []).append(value)
+    return np.array([np.mean(values) for values in found.values()])
+
+
+def headline_of_scans(tables: Sequence[ScanTable], links: Mapping[str, str]) -> Table:
+    """Per scan and estimator: prediction, repeatability, consistency, and plausibility."""
+    rows = [[t.name, *row] for t in tables for row in headline(t).rows]
+    headings = [c.heading for c in HEADLINE.values()]
+    return Table(["scan", "method", *headings], rows, n_text=2, links=links)
+
+
+def headline(table: ScanTable) -> Table:
+    """The same of one scan."""
+    rows = [
+        [e, *(c.cell(Interval(table.find(e, c).value)) for c in HEADLINE.values())]
+        for e in [AVERAGE, *table.estimators]
+    ]
+    return Table(["method", *(c.heading for c in HEADLINE.values())], rows)
+
+
+def scan_table(table: ScanTable, columns: Sequence[Column]) -> Table:
+    """A line per estimator, with intervals within the scan."""
+    rows = [[e, *(c.cell(table.find(e, c)) for c in columns)] for e in table.estimators]
+    return Table(["method", *(c.heading for c in columns)], rows)
+
+
+def group_headline(tables: Sequence[ScanTable], estimators: Sequence[str]) -> Table:
+    """The headline over subjects: a line per figure, a column per estimator."""
+    rows = [
+        [name, *(c.cell(mean_interval(over_subjects(tables, e, c))) for e in estimators)]
+        for name, c in HEADLINE.items()
+    ]
+    return Table(["figure", *estimators], rows, caption=OVER)
+
+
+def group_table(
+    tables: Sequence[ScanTable], estimators: Sequence[str], columns: Sequence[Column]
+) -> Table:
+    """A line per estimator: mean over subjects with its t interval."""
+    rows = [
+        [e, *(c.cell(mean_interval(over_subjects(tables, e, c))) for c in columns)]
+        for e in estimators
+    ]
+    return Table(["method", *(c.heading for c in columns)], rows)
+
+
+def quality_rows(table: ScanTable) -> Iterator[tuple[str, list[str]]]:
+    """Estimator, and value with light of every figure of `LIMITS`."""
+    for e in table.estimators:
+        cells = []
+        for limit in LIMITS.values():
+            value = table.find(e, Column("", limit.label, stratum=QUALITY, repeats=ALL)).value
+            verdict = limit.verdict(value if np.isfinite(value) else None)
+            shown = MISSING if verdict == UNKNOWN else f"{verdict} {number(value, limit.digits)}"
+            cells.append(shown)
+        yield e, cells
+
+
+def limits_table() -> Table:
+    """Which values are good, which are acceptable, and why."""
+    rows = [[limit.label, *limit.in_words, limit.meaning] for limit in LIMITS.values()]
+    return Table(["figure", "● good", "▲ check", "what it means"], rows, n_text=4)
+
+
+def against(
+    name: str,
+    repeats: int | str = ALL,
+    figures: Sequence[str] = tuple(AGREEMENT),
+) -> list[Column]:
+    """Bias, limits of agreement, mean error and CCC with other maps, of CBF and ATT."""
+    return [
+        Column(
+            f"{shown.heading} {IN_UNITS.get(figure, figure)}"
+            + f" [{shown.unit}]" * (figure in IN_UNITS),
+            f"{AGREEMENT[figure]} {name}",
+            q,
+            repeats=repeats,
+            digits=2 if figure == "CCC" else DIGITS[q] and 1,
+            most=1 if figure == "CCC" else math.inf,
+        )
+        for q, shown in QUANTITIES.items()
+        for figure in figures
+    ]
+
+
+def against_reference() -> list[Column]:
+    """Agreement with the maps of another program, and whether the error bars hold them."""
+    held = [
+        Column(f"{shown.heading} in 95 % interval", REFERENCE_HELD, q, repeats=ALL, is_share=True)
+        for q, shown in QUANTITIES.items()
+    ]
+    return against(REFERENCE) + held
+
+
+def few_table(parts: Sequence[tuple[str, Table]]) -> Table:
+    """Tables from different numbers of repeats as one, sorted by method."""
+    rows = [[row[0], words, *row[1:]] for words, part in parts for row in part.rows]
+    methods = [row[0] for row in parts[0][1].rows]
+    rows.sort(key=lambda row: methods.index(row[0]))
+    columns = parts[0][1].columns
+    return Table([columns[0], "repeats", *columns[1:]], rows, n_text=2)
+
+
+def repeatability() -> list[Column]:
+    """Agreement of the maps from two halves."""
+    return [
+        column
+        for q, shown in QUANTITIES.items()
+        for column in (
+            Column(f"{shown.heading} sd [{shown.unit}]", "within-scan sd", q, digits=1, least=0),
+            Column("CoV", "within-scan CoV", q, is_share=True, least=0),
+            Column("ICC(A,1)", "split-half ICC(A,1)", q, most=1),
+            Column("Spearman", "split-half Spearman", q, most=1),
+        )
+    ]
+
+
+FROM_FEW = tuple((str(n), against(LS_ON_ALL, n, ("difference", "CCC"))) for n in (1, 2, HALF))
+HEADLINE = {  # by what they are called over subjects
+    "left-out RMS, 1 repeat [% of M0]": Column(
+        "left-out RMS 1", "left-out RMS", "delta_m", repeats=1, digits=3, least=0
+    ),
+    "left-out RMS, 2 repeats [% of M0]": Column(
+        "2", "left-out RMS", "delta_m", repeats=2, digits=3, least=0
+    ),
+    "left-out RMS, half of them [% of M0]": Column(
+        "half", "left-out RMS", "delta_m", digits=3, least=0
+    ),
+    "Spearman CBF": Column("Spearman CBF", "split-half Spearman", most=1),
+    "Spearman ATT": Column("ATT", "split-half Spearman", "att", most=1),
+    "mean CBF, 1 repeat [ml/100 g/min]": Column("mean CBF 1 repeat", "mean", repeats=1, digits=1),
+    "mean CBF, all repeats [ml/100 g/min]": Column("all", "mean", repeats=ALL, digits=1),
+    "perfused of LS": Column("perfused of LS", "mean / mean of LS", stratum=PERFUSED, repeats=ALL),
+    "GM-like CBF [ml/100 g/min]": Column("GM-like CBF", "mean", stratum="GM-like", digits=1),
+    "GM-like CBF of LS": Column("of LS", "mean / mean of LS", stratum="GM-like"),
+    "contrast": Column("contrast", CONTRAST, digits=1),
+    "negative": Column("negative", "share negative", repeats=ALL, is_share=True, least=0),
+}

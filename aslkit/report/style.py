@@ -1,0 +1,142 @@
+"""Figures -> PNG bytes in one look: inks, one colour per estimator, axes with plain numbers.
+
+Colours are those of Okabe and Ito, which colour-blind readers can tell apart; markers differ too.
+"""
+
+from collections.abc import Iterable, Sequence
+from io import BytesIO
+from itertools import cycle
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from aslkit.validate.metrics import Values
+from aslkit.validate.records import (
+    AVERAGE,
+    BOUND,
+    LS,
+    LS_ARTERIAL,
+    LS_ORACLE,
+    SMOOTHED_LS,
+    is_model,
+)
+
+PIXELS_PER_INCH = 144  # 1.5 per CSS pixel: a page shows a figure in its own inches, sharply
+PAGE_WIDTH = 11.5  # inches
+INK = "#22303c"
+FAINT = "#d5dbe1"
+ACCENT = "#d55e00"
+TITLE_SIZE, LABEL_SIZE, TICK_SIZE = 10, 9, 8
+
+Style = dict[str, object]  # properties of a matplotlib line
+
+_DOTTED: Style = {"color": INK, "linestyle": ":", "linewidth": 1.5, "marker": ""}
+_FIXED: dict[str, Style] = {
+    BOUND: _DOTTED,
+    AVERAGE: _DOTTED,
+    LS: {"color": "#6b7785", "marker": "o"},
+    SMOOTHED_LS: {"color": "#56b4e9", "marker": "s"},
+    LS_ARTERIAL: {"color": "#0072b2", "marker": "D"},
+    LS_ORACLE: {"color": "#6b7785", "linestyle": "--", "marker": "o", "markerfacecolor": "white"},
+}
+_LINES = ("-", "--", "-.", ":")  # of the first models, the next ones, …
+_MODELS: tuple[Style, ...] = (
+    {"color": ACCENT, "marker": "^"},
+    {"color": "#009e73", "marker": "v"},
+    {"color": "#cc79a7", "marker": "P"},
+    {"color": "#e69f00", "marker": "X"},
+)
+
+
+def line_styles(estimators: Sequence[str]) -> dict[str, Style]:
+    """Line properties by estimator.
+
+    Opponents always look alike, models in the order of the list: give every figure of a report
+    the same list.
+    """
+    models = [e for e in estimators if is_model(e)]
+    looks = ({**look, "linestyle": line} for line in cycle(_LINES) for look in _MODELS)
+    own = {**_FIXED, **dict(zip(models, looks, strict=False))}
+    return {e: {"linewidth": 1.6, "markersize": 4.5, **own[e]} for e in estimators}
+
+
+def tidy(ax: Axes) -> None:
+    """A quiet frame and grid, and texts in one ink and size."""
+    ax.grid(color=FAINT, linewidth=0.5)
+    ax.set_axisbelow(True)
+    ax.tick_params(labelsize=TICK_SIZE, colors=INK, length=0)
+    ax.title.set(color=INK, fontsize=TITLE_SIZE)
+    ax.xaxis.label.set(color=INK, fontsize=LABEL_SIZE)
+    ax.yaxis.label.set(color=INK, fontsize=LABEL_SIZE)
+    for side in ax.spines.values():
+        side.set_color(FAINT)
+
+
+def logarithmic(ax: Axes, axis: str) -> None:
+    """A logarithmic axis, "x" or "y", with plain numbers at 1, 2 and 5 or only at decades.
+
+    Its limits are moved outwards to the next such number where they would hold fewer than two.
+    """
+    ax.set(**{f"{axis}scale": "log"})
+    low, high = ax.get_xlim() if axis == "x" else ax.get_ylim()
+    factors = (1, 2, 5) if high / low < 500 else (1,)
+    ticks = [f * 10.0**e for e in range(-9, 7) for f in factors]
+    if sum(low <= t <= high for t in ticks) < 2:
+        low, high = max(t for t in ticks if t <= low), min(t for t in ticks if t >= high)
+        ax.set(**{f"{axis}lim": (low, high)})
+    shown = [t for t in ticks if low <= t <= high]
+    of_axis = ax.xaxis if axis == "x" else ax.yaxis
+    of_axis.set_major_locator(FixedLocator(shown))
+    of_axis.set_minor_locator(NullLocator())
+    of_axis.set_ticklabels([np.format_float_positional(t, trim="-") for t in shown])
+
+
+def legend_above(figure: Figure, axes: Sequence[Axes], names: Sequence[str]) -> None:
+    """One legend for the labelled lines of all axes, in the order of the names, above them."""
+    handles = {str(line.get_label()): line for ax in axes for line in ax.get_lines()}
+    found = [n for n in names if n in handles]
+    columns = max(1, min(len(found), int(figure.get_figwidth() / 1.5)))
+    figure.legend(
+        [handles[n] for n in found],
+        found,
+        loc="outside upper center",
+        ncols=columns,
+        frameon=False,
+        fontsize=LABEL_SIZE,
+        labelcolor=INK,
+    )
+
+
+def title_columns(axes: Sequence[Axes], names: Iterable[str]) -> None:
+    """A name above each of the axes."""
+    for ax, name in zip(axes, names, strict=True):
+        ax.set_title(name, color=INK, fontsize=TITLE_SIZE)
+
+
+def colour_bar(
+    figure: Figure, axes: Sequence[Axes], drawn: AxesImage, heading: str, is_signed: bool
+) -> None:
+    """The scale that an image shares with others, beside all of their axes."""
+    ends = "both" if is_signed else "max"
+    bar = figure.colorbar(drawn, ax=list(axes), fraction=0.03, pad=0.01, shrink=0.85, extend=ends)
+    bar.set_label(heading, color=INK, fontsize=TICK_SIZE)
+    bar.ax.tick_params(labelsize=TICK_SIZE - 1, colors=INK)
+    bar.outline.set_visible(False)
+
+
+def density(ax: Axes, x: Values, y: Values, extent: tuple[float, float, float, float]) -> None:
+    """Points of many voxels, darker where there are more (logarithmic), and limits of the axes."""
+    ax.hexbin(x, y, gridsize=45, extent=extent, bins="log", cmap="Blues", linewidths=0.1)
+    ax.set(xlim=extent[:2], ylim=extent[2:])
+
+
+def to_png(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
+    buffer = BytesIO()
+    figure.savefig(
+        buffer, format="png", dpi=PIXELS_PER_INCH, facecolor="white", metadata={"Software": None}
+    )
+    return buffer.getvalue()

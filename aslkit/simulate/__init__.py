@@ -1,0 +1,1 @@
+"""Random numbers -> brains, scanners and scans whose truth is known."""

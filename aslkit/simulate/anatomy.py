@@ -1,0 +1,256 @@
+"""Random subjects: planes in the head (mm) -> tissue, perfusion, arrival times and vessels there.
+
+Anatomy is that of `template`, warped at random; everything else is drawn. Subjects can be
+evaluated on any planes, so that whole volumes and oblique training slices come from the same
+place. numpy and torch run through the same code.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aslkit.core.backend import alike, namespace
+from aslkit.simulate.lesions import LEAST_TISSUE, MOST_LESIONS, Lesions, draw_lesions
+from aslkit.simulate.random_fields import Planes, SmoothFields, Values, draw_fields, ridge, steeper
+from aslkit.simulate.template import atlas
+
+ATT_RANGE_S = (0.3, 3.8)
+EARLIEST_ABAT_S = 0.1
+MOST_ABV = 0.05
+WARP_MM = 4.0
+MIDLINE_MM = 3.0  # half width of the border between the hemispheres
+ARTERY_REACH_MM = 20.0  # how far branches and early arrival extend from the large arteries
+FIELDS = ("warp x", "warp y", "warp z", "cbf", "fine cbf", "att", "fine att", "twig a", "twig b")
+HEIGHTS_MM = (-45.0, 60.0)  # of the planes of the training stream
+SPACINGS_MM = (2.5, 8.0)  # of parallel ones
+UP = np.array([0.0, 0.0, 1.0])
+TERRITORY_DELAYS_S = (0.0, -0.05, 0.1)  # of ACA, MCA and PCA, on average
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """Truth on planes (or a grid); all arrays have one shape.
+
+    gm, wm, csf are volume fractions; cbf_* in ml/100 g/min and att_* in s belong to the pure
+    tissues; abv is a fraction, abat in s; lesions holds classes of `lesions`, 0 elsewhere.
+    """
+
+    gm: Values
+    wm: Values
+    csf: Values
+    cbf_gm: Values
+    cbf_wm: Values
+    att_gm: Values
+    att_wm: Values
+    abv: Values
+    abat: Values
+    lesions: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+
+    @property
+    def cbf(self) -> Values:
+        """CBF of the voxel: the sum over its tissues."""
+        return self.gm * self.cbf_gm + self.wm * self.cbf_wm
+
+    @property
+    def att(self) -> Values:
+        """ATT of the voxel: the flow-weighted mean over its tissues."""
+        xp = namespace(self.gm)
+        gm, wm = (
+            xp.clip(flow, 1e-6, None) for flow in (self.gm * self.cbf_gm, self.wm * self.cbf_wm)
+        )
+        return (gm * self.att_gm + wm * self.att_wm) / (gm + wm)
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """All random choices of `b` subjects; `at` evaluates them anywhere.
+
+    Numbers are arrays (b, …): CBF in ml/100 g/min, times in s, lengths in mm, aBV a fraction.
+    Variations are (slow, fine) standard deviations, of the logarithm of CBF and of ATT.
+    """
+
+    size: Values
+    sharpness: Values
+    cbf_gm: Values
+    wm_ratio: Values
+    att_gm: Values
+    att_wm_delay: Values
+    watershed_delay: Values
+    distal_delay: Values
+    territory_bias: Values
+    territory_delays: Values
+    cbf_variation: Values
+    att_variation: Values
+    artery_abv: Values
+    artery_radius: Values
+    twig_abv: Values
+    sulcal_abv: Values
+    tissue_abv: Values
+    bolus_lead: Values
+    artery_lead: Values
+    lesions: Lesions
+    fields: SmoothFields
+
+    def at(self, planes: Planes) -> Tissue:
+        """Truth on planes [mm] centred on the middle of the brain; arrays (planes, nx, ny).
+
+        Subject p is seen on plane p; a single subject is seen on all.
+        """
+        xp = namespace(planes.x)
+        f = self.fields.at(planes)
+        s = {name: f[:, i] for i, name in enumerate(FIELDS)}
+        warp = xp.moveaxis(f[:, :3], 1, -1)
+        place = planes.points * alike(self.size[:, None, None], planes.x) + WARP_MM * warp
+        maps = atlas().at(place)
+        gm, wm = self._fractions(maps, planes)
+        sides = xp.clip(place[..., 0] / (2 * MIDLINE_MM) + 0.5, 0, 1)
+        territories, watershed = self._territories(maps, sides, s["att"])
+        factor, delay, labels = self.lesions.at(planes, f[:, -MOST_LESIONS:], territories)
+        cbf_gm = self._cbf(s) * factor
+        att = self._att(s, territories, watershed, maps["artery_mm"]) + delay
+        att_gm = xp.clip(att, *ATT_RANGE_S)
+        att_wm = xp.clip(att + self._of("att_wm_delay", planes.x), *ATT_RANGE_S)
+        csf = xp.clip(maps["brain"] - gm - wm, 0, None)
+        lead = self._of("bolus_lead", planes.x) + self._of("artery_lead", planes.x) * xp.exp(
+            -maps["artery_mm"] / ARTERY_REACH_MM
+        )
+        is_labelled = gm + wm > LEAST_TISSUE
+        labels = xp.where(is_labelled, labels, 0 * labels)
+        return Tissue(
+            gm=gm,
+            wm=wm,
+            csf=csf,
+            cbf_gm=cbf_gm,
+            cbf_wm=cbf_gm * self._of("wm_ratio", planes.x),
+            att_gm=att_gm,
+            att_wm=att_wm,
+            abv=self._abv(s, gm, csf, maps),
+            abat=xp.clip(att_gm - lead, EARLIEST_ABAT_S, None),
+            lesions=labels.astype(np.uint8) if xp is np else labels.byte(),
+            mask=maps["brain"] > 0.5,
+        )
+
+    def _of(self, name: str, like, part: int | None = None):  # type: ignore[no-untyped-def]
+        """A number of every subject, to broadcast over planes (planes, nx, ny)."""
+        values = getattr(self, name)
+        return alike((values if part is None else values[:, part])[:, None, None], like)
+
+    def _fractions(self, maps, planes: Planes):  # type: ignore[no-untyped-def]
+        """GM and WM with steeper borders than the template's, together at most the brain's."""
+        xp = namespace(planes.x)
+        share = self._of("sharpness", planes.x)
+        gm, wm = (p + share * (steeper(steeper(p)) - p) for p in (maps["gm"], maps["wm"]))
+        total = xp.clip(gm + wm, 1e-6, None)
+        fill = xp.minimum(total, maps["brain"]) / total
+        return gm * fill, wm * fill
+
+    def _territories(self, maps, right, shift):  # type: ignore[no-untyped-def]
+        """Membership of `TERRITORIES` (planes, 6, nx, ny), and of the borders between arteries."""
+        xp = namespace(right)
+        bias = alike(np.exp(self.territory_bias)[..., None, None], right)
+        names = "aca", "mca", "pca"
+        weights = bias * xp.stack([maps[n] for n in names], 1)
+        weights = weights * xp.exp(xp.stack([0 * shift, shift, 0 * shift], 1))
+        weights = weights / xp.clip(weights.sum(1), 1e-6, None)[:, None]
+        watershed = xp.clip(2 * (1 - (weights**2).sum(1)), 0, 1) ** 2
+        both = [weights * (1 - right)[:, None], weights * right[:, None]]
+        return xp.concatenate(both, 1), watershed
+
+    def _cbf(self, s):  # type: ignore[no-untyped-def]
+        like = s["cbf"]
+        slow, fine = (self._of("cbf_variation", like, i) for i in (0, 1))
+        return self._of("cbf_gm", like) * namespace(like).exp(slow * like + fine * s["fine cbf"])
+
+    def _att(self, s, territories, watershed, artery_mm):  # type: ignore[no-untyped-def]
+        """ATT of GM without lesions [s]: late far from the arteries and between territories."""
+        like = s["att"]
+        slow, fine = (self._of("att_variation", like, i) for i in (0, 1))
+        delays = alike(self.territory_delays[..., None, None], like)
+        return (
+            self._of("att_gm", like)
+            + (territories * delays).sum(1)
+            + self._of("watershed_delay", like) * watershed
+            + self._of("distal_delay", like) * (artery_mm / ARTERY_REACH_MM - 1)
+            + slow * like
+            + fine * s["fine att"]
+        )
+
+    def _abv(self, s, gm, csf, maps):  # type: ignore[no-untyped-def]
+        """Arterial blood: large arteries, their branches, sulci, and a little in all GM."""
+        xp = namespace(gm)
+        distance = maps["artery_mm"]
+        large = xp.exp(-((distance / self._of("artery_radius", gm)) ** 2))
+        twigs = ridge(s["twig a"]) * ridge(s["twig b"])
+        twigs = twigs * xp.exp(-distance / ARTERY_REACH_MM)
+        uneven = xp.exp(0.5 * s["fine cbf"])
+        abv = (
+            self._of("artery_abv", gm) * large
+            + self._of("twig_abv", gm) * twigs
+            + self._of("sulcal_abv", gm) * 4 * gm * csf * uneven
+            + self._of("tissue_abv", gm) * gm * uneven
+        )
+        return xp.clip(abv, 0, MOST_ABV) * maps["brain"]
+
+
+def draw_subjects(rng: np.random.Generator, b: int) -> Subjects:
+    """Random subjects; values span those of benchmark.md's brain phantoms."""
+    lesions = draw_lesions(rng, b)
+
+    def uniform(low: float, high: float, *more: int) -> Values:
+        return rng.uniform(low, high, (b, *more))
+
+    lengths = [np.full(b, 45.0)] * 3 + [
+        uniform(20, 40),
+        uniform(5, 10),
+        uniform(25, 45),
+        uniform(7, 14),
+        *[np.full(b, 14.0)] * 2,
+    ]
+    unlike = uniform(0, 0.2, 1, 1) * rng.standard_normal((b, 2, len(TERRITORY_DELAYS_S)))
+    lengths_mm = np.concatenate([np.stack(lengths, -1), lesions.boundary_lengths_mm], -1)
+    return Subjects(
+        size=uniform(0.9, 1.12, 1) * uniform(0.95, 1.05, 3),
+        sharpness=uniform(0, 1),
+        cbf_gm=uniform(35, 95),
+        wm_ratio=uniform(0.2, 0.5),
+        att_gm=uniform(0.6, 1.7),
+        att_wm_delay=uniform(0, 0.5),
+        watershed_delay=uniform(0, 0.6),
+        distal_delay=uniform(0, 0.2),
+        territory_bias=0.5 * rng.standard_normal((b, len(TERRITORY_DELAYS_S))),
+        territory_delays=(unlike + TERRITORY_DELAYS_S).reshape(b, -1),
+        cbf_variation=uniform(0.05, 0.2, 2),
+        att_variation=np.stack([uniform(0.05, 0.25), uniform(0.02, 0.12)], -1),
+        artery_abv=uniform(0, 0.06),
+        artery_radius=uniform(2, 5),
+        twig_abv=uniform(0, 0.05),
+        sulcal_abv=uniform(0, 0.015),
+        tissue_abv=np.minimum(rng.exponential(0.002, b), 0.01),
+        bolus_lead=uniform(0.05, 0.4),
+        artery_lead=uniform(0, 0.4),
+        lesions=lesions,
+        fields=draw_fields(rng, lengths_mm),
+    )
+
+
+def draw_planes(rng: np.random.Generator, b: int, n: int, depth: int = 1) -> Planes:
+    """Oblique planes of n x n pixels of a random size, anywhere in the brain.
+
+    There are b stacks of `depth` parallel planes, a random distance apart.
+    """
+    pixel, shift = rng.uniform(2.0, 4.5, b), rng.uniform(-12, 12, (2, b))
+    tilt, turn = rng.uniform(-0.3, 0.3, b), rng.normal(0, 0.2, b)
+    height = rng.uniform(*HEIGHTS_MM, b)
+    line = (np.arange(n) - (n - 1) / 2) * pixel[:, None]
+    along_x = np.stack([np.cos(turn), np.sin(turn), 0 * turn], -1)
+    flat = np.stack([-np.sin(turn), np.cos(turn), 0 * turn], -1) * np.cos(tilt)[:, None]
+    along_y = flat + np.sin(tilt)[:, None] * UP
+    x = (line + shift[0, :, None])[..., None] * along_x[:, None]
+    y = (line + shift[1, :, None])[..., None] * along_y[:, None] + height[:, None, None] * UP
+    if depth == 1:
+        return Planes(x, y)
+    spacing = rng.uniform(*SPACINGS_MM, (b, 1)) * (np.arange(depth) - (depth - 1) / 2)
+    steps = spacing[..., None] * np.cross(along_x, along_y)[:, None]
+    return Planes(np.repeat(x, depth, axis=0), (y[:, None] + steps[:, :, None]).reshape(-1, n, 3))

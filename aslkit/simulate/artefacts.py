@@ -1,0 +1,171 @@
+"""Random generator -> what disturbs the images of one scan: a function for every artefact.
+
+Each draws what happens over the volumes of a scan, or changes one image. An image is control or
+label, (x, y, z) in scanner units; fluctuations are differences as fractions of the reference
+signal.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from aslkit.core.backend import namespace, standard_normal
+from aslkit.core.series_and_maps import FloatImage, MaskImage
+from aslkit.prepare.motion import Frame, Parameters, rigid_matrix
+
+NOISES = ("thermal", "coil", "physio", "drift", "motion", "spikes", "dropouts", "suppression")
+
+COIL_GAIN = 0.8  # at most, additional noise in the middle of the head
+COIL_WIDTH_MM = 50.0
+PHYSIO_AMPLITUDE = (0.03, 0.15)  # of the reference signal
+PHYSIO_CYCLES = (0.5, 2.0)  # over the scan
+LARGEST_DRIFT = 0.03  # of the reference signal, from the first difference to the last
+STEP_MM, STEP_DEGREES = 0.1, 0.1  # standard deviation from one volume to the next, per axis
+SPIKE_SHARE = 0.05  # of the volumes
+SPIKE_AMPLITUDE = (0.005, 0.05)  # of M0
+DROPOUT_SHARE = 0.05  # of the volumes
+DROPOUT_LEFT = (0.1, 0.7)  # of the signal of the slice
+SUPPRESSION_SHARE = 0.1  # of the volumes
+SUPPRESSION_EXCESS = (0.005, 0.1)  # of M0, more static signal than in the other volumes
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Artefacts:
+    """What happens during a scan of n pairs, that is 2 n images.
+
+    Attributes
+    ----------
+    physio, drift : array (n,)
+        Change of every difference, as a fraction of the reference signal.
+    excess : array (2 n,)
+        Additional static signal [fraction of M0].
+    motion : array (2 n, 6)
+        Displacement of the head from M0 [mm, rad], as `aslkit.prepare.motion` has it.
+    spikes : array (2 n,)
+        Amplitude of a spike in k-space [fraction of M0].
+    slices : array (2 n, z)
+        Factor of the signal of every slice.
+    """
+
+    physio: Values
+    drift: Values
+    excess: Values
+    motion: Parameters
+    spikes: Values
+    slices: Values
+
+
+def draw_artefacts(
+    rng: np.random.Generator, noises: Collection[str], n_pairs: int, n_slices: int
+) -> Artefacts:
+    """The named ones of `NOISES` over a scan; each is the same whatever the others are."""
+    n = 2 * n_pairs
+    none = np.zeros(n)
+    streams = dict(zip(NOISES, rng.spawn(len(NOISES)), strict=True))
+    draws = {name: stream for name, stream in streams.items() if name in noises}
+    return Artefacts(
+        physio=physiological(draws["physio"], n_pairs) if "physio" in draws else none[::2],
+        drift=drift(draws["drift"], n_pairs) if "drift" in draws else none[::2],
+        excess=suppression_failures(draws["suppression"], n) if "suppression" in draws else none,
+        motion=random_walk(draws["motion"], n) if "motion" in draws else np.zeros((n, 6)),
+        spikes=spikes(draws["spikes"], n) if "spikes" in draws else none,
+        slices=dropouts(draws["dropouts"], n, n_slices)
+        if "dropouts" in draws
+        else np.ones((n, n_slices)),
+    )
+
+
+def with_thermal_noise(rng: np.random.Generator, image, sd):  # type: ignore[no-untyped-def]
+    """Magnitude of an image with complex noise: Gaussian in tissue, Rayleigh in air.
+
+    Image and standard deviation (an array that broadcasts, or a number) are of numpy or torch.
+    """
+    real, imaginary = standard_normal(rng, (2, *image.shape), image) * sd
+    return namespace(image).hypot(image + real, imaginary)
+
+
+def coil_map(rng: np.random.Generator, mask: MaskImage, frame: Frame) -> FloatImage:
+    """Relative noise of every voxel: highest deep in the head, far from the coil's elements.
+
+    Its mean square over the mask is 1.
+    """
+    places = frame.to_mm(np.indices(frame.shape, dtype=np.float64).reshape(3, -1))
+    centre = frame.to_mm(np.argwhere(mask).T.astype(np.float64)).mean(axis=1) + rng.normal(
+        0, 10, 3
+    )
+    distance = (((places - centre[:, None]) / COIL_WIDTH_MM) ** 2).sum(axis=0)
+    gain = 1 + rng.uniform(0.25, 1) * COIL_GAIN * np.exp(-distance / 2).reshape(frame.shape)
+    return (gain / np.sqrt(np.mean(gain[mask] ** 2))).astype(np.float32)
+
+
+def physiological(rng: np.random.Generator, n: int) -> Values:
+    """A sinusoid of random amplitude, frequency and phase."""
+    cycles, phase = rng.uniform(*PHYSIO_CYCLES), rng.uniform(0, 2 * np.pi)
+    wave = np.sin(2 * np.pi * cycles * np.arange(n) / n + phase)
+    return np.asarray(rng.uniform(*PHYSIO_AMPLITUDE) * wave)
+
+
+def drift(rng: np.random.Generator, n: int) -> Values:
+    """A straight line from 0."""
+    return np.linspace(0, rng.uniform(-LARGEST_DRIFT, LARGEST_DRIFT), n)
+
+
+def random_walk(rng: np.random.Generator, n: int) -> Parameters:
+    """Positions (n, 6) [mm, rad] of a restless head that starts where M0 was taken."""
+    steps = rng.standard_normal((n, 6)) * ([STEP_MM] * 3 + [np.deg2rad(STEP_DEGREES)] * 3)
+    steps[0] = 0
+    return steps.cumsum(axis=0)
+
+
+def moved(image: FloatImage, parameters: Parameters, frame: Frame) -> FloatImage:
+    """The image of a head that has moved, by cubic splines; 0 comes in from outside."""
+    if not parameters.any():
+        return image
+    matrix = rigid_matrix(parameters)
+    size = np.array(frame.size_mm)
+    inverse = matrix[:, :3].T * size / size[:, None]  # voxels after -> voxels before
+    middle = (np.array(frame.shape) - 1) / 2
+    offset = middle - inverse @ (middle + matrix[:, 3] / size)
+    return np.asarray(ndimage.affine_transform(image, inverse, offset), dtype=np.float32)
+
+
+def spikes(rng: np.random.Generator, n: int) -> Values:
+    """Amplitude of the spike of every volume, 0 in most."""
+    amplitudes = np.zeros(n)
+    hit = _some(rng, n, SPIKE_SHARE)
+    amplitudes[hit] = rng.uniform(*SPIKE_AMPLITUDE, hit.size)
+    return amplitudes
+
+
+def stripes(rng: np.random.Generator, shape: tuple[int, ...]) -> FloatImage:
+    """What one wrong sample of k-space adds to an image: a plane wave of amplitude 1."""
+    frequency = [int(rng.integers(1, max(n // 2, 2))) / n for n in shape]
+    x, y, z = np.ogrid[tuple(slice(n) for n in shape)]
+    turns = frequency[0] * x + frequency[1] * y + frequency[2] * z + rng.random()
+    return np.cos(2 * np.pi * turns).astype(np.float32)
+
+
+def dropouts(rng: np.random.Generator, n: int, n_slices: int) -> Values:
+    """Factors (n, n_slices) of the slices' signals: below 1 in one slice of some volumes."""
+    factors = np.ones((n, n_slices))
+    hit = _some(rng, n, DROPOUT_SHARE)
+    factors[hit, rng.integers(n_slices, size=hit.size)] = rng.uniform(*DROPOUT_LEFT, hit.size)
+    return factors
+
+
+def suppression_failures(rng: np.random.Generator, n: int) -> Values:
+    """Static signal that background suppression leaves over in some volumes."""
+    excess = np.zeros(n)
+    hit = _some(rng, n, SUPPRESSION_SHARE)
+    excess[hit] = rng.uniform(*SUPPRESSION_EXCESS, hit.size)
+    return excess
+
+
+def _some(rng: np.random.Generator, n: int, share: float) -> NDArray[np.int64]:
+    """That share of n volumes, at least one."""
+    return rng.choice(n, max(round(share * n), 1), replace=False)

@@ -1,0 +1,185 @@
+"""Configuration and random generator -> noisy patches of one protocol, physics drawn per patch."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aslkit.config.one_protocol import N_PULSES, OneProtocolConfig, nominal_timings
+from aslkit.core.acquisition import REFERENCE_SIGNAL, Acquisition
+from aslkit.core.backend import alike, first_places, namespace, rows_at, scattered, standard_normal
+from aslkit.fit.curve_table import model_like
+from aslkit.kinetics.model import Block, KineticModel, kinetic_model
+from aslkit.simulate.anatomy import Tissue, draw_planes, draw_subjects
+from aslkit.simulate.artefacts import drift, physiological, with_thermal_noise
+from aslkit.simulate.signal import mixed_signal, noise_sd
+from aslkit.simulate.training_scans import (
+    ARRIVALS,
+    DISPERSION_S,
+    EARLIEST_S,
+    GAIN_ERROR,
+    coloured_noise,
+    draw_spectrum,
+)
+
+Values = NDArray[np.floating]
+
+DURATION_SCATTER = 0.1  # at most, of the label duration
+EXTENDED_DURATION_SCATTER = 0.2  # likewise with extended randomisation, as all that follows
+PLD_SCATTER_S = 0.1  # at most, of each delay
+ARTERIAL_SHARE = 0.45  # of the patches, with arterial signal
+ARRIVAL_TIMES = "att_gm", "att_wm", "abat"
+CONTROL_LEVEL = (0.02, 0.2)  # control signal under background suppression, fraction of M0
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Slices of `b` subjects, 0 outside the brain; all arrays, or all tensors on a device.
+
+    Attributes
+    ----------
+    signal, clean : array (b, n, x, y)
+        ΔM/M0 with and without noise.
+    cbf, att : array (b, x, y)
+        Truth [ml/100 g/min, s].
+    mask : bool array (b, x, y)
+    t1_blood_s : array (b,)
+        What estimators are told of the subjects.
+    """
+
+    signal: Values
+    clean: Values
+    cbf: Values
+    att: Values
+    mask: NDArray[np.bool_]
+    t1_blood_s: Values
+
+
+def draw_patches(
+    config: OneProtocolConfig, rng: np.random.Generator, device: str | None = None
+) -> Patches:
+    """`config.patches` random slices under the protocol.
+
+    Parameters
+    ----------
+    device : str, optional
+        Makes torch tensors on this device; without it, numpy arrays.
+    """
+    planes = draw_planes(rng, config.patches, config.patch).on(device)
+    tissue = draw_subjects(rng, config.patches).at(planes)
+    model = _draw_model(config, rng, planes.x)
+    signal = _disturbed if config.extended_randomization else _undisturbed
+    rows = signal(model, tissue, rng)
+    clean = namespace(rows).moveaxis(rows, 1, -1).reshape(*tissue.mask.shape, -1)[tissue.mask]
+    return Patches(
+        signal=scattered(_measured(clean, tissue.mask, config, rng), tissue.mask),
+        clean=scattered(clean, tissue.mask),
+        cbf=tissue.cbf * tissue.mask,
+        att=tissue.att * tissue.mask,
+        mask=tissue.mask,
+        t1_blood_s=model.t1_blood.ravel(),  # type: ignore[union-attr]
+    )
+
+
+def measured_again(
+    patches: Patches, config: OneProtocolConfig, rng: np.random.Generator
+) -> Values:
+    """The signal of patches with other noise, of an SNR of its own."""
+    rows = namespace(patches.clean).moveaxis(patches.clean, 1, -1)[patches.mask]
+    again: Values = scattered(_measured(rows, patches.mask, config, rng), patches.mask)
+    return again
+
+
+def _draw_model(config: OneProtocolConfig, rng: np.random.Generator, like) -> KineticModel:  # type: ignore[no-untyped-def]
+    """The kinetic model of every patch, arrays (b, n, 1) as `like`."""
+    nominal = kinetic_model(Acquisition(nominal_timings(config)), 1, np.float32)
+    column: Values = np.ones((config.patches, 1, 1))
+
+    def drawn(limits: tuple[float, float]) -> Values:
+        return rng.uniform(*limits, column.shape)
+
+    duration = column
+    if config.domain_randomization:
+        is_extended = config.extended_randomization
+        scatter = EXTENDED_DURATION_SCATTER if is_extended else DURATION_SCATTER
+        duration = drawn((1 - scatter, 1 + scatter))
+    blocks = []
+    for block in nominal.blocks:
+        efficiency = block.efficiencies * column
+        if config.domain_randomization:
+            efficiency = drawn(getattr(config, f"alpha_{block.labeling}_range")) + 0 * efficiency
+            for _ in range(N_PULSES[block.labeling]):
+                efficiency = efficiency * drawn(config.alpha_bs_range)
+        plds = block.plds
+        if config.extended_randomization:
+            early = rng.uniform(-PLD_SCATTER_S, PLD_SCATTER_S, (config.patches, *plds.shape[1:]))
+            plds = np.maximum(plds - early, 0)
+        durations = block.label_durations * duration
+        blocks.append(Block(block.labeling, plds, durations, efficiency))
+    t1_blood = config.t1_blood_s * column
+    if config.domain_randomization:
+        t1_blood = drawn(config.t1_blood_range_s)
+    drawn_model = replace(nominal, blocks=tuple(blocks))
+    return replace(model_like(drawn_model, like), t1_blood=alike(t1_blood, like))
+
+
+def _undisturbed(model: KineticModel, tissue: Tissue, rng: np.random.Generator) -> Values:
+    """ΔM/M0 (b, n, pixels) of tissue alone, without noise."""
+    return mixed_signal(model, tissue, _flat, has_arterial=False)
+
+
+def _disturbed(model: KineticModel, tissue: Tissue, rng: np.random.Generator) -> Values:
+    """Likewise with arteries in some patches, dispersed arrival, and a gain of every delay."""
+    abv, column = tissue.abv, (len(tissue.mask), 1, 1)
+    has_arteries = alike(rng.random(column) < ARTERIAL_SHARE, abv)
+    spread = rng.uniform(0, DISPERSION_S, column)
+
+    def arriving(shift: Values) -> Tissue:
+        times = {name: getattr(tissue, name) + alike(shift, abv) for name in ARRIVAL_TIMES}
+        later = {name: namespace(t).clip(t, EARLIEST_S, None) for name, t in times.items()}
+        return replace(tissue, abv=abv * has_arteries, **later)
+
+    parts = (mixed_signal(model, arriving(spread * a), _flat, True) for a in ARRIVALS)
+    rows: Values = sum(parts) / len(ARRIVALS)  # type: ignore[assignment]
+    error = rng.uniform(0, GAIN_ERROR, column) * rng.standard_normal((*rows.shape[:2], 1))
+    return rows * alike(np.exp(error), rows)
+
+
+def _flat(images: Values) -> Values:
+    """(b, x, y) -> (b, pixels)."""
+    return images.reshape(len(images), -1)
+
+
+def _correlated(rng: np.random.Generator, mask, like):  # type: ignore[no-untyped-def]
+    """Noise of unit variance (voxels, n), in most patches alike in neighbours and regions."""
+    b, nx, ny = mask.shape
+    _, power = draw_spectrum(rng, b, nx, ny)
+    images = coloured_noise(rng, (b, like.shape[1], nx, ny), like, power)
+    return namespace(images).moveaxis(images, 1, -1)[mask]
+
+
+def _measured(clean, mask, config: OneProtocolConfig, rng: np.random.Generator):  # type: ignore[no-untyped-def]
+    """Control minus label of a clean ΔM/M0 (voxels, n), with the noise of the configuration."""
+    patches = first_places(mask)
+
+    def of_voxels(of_patches: Values):  # type: ignore[no-untyped-def]
+        """Values (patches, …) of the patch of every voxel, (voxels, …)."""
+        return rows_at(alike(of_patches, clean), patches)
+
+    b, n, signal = config.patches, clean.shape[1], clean
+    for name, draw in (("physio", physiological), ("drift", drift)):
+        if name in config.noise_components:
+            course = np.stack([draw(rng, n) for _ in range(b)])
+            signal = signal + of_voxels(REFERENCE_SIGNAL * course)
+    if "thermal" not in config.noise_components:
+        return signal
+    sd = of_voxels(noise_sd(1.0) / rng.choice(config.snr_levels, (b, 1)))
+    if config.extended_randomization:
+        return signal + sd * _correlated(rng, mask, clean)
+    if config.noise_type == "gaussian":
+        return signal + sd * standard_normal(rng, clean.shape, clean)
+    level = of_voxels(rng.uniform(*CONTROL_LEVEL, (b, 1))) + 0 * clean
+    control, label = (
+        with_thermal_noise(rng, image, sd / 2**0.5) for image in (level, level - signal)
+    )
+    return control - label

@@ -1,0 +1,157 @@
+"""Random generator -> lesions: where perfusion and arrival times are changed, and how.
+
+Every subject has places for `MOST_LESIONS` lesions; some of them stay empty. A lesion is a ragged
+ellipsoid with an inner part of another class; those of vascular origin end where the territory
+of their artery ends.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aslkit.core.backend import alike, namespace
+from aslkit.simulate.random_fields import Planes, Values, soft_step
+from aslkit.simulate.vessels import TERRITORIES, TERRITORY_CENTRES_MM
+
+LESION_CLASSES = {
+    1: "infarct core",
+    2: "penumbra",
+    3: "hyperperfused rim",
+    4: "hyperperfused core",
+    5: "delayed territory",
+    6: "steno-occlusive",
+}
+MOST_LESIONS = 3
+SCATTER_MM = 14.0  # of the centres around those of the territories
+TERRITORY_EDGE = 0.15  # half width of a territory's border, in membership
+LEAST_TISSUE = 0.3  # fraction of GM and WM in a voxel that is labelled
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Ranges from which a lesion is drawn; pairs are for the outer and the inner part."""
+
+    radius_mm: Range
+    classes: tuple[int, int]
+    cbf_factors: tuple[Range, Range]
+    att_delays_s: tuple[Range, Range]
+    is_vascular: bool
+
+
+NOTHING = Kind((20, 20), (0, 0), ((1, 1), (1, 1)), ((0, 0), (0, 0)), True)
+STROKE = Kind((18, 42), (2, 1), ((0.4, 0.8), (0.0, 0.3)), ((0.3, 1.2), (0.4, 1.5)), True)
+TUMOUR = Kind((10, 25), (3, 4), ((1.2, 2.2), (1.2, 2.8)), ((-0.2, 0.1), (-0.3, 0.3)), False)
+DELAYED = Kind((35, 65), (5, 5), ((0.6, 1.0),) * 2, ((0.3, 1.2),) * 2, True)
+STENOSIS = Kind((40, 75), (6, 6), ((0.4, 0.9),) * 2, ((1.0, 1.8), (1.4, 2.2)), True)
+KINDS = (NOTHING, STROKE, TUMOUR, DELAYED, STENOSIS)
+
+
+@dataclass(frozen=True)
+class Lesions:
+    """Lesions of `b` subjects, `MOST_LESIONS` each; the last axis of pairs is (outer, inner).
+
+    Attributes
+    ----------
+    centres, axes : array (b, lesions, 3)
+        Of the ellipsoids [mm].
+    edges, raggedness, inner_shares : array (b, lesions)
+        Relative to the radius.
+    territories : array (b, lesions)
+        Places in `TERRITORIES`.
+    is_vascular : bool array (b, lesions)
+    classes : array (b, lesions, 2)
+    cbf_factors, att_delays_s : array (b, lesions, 2)
+    """
+
+    centres: Values
+    axes: Values
+    edges: Values
+    raggedness: Values
+    inner_shares: Values
+    territories: NDArray[np.intp]
+    is_vascular: NDArray[np.bool_]
+    classes: NDArray[np.intp]
+    cbf_factors: Values
+    att_delays_s: Values
+
+    @property
+    def boundary_lengths_mm(self) -> Values:
+        """Lengths of the fields that make the boundaries ragged, (b, lesions)."""
+        return np.maximum(self.axes.mean(axis=-1) / 2, 6)
+
+    def at(self, planes: Planes, boundaries, territories):  # type: ignore[no-untyped-def]
+        """Factor of CBF, added ATT [s] and class of every point, (planes, nx, ny) each.
+
+        Parameters
+        ----------
+        boundaries : array (planes, lesions, nx, ny)
+            Values of the fields that make the boundaries ragged.
+        territories : array (planes, territories, nx, ny)
+            Membership of the vascular territories.
+        """
+        xp = namespace(planes.x)
+        factor, delay, label = 1.0, 0.0, 0.0
+        for i in range(MOST_LESIONS):
+            parts = self._parts(i, planes, boundaries[:, i], territories)
+            for j, part in enumerate(parts):
+                cbf, att, name = (
+                    alike(v[:, i, j, None, None], planes.x)
+                    for v in (self.cbf_factors, self.att_delays_s, self.classes)
+                )
+                factor = factor * (1 + (cbf - 1) * part)
+                delay = delay + att * part
+                label = xp.where((part > 0.5) & (name > 0), name, label)
+        return factor, delay, label
+
+    def _parts(self, i: int, planes: Planes, boundary, territories):  # type: ignore[no-untyped-def]
+        """Membership (0-1) of the outer and the inner part of the lesions in place i."""
+        like = planes.x
+        centre, axes = (alike(v[:, i, None], like) for v in (self.centres, self.axes))
+        x, y = (planes.x - centre) / axes, planes.y / axes
+        square = (x**2).sum(-1)[:, :, None] + (y**2).sum(-1)[:, None]
+        square = square + 2 * namespace(like).matmul(x, y.swapaxes(-1, -2))
+        edge, ragged, share = (
+            alike(v[:, i, None, None], like)
+            for v in (self.edges, self.raggedness, self.inner_shares)
+        )
+        distance = namespace(like).clip(square, 0, None) ** 0.5 + ragged * boundary
+        whole, inner = soft_step((1 - distance) / edge), soft_step((share - distance) / edge)
+        chosen = np.arange(len(TERRITORIES)) == self.territories[:, i, None]
+        own = (alike(chosen[..., None, None].astype(float), like) * territories).sum(1)
+        within = soft_step((own - 0.5) / TERRITORY_EDGE)
+        vascular = alike(self.is_vascular[:, i, None, None].astype(float), like)
+        within = 1 + vascular * (within - 1)
+        return (whole - inner) * within, inner * within
+
+
+def draw_lesions(rng: np.random.Generator, b: int) -> Lesions:
+    """Up to `MOST_LESIONS` lesions of random kinds for each of b subjects."""
+    shape = b, MOST_LESIONS
+    kinds = rng.integers(1, len(KINDS), shape)
+    kinds[np.arange(MOST_LESIONS) >= rng.integers(0, MOST_LESIONS + 1, (b, 1))] = 0
+
+    def pick(values) -> NDArray[np.floating]:  # type: ignore[no-untyped-def]
+        return np.array([getattr(k, values) for k in KINDS], dtype=float)[kinds]
+
+    def draw(ranges: str) -> Values:
+        low, high = np.moveaxis(pick(ranges), -1, 0)
+        return rng.uniform(low, high)
+
+    radius = draw("radius_mm")
+    territories = rng.integers(0, len(TERRITORIES), shape)
+    centres = TERRITORY_CENTRES_MM[territories] + SCATTER_MM * rng.standard_normal((*shape, 3))
+    return Lesions(
+        centres=centres,
+        axes=radius[..., None] * rng.uniform(0.7, 1.4, (*shape, 3)),
+        edges=rng.uniform(0.05, 0.3, shape),
+        raggedness=rng.uniform(0, 0.12, shape),
+        inner_shares=rng.uniform(0.4, 0.7, shape),
+        territories=territories,
+        is_vascular=pick("is_vascular") > 0,
+        classes=pick("classes").astype(np.intp),
+        cbf_factors=draw("cbf_factors"),
+        att_delays_s=draw("att_delays_s"),
+    )

@@ -1,0 +1,234 @@
+"""Seeds and shapes -> phantoms: volumes whose perfusion is known, and their files."""
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from aslkit.bids.json_files import read_json
+from aslkit.bids.nifti import read_volumes, stem
+from aslkit.core.errors import InputError
+from aslkit.simulate.anatomy import Tissue, draw_subjects
+from aslkit.simulate.lesions import LESION_CLASSES
+from aslkit.simulate.random_fields import Planes
+
+Image = NDArray[np.float64]
+
+FIELD_OF_VIEW_MM = (182.0, 210.0, 154.0)  # of a scan; the tallest heads reach beyond, as they do
+SHAPES = ("uniform", "disc", "checker", "ramp", "plan")
+SHAPE_GRID = (64, 64, 4)
+PHANTOM_SEED = 7_301  # keeps the subjects of phantoms apart from those of the training stream
+# Values are rounded to powers of two: the same bits on any processor, and small files.
+STEPS = {
+    **dict.fromkeys(("gm", "wm", "csf"), 2.0**-8),
+    **dict.fromkeys(("cbf_gm", "cbf_wm"), 2.0**-4),
+    **dict.fromkeys(("att_gm", "att_wm", "abat"), 2.0**-9),
+    "abv": 2.0**-14,
+}
+N_SITES = 60  # Voronoi cells of the plan's phantom
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phantom(Tissue):
+    """The truth about one subject on a grid: the arrays of `Tissue`, (x, y, z).
+
+    Attributes
+    ----------
+    name : str
+        Also the stem of its files.
+    affine : array, (4, 4)
+        Voxel to world (RAS mm).
+    """
+
+    name: str
+    affine: NDArray[np.float64]
+
+
+def brain_phantom(
+    name: str, seed: int, voxel_size_mm: float = 3.5, matrix: tuple[int, int, int] | None = None
+) -> Phantom:
+    """A whole brain of a random subject; the same seed gives the same subject.
+
+    Parameters
+    ----------
+    matrix : tuple of int, optional
+        Voxels along x, y and z, around the middle of the brain; without it, as many as fill
+        `FIELD_OF_VIEW_MM`.
+    """
+    subject = draw_subjects(np.random.default_rng([PHANTOM_SEED, seed]), 1)
+    nx, ny, nz = matrix or (int(np.ceil(extent / voxel_size_mm)) for extent in FIELD_OF_VIEW_MM)
+    affine = _centred_affine((nx, ny, nz), voxel_size_mm)
+    x, y, z = (
+        (affine[i, 3] + voxel_size_mm * np.arange(n))[:, None] * np.eye(3)[i]
+        for i, n in enumerate((nx, ny, nz))
+    )
+    planes = Planes(np.broadcast_to(x, (nz, nx, 3)), y + z[:, None])
+    tissue = subject.at(planes)
+    volumes = {f.name: np.moveaxis(getattr(tissue, f.name), 0, 2) for f in fields(Tissue)}
+    return _on_grid(Tissue(**volumes), name, affine)
+
+
+def shape_phantom(kind: str, seed: int) -> Phantom:
+    """One of `SHAPES`: a flat field, a disc, a checkerboard, a ramp, or the founding plan's cells.
+
+    Raises
+    ------
+    ValueError
+        For an unknown kind.
+    """
+    if kind not in SHAPES:
+        raise ValueError(f"anatomy {kind!r} is not one of brain, {', '.join(SHAPES)}")
+    rng = np.random.default_rng([PHANTOM_SEED, seed])
+    x, y, z = np.meshgrid(*map(np.arange, SHAPE_GRID), indexing="ij")
+    gm, wm, cbf, att = (np.full(SHAPE_GRID, value) for value in (1.0, 0.0, 60.0, 1.2))
+    lesions = np.zeros(SHAPE_GRID)
+    if kind == "disc":
+        gm = (np.hypot(x - 31.5, y - 31.5) < 10 + 4 * z).astype(float)
+    elif kind == "checker":
+        is_even = (x // 2 ** (z + 1) + y // 2 ** (z + 1)) % 2 == 0
+        cbf, att = np.where(is_even, 60.0, 20.0), np.where(is_even, 1.0, 1.6)
+    elif kind == "ramp":
+        cbf, att = 100.0 * x / 63, 0.5 + 2.5 * y / 63
+    elif kind == "plan":
+        gm, wm, cbf, att = _plan_cells(rng, x, y, z)
+        cbf, att, lesions = _plan_lesions(rng, x, y, cbf, att)
+    tissue = _plain_tissue(gm, wm, cbf, att, lesions)
+    return _on_grid(tissue, f"{kind}-{seed:02d}", _centred_affine(SHAPE_GRID, 3.5))
+
+
+def save_phantom(phantom: Phantom, folder: Path) -> None:
+    """Write NAME.nii.gz, one volume per map, and NAME.json, which names the volumes."""
+    maps = [f.name for f in fields(Tissue)]
+    volumes = np.stack([getattr(phantom, m).astype(np.float32) for m in maps], axis=-1)
+    nib.save(nib.Nifti1Image(volumes, phantom.affine), folder / f"{phantom.name}.nii.gz")
+    card = {"Maps": maps, "LesionClasses": LESION_CLASSES}
+    (folder / f"{phantom.name}.json").write_text(json.dumps(card, indent=2) + "\n")
+
+
+def load_phantom(path: Path) -> Phantom:
+    """Read a phantom from its .nii.gz file and the .json beside it.
+
+    Raises
+    ------
+    InputError
+        When the JSON is missing or does not name the volumes, or a file is damaged.
+    """
+    card = _card(path)
+    wanted = [f.name for f in fields(Tissue)]
+    maps = read_json(card).get("Maps") if card.is_file() else None
+    volumes, header = read_volumes(path)
+    if maps != wanted or volumes.shape[3] != len(wanted):
+        raise InputError(
+            card,
+            "Maps",
+            found=f"{maps or 'nothing'} and {volumes.shape[3]} volumes",
+            expected=f"{', '.join(wanted)}, one per volume of {path.name}",
+            fix="make the phantom with asl_sim",
+        )
+    arrays = {m: np.ascontiguousarray(volumes[..., i]) for i, m in enumerate(wanted)}
+    if not np.isfinite(volumes).all() or not arrays["mask"].any():
+        raise InputError(
+            path,
+            "voxels",
+            found="values that are not finite, or an empty mask",
+            expected="numbers, and a brain",
+            fix="make the phantom with asl_sim",
+        )
+    lesions, mask = arrays.pop("lesions").astype(np.uint8), arrays.pop("mask") > 0
+    affine = header.get_best_affine()
+    return Phantom(name=stem(path), affine=affine, lesions=lesions, mask=mask, **arrays)
+
+
+def find_phantoms(folder: Path) -> list[Path]:
+    """The phantoms in a folder, by name.
+
+    Raises
+    ------
+    InputError
+        When there is none.
+    """
+    found = [p for p in sorted(folder.glob("*.nii.gz")) if _card(p).is_file()]
+    if not found:
+        raise InputError(
+            folder,
+            "",
+            found="no phantom",
+            expected="NAME.nii.gz with NAME.json",
+            fix="give --phantoms shipped, or make some with asl_sim --phantoms",
+        )
+    return found
+
+
+def _card(path: Path) -> Path:
+    """The JSON file beside a phantom."""
+    return path.with_name(f"{stem(path)}.json")
+
+
+def _on_grid(tissue: Tissue, name: str, affine: NDArray[np.float64]) -> Phantom:
+    """The tissue (x, y, z) in the steps of its files, zero outside the mask."""
+    maps = {}
+    for f in fields(Tissue):
+        values = getattr(tissue, f.name)
+        if values.dtype.kind == "f":
+            step = STEPS[f.name]
+            values = (np.round(values / step) * step).astype(np.float32)
+        maps[f.name] = np.ascontiguousarray(np.where(tissue.mask, values, 0), values.dtype)
+    return Phantom(name=name, affine=affine, **maps)
+
+
+def _plain_tissue(gm: Image, wm: Image, cbf: Image, att: Image, lesions: Image) -> Tissue:
+    """Tissue without vessels, the same CBF and ATT whatever the fraction."""
+    nothing, mask = np.zeros(gm.shape), gm + wm > 0
+    return Tissue(
+        gm=gm,
+        wm=wm,
+        csf=nothing,
+        cbf_gm=cbf,
+        cbf_wm=cbf,
+        att_gm=att,
+        att_wm=att,
+        abv=nothing,
+        abat=nothing,
+        lesions=lesions.astype(np.uint8),
+        mask=mask,
+    )
+
+
+def _plan_cells(rng: np.random.Generator, x, y, z):  # type: ignore[no-untyped-def]
+    """Voronoi cells of GM, WM and CSF inside an ellipse: fractions, CBF and ATT."""
+    sites = rng.uniform(0, 64, (N_SITES, 2))
+    kinds = rng.choice(3, N_SITES, p=(0.45, 0.4, 0.15))
+    cbf = np.choose(
+        kinds, [rng.uniform(50, 70, N_SITES), rng.uniform(18, 28, N_SITES), np.zeros(N_SITES)]
+    )
+    att = np.choose(
+        kinds, [rng.uniform(1.0, 1.6, N_SITES), rng.uniform(1.2, 1.8, N_SITES), np.ones(N_SITES)]
+    )
+    shifted = np.stack([x + 3 * z, y - 2 * z], axis=-1)[..., None, :]
+    cell = ((shifted - sites) ** 2).sum(axis=-1).argmin(axis=-1)
+    is_inside = ((x - 31.5) / 24) ** 2 + ((y - 31.5) / 29) ** 2 < 1
+    gm, wm = (is_inside & (kinds[cell] == k) for k in (0, 1))
+    return gm.astype(float), wm.astype(float), cbf[cell], att[cell]
+
+
+def _plan_lesions(rng: np.random.Generator, x, y, cbf, att):  # type: ignore[no-untyped-def]
+    """The plan's tumour and stroke, discs on either side: CBF, ATT and classes."""
+    lesions = np.zeros(cbf.shape)
+    for side, name, flow, delay in (
+        (-1, 4, rng.uniform(1.4, 2.0), rng.uniform(-0.2, 0.1)),
+        (1, 1, rng.uniform(0.1, 0.4), rng.uniform(0.5, 1.2)),
+    ):
+        centre = (31.5 + side * rng.uniform(8, 14), rng.uniform(20, 43))
+        inside = np.hypot(x - centre[0], y - centre[1]) < rng.uniform(4, 7)
+        cbf, att = np.where(inside, flow * cbf, cbf), np.where(inside, att + delay, att)
+        lesions[inside] = name
+    return cbf, att, lesions
+
+
+def _centred_affine(shape: tuple[int, ...], voxel_size_mm: float) -> NDArray[np.float64]:
+    affine = np.diag([voxel_size_mm] * 3 + [1.0])
+    affine[:3, 3] = -voxel_size_mm * (np.array(shape) - 1) / 2
+    return affine

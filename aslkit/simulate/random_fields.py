@@ -1,0 +1,101 @@
+"""Random generator -> smooth random functions of position, for a batch of subjects at once.
+
+They are sums of plane waves. On a plane of points x_i + y_j a wave is a product,
+
+    cos(w·(x_i + y_j)) = cos(w·x_i) cos(w·y_j) - sin(w·x_i) sin(w·y_j),
+
+so that all waves of all fields are one matrix product, and hardly any cosine is computed.
+numpy and torch run through the same code.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aslkit.core.backend import alike, namespace
+
+Values = NDArray[np.floating]
+
+N_WAVES = 16  # of a random smooth field
+RIDGE_WIDTH = 0.25  # in standard deviations of the field
+
+
+@dataclass(frozen=True)
+class Planes:
+    """Planes of points in space [mm]: point (i, j) of plane p is x[p, i] + y[p, j].
+
+    Attributes
+    ----------
+    x : array (planes, nx, 3)
+    y : array (planes, ny, 3)
+    """
+
+    x: Values
+    y: Values
+
+    @property
+    def points(self) -> Values:
+        """All points (planes, nx, ny, 3)."""
+        return self.x[:, :, None] + self.y[:, None]
+
+    def on(self, device: str | None) -> "Planes":
+        """The planes in single precision, as tensors on a device or, without one, as arrays."""
+        if device is None:
+            return Planes(self.x.astype(np.float32), self.y.astype(np.float32))
+        import torch
+
+        x, y = (torch.as_tensor(p, dtype=torch.float32, device=device) for p in (self.x, self.y))
+        return Planes(x, y)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class SmoothFields:
+    """Random smooth functions of zero mean and unit variance, `k` for each of `b` subjects.
+
+    Attributes
+    ----------
+    waves : array (b, 3, k, waves)
+        Wave vectors [rad/mm].
+    phases : array (b, 1, k, waves)
+    """
+
+    waves: Values
+    phases: Values
+
+    def at(self, planes: Planes) -> Values:
+        """Values (planes, k, nx, ny); subject p is seen on plane p, a single one on all."""
+        xp = namespace(planes.x)
+        waves, phases = alike(self.waves, planes.x), alike(self.phases, planes.x)
+        b, _, k, n = waves.shape
+
+        def angles(points):  # type: ignore[no-untyped-def]
+            turned = xp.matmul(points, waves.reshape(b, 3, k * n))
+            return turned.reshape(*points.shape[:2], k, n).swapaxes(1, 2)
+
+        a, c = angles(planes.x) + phases.swapaxes(1, 2), angles(planes.y)
+        rows = xp.concatenate([xp.cos(a), -xp.sin(a)], -1)
+        columns = xp.concatenate([xp.cos(c), xp.sin(c)], -1)
+        return xp.matmul(rows, columns.swapaxes(-1, -2)) * float(np.sqrt(2 / n))
+
+
+def draw_fields(rng: np.random.Generator, lengths_mm: Values) -> SmoothFields:
+    """Fields of lengths (b, k) [mm]."""
+    b, k = lengths_mm.shape
+    waves = rng.standard_normal((b, 3, k, N_WAVES)) / lengths_mm[:, None, :, None]
+    return SmoothFields(waves, rng.uniform(0, 2 * np.pi, (b, 1, k, N_WAVES)))
+
+
+def ridge(field: Values) -> Values:
+    """1 on the surfaces where a field vanishes, falling to 0 at about `RIDGE_WIDTH` beside."""
+    return namespace(field).exp(-((field / RIDGE_WIDTH) ** 2))
+
+
+def soft_step(x: Values) -> Values:
+    """From 0 to 1 around 0, over a width of 2."""
+    return steeper(namespace(x).clip((x + 1) / 2, 0, 1))
+
+
+def steeper(share: Values) -> Values:
+    """0 to 1 -> 0 to 1, flat at both ends and steeper between them."""
+    return share * share * (3 - 2 * share)

@@ -1,0 +1,94 @@
+"""Points in the template's space (mm) -> tissue fractions, territories and arteries there.
+
+The tissue maps are those of the ICBM 2009 template that nilearn bundles (Fonov 2011,
+doi:10.1016/j.neuroimage.2010.07.033). numpy and torch run through the same code.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from aslkit.core.backend import namespace, rows_at, whole
+from aslkit.simulate.vessels import FARTHEST_MM, artery_distance_mm, territory_weights
+
+TEMPLATE_MM = 2
+TEMPLATE_BLUR_MM = 1.0
+MAPS = ("gm", "wm", "brain", "aca", "mca", "pca", "artery_mm")
+SLICEWISE = (2, 0, 1)  # order of the axes in memory
+LEAST_BRAIN = 0.01  # of the voxels for which vessels are worked out
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """Maps on a grid: one row per voxel of the template.
+
+    Attributes
+    ----------
+    rows : array (voxels, maps), float32
+        Columns as in `MAPS`; slice by slice, because points mostly lie in slices.
+    shape : tuple of int
+        Of the grid, (z, x, y).
+    centre : tuple of float
+        Voxel coordinates (z, x, y) of the origin of points.
+    """
+
+    rows: NDArray[np.float32]
+    shape: tuple[int, ...]
+    centre: tuple[float, ...]
+
+    def at(self, points_mm):  # type: ignore[no-untyped-def]
+        """Maps (…) at points (…, 3), linearly between voxels, by name."""
+        xp = namespace(points_mm)
+        rows = self.rows if xp is np else _rows_on(points_mm.device)
+        flat, parts = whole(0 * points_mm[..., 0]), []
+        for axis, size, centre in zip(SLICEWISE, self.shape, self.centre, strict=True):
+            place = points_mm[..., axis] / TEMPLATE_MM + centre
+            place = xp.clip(place, 0, size - 1.001)
+            low = xp.floor(place)
+            parts.append(place - low)
+            flat = flat * size + whole(low)
+        values = 0 * points_mm[..., :1]
+        for corner in np.ndindex(2, 2, 2):
+            sides = (p if upper else 1 - p for p, upper in zip(parts, corner, strict=True))
+            weight = prod(sides)
+            step = int(np.ravel_multi_index(corner, self.shape))
+            values = values + rows_at(rows, flat + step) * weight[..., None]
+        return {name: values[..., i] for i, name in enumerate(MAPS)}
+
+
+@cache
+def atlas() -> Atlas:
+    """The template with its vessels, made once."""
+    from nilearn import datasets
+
+    loaders = (
+        datasets.load_mni152_gm_template,
+        datasets.load_mni152_wm_template,
+        datasets.load_mni152_brain_mask,
+    )
+    every = slice(None, None, TEMPLATE_MM)  # these voxels are those of a resampled template
+    images = [load(resolution=1).dataobj[every, every, every].astype(float) for load in loaders]
+    tissue = np.stack([gaussian_filter(i, TEMPLATE_BLUR_MM / TEMPLATE_MM) for i in images], -1)
+    inside = np.argwhere(tissue[..., 2] > 0.5)
+    centre = (inside.min(axis=0) + inside.max(axis=0)) / 2
+    vessels = np.zeros((*tissue.shape[:3], 4))
+    vessels[..., 3] = FARTHEST_MM
+    near = tissue[..., 2] > LEAST_BRAIN
+    points = (np.argwhere(near) - centre) * TEMPLATE_MM
+    vessels[near, :3] = territory_weights(points)
+    vessels[near, 3] = artery_distance_mm(points)
+    maps = np.concatenate([np.clip(tissue, 0, 1), vessels], axis=-1).transpose(*SLICEWISE, 3)
+    rows = np.ascontiguousarray(maps, dtype=np.float32).reshape(-1, maps.shape[-1])
+    return Atlas(rows, maps.shape[:3], tuple(centre[list(SLICEWISE)].tolist()))
+
+
+@cache
+def _rows_on(device):  # type: ignore[no-untyped-def]
+    """The rows as a tensor on a device."""
+    import torch
+
+    return torch.as_tensor(atlas().rows, device=device)

@@ -1,0 +1,91 @@
+"""Random generator -> acquisitions as scanners run them, for training."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from aslkit.core.acquisition import (
+    EFFICIENCY,
+    EFFICIENCY_PER_PULSE,
+    T1_BLOOD_S,
+    Acquisition,
+    Timing,
+    protocol,
+)
+from aslkit.kinetics.model import KineticModel, kinetic_model
+from aslkit.simulate.signal import PROTOCOLS
+
+KINDS = ("joint", "pcasl", "pasl", "vsasl")
+KIND_SHARES = (0.35, 0.45, 0.1, 0.1)
+BENCHMARK_SHARE = 0.3
+BENCHMARK_NAMES = ("joint6", "pcasl6", "pcasl6-2d", "pcasl5", "joint5", "pasl8")
+SINGLE_SHARE = 0.12  # of the other protocols: a single delay
+USUAL_SHARE = 0.8  # of those with several: 4 to 8 delays per run
+MOST_TIMINGS = 20
+LONGEST_OFFSET_S = 1.1  # of the last slice of a 2D readout
+
+
+def draw_acquisition(rng: np.random.Generator) -> Acquisition:
+    """A random acquisition of one slice: mostly 4-8 delays per run, any readout offset."""
+    is_2d = rng.random() < 0.3
+    timings = _benchmark(rng) if rng.random() < BENCHMARK_SHARE else _free(rng)
+    t1_blood = T1_BLOOD_S if rng.random() < 0.8 else rng.uniform(1.5, 1.9)
+    return Acquisition(
+        timings,
+        slice_offsets_s=(rng.uniform(0, LONGEST_OFFSET_S) if is_2d else 0.0,),
+        t1_blood_s=t1_blood,
+        kinetic="single" if rng.random() < 0.6 else "tissue",
+    )
+
+
+def draw_reality(rng: np.random.Generator, acquisition: Acquisition, b: int) -> KineticModel:
+    """The same timings with the constants of `b` other people, or under another model."""
+    other = "tissue" if acquisition.kinetic == "single" else "single"
+    return replace(
+        kinetic_model(acquisition),
+        t1_blood=acquisition.t1_blood_s * rng.normal(1, 0.06, (b, 1, 1)),
+        t1_tissue=rng.uniform(0.9, 1.6, (b, 1, 1)),
+        kinetic=other if rng.random() < 0.6 else acquisition.kinetic,
+    )
+
+
+def _benchmark(rng: np.random.Generator) -> tuple[Timing, ...]:
+    return sum(PROTOCOLS[str(rng.choice(BENCHMARK_NAMES))].runs, ())
+
+
+def _free(rng: np.random.Generator) -> tuple[Timing, ...]:
+    kind = rng.choice(KINDS, p=KIND_SHARES)
+    if rng.random() < SINGLE_SHARE:
+        return _single(rng, "pcasl" if kind == "joint" else kind)
+    n = _n_delays(rng, MOST_TIMINGS // (2 if kind == "joint" else 1))
+    if kind == "pasl":
+        bolus = rng.uniform(0.6, 1.0) if rng.random() < 0.8 else np.inf
+        return _run(
+            rng, "pasl", np.linspace(rng.uniform(0.2, 0.8), rng.uniform(1.8, 3.2), n), bolus
+        )
+    plds = np.linspace(rng.uniform(0.1, 1.0), rng.uniform(1.3, 3.5), n)
+    plds = np.clip(plds + rng.normal(0, 0.05, n), 0.05, None)
+    duration = rng.uniform(1.2, 2.0) if rng.random() < 0.8 else rng.uniform(0.8, 2.5, n)
+    pcasl = () if kind == "vsasl" else _run(rng, "pcasl", plds, duration)
+    return pcasl + (() if kind == "pcasl" else _run(rng, "vsasl", plds, 0.0))
+
+
+def _n_delays(rng: np.random.Generator, most: int) -> int:
+    """Mostly 4 to 8."""
+    if rng.random() < USUAL_SHARE:
+        return int(rng.integers(4, 9))
+    return int(rng.integers(2, 4)) if rng.random() < 0.5 else int(rng.integers(9, most + 1))
+
+
+def _single(rng: np.random.Generator, kind: str) -> tuple[Timing, ...]:
+    """One delay, late enough for most of the blood, as single delays are."""
+    if kind == "pasl":
+        return _run(rng, kind, [rng.uniform(1.4, 2.8)], rng.uniform(0.6, 1.0))
+    duration = rng.uniform(1.4, 2.0) if kind == "pcasl" else 0.0
+    return _run(rng, kind, [rng.uniform(1.0, 2.6)], duration)
+
+
+def _run(rng: np.random.Generator, labeling: str, plds, duration) -> tuple[Timing, ...]:  # type: ignore[no-untyped-def]
+    """Timings of one run, with up to four background-suppression pulses."""
+    survival = EFFICIENCY_PER_PULSE ** rng.integers(0, 5)
+    return protocol(labeling, plds, duration, EFFICIENCY[labeling] * survival)

@@ -1,0 +1,1 @@
+"""A training configuration -> a model folder."""

@@ -1,0 +1,160 @@
+"""Seed, number -> one batch of simulated, fitted and encoded slices; the stream never repeats."""
+
+from collections.abc import Callable, Generator, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from aslkit.batch.pools import outlive_signals
+from aslkit.config import DataConfig
+from aslkit.core.acquisition import SINGLE_DELAY_ATT_S, Acquisition
+from aslkit.core.backend import first_places, scattered
+from aslkit.fit.arterial import solve_arterial
+from aslkit.fit.curve_table import tabulate
+from aslkit.fit.least_squares import N_ARTERIAL
+from aslkit.fit.standard_errors import errors_with_assumed_att, information, standard_errors
+from aslkit.fit.variable_projection import ATT_BOUNDS_S, Solution, solve_fixed, solve_tissue
+from aslkit.kinetics.model import kinetic_model
+from aslkit.nets.profile_encoding import encode
+from aslkit.simulate.template import atlas
+from aslkit.simulate.training_scans import Scene, draw_scene
+
+Batch = dict[str, Tensor]
+Batches = Generator[Batch, None, None]
+Draw = Callable[[np.random.Generator], Batch]
+Voxels = NDArray[np.float32]
+
+STREAM_SEED = 9_104  # keeps training apart from the reserved subjects of phantoms
+QUIET = 0.2  # of the noise: what the arterial priors may assume of a signal without noise
+SIGMA_SCATTER = 0.05  # relative error of a noise level that was estimated from repeats
+REPEATS_SHARE = 0.5  # of the slices whose noise level is known from repeats
+POOLED = 4  # of so many voxels, one is fitted to tell the noise level from residuals
+FEWEST_TIMINGS = 4  # that tell what wrong constants do: with fewer, the truth is the target
+FEWEST = 8  # voxels that can tell it
+
+
+class SimulatedStream(IterableDataset[Batch]):
+    """Batches first, first + stride, …; batch k is the same however many workers there are."""
+
+    def __init__(self, draw: Draw, seed: int, first: int, stride: int = 1) -> None:
+        self._draw, self._seed, self._first, self._stride = draw, seed, first, stride
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches that belong to this worker."""
+        worker = get_worker_info()
+        i, n_workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        number = self._first + i * self._stride
+        while True:
+            yield self._draw(np.random.default_rng([STREAM_SEED, self._seed, number]))
+            number += n_workers * self._stride
+
+
+def stream(draw: Draw, seed: int, first: int, n_workers: int, stride: int = 1) -> Batches:
+    """Endless batches first, first + stride, … that background processes draw; close it."""
+    source = SimulatedStream(draw, seed, first, stride)
+    if n_workers:
+        atlas()  # once, before processes fork that all need it
+    yield from DataLoader(
+        source, batch_size=None, num_workers=n_workers, worker_init_fn=outlive_signals
+    )
+
+
+def draw_batch(config: DataConfig, rng: np.random.Generator) -> Batch:
+    """One batch: as many scenes as `config.groups`, encoded by `residual_batch`.
+
+    With neighbouring slices, also `stack` (batch,): those of a subject have the same number.
+    """
+    scenes = [_group(config, rng, i * config.patches_per_group) for i in range(config.groups)]
+    return {key: torch.cat([s[key] for s in scenes]) for key in scenes[0]}
+
+
+def _group(config: DataConfig, rng: np.random.Generator, first: int) -> Batch:
+    """One scene, encoded; its stacks are numbered from `first` on."""
+    scene = draw_scene(config, rng)
+    batch = residual_batch(scene, rng)
+    if config.slices > 1:
+        batch["stack"] = first + torch.arange(len(scene.mask)) // scene.depth
+    return batch
+
+
+def residual_batch(scene: Scene, rng: np.random.Generator) -> Batch:
+    """What the physics-residual network sees and should find in a scene of numpy arrays.
+
+    Returns
+    -------
+    dict
+        `channels` (b, c, x, y), and `base`, `errors`, `truth` (b, 2, x, y): CBF and ATT of least
+        squares, their standard errors, and the target.
+    """
+    fit = _Fit(scene.acquisition, scene.is_arterial_fitted)
+    signal, clean = (_rows(images, scene.mask) for images in (scene.signal, scene.clean))
+    truth = np.stack([scene.cbf[scene.mask], scene.att[scene.mask]])
+    sd = _known_sd(scene, fit, signal, rng)
+    found = fit(signal, sd)
+    errors = fit.errors(found, sd)
+    if not scene.is_matched and scene.acquisition.n_timings >= FEWEST_TIMINGS:
+        best = fit(clean, QUIET * sd)
+        truth = np.concatenate([best.cbf, best.att])
+    rows = {
+        "channels": np.concatenate(
+            [encode(fit.model, signal, found, errors, sd), np.ones_like(sd)]
+        ),
+        "base": np.concatenate([found.cbf, found.att]),
+        "errors": np.concatenate(errors),
+        "truth": truth,
+    }
+    return {k: torch.from_numpy(_images(v, scene.mask)) for k, v in rows.items()}
+
+
+class _Fit:
+    """Least squares of signals (1, n, voxels) whose noise has a standard deviation (1, voxels)."""
+
+    def __init__(self, acquisition: Acquisition, has_arterial: bool) -> None:
+        self.model, self.has_arterial = kinetic_model(acquisition, 1, np.float32), has_arterial
+        self._is_single = acquisition.n_timings == 1
+        is_plain = not (has_arterial or self._is_single)
+        self._cells = tabulate(self.model, ATT_BOUNDS_S) if is_plain else None
+
+    def __call__(self, signal: Voxels, sd: Voxels) -> Solution:
+        if self._is_single:
+            return solve_fixed(self.model, signal, np.full_like(sd, SINGLE_DELAY_ATT_S))
+        if self._cells is None:
+            return solve_arterial(self.model, signal, sd)
+        return solve_tissue(self._cells, signal)
+
+    def errors(self, found: Solution, sd: Voxels) -> tuple[Voxels, Voxels]:
+        """Standard errors of CBF and ATT, (1, voxels) each."""
+        if self._is_single:
+            return errors_with_assumed_att(self.model, found.cbf, sd)
+        return standard_errors(information(self.model), found, sd)
+
+
+def _known_sd(scene: Scene, fit: _Fit, signal: Voxels, rng: np.random.Generator) -> Voxels:
+    """The noise level (1, voxels) as an estimator knows it: from repeats, or from residuals."""
+    b = len(scene.mask) // scene.depth
+    subjects = first_places(scene.mask) // scene.depth
+    n_free = scene.acquisition.n_timings - 2 - (N_ARTERIAL if fit.has_arterial else 0)
+    has_repeats = (rng.random(b) < REPEATS_SHARE) | (n_free < 1)
+    scatter = np.exp(SIGMA_SCATTER * rng.standard_normal(b))
+    sd = scatter[subjects] * scene.noise_sd[scene.mask]
+    some = np.flatnonzero(~has_repeats[subjects])[::POOLED]
+    if some.size:
+        rss = fit(signal[..., some], np.zeros((1, some.size), np.float32)).rss[0]
+        counts = np.bincount(subjects[some], minlength=b)
+        pooled = np.sqrt(np.bincount(subjects[some], rss, b) / np.maximum(counts, 1) / n_free)
+        has_repeats |= counts < FEWEST
+        sd = np.where(has_repeats[subjects], sd, pooled[subjects])
+    return sd[None].astype(np.float32)
+
+
+def _rows(images: Voxels, mask: NDArray[np.bool_]) -> Voxels:
+    """Images (b, n, x, y) as signals (1, n, voxels in the mask)."""
+    return np.ascontiguousarray(np.moveaxis(images, 1, -1)[mask].swapaxes(0, 1))[None]
+
+
+def _images(rows: Voxels, mask: NDArray[np.bool_]) -> Voxels:
+    """Rows (c, voxels in the mask) as images (b, c, x, y), 0 outside."""
+    return scattered(np.ascontiguousarray(rows.swapaxes(0, 1), dtype=np.float32), mask)

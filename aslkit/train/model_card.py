@@ -1,0 +1,82 @@
+"""Training run -> its model card: what rebuilds the network, and what it was trained for."""
+
+import os
+import platform
+from collections.abc import Mapping
+
+import torch
+
+from aslkit.config import DataConfig, TrainingConfig
+from aslkit.core.acquisition import KINETICS, LABELINGS
+from aslkit.nets.encoding_registry import build_encoding, describe_encoding
+from aslkit.simulate.training_protocols import MOST_TIMINGS
+
+
+def model_card(
+    config: TrainingConfig,
+    step: int,
+    n_batches: int,
+    seconds: float,
+    origin: Mapping[str, object] | None,
+    adapted_to: Mapping[str, object] | None = None,
+) -> dict[str, object]:
+    """What the network is and how it came about.
+
+    Parameters
+    ----------
+    n_batches : int
+        That its steps have seen, on all ranks together.
+    seconds : float
+        Of training.
+    origin : mapping, optional
+        The model whose weights it began with.
+    adapted_to : mapping, optional
+        Real scans that trained it too.
+    """
+    encoding = build_encoding(config)
+    return {
+        "name": config.name,
+        "description": _DESCRIPTIONS[config.network.kind],
+        "network": config.network.model_dump(mode="json"),
+        **describe_encoding(encoding),
+        "n_channels": encoding.layout.n_channels,
+        "units": {"cbf": "ml/100 g/min", "att": "s"},
+        **_scope(config),
+        "training": config.model_dump(mode="json", exclude_none=True),
+        "steps": step,
+        "patches": n_batches * config.data.patches,
+        "hours": round(seconds / 3600, 2),
+        "initialised_from": origin,
+        **({"adapted_to": adapted_to} if adapted_to else {}),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+    }
+
+
+def _scope(config: TrainingConfig) -> dict[str, object]:
+    """What the model was trained for, as fields of its card."""
+    data = config.data
+    if isinstance(data, DataConfig):
+        return {
+            "labelings": list(LABELINGS),
+            "kinetics": list(KINETICS),
+            "n_timings": [1, MOST_TIMINGS],
+            "plds_s": [0.05, 3.6],
+            "snr": list(data.snr_range),
+        }
+    n = len(data.labelings) * len(data.plds_s)
+    return {
+        "labelings": list(data.labelings),
+        "kinetics": ["single"],
+        "n_timings": [n, n],
+        "plds_s": [min(data.plds_s), max(data.plds_s)],
+        "snr": [min(data.snr_levels), max(data.snr_levels)],
+    }
+
+
+_DESCRIPTIONS = {
+    "physics_residual": "Corrects least squares in its standard errors",
+    "voxelwise": "Corrects least squares in its standard errors, one voxel at a time",
+    "spatial": "U-Net of the curves of one protocol",
+    "amplitude_aware": "U-Net of the curves of one protocol, told how strong they are",
+    "dual_encoder": "U-Net of the curves of one protocol with an encoder for each labeling",
+}

@@ -1,0 +1,1 @@
+"""Estimates -> how good they are, on phantoms and in vivo."""

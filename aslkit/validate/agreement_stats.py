@@ -1,0 +1,149 @@
+"""Pairs of values, by block -> how far they agree: bias, limits, CCC, ICC(A,1), with intervals.
+
+Neighbouring voxels are alike, so that single voxels drawn again would give intervals far too
+narrow. Blocks of them are drawn instead.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from aslkit.core.series_and_maps import MaskImage
+from aslkit.validate.metrics import Values
+
+LIMITS = 1.96  # standard deviations of the difference that hold 95 % of a Gaussian
+BLOCK_MM = 20.0  # edge: wider than the blur of ASL and the folds of cortex
+N_RESAMPLES = 1000
+FEWEST_BLOCKS = 5  # with fewer there is no interval
+FEWEST_SUBJECTS = 3
+
+Blocks = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and its 95 % interval; NaN where the data do not define it."""
+
+    value: float
+    low: float = float("nan")
+    high: float = float("nan")
+
+
+def blocks_of(mask: MaskImage, voxel_size_mm: tuple[float, float, float]) -> Blocks:
+    """Number of the cube of `BLOCK_MM` in which each voxel of the mask lies, (voxels,)."""
+    cubes = np.argwhere(mask) * np.asarray(voxel_size_mm) // BLOCK_MM
+    return np.asarray(np.unique(cubes, axis=0, return_inverse=True)[1]).ravel()
+
+
+def agreement(first: Values, second: Values, blocks: Blocks) -> dict[str, Interval]:
+    """Figures of `first` against `second`, their intervals by bootstrap over blocks.
+
+    Parameters
+    ----------
+    first, second : array (n,)
+        Paired values in one unit.
+    blocks : int array (n,)
+        The block of each pair.
+
+    Returns
+    -------
+    dict
+        "difference", "lower limit", "upper limit" (Bland and Altman 1986,
+        doi:10.1016/S0140-6736(86)90837-8), "absolute difference" (its mean), "CCC"
+        (Lin 1989, doi:10.2307/2532051) and "ICC(A,1)" (McGraw and Wong 1996,
+        doi:10.1037/1082-989X.1.1.30).
+    """
+    middle = first.mean()
+    a, b = first - middle, second - middle
+    summands = (np.ones_like(a), a, b, a * a, b * b, a * b, np.abs(a - b))
+    sums: NDArray[np.float64] = np.stack([np.bincount(blocks, weights=w) for w in summands])
+    values = _figures(sums.sum(axis=1))
+    n = sums.shape[1]
+    if n < FEWEST_BLOCKS:
+        return {name: Interval(float(v)) for name, v in values.items()}
+    resampled = _figures(sums @ _draws(n))
+    return {
+        name: Interval(float(v), *map(float, np.nanpercentile(resampled[name], [2.5, 97.5])))
+        if np.isfinite(v)
+        else Interval(float("nan"))
+        for name, v in values.items()
+    }
+
+
+@lru_cache(maxsize=4)  # drawing takes four fifths of the time, and regions come again and again
+def _draws(n: int) -> NDArray[np.float64]:
+    """How often each of n blocks is drawn, (n, resamples)."""
+    return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), N_RESAMPLES).T.astype(float)
+
+
+def mean_interval(values: Values) -> Interval:
+    """Mean over subjects with its t interval; none from fewer than `FEWEST_SUBJECTS`."""
+    known = values[np.isfinite(values)]
+    if known.size < FEWEST_SUBJECTS:
+        return Interval(float(known.mean()) if known.size else float("nan"))
+    half = stats.t.ppf(0.975, known.size - 1) * known.std(ddof=1) / np.sqrt(known.size)
+    return Interval(float(known.mean()), float(known.mean() - half), float(known.mean() + half))
+
+
+def limits_of_agreement(differences: Values) -> tuple[Interval, Interval]:
+    """Limits over subjects with their intervals (Bland 1999, doi:10.1191/096228099673819272)."""
+    n, sd = differences.size, float(differences.std(ddof=1))
+    half = float(stats.t.ppf(0.975, n - 1)) * sd * np.sqrt(1 / n + LIMITS**2 / (2 * (n - 1)))
+    ends = (differences.mean() - LIMITS * sd, differences.mean() + LIMITS * sd)
+    low, high = (Interval(float(e), float(e - half), float(e + half)) for e in ends)
+    return low, high
+
+
+def intraclass_correlation(first: Values, second: Values) -> Interval:
+    """ICC(A,1) of subjects that were measured twice, with the F interval of McGraw and Wong."""
+    n, k = first.size, 2
+    if n < FEWEST_SUBJECTS:
+        return Interval(float("nan"))
+    covariances = np.cov(first, second)[[0, 1, 0], [0, 1, 1]]
+    rows, columns, rest = _mean_squares(n, first.mean(), second.mean(), *covariances)
+    spread = rows + rest + k * (columns - rest) / n
+    if not spread > 0:  # all alike: there is nothing to agree on
+        return Interval(float("nan"))
+    r = (rows - rest) / spread
+    if not r < 1:
+        return Interval(float(r))
+    a = k * r / (n * (1 - r))
+    b = 1 + a * (n - 1)
+    freedom = (a * columns + b * rest) ** 2 / ((a * columns) ** 2 + (b * rest) ** 2 / (n - 1))
+    lower, upper = stats.f.ppf(0.975, n - 1, freedom), stats.f.ppf(0.975, freedom, n - 1)
+    within = k * columns + (k * n - k - n) * rest
+    low = n * (rows - lower * rest) / (lower * within + n * rows)
+    high = n * (upper * rows - rest) / (within + n * upper * rows)
+    return Interval(float(r), float(low), float(high))
+
+
+def _figures(sums: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
+    """Figures of the sums (7, …) of 1, a, b, aa, bb, ab and |a - b|."""
+    n = sums[0]
+    a, b, aa, bb, ab, absolute = sums[1:] / n
+    var_a, var_b, covariance = aa - a * a, bb - b * b, ab - a * b
+    apart = a - b
+    spread = LIMITS * np.sqrt(np.maximum(var_a + var_b - 2 * covariance, 0))
+    scale = n / (n - 1)
+    variances = (scale * v for v in (var_a, var_b, covariance))
+    rows, columns, rest = _mean_squares(n, a, b, *variances)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ccc = 2 * covariance / (var_a + var_b + apart**2)
+        icc = (rows - rest) / (rows + rest + 2 * (columns - rest) / n)
+    return {
+        "difference": apart,
+        "lower limit": apart - spread,
+        "upper limit": apart + spread,
+        "absolute difference": absolute,
+        "CCC": ccc,
+        "ICC(A,1)": icc,
+    }
+
+
+def _mean_squares(n, a, b, var_a, var_b, covariance):  # type: ignore[no-untyped-def]
+    """Between rows, between the two columns, and the rest, of a two-way analysis of variance."""
+    rows = (var_a + var_b + 2 * covariance) / 2
+    return rows, n * (a - b) ** 2 / 2, (var_a + var_b - 2 * covariance) / 2

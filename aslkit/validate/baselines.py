@@ -1,0 +1,83 @@
+"""Track and scan -> the least squares that models are measured against, each in its best form."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from aslkit.core.acquisition import Acquisition
+from aslkit.core.series_and_maps import AslSeries, MaskImage, ParameterMaps
+from aslkit.fit.least_squares import FitSettings
+from aslkit.prepare.noise import smooth_within
+from aslkit.simulate.subject_physics import SubjectPhysics
+from aslkit.validate.design import MATCHED
+from aslkit.validate.estimators import Estimator, NetworkEstimator, least_squares, networks
+from aslkit.validate.records import LS, LS_ARTERIAL, LS_ORACLE, QUANTITIES
+
+SIGMAS_VOXELS = (0.0, 0.5, 0.75, 1.0, 1.5, 2.5)  # for the oracle to choose; 0: plain LS
+
+
+def opponents(physics: SubjectPhysics, nominal: Acquisition, track: str) -> dict[str, Estimator]:
+    """Least squares as the track has it: with arteries and with an oracle where constants err.
+
+    The oracle has the compartments that the nominal acquisition allows, and knows the constants
+    of `physics`.
+    """
+    settings = FitSettings().assuming_att(nominal)
+    found = {LS: least_squares(settings, "off")}
+    if track == MATCHED:
+        return found
+    best = least_squares(settings, "auto")
+    if settings.has_arterial(nominal):
+        found[LS_ARTERIAL] = best
+    found[LS_ORACLE] = lambda series: best(replace(series, acquisition=physics.acquisition))
+    return found
+
+
+def models_for(
+    track: str, names: Sequence[str], n_thinned: int = 0
+) -> dict[str, NetworkEstimator]:
+    """The trained models; with arteries (auto) where the scans of the track show them."""
+    settings = FitSettings(macrovascular="off" if track == MATCHED else "auto")
+    return networks(names, settings, n_thinned)
+
+
+def smoothed_least_squares(acquisition: Acquisition, sigma_voxels: float) -> Estimator:
+    """Least squares on signals that were smoothed in-plane, within the mask.
+
+    Its standard deviations come from the residuals of the smoothed signals: they know that noise
+    has become less, and nothing of what smoothing blurred.
+    """
+    plain = least_squares(FitSettings().assuming_att(acquisition), "off")
+    return lambda series: plain(_smoothed(series, sigma_voxels))
+
+
+def best_sigma(
+    candidates: Sequence[Mapping[float, ParameterMaps]],
+    truths: Sequence[ParameterMaps],
+    insides: Sequence[MaskImage],
+    quantity: str,
+) -> float:
+    """The sigma of least total error over all subjects: an oracle, generous to smoothing."""
+
+    def total(sigma: float) -> float:
+        pairs = zip(candidates, truths, insides, strict=True)
+        maps = ((getattr(c[sigma], quantity), getattr(t, quantity), m) for c, t, m in pairs)
+        return sum(float(np.abs(e[m] - t[m]).sum(dtype=np.float64)) for e, t, m in maps)
+
+    return min(SIGMAS_VOXELS, key=total)
+
+
+def combined(
+    candidates: Mapping[float, ParameterMaps], sigmas: Mapping[str, float]
+) -> ParameterMaps:
+    """Each quantity's maps from the sigma that is best for it; the flags are ATT's."""
+    chosen = {q: candidates[sigmas.get(q, 0.0)] for q in QUANTITIES}
+    return replace(chosen["att"], cbf=chosen["cbf"].cbf, cbf_std=chosen["cbf"].cbf_std)
+
+
+def _smoothed(series: AslSeries, sigma_voxels: float) -> AslSeries:
+    volumes = np.moveaxis(series.delta_m, 3, 0)
+    smooth = [smooth_within(v, series.mask, sigma_voxels, (1.0, 1.0)) for v in volumes]
+    delta_m = np.stack(smooth, axis=3).astype(np.float32)
+    return replace(series, delta_m=delta_m, noise_sd=None)

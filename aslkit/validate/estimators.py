@@ -1,0 +1,216 @@
+"""What every validation shares: the estimators that meet on one series, and what a run found."""
+
+import logging
+import resource
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aslkit.core.acquisition import Acquisition
+from aslkit.core.series_and_maps import AslSeries, MaskImage, ParameterMaps
+from aslkit.fit.least_squares import FitSettings, fit_least_squares
+from aslkit.validate.records import Record, is_model
+from aslkit.validate.self_checks import Gate
+
+if TYPE_CHECKING:
+    from aslkit.nets.model_store import Model
+
+logger = logging.getLogger(__name__)
+
+Estimator = Callable[[AslSeries], ParameterMaps]
+
+TRUTH = "truth"
+
+
+@dataclass(frozen=True)
+class Example:
+    """Maps of several estimators (or the truth) on one series, for pictures.
+
+    `lesions` holds classes of `aslkit.simulate.lesions.LESION_CLASSES`, 0 elsewhere.
+    """
+
+    title: str
+    condition: Mapping[str, str | float]
+    maps: Mapping[str, ParameterMaps]
+    mask: MaskImage
+    lesions: NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What one estimator cost.
+
+    Attributes
+    ----------
+    seconds : float
+        Wall time of estimation alone.
+    n_voxels : int
+        Voxels with a signal that it estimated in that time.
+    peak_mib : float
+        Largest memory that the whole process, simulation and opponents included, had held when
+        the estimator was done for the last time [MiB]; it never shrinks.
+    """
+
+    estimator: str
+    seconds: float
+    n_voxels: int
+    peak_mib: float = float("nan")
+
+    @property
+    def voxels_per_second(self) -> float:
+        """Voxels per second of wall time."""
+        return self.n_voxels / self.seconds if self.seconds else float("nan")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Everything that one validation found.
+
+    Attributes
+    ----------
+    records : list of Record
+        The tidy table.
+    gates : list of Gate
+        Its own checks.
+    examples : list of Example
+        Maps worth a picture.
+    speeds : list of Speed
+        One per estimator.
+    """
+
+    records: list[Record]
+    gates: list[Gate]
+    examples: list[Example]
+    speeds: list[Speed]
+
+    @property
+    def models(self) -> list[str]:
+        """The estimators other than least squares, in the order of the speed table."""
+        return [s.estimator for s in self.speeds if is_model(s.estimator)]
+
+
+@dataclass(frozen=True)
+class NetworkEstimator:
+    """A trained model as an estimator, run `n_thinned` times by its dropout layers, or whole."""
+
+    model: "Model"
+    settings: FitSettings
+    n_thinned: int = 0
+
+    def __call__(self, series: AslSeries) -> ParameterMaps:
+        """The maps of the series."""
+        from aslkit.predict.inference import predict
+        from aslkit.predict.passes import Passes  # torch, only where a model is asked for
+
+        passes = Passes(n_thinned=self.n_thinned)
+        return predict(series, self.model, self.settings, passes=passes)
+
+    def covers(self, acquisition: Acquisition) -> bool:
+        """Whether the model takes scans of this protocol."""
+        return self.model.covers(acquisition)
+
+    @property
+    def scales(self) -> bool:
+        """Whether CBF grows with the signal by construction."""
+        return self.model.corrects_least_squares
+
+
+class Stopwatch:
+    """Runs estimators and adds up what they cost."""
+
+    def __init__(self) -> None:
+        self._total: dict[str, Speed] = {}
+
+    def run(self, name: str, estimator: Estimator, series: AslSeries) -> ParameterMaps:
+        """The estimator's maps of the series."""
+        start = perf_counter()
+        maps = estimator(series)
+        seconds = perf_counter() - start
+        n_voxels = int(series.has_signal.sum())
+        _add(self._total, Speed(name, seconds, n_voxels, _peak_mib()))
+        return maps
+
+    @property
+    def speeds(self) -> list[Speed]:
+        """What was measured, in the order of first use."""
+        return list(self._total.values())
+
+
+def least_squares(settings: FitSettings, macrovascular: str) -> Estimator:
+    """Least squares with these settings, the arterial compartment on, off or auto."""
+    own = replace(settings, macrovascular=macrovascular)
+    return lambda series: fit_least_squares(series, own)
+
+
+def networks(
+    names: Sequence[str], settings: FitSettings, n_thinned: int = 0
+) -> dict[str, NetworkEstimator]:
+    """The trained models as estimators, by name (of a folder its last part, if unique).
+
+    With `n_thinned`, each is there once more, as "NAME MC", thinned so many times.
+
+    Raises
+    ------
+    UnavailableError
+        When a model does not exist.
+    """
+    if not names:
+        return {}
+    from aslkit.nets.model_store import load_model  # torch, only where a model is asked for
+
+    short = [Path(name).name for name in names]
+    labels = [s if short.count(s) == 1 else n for s, n in zip(short, names, strict=True)]
+    whole = {
+        label: NetworkEstimator(load_model(name), settings)
+        for label, name in zip(labels, names, strict=True)
+    }
+    thinned = {f"{label} MC": replace(m, n_thinned=n_thinned) for label, m in whole.items()}
+    return whole | thinned if n_thinned else whole
+
+
+def that_cover(
+    models: Mapping[str, NetworkEstimator], acquisition: Acquisition
+) -> dict[str, NetworkEstimator]:
+    """The models that take scans of this protocol."""
+    return {name: m for name, m in models.items() if m.covers(acquisition)}
+
+
+def tell_left_out(protocol: str, names: Iterable[str]) -> None:
+    """Log the models that a protocol leaves out, if any."""
+    if listed := ", ".join(names):
+        logger.info("%s: left out, as made for other protocols: %s", protocol, listed)
+
+
+def merge(parts: Sequence[Benchmark]) -> Benchmark:
+    """Several scans' findings as one."""
+    total: dict[str, Speed] = {}
+    for s in (s for part in parts for s in part.speeds):
+        _add(total, s)
+    return Benchmark(
+        records=[r for part in parts for r in part.records],
+        gates=[g for part in parts for g in part.gates],
+        examples=[e for part in parts for e in part.examples],
+        speeds=list(total.values()),
+    )
+
+
+def _add(total: dict[str, Speed], one: Speed) -> None:
+    before = total.get(one.estimator, Speed(one.estimator, 0.0, 0, 0.0))
+    total[one.estimator] = Speed(
+        one.estimator,
+        before.seconds + one.seconds,
+        before.n_voxels + one.n_voxels,
+        max(before.peak_mib, one.peak_mib),
+    )
+
+
+def _peak_mib() -> float:
+    """Largest resident memory of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

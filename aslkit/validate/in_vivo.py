@@ -1,0 +1,176 @@
+"""One in-vivo scan -> measures that need no truth: left-out repeats, repeatability, consistency.
+
+Half of the repeats estimate and the other half judge. Least squares on all repeats is no truth; it
+serves only to choose regions and to show differences, always with the same compartments.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from aslkit.bids.reference_maps import read_reference
+from aslkit.bids.run import AslRun
+from aslkit.core.errors import InputError
+from aslkit.core.series_and_maps import AslSeries, MaskImage
+from aslkit.fit.least_squares import FitSettings
+from aslkit.prepare.outliers import score_pairs
+from aslkit.prepare.series import n_repeats, series_from_runs
+from aslkit.quality.figures import quality_figures
+from aslkit.quality.thresholds import LIMITS, light_figures
+from aslkit.validate.agreement_stats import Interval
+from aslkit.validate.estimators import (
+    Benchmark,
+    Estimator,
+    Stopwatch,
+    least_squares,
+    networks,
+    tell_left_out,
+    that_cover,
+)
+from aslkit.validate.records import LS, LS_ARTERIAL, QUANTITIES, Record, Row, is_model, values_in
+from aslkit.validate.split_half import (
+    Maps,
+    Scan,
+    agreement_rows,
+    consistency,
+    interval_row,
+    random_halves,
+    reference_rows,
+    scan_records,
+    split_records,
+)
+
+QUALITY = "quality"  # the stratum of figures that have a traffic light
+STRAY_Z = 5.0  # robust z above which a pair strays, as in asl_fit_ls
+MEAN = "mean over the mask"
+
+
+@dataclass(frozen=True)
+class ScanResult:
+    """A scan with its maps, and everything that was measured on it."""
+
+    scan: Scan
+    benchmark: Benchmark
+
+
+def validate_run(
+    runs: Sequence[AslRun],
+    models: Sequence[str] = (),
+    settings: FitSettings = FitSettings(),  # noqa: B008
+    seed: int = 0,
+    name: str = "scan",
+    reference: Path | None = None,
+) -> ScanResult:
+    """Judge least squares and models on one scan without knowing the truth.
+
+    Parameters
+    ----------
+    runs : sequence of AslRun
+        The runs of one acquisition.
+    models : sequence of str
+        Names or folders of trained models.
+    settings : FitSettings
+        Of the models; least squares runs with and without the arterial compartment.
+    seed : int
+        Of the random splits of the repeats.
+    reference : Path, optional
+        Folder with maps of another program (see `aslkit.bids.reference_maps`).
+
+    Raises
+    ------
+    InputError
+        When the scan has a single delay, or no reference map that fits.
+    UnavailableError
+        When a model is unknown.
+    """
+    series = series_from_runs(runs)
+    if series.acquisition.n_timings < 2:
+        raise InputError(
+            runs[0].source,
+            "PostLabelingDelay",
+            found="one delay",
+            expected="at least two, to estimate CBF and ATT",
+            fix="leave this scan out",
+        )
+    external = (
+        read_reference(reference, name, series.mask.shape, series.affine) if reference else None
+    )
+    estimators = _estimators(series, models, settings)
+    stopwatch = Stopwatch()
+    maps = {name: stopwatch.run(name, e, series) for name, e in estimators.items()}
+    usable = _usable(series, maps)
+    own = _references(maps, series, settings)
+    scan = Scan(name, tuple(runs), series, settings, maps, own, usable, external)
+    n_all = min(n_repeats(run) for run in runs)
+    table = scan_records(scan, n_all, _rows_of_all(scan))
+    for i, drawn in enumerate(random_halves(n_all, seed)):
+        table += split_records(scan, estimators, stopwatch, drawn, is_first=i == 0)
+    return ScanResult(scan, Benchmark(_averaged(table), [], [], stopwatch.speeds))
+
+
+def _estimators(
+    series: AslSeries, models: Sequence[str], settings: FitSettings
+) -> dict[str, Estimator]:
+    found = {LS: least_squares(settings, "off")}
+    if series.acquisition.has_arterial_signal or settings.has_arterial(series.acquisition):
+        found[LS_ARTERIAL] = least_squares(settings, "on")
+    own = networks(models, settings)
+    fitting = that_cover(own, series.acquisition)
+    tell_left_out("this scan", sorted(own.keys() - fitting.keys()))
+    return found | fitting
+
+
+def _references(maps: Maps, series: AslSeries, settings: FitSettings) -> dict[str, str]:
+    """The least squares with the same compartments, by estimator."""
+    own = LS_ARTERIAL if settings.has_arterial(series.acquisition) else LS
+    return {e: own if is_model(e) else e for e in maps}
+
+
+def _usable(series: AslSeries, maps: Maps) -> MaskImage:
+    """Voxels of the mask where the signal and every estimate are finite."""
+    finite = series.usable
+    for m in maps.values():
+        finite = finite & np.isfinite(m.cbf) & np.isfinite(m.att)
+    return finite
+
+
+def _rows_of_all(scan: Scan) -> Iterator[Row]:
+    """Difference from least squares with the same compartments, and quality."""
+    for name, maps in scan.maps.items():
+        ls = scan.maps[scan.reference[name]]
+        yield from agreement_rows(scan, name, maps, vars(ls), LS)
+        for q, shown in QUANTITIES.items():
+            found = Interval(float(values_in(getattr(maps, q), scan.mask, q).mean()))
+            yield interval_row(name, "mask", q, MEAN, shown.unit, found, scan.mask)
+        yield from reference_rows(scan, name, maps)
+    yield from consistency(scan, scan.maps)
+    yield from _quality_rows(scan)
+
+
+def _quality_rows(scan: Scan) -> Iterator[Row]:
+    """Figures that have a traffic light."""
+    strays = [s for run in scan.runs for s in score_pairs(run, scan.series.mask, STRAY_Z)]
+    judged = [s.is_rejected for s in strays if np.isfinite(s.z)]
+    percent = 100 * float(np.mean(judged)) if judged else None
+    for name, maps in scan.maps.items():
+        settings = replace(scan.settings, macrovascular="off" if maps.abv is None else "on")
+        figures = quality_figures(scan.series, maps, settings)
+        for figure, value in light_figures(figures, scan.series, percent).items():
+            found = Interval(float("nan") if value is None else value)
+            label = LIMITS[figure].label
+            yield interval_row(name, QUALITY, "cbf", label, "", found, scan.series.mask)
+
+
+def _averaged(table: Sequence[Record]) -> list[Record]:
+    """Lines that differ in their value only, from different splits, as one line of the mean."""
+    groups: dict[tuple[str | float, ...], list[Record]] = {}
+    for r in table:
+        key = r["n_repeats"], r["estimator"], r["stratum"], r["quantity"], r["metric"]
+        groups.setdefault(key, []).append(r)
+    ends = ("value", "low", "high")
+    return [
+        {**same[0], **{e: float(np.mean([float(r[e]) for r in same])) for e in ends}}
+        for same in groups.values()
+    ]

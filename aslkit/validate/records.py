@@ -1,0 +1,187 @@
+"""Maps and truth of some subjects -> the voxels that are scored, and lines of a tidy table."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aslkit.core.series_and_maps import MaskImage, ParameterMaps
+from aslkit.validate import metrics
+from aslkit.validate.metrics import Values
+
+LEVELS = (0.5, 0.68, 0.8, 0.95)  # nominal central intervals whose coverage is measured
+MIN_VOXELS = 20  # a stratum with fewer is left out
+LS = "LS"  # the opponent that every estimator is paired with
+LS_ARTERIAL = "LS + arterial"
+LS_ORACLE = "LS oracle"  # told the true constants of every subject
+SMOOTHED_LS = "smoothed LS"  # told how much smoothing brings it closest to the truth
+AVERAGE = "average of the repeats"  # in vivo: predicts left-out repeats without any model
+BOUND = "Cramér-Rao"  # stands for an efficient voxel-wise estimator in the table
+
+Record = dict[str, str | float]  # one line of a tidy table
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A map as the table shows it: heading, unit, and table units per stored unit."""
+
+    heading: str
+    unit: str
+    scale: float
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is known and what was estimated about one subject in one condition.
+
+    Attributes
+    ----------
+    truth : mapping of quantity to array (voxels,)
+        In table units (ATT in ms), over the voxels that are scored.
+    strata : mapping of name to bool array (voxels,)
+    estimates : mapping of estimator to mapping of quantity to array (voxels,)
+    sds : the same, the standard deviations that the estimators report.
+    is_estimated : the same, whether the estimate is finite and off its bounds.
+    bounds : mapping of quantity to array (voxels,)
+        Cramér-Rao standard deviation at the true parameters, infinite where undetermined.
+    confidences : mapping as `estimates`, of those estimators that state them
+        Probability that the estimate is close.
+    """
+
+    name: str
+    truth: Mapping[str, Values]
+    strata: Mapping[str, NDArray[np.bool_]]
+    estimates: Mapping[str, Mapping[str, Values]]
+    sds: Mapping[str, Mapping[str, Values]]
+    is_estimated: Mapping[str, Mapping[str, NDArray[np.bool_]]]
+    bounds: Mapping[str, Values]
+    confidences: Mapping[str, Mapping[str, Values]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure of merit; `low` and `high` bound its 95 % interval over subjects, or are NaN."""
+
+    estimator: str
+    stratum: str
+    quantity: str
+    metric: str
+    unit: str
+    value: float
+    low: float = float("nan")
+    high: float = float("nan")
+    n_voxels: int = 0
+    n_subjects: int = 0
+
+
+@dataclass(frozen=True)
+class Pool:
+    """One quantity of an estimator and of a rival over one stratum, one array per subject.
+
+    `confidence` has no array where the estimator states none.
+    """
+
+    estimate: Sequence[Values]
+    truth: Sequence[Values]
+    sd: Sequence[Values]
+    is_estimated: Sequence[NDArray[np.bool_]]
+    rival: Sequence[Values]
+    bound: Sequence[Values]
+    confidence: Sequence[Values]
+
+    @property
+    def errors(self) -> list[Values]:
+        """Estimate minus truth, per subject."""
+        return [e - t for e, t in zip(self.estimate, self.truth, strict=True)]
+
+    @property
+    def rival_errors(self) -> list[Values]:
+        """Rival's estimate minus truth, per subject."""
+        return [e - t for e, t in zip(self.rival, self.truth, strict=True)]
+
+
+def is_model(estimator: str) -> bool:
+    """Whether the name is none of the opponents and bounds that the benchmark itself brings."""
+    return estimator not in (LS, LS_ARTERIAL, LS_ORACLE, SMOOTHED_LS, AVERAGE, BOUND)
+
+
+def in_table_units(maps: ParameterMaps, mask: MaskImage) -> dict[str, Values]:
+    """Both quantities of the maps at the mask's voxels, float64 and in table units."""
+    return {q: values_in(getattr(maps, q), mask, q) for q in QUANTITIES}
+
+
+def sds_in_table_units(maps: ParameterMaps, mask: MaskImage) -> dict[str, Values]:
+    """Their standard deviations, likewise."""
+    return {q: values_in(getattr(maps, f"{q}_std"), mask, q) for q in QUANTITIES}
+
+
+def confidences_in(maps: ParameterMaps, mask: MaskImage) -> dict[str, Values]:
+    """The probabilities that they are close, of maps that have them."""
+    return {q: getattr(maps, f"{q}_confidence")[mask] for q in QUANTITIES}
+
+
+def values_in(image: Values, mask: MaskImage, quantity: str) -> Values:
+    """The image at the mask's voxels, float64 and in the quantity's table unit."""
+    return image[mask].astype(np.float64) * QUANTITIES[quantity].scale
+
+
+def records(condition: Mapping[str, str | float], rows: Iterable[Row]) -> list[Record]:
+    """Rows as lines of one tidy table, each with the condition that it belongs to."""
+    return [{**condition, **asdict(row)} for row in rows]
+
+
+def strata_of(subjects: Sequence[Subject]) -> list[str]:
+    """Names of the strata that hold enough voxels to be scored."""
+    return [
+        name
+        for name in subjects[0].strata
+        if sum(int(s.strata[name].sum()) for s in subjects) >= MIN_VOXELS
+    ]
+
+
+def pool_of(
+    subjects: Sequence[Subject], stratum: str, estimator: str, quantity: str, rival: str = LS
+) -> Pool:
+    """The voxels of one stratum of all subjects that have any."""
+    chosen = [(s, s.strata[stratum]) for s in subjects if s.strata[stratum].any()]
+    return Pool(
+        estimate=[s.estimates[estimator][quantity][m] for s, m in chosen],
+        truth=[s.truth[quantity][m] for s, m in chosen],
+        sd=[s.sds[estimator][quantity][m] for s, m in chosen],
+        is_estimated=[s.is_estimated[estimator][quantity][m] for s, m in chosen],
+        rival=[s.estimates[rival][quantity][m] for s, m in chosen],
+        bound=[s.bounds[quantity][m] for s, m in chosen],
+        confidence=[
+            s.confidences[estimator][quantity][m] for s, m in chosen if estimator in s.confidences
+        ],
+    )
+
+
+def efficiency(pool: Pool) -> float:
+    """Mean absolute error over that of an efficient voxel-wise estimator.
+
+    Voxels where the data do not determine the parameter (an infinite bound) are left out.
+    """
+    error = np.abs(np.concatenate(pool.errors))[np.isfinite(np.concatenate(pool.bound))]
+    return float(error.mean()) / efficient_error(pool) if error.size else float("nan")
+
+
+def efficient_error(pool: Pool) -> float:
+    """Mean absolute error of an efficient estimator, 0.8 x the Cramér-Rao sd, where finite."""
+    bound = np.concatenate(pool.bound)
+    determined = bound[np.isfinite(bound)]
+    return metrics.EFFICIENT_ERROR * float(determined.mean()) if determined.size else float("nan")
+
+
+def win_rate(pool: Pool) -> tuple[Values, Values]:
+    """Voxels won against the rival (ties count half) and voxels in all, per subject."""
+    pairs = zip(pool.errors, pool.rival_errors, strict=True)
+    won = np.array([metrics.wins(mine, theirs).sum() for mine, theirs in pairs])
+    return won, np.array([len(t) for t in pool.truth], dtype=np.float64)
+
+
+QUANTITIES = {
+    "cbf": Quantity("CBF", "ml/100 g/min", 1.0),
+    "att": Quantity("ATT", "ms", 1000.0),
+}

@@ -1,0 +1,169 @@
+"""Scored voxels of some subjects in one condition -> every figure of merit, row by row."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import numpy as np
+
+from aslkit.core.metric_names import coverage_at
+from aslkit.validate import metrics
+from aslkit.validate.metrics import Values
+from aslkit.validate.records import (
+    BOUND,
+    LEVELS,
+    LS,
+    QUANTITIES,
+    Pool,
+    Row,
+    Subject,
+    efficiency,
+    efficient_error,
+    pool_of,
+    strata_of,
+    win_rate,
+)
+
+Interval = tuple[float, float, float]  # value, and the limits of its 95 % interval
+Figure = tuple[str, str, Interval]  # name, unit and value
+
+
+def score(subjects: Sequence[Subject], quantities: Sequence[str], seed: int) -> Iterator[Row]:
+    """Every figure of merit of every estimator, stratum and quantity.
+
+    `seed` draws the subjects of all intervals; they do not depend on what else is scored.
+    """
+    for stratum in strata_of(subjects):
+        for estimator in subjects[0].estimates:
+            for quantity in quantities:
+                pool = pool_of(subjects, stratum, estimator, quantity)
+                yield from _rows(pool, estimator, stratum, quantity, seed)
+        for quantity in quantities:
+            yield _bound_row(pool_of(subjects, stratum, LS, quantity), stratum, quantity)
+    for estimator in subjects[0].estimates:
+        yield from _contrast_rows(subjects, estimator)
+        for quantity in quantities:
+            yield from _duel_rows(subjects, estimator, quantity, seed)
+
+
+def _rows(pool: Pool, estimator: str, stratum: str, quantity: str, seed: int) -> Iterator[Row]:
+    figures = [*_accuracy(pool, QUANTITIES[quantity].unit, seed), *_honesty(pool, quantity)]
+    if estimator != LS:
+        figures += _against_ls(pool, seed)
+    for metric, unit, value in figures:
+        yield _row(pool, estimator, stratum, quantity, metric, unit, value)
+
+
+def _row(
+    pool: Pool,
+    estimator: str,
+    stratum: str,
+    quantity: str,
+    metric: str,
+    unit: str,
+    value: Interval,
+) -> Row:
+    n_voxels, n_subjects = sum(len(t) for t in pool.truth), len(pool.truth)
+    return Row(estimator, stratum, quantity, metric, unit, *value, n_voxels, n_subjects)
+
+
+def _accuracy(pool: Pool, unit: str, seed: int) -> Iterator[Figure]:
+    """Estimate against truth, and what the data allow."""
+    estimate, truth = np.concatenate(pool.estimate), np.concatenate(pool.truth)
+    for name, function in metrics.ACCURACY.items():
+        value = _alone(function(estimate, truth))
+        if name == "MAE":
+            counts = np.array([len(t) for t in pool.truth], dtype=np.float64)
+            limits = metrics.bootstrap_interval(_absolute(pool.errors), counts, _rng(seed))
+            value = (value[0], *limits)
+        yield name, "" if name in DIMENSIONLESS else unit, value
+    yield "MAE / Cramér-Rao", "", _alone(efficiency(pool))
+
+
+def _honesty(pool: Pool, quantity: str) -> Iterator[Figure]:
+    """Error against the standard deviation that the estimator reports."""
+    error, sd = np.concatenate(pool.errors), np.concatenate(pool.sd)
+    units = {"CRPS": QUANTITIES[quantity].unit, "NLL": "nats"}
+    for name, function in HONESTY.items():
+        yield name, units.get(name, ""), _alone(function(error, sd))
+    if pool.confidence:
+        doubt = 1 - np.concatenate(pool.confidence)
+        yield BY_CONFIDENCE, "", _alone(metrics.auroc_of_large_errors(error, doubt))
+    yield "share estimated", "", _alone(float(np.concatenate(pool.is_estimated).mean()))
+
+
+def _against_ls(pool: Pool, seed: int) -> Iterator[Figure]:
+    errors, rival = _absolute(pool.errors), _absolute(pool.rival_errors)
+    yield "MAE / LS", "", _with_interval(errors, rival, seed)
+    yield "win rate", "", _with_interval(*win_rate(pool), seed)
+
+
+def _duel_rows(
+    subjects: Sequence[Subject], estimator: str, quantity: str, seed: int
+) -> Iterator[Row]:
+    """Win rate over every other estimator, in the whole brain."""
+    for rival in subjects[0].estimates:
+        if rival != estimator:
+            pool = pool_of(subjects, "brain", estimator, quantity, rival)
+            value = _with_interval(*win_rate(pool), seed)
+            yield _row(pool, estimator, "brain", quantity, f"win rate over {rival}", "", value)
+
+
+def _bound_row(pool: Pool, stratum: str, quantity: str) -> Row:
+    return Row(
+        estimator=BOUND,
+        stratum=stratum,
+        quantity=quantity,
+        metric="MAE",
+        unit=QUANTITIES[quantity].unit,
+        value=efficient_error(pool),
+        n_voxels=int(sum(np.isfinite(b).sum() for b in pool.bound)),
+        n_subjects=len(pool.bound),
+    )
+
+
+def _contrast_rows(subjects: Sequence[Subject], estimator: str) -> Iterator[Row]:
+    """Recovered GM/WM contrast of CBF (1 is perfect), once, with the whole-brain stratum."""
+    if not {"GM", "WM"} <= set(strata_of(subjects)):
+        return
+    gm, wm = (pool_of(subjects, s, estimator, "cbf") for s in ("GM", "WM"))
+    found = np.concatenate(gm.estimate).mean() / np.concatenate(wm.estimate).mean()
+    true = np.concatenate(gm.truth).mean() / np.concatenate(wm.truth).mean()
+    yield Row(
+        estimator=estimator,
+        stratum="brain",
+        quantity="cbf",
+        metric="GM/WM contrast recovered",
+        unit="",
+        value=float(found / true),
+        n_voxels=sum(len(t) for t in (*gm.truth, *wm.truth)),
+        n_subjects=len(subjects),
+    )
+
+
+def _absolute(errors: Sequence[Values]) -> Values:
+    """Sum of |error| of every subject."""
+    return np.array([np.abs(e).sum() for e in errors])
+
+
+def _alone(value: float) -> Interval:
+    return value, float("nan"), float("nan")
+
+
+def _with_interval(numerators: Values, denominators: Values, seed: int) -> Interval:
+    low, high = metrics.bootstrap_interval(numerators, denominators, _rng(seed))
+    total = float(denominators.sum())
+    return (float(numerators.sum()) / total if total else float("nan")), low, high
+
+
+def _rng(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+BY_CONFIDENCE = "AUROC of large errors by confidence"
+DIMENSIONLESS = ("R2", "CCC", "slope")
+HONESTY: dict[str, Callable[[Values, Values], float]] = {
+    **{coverage_at(level): partial(metrics.coverage, level=level) for level in LEVELS},
+    "CRPS": metrics.crps,
+    "NLL": metrics.negative_log_likelihood,
+    "AUROC of large errors": metrics.auroc_of_large_errors,
+}

@@ -1,0 +1,287 @@
+"""Parts of the repeats of a scan -> what their maps say about the others.
+
+Half of the repeats estimate and the other half judge.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from math import comb
+
+import numpy as np
+
+from aslkit.bids.reference_maps import Reference
+from aslkit.bids.run import AslRun
+from aslkit.core.metric_names import coverage_at
+from aslkit.core.series_and_maps import AslSeries, Flag, FloatImage, MaskImage, ParameterMaps
+from aslkit.fit.least_squares import FitSettings, fitted_signal
+from aslkit.prepare.series import select_repeats, series_from_runs
+from aslkit.validate.agreement_stats import Blocks, Interval, agreement, blocks_of
+from aslkit.validate.estimators import Estimator, Stopwatch
+from aslkit.validate.metrics import coverage, root_mean_square, spearman
+from aslkit.validate.records import AVERAGE, LEVELS, QUANTITIES, Record, Row, records, values_in
+
+N_SPLITS = 4  # random halves
+CONTRAST = "top / bottom tercile of LS CBF"  # ratio of medians
+GM_LIKE_CBF = (40.0, 100.0)  # by least squares on all repeats [ml/100 g/min]
+PERFUSED = "better-perfused half"  # of the mask, by the mean signal of all repeats
+LS_ON_ALL, REFERENCE = "LS on all repeats", "reference"
+REFERENCE_HELD = f"{coverage_at(0.95)} of {REFERENCE}"
+ONE_HALF, OTHER_HALF = "mean of one half", "mean of the other half"  # of the first split
+
+Maps = Mapping[str, ParameterMaps]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """All repeats of one scan: series, maps by every estimator, and the voxels that count.
+
+    `reference` names, by estimator, the least squares with the same compartments; `external`
+    holds the maps of another program, where the user has some.
+    """
+
+    name: str
+    runs: tuple[AslRun, ...]
+    series: AslSeries
+    settings: FitSettings
+    maps: Maps
+    reference: Mapping[str, str]
+    mask: MaskImage
+    external: Reference | None = None
+
+    def part(self, repeats: Sequence[int]) -> AslSeries:
+        """The series of some repeats, with the brain mask of all."""
+        chosen = [select_repeats(run, repeats) for run in self.runs]
+        return series_from_runs(chosen, self.series.mask)
+
+    @property
+    def regions(self) -> dict[str, MaskImage]:
+        """The mask, and its half with the larger mean signal of all repeats."""
+        signal = self.series.delta_m.mean(axis=3)
+        return {"mask": self.mask, PERFUSED: self.mask & (signal > np.median(signal[self.mask]))}
+
+    def blocks(self, inside: MaskImage) -> Blocks:
+        """The block of every voxel of a region."""
+        return blocks_of(inside, self.series.voxel_size_mm)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Maps from one random part of the repeats, and the mean of those left out."""
+
+    n: int
+    maps: Maps
+    used: AslSeries
+    left_out: AslSeries
+
+
+def random_halves(n: int, seed: int) -> list[tuple[list[int], list[int]]]:
+    """Random disjoint halves of n repeats, no two alike; none for a single repeat."""
+    rng, half = np.random.default_rng(seed), n // 2
+    n_possible = comb(n, half) * comb(n - half, half) // 2
+    found: dict[frozenset[frozenset[int]], tuple[list[int], list[int]]] = {}
+    while len(found) < min(N_SPLITS, n_possible):
+        order = rng.permutation(n).tolist()
+        halves = order[:half], order[half : 2 * half]
+        found.setdefault(frozenset(map(frozenset, halves)), halves)
+    return list(found.values())
+
+
+def split_records(
+    scan: Scan,
+    estimators: Mapping[str, Estimator],
+    stopwatch: Stopwatch,
+    halves: tuple[list[int], list[int]],
+    is_first: bool,
+) -> list[Record]:
+    """Left-out signal from 1, 2 and half of the repeats, and the agreement of both halves.
+
+    Means of both halves come from the first split only: those of several are not independent.
+    """
+
+    def split(used: list[int], left_out: AslSeries) -> Split:
+        series = scan.part(used)
+        maps = {name: stopwatch.run(name, e, series) for name, e in estimators.items()}
+        return Split(len(used), maps, series, left_out)
+
+    first, second = halves
+    half = len(first)
+    other = scan.part(second)
+    parts = [split(first[:n], other) for n in sorted({1, min(2, half), half})]
+    found = [r for p in parts for r in scan_records(scan, p.n, _rows_of_part(scan, p))]
+    mirrored = split(second, parts[-1].used)
+    found += scan_records(scan, half, _rows_of_part(scan, mirrored))
+    one, two = parts[-1].maps, mirrored.maps
+    tissue = (_rows_of_tissue(scan, *pair) for pair in ((one, two), (two, one)))
+    means = _rows_of_means(scan, one, two) if is_first else ()
+    return found + scan_records(scan, half, chain(_rows_of_halves(scan, one, two), means, *tissue))
+
+
+def gm_like(maps: ParameterMaps, mask: MaskImage) -> MaskImage:
+    """Voxels whose CBF is that of grey matter and whose ATT is determined."""
+    low, high = GM_LIKE_CBF
+    return mask & (maps.cbf >= low) & (maps.cbf <= high) & (maps.flags == Flag.OK)
+
+
+def consistency(scan: Scan, maps: Maps) -> Iterator[Row]:
+    """Figures whose drift with the number of repeats tells bias from noise."""
+    for name, m in maps.items():
+        for region, inside in scan.regions.items():
+            cbf, ls = (values_in(x.cbf, inside, "cbf") for x in (m, maps[scan.reference[name]]))
+            for metric, unit, value in (
+                ("mean", QUANTITIES["cbf"].unit, np.mean(cbf)),
+                ("median", QUANTITIES["cbf"].unit, np.median(cbf)),
+                ("mean / mean of LS", "", np.mean(cbf) / np.mean(ls)),
+                ("share negative", "", np.mean(cbf < 0)),
+            ):
+                yield _row(name, region, "cbf", metric, unit, float(value), inside)
+
+
+def scan_records(scan: Scan, n: int, rows: Iterator[Row]) -> list[Record]:
+    """Lines of the tidy table of a scan, from maps of n repeats."""
+    return records({"scan": scan.name, "n_repeats": n}, rows)
+
+
+def _rows_of_part(scan: Scan, split: Split) -> Iterator[Row]:
+    """Prediction of the left-out repeats, mean CBF, and share of negative CBF."""
+    signals = {AVERAGE: split.used.delta_m} | {
+        name: fitted_signal(m, split.used.acquisition) for name, m in split.maps.items()
+    }
+    for region, inside in scan.regions.items():
+        for name, signal in signals.items():
+            error = signal[inside] - split.left_out.delta_m[inside]
+            value = 100 * root_mean_square(error)
+            yield _row(name, region, "delta_m", "left-out RMS", "% of M0", value, inside)
+    yield from consistency(scan, split.maps)
+    for name, maps in split.maps.items():
+        all_repeats = scan.maps[scan.reference[name]]
+        yield from agreement_rows(scan, name, maps, vars(all_repeats), LS_ON_ALL)
+
+
+def _rows_of_halves(scan: Scan, one: Maps, two: Maps) -> Iterator[Row]:
+    """Agreement of the estimates from two disjoint halves, and what the sds promised."""
+    for name in one:
+        for q, shown in QUANTITIES.items():
+            for region, inside in scan.regions.items():
+                a, b = (values_in(getattr(m[name], q), inside, q) for m in (one, two))
+                sds = [values_in(getattr(m[name], f"{q}_std"), inside, q) for m in (one, two)]
+                rank = spearman(a, b)
+                yield _row(name, region, q, "split-half Spearman", "", rank, inside)
+                within = root_mean_square(a - b) / np.sqrt(2)
+                yield _row(name, region, q, "within-scan sd", shown.unit, within, inside)
+                share = within / float(np.concatenate([a, b]).mean())
+                yield _row(name, region, q, "within-scan CoV", "", share, inside)
+                found = agreement(a, b, scan.blocks(inside))
+                for figure in ("ICC(A,1)", "CCC"):
+                    metric = f"split-half {figure}"
+                    yield interval_row(name, region, q, metric, "", found[figure], inside)
+                for level in LEVELS:
+                    share = coverage(a - b, np.hypot(*sds), level)
+                    metric = coverage_at(level)
+                    yield _row(name, region, q, metric, "", share, inside)
+
+
+def _rows_of_means(scan: Scan, one: Maps, two: Maps) -> Iterator[Row]:
+    """Means of both halves, for repeatability over subjects."""
+    for metric, maps in ((ONE_HALF, one), (OTHER_HALF, two)):
+        for name, m in maps.items():
+            for q, shown in QUANTITIES.items():
+                value = float(values_in(getattr(m, q), scan.mask, q).mean())
+                yield _row(name, "mask", q, metric, shown.unit, value, scan.mask)
+
+
+def _rows_of_tissue(scan: Scan, chooser: Maps, judged: Maps) -> Iterator[Row]:
+    """GM-like means and contrast, where LS of other repeats than the judged ones says so."""
+    for name, maps in judged.items():
+        reference = scan.reference[name]
+        cbf, ls = chooser[reference].cbf, judged[reference]
+        region = gm_like(chooser[reference], scan.mask)
+        for q, shown in QUANTITIES.items() if region.any() else ():
+            value, own = (float(values_in(getattr(m, q), region, q).mean()) for m in (maps, ls))
+            yield _row(name, "GM-like", q, "mean", shown.unit, value, region)
+            yield _row(name, "GM-like", q, "mean / mean of LS", "", value / own, region)
+        low, high = np.quantile(cbf[scan.mask], [1 / 3, 2 / 3])
+        top, bottom = (np.median(maps.cbf[scan.mask & r]) for r in (cbf >= high, cbf <= low))
+        yield _row(name, "mask", "cbf", CONTRAST, "", float(top / bottom), scan.mask)
+
+
+def agreement_rows(
+    scan: Scan,
+    name: str,
+    maps: ParameterMaps,
+    others: Mapping[str, FloatImage | None],
+    other_name: str,
+) -> Iterator[Row]:
+    """Bias, limits of agreement and CCC against other maps, where those have a value."""
+    for q, shown in QUANTITIES.items():
+        image = others.get(q)
+        if image is None:
+            continue
+        inside = scan.mask & np.isfinite(image)
+        if not inside.any():
+            continue
+        mine, theirs = values_in(getattr(maps, q), inside, q), values_in(image, inside, q)
+        found = agreement(mine, theirs, scan.blocks(inside))
+        for figure, words in AGREEMENT.items():
+            unit = "" if figure == "CCC" else shown.unit
+            metric = f"{words} {other_name}"
+            yield interval_row(name, "mask", q, metric, unit, found[figure], inside)
+
+
+def reference_rows(scan: Scan, name: str, maps: ParameterMaps) -> Iterator[Row]:
+    """Agreement with the maps of another program, and how often 95 % intervals hold them."""
+    others = scan.external.images if scan.external else {}
+    yield from agreement_rows(scan, name, maps, others, REFERENCE)
+    for q, image in others.items():
+        inside = scan.mask & np.isfinite(image)
+        theirs, mine, sd = (
+            values_in(i, inside, q) for i in (image, getattr(maps, q), getattr(maps, f"{q}_std"))
+        )
+        if inside.any():
+            share = coverage(mine - theirs, sd, 0.95)
+            yield _row(name, "mask", q, REFERENCE_HELD, "", share, inside)
+
+
+def interval_row(
+    estimator: str,
+    region: str,
+    quantity: str,
+    metric: str,
+    unit: str,
+    found: Interval,
+    inside: MaskImage,
+) -> Row:
+    """One figure of a region with its interval."""
+    return Row(
+        estimator,
+        region,
+        quantity,
+        metric,
+        unit,
+        found.value,
+        found.low,
+        found.high,
+        n_voxels=int(inside.sum()),
+        n_subjects=1,
+    )
+
+
+def _row(
+    estimator: str,
+    region: str,
+    quantity: str,
+    metric: str,
+    unit: str,
+    value: float,
+    inside: MaskImage,
+) -> Row:
+    return interval_row(estimator, region, quantity, metric, unit, Interval(value), inside)
+
+
+AGREEMENT = {  # of `paired.agreement`: how the name of the metric begins
+    "difference": "difference from",
+    "lower limit": "lower limit of agreement with",
+    "upper limit": "upper limit of agreement with",
+    "absolute difference": "mean absolute difference from",
+    "CCC": "CCC with",
+}
