@@ -1,7 +1,7 @@
 """Everything that can be wrong with a scan, one entry each: how to make it from a valid one.
 
 An entry maps a sentence to a function that writes the data set into a folder and returns the
-options of asl_fit_ls, -o aside. `python bin/list_faults.py` prints them into docs/errors.md.
+options of asl_fit_ls, -o aside. `python bin/dev/list_faults.py` prints them into docs/errors.md.
 """
 
 import gzip

@@ -17,7 +17,7 @@ from aslkit.nets.encoding_registry import build_encoding
 from aslkit.nets.registry import build_network
 from aslkit.train.objectives import batches_of, loss_of
 
-BIN = Path(__file__).parents[1] / "bin"
+BIN = Path(__file__).parents[1] / "bin" / "dev"
 FULL = {"film_at_bottleneck": True, "film_at_decoder": True, "output_modulation": True}
 AWARE = {"network.kind": "amplitude_aware", **{f"network.{k}": v for k, v in FULL.items()}}
 RANDOM = {"data.domain_randomization": True, "data.t1_blood_s": 1.85}

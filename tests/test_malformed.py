@@ -30,7 +30,7 @@ def test_a_fault_is_named_as_documented_and_nothing_is_written(fault, tmp_path, 
     (line,) = result.stderr.splitlines()
     assert SENTENCE.match(line) or line.startswith("Error: --")
     documented = line.removeprefix("Error: ").replace(f"{tmp_path}/", "").replace("|", "\\|")
-    assert documented == PAGE.get(fault), "run bin/list_faults.py"
+    assert documented == PAGE.get(fault), "run bin/dev/list_faults.py"
 
 
 def test_the_page_of_messages_lists_no_other_faults():

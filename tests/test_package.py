@@ -59,7 +59,7 @@ def wheel(built):
 @pytest.fixture
 def lowest_versions(monkeypatch):
     """The function of the script in bin."""
-    monkeypatch.syspath_prepend(str(ROOT / "bin"))
+    monkeypatch.syspath_prepend(str(ROOT / "bin" / "dev"))
     return importlib.import_module("lowest_versions").lowest_versions
 
 

@@ -25,7 +25,7 @@ def test_a_fault_of_a_run_ends_as_documented(fault, tmp_path, monkeypatch):
         pytest.importorskip("distributed")
     monkeypatch.chdir(tmp_path)
     assert run_faults.row(tmp_path, fault, monkeypatch) == MOST_ROWS.get(fault), (
-        "run bin/list_faults.py"
+        "run bin/dev/list_faults.py"
     )
     assert not list((tmp_path / "out").rglob(".aslkit-*")) or fault == "SIGKILL"
 

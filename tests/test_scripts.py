@@ -17,7 +17,7 @@ from aslkit.config import load_config
 from aslkit.fit.least_squares import fit_least_squares
 from aslkit.simulate.phantoms import brain_phantom
 
-BIN = Path(__file__).parents[1] / "bin"
+BIN = Path(__file__).parents[1] / "bin" / "dev"
 WITH_OPTIONS = sorted(p.stem for p in BIN.glob("*.py") if "ArgumentParser" in p.read_text())
 TINY = ("network.widths=[8,8]", "data.patch=16", "data.groups=1", "data.patches_per_group=2")
 
@@ -25,7 +25,8 @@ TINY = ("network.widths=[8,8]", "data.patch=16", "data.groups=1", "data.patches_
 @pytest.fixture
 def run(monkeypatch, capsys):
     """A script in this process, with some of its names changed -> the lines that it prints."""
-    monkeypatch.syspath_prepend(str(BIN))
+    for folder in (BIN, BIN.parent):
+        monkeypatch.syspath_prepend(str(folder))
 
     def run(name, *arguments, **changes):
         script = import_module(name)

@@ -1,6 +1,6 @@
 """results.json of asl_validate -> JSON for a card: how often intervals of a model hold the truth.
 
-Usage: python bin/card_calibration.py RESULTS MODEL [CARD]
+Usage: python bin/dev/card_calibration.py RESULTS MODEL [CARD]
 
 RESULTS is results.json of `asl_validate --phantoms data/phantoms --model MODEL`. Prints the field
 `calibration`; with CARD, a model.json, writes it there.

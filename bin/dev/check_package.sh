@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# bash bin/check_package.sh [--lowest | --lowest-torch]
+# bash bin/dev/check_package.sh [--lowest | --lowest-torch]
 # Builds wheel and sdist of the tracked files, installs the wheel into an empty environment outside
 # of the repository, and uses it there. --lowest installs the lowest versions that setup.cfg allows,
 # and runs some of the tests as well; torch is the one of bin/env.sh, so its own lower bound stays
@@ -13,10 +13,10 @@ FAST_TESTS=(artefacts bids cli_fit config experiments fitting fuzz network one_p
 
 lowest=${1:-}
 if [ $# -gt 1 ] || [[ ! "$lowest" =~ ^(--lowest(-torch)?)?$ ]]; then
-    echo "Usage: bash bin/check_package.sh [--lowest | --lowest-torch]" >&2
+    echo "Usage: bash bin/dev/check_package.sh [--lowest | --lowest-torch]" >&2
     exit 2
 fi
-. "$(dirname "$0")/env.sh"
+. "$(dirname "$0")/../env.sh"
 
 work=$(cd "$(mktemp -d)" && pwd -P)
 trap 'rm -rf "$work"' EXIT
@@ -64,7 +64,7 @@ export PATH="$work/env/bin:/usr/bin:/bin" # without .venv
 if [ -n "$lowest" ]; then
     held="s/^torch==.*/torch==$TORCH/"
     [ "$lowest" = --lowest ] || held=""
-    "$work/tools/bin/python" bin/lowest_versions.py setup.cfg | sed "$held" | tee "$work/constraints"
+    "$work/tools/bin/python" bin/dev/lowest_versions.py setup.cfg | sed "$held" | tee "$work/constraints"
     pip install --quiet --constraint "$work/constraints" "$wheel" hypothesis pytest pytest-xdist
 else
     pip install --quiet "torch==$TORCH"

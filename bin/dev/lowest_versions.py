@@ -1,6 +1,6 @@
 """Requirements of setup.cfg -> constraints for pip: each at the lowest version that it allows.
 
-python bin/lowest_versions.py setup.cfg
+python bin/dev/lowest_versions.py setup.cfg
 """
 
 import sys

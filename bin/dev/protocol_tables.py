@@ -1,6 +1,6 @@
 """results.tsv of asl_validate -> the tables of docs/benchmark.md: errors by protocol.
 
-Usage: python bin/protocol_tables.py RESULTS.tsv [--into PAGE.md]
+Usage: python bin/dev/protocol_tables.py RESULTS.tsv [--into PAGE.md]
 Prints the tables, or puts them between the two marks of a page.
 """
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# bash bin/make_phantoms.sh FOLDER
+# bash bin/dev/make_phantoms.sh FOLDER
 # Makes the phantoms of data/phantoms anew, bit for bit, in a new folder.
 set -euo pipefail
 
-out=${1:?Usage: bash bin/make_phantoms.sh FOLDER}
+out=${1:?Usage: bash bin/dev/make_phantoms.sh FOLDER}
 mkdir "$out"
 
 make() { # PARTICIPANTS SEED OPTION…

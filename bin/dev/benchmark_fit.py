@@ -1,7 +1,7 @@
 """Least squares measured: speed, efficiency, coverage, global optimum, arteries, memory.
 
-Usage: python bin/benchmark_fit.py [--seed N] [PART ...], parts as named at the foot; all of them
-by default. Every number is printed with the condition it holds for; brain phantoms are made anew.
+Usage: python bin/dev/benchmark_fit.py [--seed N] [PART ...]. The parts are named at the foot; the
+default is all of them. Every number is printed with its condition. Brain phantoms are simulated.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Damaged input by the thousand: whatever is wrong, the readers say so in one sentence or read it.
 
-Usage: python bin/fuzz.py [sidecar|image|model ...] [--cases N] [--seed S]
+Usage: python bin/dev/fuzz.py [sidecar|image|model ...] [--cases N] [--seed S]
 Counts what was read, refused (InputError, exit code 3) and crashed (any other exception, or more
 than 20 s), and prints the first crash of every kind with the case that repeats it.
 """
@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from scans import CONTEXTS, SIDECAR, write_scan  # noqa: E402

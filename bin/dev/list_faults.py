@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write docs/errors.md and docs/faults.md: what the commands say to every fault of the tests.
 
-python bin/list_faults.py
+python bin/dev/list_faults.py
 """
 
 import os
@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import pytest  # noqa: E402
@@ -18,15 +18,15 @@ from faults import FAULTS, message  # noqa: E402
 
 INTRODUCTION = """# Messages
 
-What the commands say when something is wrong with their input: the file, the field, what stands
-there, what should, and the fix. The exit code is 3, and nothing is written. `bin/list_faults.py`
-prints this page from the faulty scans of `tests/faults.py`. What goes wrong while a command
-runs is on [another page](faults.md).
+The messages of the commands for wrong input: the file, the field, what was found, what was
+expected, and the fix. The exit code is 3, and nothing is written. `bin/dev/list_faults.py` prints
+this page from the faulty scans of `tests/faults.py`. Faults while a command runs are on
+[another page](faults.md).
 
 | what is wrong | message |
 |---|---|
 """
-RUN_MARK = "<!-- written by bin/list_faults.py -->\n"
+RUN_MARK = "<!-- written by bin/dev/list_faults.py -->\n"
 
 
 def main() -> None:

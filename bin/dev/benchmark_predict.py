@@ -1,7 +1,7 @@
 """asl_predict measured: time and memory, against least squares, patches, places, uncertainty.
 
-Usage: python bin/benchmark_predict.py [--seed N] [PART ...], parts as named at the foot; all of
-them by default. Every number is printed with the condition it holds for; scans are simulated anew.
+Usage: python bin/dev/benchmark_predict.py [--seed N] [PART ...]. The parts are named at the foot;
+the default is all of them. Every number is printed with its condition. Scans are simulated.
 """
 
 import argparse

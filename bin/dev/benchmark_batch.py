@@ -1,6 +1,6 @@
 """Many subjects measured: throughput, memory and restart of asl_predict on a data set.
 
-Usage: python bin/benchmark_batch.py [--subjects 500] [--ways "--n-jobs 1" …] [--seed 1]
+Usage: python bin/dev/benchmark_batch.py [--subjects 500] [--ways "--n-jobs 1" …] [--seed 1]
 Simulates the subjects (30 x 36 x 8 voxels, 6 delays), runs the command in every way, watches the
 memory of all its processes, and at last kills a run by SIGKILL and starts it again.
 """

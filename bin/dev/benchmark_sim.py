@@ -1,7 +1,7 @@
 """The simulator measured: training stream, its share of a training step, whole-brain scans.
 
-Usage: python bin/benchmark_sim.py [PART ...], parts as named at the foot; all of them by default.
-CPU time is what counts on a machine that others use too; wall time is given beside it.
+Usage: python bin/dev/benchmark_sim.py [PART ...]. The parts are named at the foot; the default
+is all of them. CPU time is the figure to compare on a shared machine; wall time is printed too.
 """
 
 import argparse

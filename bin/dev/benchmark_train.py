@@ -1,6 +1,6 @@
 """Training measured: patches per second of a configuration, and what its parts take.
 
-Usage: python bin/benchmark_train.py [CONFIG ...] [--device cuda] [--steps 60] [--set K=V ...]
+Usage: python bin/dev/benchmark_train.py [CONFIG ...] [--device cuda] [--steps 60] [--set K=V ...]
 Whole is `asl_train` as it runs, simulation included; drawing and network are each alone.
 """
 

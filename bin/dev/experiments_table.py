@@ -1,6 +1,6 @@
 """results.tsv of asl_validate -> the tables and the figure of docs/experiments.md.
 
-Usage: python bin/experiments_table.py RESULTS.tsv [--into PAGE.md] [--figure FIGURE.png]
+Usage: python bin/dev/experiments_table.py RESULTS.tsv [--into PAGE.md] [--figure FIGURE.png]
 Prints the tables, or puts them between the two marks of a page.
 """
 

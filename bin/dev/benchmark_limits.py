@@ -1,6 +1,6 @@
 """What no estimator can be expected to do: two bounds on the phantoms of the benchmark.
 
-Usage: python bin/benchmark_limits.py [PROTOCOL …]   (joint6 and pcasl6)
+Usage: python bin/dev/benchmark_limits.py [PROTOCOL …]   (joint6 and pcasl6)
 Prints, in the four brains of the matched track (seed 0): the CBF error of least squares that is
 told the true ATT, over that of least squares; and how well the exact standard deviation of least
 squares (Cramér-Rao, at the truth) tells its largest tenth of the errors from the rest, as the area
@@ -26,7 +26,7 @@ SNRS = 3, 10, 30
 
 def main() -> None:
     """A row per protocol and SNR."""
-    brains = phantom_sets(Path(__file__).parents[1] / "data" / "phantoms")[BRAINS]
+    brains = phantom_sets(Path(__file__).parents[2] / "data" / "phantoms")[BRAINS]
     print("| protocol, SNR | CBF error with known ATT | AUROC of exact sd: CBF | ATT |")
     print("|---|---|---|---|")
     for protocol in sys.argv[1:] or ["joint6", "pcasl6"]:

@@ -1,6 +1,6 @@
 """The physics, a table, and a folder in which the tutorial ran -> pictures of docs/images.
 
-Usage: python bin/docs_pictures.py [FOLDER]
+Usage: python bin/dev/docs_pictures.py [FOLDER]
 
 Draws kinetics.png, and ideas.png from the table of docs/experiments.md. With FOLDER, where the
 command lines of docs/tutorial.md have run, also takes the pictures of the tutorial out of the
@@ -19,7 +19,7 @@ from aslkit.core.acquisition import Acquisition, protocol
 from aslkit.kinetics.model import arterial_curve, kinetic_model, tissue_curve
 from aslkit.report.style import FAINT, INK, LABEL_SIZE, PAGE_WIDTH, tidy, to_png
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 IMAGES = DOCS / "images"
 PLDS_S = np.linspace(0.02, 4.0, 400)
 CBF = 60.0  # ml/100 g/min

@@ -1,6 +1,6 @@
 """Experiment 14 measured: what adapting a model to some subjects does to its errors in others.
 
-Usage: python bin/benchmark_adaptation.py [--seed 1] [--adapt-to 2] [--steps 80] [--folder DIR]
+Usage: python bin/dev/benchmark_adaptation.py [--seed 1] [--adapt-to 2] [--steps 80] [--folder DIR]
 
 Simulates ten subjects of the mismatched track (pcasl6, 4 repeats, SNR 5, the twelve slices in the
 middle), adapts exp21 to the first of them in every way of `WAYS`, and judges by the others, where
