@@ -4,10 +4,10 @@ import re
 import sys
 from pathlib import Path
 
-from aslkit.batch.pools import start_fast
+from aslkit.batch.worker_process import collect_garbage_rarely
 
 sys.path.insert(0, str(Path(__file__).parent))
-start_fast()
+collect_garbage_rarely()
 import built  # noqa: E402
 
 project = "aslkit"

@@ -1,5 +1,5 @@
 """Imported first by the process that those of --n-jobs are forks of: it starts as commands do."""
 
-from aslkit.batch.pools import start_fast
+from aslkit.batch.worker_process import collect_garbage_rarely
 
-start_fast()
+collect_garbage_rarely()

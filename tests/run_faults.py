@@ -268,18 +268,18 @@ def worker_dies(folder, _):
     """Through the engine itself: a command's own workers cannot be told to die."""
     from test_batch import Deadly
 
-    from aslkit.batch.processes import work_through
+    from aslkit.batch.processes import run_in_processes
 
     (folder / "out").mkdir()
-    return Done(1, dict(work_through(["deadly"], Deadly(folder), 1))["deadly"])
+    return Done(1, dict(run_in_processes(["deadly"], Deadly(folder), 1))["deadly"])
 
 
 def cluster_worker_dies(folder, _):
     from test_batch import Deadly
 
-    from aslkit.batch.dask_cluster import work_through_cluster
+    from aslkit.batch.dask_cluster import run_on_cluster
 
-    found = dict(work_through_cluster(["deadly"], Deadly(folder), "local", 1, lambda _: None))
+    found = dict(run_on_cluster(["deadly"], Deadly(folder), "local", 1, lambda _: None))
     return Done(1, found["deadly"])
 
 

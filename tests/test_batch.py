@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner
 from scans import SIDECAR, save, volumes
 
-from aslkit.batch.processes import WholeTask, work_through
+from aslkit.batch.processes import SingleStep, run_in_processes
 from aslkit.bids.layout import find_acquisitions, scan_name
 from aslkit.cli.fit_ls import main as asl_fit_ls
 from aslkit.cli.predict import main as asl_predict
@@ -256,13 +256,13 @@ class Deadly:
     def write(self, job):
         return job, "done"
 
-    def lose(self, task, reason):
+    def lost_result(self, task, reason):
         return task, reason
 
 
 def test_a_process_that_dies_loses_only_the_scan_it_died_of(tmp_path):
     tasks = ["a", "b", "deadly", "c", "once", "d", "e"]
-    results = dict(work_through(tasks, Deadly(tmp_path), 2))
+    results = dict(run_in_processes(tasks, Deadly(tmp_path), 2))
     assert "the process was killed; out of memory" in results.pop("deadly")
     lost = [task for task, what in results.items() if what != "done"]
     assert set(results) == set(tasks) - {"deadly"} and set(lost) <= {"once"}
@@ -279,7 +279,7 @@ def say_lost(task, reason):
 
 
 def test_a_function_whose_process_dies_loses_only_the_task_it_died_of():
-    *done, lost = sorted(work_through(range(4), WholeTask(die_of_two, say_lost), 2), key=len)
+    *done, lost = sorted(run_in_processes(range(4), SingleStep(die_of_two, say_lost), 2), key=len)
     assert sorted(done) == ["0 done", "1 done", "3 done"]
     assert lost.startswith("2: the process was killed; out of memory")
 

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from test_batch import BIN, Deadly, contents, images, run, shell, wait_for
 
-from aslkit.batch.dask_cluster import KILLED, OF_OWN_CLUSTERS, work_through_cluster
+from aslkit.batch.dask_cluster import KILLED, OF_OWN_CLUSTERS, run_on_cluster
 from aslkit.cli.fit_ls import main as asl_fit_ls
 from aslkit.cli.validate import main as asl_validate
 from aslkit.core.errors import UnavailableError
@@ -75,7 +75,7 @@ def worker(address, n_threads=1):
 
 
 def worked(tasks, stages, where, n_workers=1):
-    return dict(work_through_cluster(tasks, stages, where, n_workers, lambda _: None))
+    return dict(run_on_cluster(tasks, stages, where, n_workers, lambda _: None))
 
 
 class Slow(Deadly):
@@ -97,7 +97,7 @@ def test_a_worker_that_is_killed_in_mid_run_loses_nothing(scheduler, tmp_path):
     tasks = [f"task {i}" for i in range(40)]
     where = scheduler.address
     with worker(where), worker(where):
-        results = work_through_cluster(tasks, Suicidal(tmp_path), where, 1, print)
+        results = run_on_cluster(tasks, Suicidal(tmp_path), where, 1, print)
         first, victim = next(results)
         os.kill(victim, signal.SIGKILL)
         rest = dict(results)
@@ -119,7 +119,7 @@ def test_a_scan_beside_one_that_kills_is_not_lost(tmp_path):
 
 def test_a_scheduler_that_ends_is_reported(scheduler, tmp_path):
     with worker(scheduler.address):
-        results = work_through_cluster(
+        results = run_on_cluster(
             [f"task {i}" for i in range(40)], Slow(tmp_path), scheduler.address, 1, print
         )
         next(results)

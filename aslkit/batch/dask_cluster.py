@@ -44,7 +44,7 @@ _writing = Lock()
 atexit.register(_writing.acquire)  # a worker that is stopped writes to the end
 
 
-def work_through_cluster(
+def run_on_cluster(
     tasks: Sequence[Task],
     stages: Stages[Task, Any, Result],
     where: str,
@@ -76,15 +76,17 @@ def work_through_cluster(
             if isinstance(found, KilledWorker):
                 accused.append(task)
             else:
-                yield _told(stages, task, found)
+                yield _result_or_lost(stages, task, found)
         for alone in accused:  # a task beside it may have done it
             for task, found in _results(client, packed, [alone]):
-                yield _told(stages, task, found)
+                yield _result_or_lost(stages, task, found)
 
 
-def _told(stages: Stages[Task, Any, Result], task: Task, found: Result | BaseException) -> Result:
+def _result_or_lost(
+    stages: Stages[Task, Any, Result], task: Task, found: Result | BaseException
+) -> Result:
     """The result of a task, of which there may be none."""
-    return stages.lose(task, _reason(found)) if isinstance(found, BaseException) else found
+    return stages.lost_result(task, _reason(found)) if isinstance(found, BaseException) else found
 
 
 def _results(

@@ -18,10 +18,10 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Generic, Protocol, TypeVar, cast
 
-from aslkit.batch.pools import USUAL_REASON, begin
+from aslkit.batch.worker_process import USUAL_REASON, prepare_worker
 
 Task = TypeVar("Task")
-Job = TypeVar("Job")
+State = TypeVar("State")
 Result = TypeVar("Result")
 Given = TypeVar("Given", contravariant=True)
 Found = TypeVar("Found", covariant=True)
@@ -30,28 +30,28 @@ TASKS_AHEAD = 2  # given to a process: one to compute, one to read
 PATIENCE_S = 10.0  # with a process that was asked to stop
 
 
-class Stages(Protocol[Given, Job, Found]):
+class Stages(Protocol[Given, State, Found]):
     """The three steps of a task, of which none raises. Tasks and results can be pickled."""
 
-    def read(self, task: Given) -> Job:
+    def read(self, task: Given) -> State:
         """What there is to compute."""
         ...
 
-    def compute(self, job: Job) -> Job:
+    def compute(self, job: State) -> State:
         """What there is to write."""
         ...
 
-    def write(self, job: Job) -> Found:
+    def write(self, job: State) -> Found:
         """What came of it."""
         ...
 
-    def lose(self, task: Given, reason: str) -> Found:
+    def lost_result(self, task: Given, reason: str) -> Found:
         """What came of a task whose process died."""
         ...
 
 
 @dataclass(frozen=True)
-class WholeTask(Generic[Task, Result]):
+class SingleStep(Generic[Task, Result]):
     """The stages of tasks that one function does, of which those lost are told by another."""
 
     do: Callable[[Task], Result]
@@ -69,13 +69,13 @@ class WholeTask(Generic[Task, Result]):
         """The result, as it is."""
         return cast(Result, job)
 
-    def lose(self, task: Task, reason: str) -> Result:
+    def lost_result(self, task: Task, reason: str) -> Result:
         """What came of a task whose process died."""
         return self.lost(task, reason)
 
 
-def work_through(
-    tasks: Sequence[Task], stages: Stages[Task, Job, Result], n_workers: int
+def run_in_processes(
+    tasks: Sequence[Task], stages: Stages[Task, State, Result], n_workers: int
 ) -> Generator[Result, None, None]:
     """The result of every task, as they come.
 
@@ -83,7 +83,7 @@ def work_through(
     task at a time; a process that dies of a task alone loses it.
     """
     waiting, ahead = deque(tasks), TASKS_AHEAD
-    workers: list[_Worker[Task, Job, Result]] = []
+    workers: list[_Worker[Task, State, Result]] = []
     try:
         while waiting or any(w.held for w in workers):
             while len(workers) < n_workers and sum(not w.held for w in workers) < len(waiting):
@@ -97,7 +97,7 @@ def work_through(
                     workers.remove(worker)
                     ahead = 1
                     if len(worker.held) == 1:
-                        yield stages.lose(worker.held[0], worker.death())
+                        yield stages.lost_result(worker.held[0], worker.death())
                     else:
                         waiting.extendleft(reversed(worker.held))
         for worker in workers:
@@ -108,7 +108,7 @@ def work_through(
 
 
 def _give(
-    waiting: deque[Task], workers: Sequence["_Worker[Task, Job, Result]"], ahead: int
+    waiting: deque[Task], workers: Sequence["_Worker[Task, State, Result]"], ahead: int
 ) -> None:
     """Give tasks out; the second one of a process only when each has its first."""
     for n_held in range(ahead):
@@ -117,10 +117,10 @@ def _give(
                 worker.give(waiting.popleft())
 
 
-class _Worker(Generic[Task, Job, Result]):
+class _Worker(Generic[Task, State, Result]):
     """A process as seen from outside, and the tasks that it holds."""
 
-    def __init__(self, stages: Stages[Task, Job, Result], n_workers: int) -> None:
+    def __init__(self, stages: Stages[Task, State, Result], n_workers: int) -> None:
         context = get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.held: list[Task] = []
@@ -163,18 +163,18 @@ class _Worker(Generic[Task, Job, Result]):
             self._process.kill()
 
 
-def _serve(connection: Connection, stages: Stages[Task, Job, Result], n_workers: int) -> None:
+def _serve(connection: Connection, stages: Stages[Task, State, Result], n_workers: int) -> None:
     """What a process does, until nobody is left who gives it tasks."""
-    begin(n_workers)
+    prepare_worker(n_workers)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
-    def read() -> Job | None:
+    def read() -> State | None:
         try:
             return stages.read(connection.recv())
         except (EOFError, ConnectionResetError):
             return None
 
-    def write(job: Job) -> None:
+    def write(job: State) -> None:
         result = stages.write(job)
         with suppress(BrokenPipeError):
             connection.send(result)

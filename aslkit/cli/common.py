@@ -84,7 +84,7 @@ def listing_option(
     )
 
 
-def gathered(
+def options_as_dataclass(
     options: Sequence[Callable[[Decorated], Decorated]], kind: Callable[..., object], name: str
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorator that adds options and passes them on as one argument.
@@ -113,7 +113,7 @@ def gathered(
     return decorate
 
 
-def say(text: str) -> None:
+def print_result(text: str) -> None:
     """Print a result, unless the user asked for quiet."""
     if logging.getLogger("aslkit").isEnabledFor(logging.INFO):
         try:
@@ -122,7 +122,7 @@ def say(text: str) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def warn(text: str) -> None:
+def print_warning(text: str) -> None:
     """Print a warning."""
     logging.getLogger("aslkit").warning(text)
 
@@ -184,9 +184,9 @@ def _run_safely(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(quiet: bool, verbose: bool, debug: bool, **arguments: object) -> None:
-        from aslkit.batch.pools import start_fast
+        from aslkit.batch.worker_process import collect_garbage_rarely
 
-        start_fast()
+        collect_garbage_rarely()
         set_up_logging(quiet, verbose or debug)
         try:
             with _stopped_by_sigterm():
@@ -243,7 +243,7 @@ def set_up_logging(quiet: bool = False, verbose: bool = False) -> None:
     logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A time for people."""
     if seconds < SECONDS_PER_MINUTE:
         return f"{seconds:.0f} s"

@@ -7,12 +7,18 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aslkit.cli.common import INTERNAL_ERROR, logging_into, message_and_code, say, set_up_logging
-from aslkit.cli.data_set_options import DataSetArguments, part_of
-from aslkit.cli.outcomes import Outcome, Tally, failure, lost
+from aslkit.cli.common import (
+    INTERNAL_ERROR,
+    logging_into,
+    message_and_code,
+    print_result,
+    set_up_logging,
+)
+from aslkit.cli.data_set_options import DataSetArguments, select_part
+from aslkit.cli.outcomes import Outcome, Tally, failed_outcome, lost_outcome
 from aslkit.cli.results import Clock, Estimate, Estimator, print_summary, write_results
 from aslkit.cli.scan_options import ScanArguments, check_scan
-from aslkit.cli.work import work
+from aslkit.cli.work import run_tasks
 from aslkit.core.errors import InputError, SubjectsFailedError
 
 if TYPE_CHECKING:
@@ -41,7 +47,7 @@ def run(scan: ScanArguments, data_set: DataSetArguments, estimator: Estimator) -
 
 
 @dataclass(frozen=True)
-class Task:
+class ScanTask:
     """A scan of a data set: its name, its runs, and where its maps and its log go."""
 
     name: str
@@ -51,10 +57,10 @@ class Task:
 
 
 @dataclass
-class Job:
+class ScanState:
     """A scan on its way."""
 
-    task: Task
+    task: ScanTask
     clock: Clock = field(default_factory=Clock)
     destination: "Destination | None" = None
     runs: "list[AslRun]" = field(default_factory=list)
@@ -71,10 +77,10 @@ class ScanStages:
     skips_current: bool
     is_verbose: bool
 
-    def read(self, task: Task) -> Job:
+    def read(self, task: ScanTask) -> ScanState:
         """The runs of a scan, unless its maps are current."""
         set_up_logging(verbose=self.is_verbose)
-        job = Job(task)
+        job = ScanState(task)
         try:
             self._find_current(job)
             if job.outcome is None:
@@ -82,10 +88,10 @@ class ScanStages:
                 with opened as log, logging_into(log), job.clock.timing("reading"):
                     job.runs = self.estimator.read(task.scan)
         except Exception as error:  # a scan that fails must not end the others
-            job.outcome = failure(job.task.name, error, job.task.log)
+            job.outcome = failed_outcome(job.task.name, error, job.task.log)
         return job
 
-    def compute(self, job: Job) -> Job:
+    def compute(self, job: ScanState) -> ScanState:
         """The maps of a scan."""
         if job.outcome is None:
             try:
@@ -93,10 +99,10 @@ class ScanStages:
                     scan, runs, job.runs = job.task.scan, job.runs, []
                     job.estimate = self.estimator.estimate(scan, runs, job.clock)
             except Exception as error:  # likewise
-                job.outcome = failure(job.task.name, error, job.task.log)
+                job.outcome = failed_outcome(job.task.name, error, job.task.log)
         return job
 
-    def write(self, job: Job) -> Outcome:
+    def write(self, job: ScanState) -> Outcome:
         """What became of the scan, after writing its maps."""
         if job.estimate is not None and job.destination is not None:
             try:
@@ -105,14 +111,14 @@ class ScanStages:
                         files = write_results(job.task.scan, job.estimate, job.destination)
                     print_summary(job.estimate, files, job.clock)
             except Exception as error:  # likewise
-                job.outcome = failure(job.task.name, error, job.task.log)
+                job.outcome = failed_outcome(job.task.name, error, job.task.log)
         return job.outcome or Outcome(job.task.name, "done", sum(job.clock.seconds.values()))
 
-    def lose(self, task: Task, reason: str) -> Outcome:
+    def lost_result(self, task: ScanTask, reason: str) -> Outcome:
         """What became of a scan whose process died."""
-        return lost(task.name, reason)
+        return lost_outcome(task.name, reason)
 
-    def _find_current(self, job: Job) -> None:
+    def _find_current(self, job: ScanState) -> None:
         from aslkit.outputs.dataset import is_current
         from aslkit.outputs.fingerprints import fingerprint
 
@@ -141,7 +147,7 @@ def _run_data_set(
     is_verbose = logging.getLogger("aslkit").isEnabledFor(logging.DEBUG)
     stages = ScanStages(estimator, parameters, data_set.skip_existing, is_verbose)
     tally = Tally(folder, len(tasks))
-    with closing(work(tasks, stages, data_set.n_jobs, data_set.dask)) as outcomes:
+    with closing(run_tasks(tasks, stages, data_set.n_jobs, data_set.dask)) as outcomes:
         for _ in tally.recorded(outcomes, f"_desc-{desc}"):
             pass
     tally.finish()
@@ -149,14 +155,14 @@ def _run_data_set(
 
 def _tasks(
     scan: ScanArguments, data_set: DataSetArguments, bids: Path, desc: str
-) -> Sequence[Task]:
+) -> Sequence[ScanTask]:
     """The scans of the part that is asked for."""
     from aslkit.bids.layout import find_acquisitions, scan_name
     from aslkit.outputs.dataset import LOGS
     from aslkit.outputs.map_names import Destination
 
     bids, folder = bids.absolute(), (data_set.derivatives or Path()).absolute()
-    tasks: dict[Path, Task] = {}
+    tasks: dict[Path, ScanTask] = {}
     for runs in find_acquisitions(bids, data_set.participants, data_set.sessions):
         name = scan_name(runs)
         cbf = folder / runs[0].parent.relative_to(bids) / f"{name}_desc-{desc}_cbf.nii.gz"
@@ -170,8 +176,8 @@ def _tasks(
             )
         own = replace(scan, inputs=runs, out=None if scan.dry_run else cbf)
         log = folder / LOGS / f"{name}_desc-{desc}.log"
-        tasks[cbf] = Task(name, own, Destination(cbf, desc, bids), log)
-    return part_of(list(tasks.values()), data_set.part)
+        tasks[cbf] = ScanTask(name, own, Destination(cbf, desc, bids), log)
+    return select_part(list(tasks.values()), data_set.part)
 
 
 def _parameters(scan: ScanArguments, estimator: Estimator) -> dict[str, object]:
@@ -182,7 +188,7 @@ def _parameters(scan: ScanArguments, estimator: Estimator) -> dict[str, object]:
     return {"version": version(), "scan": shared, "estimator": estimator.parameters()}
 
 
-def _refuse_existing(tasks: Sequence[Task]) -> None:
+def _refuse_existing(tasks: Sequence[ScanTask]) -> None:
     existing = [task.destination.cbf for task in tasks if task.destination.cbf.exists()]
     if existing:
         raise InputError(
@@ -194,7 +200,7 @@ def _refuse_existing(tasks: Sequence[Task]) -> None:
         )
 
 
-def _show(tasks: Sequence[Task], estimator: Estimator) -> None:
+def _show(tasks: Sequence[ScanTask], estimator: Estimator) -> None:
     """Print what is understood of every scan."""
     n_failed = 0
     for task in tasks:
@@ -206,6 +212,6 @@ def _show(tasks: Sequence[Task], estimator: Estimator) -> None:
                 raise
             n_failed += 1
             logging.getLogger("aslkit").error(text)
-    say(f"{len(tasks)} scans, {n_failed} of them with errors")
+    print_result(f"{len(tasks)} scans, {n_failed} of them with errors")
     if n_failed:
         raise SubjectsFailedError(f"{n_failed} of {len(tasks)} scans cannot be read")

@@ -8,11 +8,11 @@ from typing import TypeVar
 
 import click
 
-from aslkit.cli.common import LABELS, gathered
+from aslkit.cli.common import LABELS, options_as_dataclass
 from aslkit.cli.scan_options import ScanArguments
-from aslkit.cli.work import check_work, dask_option, n_jobs_option
+from aslkit.cli.work import check_n_jobs, dask_option, n_jobs_option
 
-Scan = TypeVar("Scan")
+Item = TypeVar("Item")
 
 participants_option = click.option(
     "--participant-label",
@@ -55,7 +55,7 @@ skip_existing_option = click.option(
 )
 
 
-def part_of(scans: Sequence[Scan], part: tuple[int, int] | None) -> Sequence[Scan]:
+def select_part(scans: Sequence[Item], part: tuple[int, int] | None) -> Sequence[Item]:
     """The scans of a part; without one, all."""
     k, n = part or (1, 1)
     return scans[k - 1 :: n]
@@ -86,7 +86,7 @@ class DataSetArguments:
             raise click.UsageError("give the folder to write: --derivatives DIR")
         if self.skip_existing and self.overwrite:
             raise click.UsageError("give either --skip-existing or --overwrite")
-        check_work(self.n_jobs, self.dask)
+        check_n_jobs(self.n_jobs, self.dask)
         of_one_scan = {
             "-i": scan.inputs,
             "-o": scan.out,
@@ -134,4 +134,4 @@ _OPTIONS = (
     skip_existing_option,
     click.option("--overwrite", is_flag=True, help="Make all maps again."),
 )
-data_set_options = gathered(_OPTIONS, DataSetArguments, "data_set")
+data_set_options = options_as_dataclass(_OPTIONS, DataSetArguments, "data_set")

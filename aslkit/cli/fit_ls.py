@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aslkit.cli.common import aslkit_command, progress, say
+from aslkit.cli.common import aslkit_command, print_result, progress
 from aslkit.cli.data_set import run
 from aslkit.cli.data_set_options import DataSetArguments, data_set_options
 from aslkit.cli.preparation import prepare
@@ -74,11 +74,15 @@ def main(
         raise click.UsageError(f"--att-bounds are seconds, at most {LONGEST_ATT_S:g}")
     if fit_t1t:
         _check_options_of_free_t1(scan, att, cbf_bounds)
-    run(scan, data_set, LeastSquares(sigma_mm or 0.0, att, cbf_bounds, att_bounds, fit_t1t))
+    run(
+        scan,
+        data_set,
+        LeastSquaresEstimator(sigma_mm or 0.0, att, cbf_bounds, att_bounds, fit_t1t),
+    )
 
 
 @dataclass(frozen=True)
-class LeastSquares:
+class LeastSquaresEstimator:
     """Voxel-wise least squares, as the options say."""
 
     sigma_mm: float
@@ -120,9 +124,11 @@ class LeastSquares:
             raise click.UsageError(str(error)) from error
         known = settings.fixed_att_s
         if known is not None and given is None:
-            say(f"note: a single delay: ATT is held at {known:g} s (--att FILE|S)")
+            print_result(f"note: a single delay: ATT is held at {known:g} s (--att FILE|S)")
         has_arterial = settings.has_arterial(series.acquisition)
-        say(f"arterial compartment: {'on' if has_arterial else 'off'} ({scan.macrovascular})")
+        print_result(
+            f"arterial compartment: {'on' if has_arterial else 'off'} ({scan.macrovascular})"
+        )
         with clock.timing("fit"):
             maps = fit_least_squares(series, settings, progress)
         with clock.timing("quality"):
@@ -158,7 +164,7 @@ def _check_timings_of_free_t1(runs: "list[AslRun]") -> None:
         check_protocol(joined_acquisition(runs))
     except ValueError as error:
         raise click.UsageError(f"--fit-t1t: {error}") from error
-    say("note: --fit-t1t: the arterial compartment is off")
+    print_result("note: --fit-t1t: the arterial compartment is off")
 
 
 def _known_att(given: str, series: "AslSeries", runs: "list[AslRun]") -> "float | FloatImage":

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from aslkit.cli.common import INTERNAL_ERROR, duration, message_and_code, say
+from aslkit.cli.common import INTERNAL_ERROR, format_duration, message_and_code, print_result
 from aslkit.core.errors import SubjectsFailedError
 
 
@@ -23,7 +23,7 @@ class Outcome:
     exit_code: int = 0
 
 
-def failure(name: str, error: Exception, log: Path) -> Outcome:
+def failed_outcome(name: str, error: Exception, log: Path) -> Outcome:
     """A scan that failed, as its log says too."""
     text, code = message_and_code(error)
     try:
@@ -36,7 +36,7 @@ def failure(name: str, error: Exception, log: Path) -> Outcome:
     return Outcome(name, "failed", 0.0, text, code)
 
 
-def lost(name: str, reason: str) -> Outcome:
+def lost_outcome(name: str, reason: str) -> Outcome:
     """A scan whose process died."""
     return Outcome(name, "failed", 0.0, reason, INTERNAL_ERROR)
 
@@ -78,9 +78,9 @@ class Tally:
         left = ""
         if n_made and n < self._n_scans:
             seconds = (time.perf_counter() - self._start) / n_made * (self._n_scans - n)
-            left = f", {duration(seconds)} left"
+            left = f", {format_duration(seconds)} left"
         spent = f" in {outcome.seconds:.1f} s" if outcome.seconds else ""
-        say(f"{place}: {outcome.state}{spent}{left}")
+        print_result(f"{place}: {outcome.state}{spent}{left}")
 
     def finish(self) -> None:
         """Print the numbers of all, and fail where a scan failed.
@@ -95,9 +95,9 @@ class Tally:
         counts, seconds = self._counts, time.perf_counter() - self._start
         n_made = counts["done"] + counts["failed"]
         each = f", {seconds / n_made:.2f} s each" if n_made else ""
-        say(
+        print_result(
             f"{self._n_scans} scans: {counts['done']} done, {counts['skipped']} skipped, "
-            f"{counts['failed']} failed; {duration(seconds)}{each}"
+            f"{counts['failed']} failed; {format_duration(seconds)}{each}"
         )
         if counts["failed"]:
             raise SubjectsFailedError(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aslkit.cli.common import gathered
+from aslkit.cli.common import options_as_dataclass
 
 if TYPE_CHECKING:
     from aslkit.nets.model_store import Model
@@ -97,4 +97,4 @@ _OPTIONS = (
         "--tta", is_flag=True, help="Also run on slices mirrored in x, in y and in both."
     ),
 )
-pass_options = gathered(_OPTIONS, PassArguments, "passing")
+pass_options = options_as_dataclass(_OPTIONS, PassArguments, "passing")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aslkit.cli.common import aslkit_command, listing_option, progress, say, warn
+from aslkit.cli.common import aslkit_command, listing_option, print_result, print_warning, progress
 from aslkit.cli.data_set import run
 from aslkit.cli.data_set_options import DataSetArguments, data_set_options
 from aslkit.cli.pass_options import PassArguments, pass_options
@@ -71,7 +71,7 @@ def main(
     runs several times (--tta, --mc-dropout, a model of several members), the parts of the
     standard deviations are written too; of a model that states it, also its confidence (0-1).
     """
-    run(scan, data_set, Network(model_name, passing, ood))
+    run(scan, data_set, NetworkEstimator(model_name, passing, ood))
 
 
 @functools.cache
@@ -83,7 +83,7 @@ def _loaded(name: str | None) -> "Model":
 
 
 @dataclass(frozen=True)
-class Network:
+class NetworkEstimator:
     """A trained network on top of least squares, as the options say."""
 
     model_name: str | None
@@ -128,12 +128,12 @@ class Network:
             settings = FitSettings(macrovascular=macrovascular).assuming_att(series.acquisition)
             measured = replace(series, noise_sd=noise_level(series, settings))
         has_arterial = settings.has_arterial(series.acquisition)
-        say(f"arterial compartment: {'on' if has_arterial else 'off'} ({macrovascular})")
-        say(f"model: {model.name}, {self.passing.describe(model)}, on {device}")
-        say(_citation(model))
+        print_result(f"arterial compartment: {'on' if has_arterial else 'off'} ({macrovascular})")
+        print_result(f"model: {model.name}, {self.passing.describe(model)}, on {device}")
+        print_result(_citation(model))
         warnings = outside_of_training(model.card, measured)
         for warning in warnings:
-            warn(warning)
+            print_warning(warning)
         with clock.timing("prediction"):
             maps = predict(measured, model, settings, str(device), passes, progress)
         images = _parts(maps)
@@ -174,7 +174,9 @@ def _ood(series: "AslSeries", maps: "ParameterMaps") -> "tuple[FloatImage, float
 
     found = leftovers(series, maps)
     score = "unknown" if found.score is None else f"{found.score:.1f}"
-    say(f"structure left in the data: {score} (clean simulated scans, white noise: 2.7-7.4)")
+    print_result(
+        f"structure left in the data: {score} (clean simulated scans, white noise: 2.7-7.4)"
+    )
     return found.structure, found.score
 
 
@@ -202,7 +204,7 @@ def _check_delays(scan: ScanArguments, series: "AslSeries", model: "Model") -> N
             expected="at least two",
             fix="use the default model, or asl_fit_ls, which holds ATT fixed",
         )
-    say(
+    print_result(
         "note: a single delay, which cannot tell ATT: CBF allows for any within "
         f"{ASSUMED_WITHIN_S:g} s of {SINGLE_DELAY_ATT_S:g} s, and the ATT map is but a guess "
         "from the anatomy"

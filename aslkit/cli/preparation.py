@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aslkit.cli.common import progress, say
+from aslkit.cli.common import print_result, progress
 from aslkit.cli.scan_options import ARTERIAL_PARAMETERS, ScanArguments
 from aslkit.core.errors import InputError
 
@@ -64,7 +64,9 @@ def _realigned(
     motion = {source: parameters for source, (_, parameters) in found.items()}
     displacements = np.concatenate([framewise_displacement(p) for p in motion.values()])
     mean, largest = np.nanmean(displacements), np.nanmax(displacements)
-    say(f"motion: framewise displacement {mean:.2f} mm on average, {largest:.2f} mm at most")
+    print_result(
+        f"motion: framewise displacement {mean:.2f} mm on average, {largest:.2f} mm at most"
+    )
     fields["MotionCorrection"] = "rigid, cubic splines, slice timing as acquired"
     fields["MeanFramewiseDisplacement"] = round(float(mean), 4)
     files["motion.tsv"] = motion_table(runs, motion).encode()
@@ -89,7 +91,7 @@ def _without_outliers(
     rejected = [(source, s) for source, rows in scores.items() for s in rows if s.is_rejected]
     for source, s in rejected:
         volumes = " and ".join(str(i + 1) for i in sorted(s.pair.indices))
-        say(
+        print_result(
             f"rejected: volumes {volumes} of {source.name} (PLD {s.pld_s:g} s), "
             f"z = {s.z:.1f}, worst in slice {s.worst_slice + 1}"
         )

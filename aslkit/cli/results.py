@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from aslkit.cli.common import say
+from aslkit.cli.common import print_result
 from aslkit.cli.preparation import Prepared
 from aslkit.cli.scan_options import ScanArguments
 
@@ -129,7 +129,7 @@ def write_results(
         notes = list(missing_diagnostics(series, settings))
     images |= estimate.images
     for note in notes:
-        say(f"note: {note}")
+        print_result(f"note: {note}")
     sidecar = {**describe(runs, series, notes), **prepared.fields, **estimate.fields}
     sources = dict.fromkeys(destination.source(p) for run in runs for p in run.sources)
     sidecar["Sources"] = list(sources)
@@ -163,15 +163,17 @@ def print_summary(estimate: Estimate, files: list[Path], clock: Clock) -> None:
         rows.append(("aBV [%]", 100 * maps.abv, has_value, 3))
     if maps.t1_tissue is not None:
         rows.append(("tissue T1 [s]", maps.t1_tissue, has_value, 3))
-    say(f"\n{'in the mask':20s} {'mean':>8s} {'median':>8s}")
+    print_result(f"\n{'in the mask':20s} {'mean':>8s} {'median':>8s}")
     for label, image, where, digits in rows:
-        say(f"{label:20s} {_statistics(image[where], digits)}")
-    say(f"\nvoxels in the mask: {series.mask.sum()}, flagged {100 * sum(shares.values()):.1f} %")
-    say(f"  {flagged}")
+        print_result(f"{label:20s} {_statistics(image[where], digits)}")
+    print_result(
+        f"\nvoxels in the mask: {series.mask.sum()}, flagged {100 * sum(shares.values()):.1f} %"
+    )
+    print_result(f"  {flagged}")
     for line in _quality(estimate.figures):
-        say(line)
-    say(f"time: {clock}")
-    say("written: " + ", ".join(str(path) for path in files))
+        print_result(line)
+    print_result(f"time: {clock}")
+    print_result("written: " + ", ".join(str(path) for path in files))
 
 
 def _statistics(values: "FloatImage", digits: int) -> str:

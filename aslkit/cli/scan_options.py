@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aslkit.cli.common import gathered, say
+from aslkit.cli.common import options_as_dataclass, print_result
 
 if TYPE_CHECKING:
     from aslkit.bids.overrides import Overrides
@@ -127,9 +127,9 @@ def read_runs(scan: ScanArguments) -> "list[AslRun]":
     runs = [read_run(path, overrides) for path in scan.inputs]
     if scan.out is not None:
         check_output(scan.out, [source for run in runs for source in run.sources])
-    say(timing_table(runs))
+    print_result(timing_table(runs))
     if overrides.changed:
-        say("overrides: " + ", ".join(f"{k} = {v}" for k, v in overrides.changed.items()))
+        print_result("overrides: " + ", ".join(f"{k} = {v}" for k, v in overrides.changed.items()))
     return runs
 
 
@@ -261,4 +261,4 @@ _OPTIONS = (
     ),
     click.option("--dry-run", is_flag=True, help="Print what was understood of the input; stop."),
 )
-scan_options = gathered(_OPTIONS, ScanArguments, "scan")
+scan_options = options_as_dataclass(_OPTIONS, ScanArguments, "scan")

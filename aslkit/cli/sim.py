@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aslkit.cli.common import aslkit_command, say
-from aslkit.cli.data_set_options import part_of, part_option, skip_existing_option
+from aslkit.cli.common import aslkit_command, print_result
+from aslkit.cli.data_set_options import part_option, select_part, skip_existing_option
 from aslkit.cli.scan_options import KINETIC, LABELING, POSITIVE, NumberList
 from aslkit.cli.sim_options import (
     ANATOMIES,
@@ -19,12 +19,17 @@ from aslkit.cli.sim_options import (
     NOISES,
     PROTOCOLS,
     VOXEL_SIZE_MM,
-    Matrix,
+    MatrixSize,
     SnrRange,
-    noises_of,
-    protocol_of,
+    choose_protocol,
+    parse_noises,
 )
-from aslkit.cli.sim_subjects import Job, in_use, simulate_subjects, told_where
+from aslkit.cli.sim_subjects import (
+    SubjectTask,
+    existing_files_error,
+    explain_output_errors,
+    simulate_subjects,
+)
 from aslkit.core.errors import AslkitError
 
 if TYPE_CHECKING:
@@ -50,7 +55,7 @@ EXAMPLES = """Examples:
     help="Of the brain [mm].",
 )
 @click.option(
-    "--matrix", type=Matrix(3), help="Voxels around the centre of the brain [the whole head]."
+    "--matrix", type=MatrixSize(3), help="Voxels around the centre of the brain [the whole head]."
 )
 @click.option("--protocol", metavar="NAME", help=f"One of {PROTOCOLS} [{DEFAULT_PROTOCOL}].")
 @click.option("--plds", type=NumberList(), metavar="A,B,…", help="Own protocol: PLDs [s].")
@@ -141,17 +146,17 @@ def main(
     if is_phantom_only and (part or skip_existing):
         raise click.UsageError("--part and --skip-existing are for scans, not for --phantoms")
     settings = ScanSettings(
-        protocol=protocol_of(protocol, plds, labeling, label_duration),
+        protocol=choose_protocol(protocol, plds, labeling, label_duration),
         repeats=repeats,
         snr=snr,
         track=track,
-        noises=noises_of(noise, n_bs),
+        noises=parse_noises(noise, n_bs),
         kinetic=kinetic,
         n_pulses=n_bs,
         has_arterial=macrovascular,
     )
     jobs = [
-        Job(
+        SubjectTask(
             folder=out,
             subject=f"{i + 1:02d}",
             seed=seed + i,
@@ -164,13 +169,13 @@ def main(
         for i in range(participants)
     ]
     if part or skip_existing:
-        with told_where(out):
-            simulate_subjects(part_of(jobs, part), simulate, n_jobs, skip_existing)
+        with explain_output_errors(out):
+            simulate_subjects(select_part(jobs, part), simulate, n_jobs, skip_existing)
     else:
         _simulate_data_set(jobs, out, n_jobs)
 
 
-def _simulate_data_set(jobs: Sequence[Job], out: Path, n_jobs: int) -> None:
+def _simulate_data_set(jobs: Sequence[SubjectTask], out: Path, n_jobs: int) -> None:
     """All of a new data set, or nothing."""
     from tqdm import tqdm
 
@@ -183,12 +188,12 @@ def _simulate_data_set(jobs: Sequence[Job], out: Path, n_jobs: int) -> None:
         here = [replace(job, folder=folder) for job in jobs]
         for line in tqdm(_run(here, n_jobs), "Simulating", len(jobs), disable=is_silent):
             with tqdm.external_write_mode():
-                say(line)
+                print_result(line)
     seconds = (time.perf_counter() - started) / len(jobs)
-    say(f"written: {out} ({seconds:.1f} s per participant)")
+    print_result(f"written: {out} ({seconds:.1f} s per participant)")
 
 
-def simulate(job: Job) -> str:
+def simulate(job: SubjectTask) -> str:
     """Do the job, in any process; returns a line that says what came out."""
     from aslkit.simulate.bids_writer import write_scan
     from aslkit.simulate.phantoms import save_phantom
@@ -210,21 +215,21 @@ def simulate(job: Job) -> str:
     return f"sub-{job.subject}: {phantom.name}, {voxels / 1e6:.1f} million voxels, {snr}"
 
 
-def _run(jobs: Sequence[Job], n_jobs: int) -> Iterator[str]:
+def _run(jobs: Sequence[SubjectTask], n_jobs: int) -> Iterator[str]:
     """What came out of every job, as they come."""
     if n_jobs == 1:
         yield from map(simulate, jobs)
         return
-    from aslkit.batch.processes import WholeTask, work_through
+    from aslkit.batch.processes import SingleStep, run_in_processes
 
-    with closing(work_through(jobs, WholeTask(_try, _lost), n_jobs)) as found:
+    with closing(run_in_processes(jobs, SingleStep(_try, _lost), n_jobs)) as found:
         for line in found:
             if isinstance(line, Exception):
                 raise line
             yield line
 
 
-def _try(job: Job) -> str | Exception:
+def _try(job: SubjectTask) -> str | Exception:
     """What came out of a job, or why nothing did."""
     try:
         return simulate(job)
@@ -232,11 +237,11 @@ def _try(job: Job) -> str | Exception:
         return error
 
 
-def _lost(_: Job, reason: str) -> Exception:
+def _lost(_: SubjectTask, reason: str) -> Exception:
     return AslkitError(f"{reason}.")
 
 
-def _phantom(job: Job) -> "Phantom":
+def _phantom(job: SubjectTask) -> "Phantom":
     from aslkit.simulate.phantoms import brain_phantom, shape_phantom
 
     if job.anatomy != "brain":
@@ -251,8 +256,8 @@ def _new_folder(out: Path) -> Iterator[Path]:
     from aslkit.outputs.atomic_write import folder_appears
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise in_use(out)
-    with told_where(out), folder_appears(out) as folder:
+        raise existing_files_error(out)
+    with explain_output_errors(out), folder_appears(out) as folder:
         yield folder
 
 

@@ -32,7 +32,7 @@ class SnrRange(NumberList):
         return numbers[0], numbers[-1]
 
 
-class Matrix(NumberList):
+class MatrixSize(NumberList):
     """Three whole numbers of voxels."""
 
     name = "X,Y,Z"
@@ -47,7 +47,7 @@ class Matrix(NumberList):
         return tuple(int(n) for n in numbers)
 
 
-def noises_of(text: str, n_pulses: int) -> tuple[str, ...]:
+def parse_noises(text: str, n_pulses: int) -> tuple[str, ...]:
     """The artefacts that a list names; an unknown one is refused (InputError)."""
     from aslkit.simulate.artefacts import NOISES
 
@@ -72,7 +72,7 @@ def noises_of(text: str, n_pulses: int) -> tuple[str, ...]:
     return names
 
 
-def protocol_of(
+def choose_protocol(
     name: str | None, plds: tuple[float, ...] | None, labeling: str, label_duration: float
 ) -> "Protocol":
     """A named protocol, or the one that the options spell out; others are refused (InputError)."""

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aslkit.cli.common import logging_into, say, set_up_logging
-from aslkit.cli.outcomes import Outcome, Tally, failure, lost
+from aslkit.cli.common import logging_into, print_result, set_up_logging
+from aslkit.cli.outcomes import Outcome, Tally, failed_outcome, lost_outcome
 from aslkit.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Job:
+class SubjectTask:
     """One participant: the phantom, and how it is scanned (None: it is written itself)."""
 
     folder: Path
@@ -43,10 +43,10 @@ class Job:
 class OneByOne:
     """How each subject is simulated and put into its place."""
 
-    simulate: Callable[[Job], str]
+    simulate: Callable[[SubjectTask], str]
     skips_current: bool
 
-    def run(self, job: Job) -> Outcome:
+    def run(self, job: SubjectTask) -> Outcome:
         """Simulate one subject, unless it is current, in any process."""
         from aslkit.outputs.atomic_write import folders_appear
         from aslkit.outputs.dataset import LOGS
@@ -61,14 +61,17 @@ class OneByOne:
             folders = folders_appear(job.folder, subject_folders(job.subject))
             opened = log.open("w", encoding="utf-8")
             with opened as file, logging_into(file), folders as temporary:
-                say(self.simulate(replace(job, folder=temporary)))
+                print_result(self.simulate(replace(job, folder=temporary)))
         except Exception as error:  # the other subjects are still wanted
-            return failure(name, error, log)
+            return failed_outcome(name, error, log)
         return Outcome(name, "done", time.perf_counter() - began)
 
 
 def simulate_subjects(
-    jobs: Sequence[Job], simulate: Callable[[Job], str], n_jobs: int, skips_current: bool
+    jobs: Sequence[SubjectTask],
+    simulate: Callable[[SubjectTask], str],
+    n_jobs: int,
+    skips_current: bool,
 ) -> None:
     """Put the subjects into their data set; logs and failed.tsv go beside the truth.
 
@@ -79,7 +82,7 @@ def simulate_subjects(
     SubjectsFailedError
         After everything else is done, when some subjects failed.
     """
-    from aslkit.batch.processes import WholeTask, work_through
+    from aslkit.batch.processes import SingleStep, run_in_processes
     from aslkit.outputs.dataset import open_logs
     from aslkit.simulate.bids_writer import check_is_simulated, truth_root
 
@@ -100,15 +103,15 @@ def simulate_subjects(
     truth = truth_root(out)
     open_logs(truth)
     tally = Tally(truth, len(jobs))
-    stages = WholeTask(OneByOne(simulate, skips_current).run, _lost)
-    with closing(work_through(jobs, stages, n_jobs)) as outcomes:
+    stages = SingleStep(OneByOne(simulate, skips_current).run, _lost)
+    with closing(run_in_processes(jobs, stages, n_jobs)) as outcomes:
         for _ in tally.recorded(outcomes):
             pass
     tally.finish()
 
 
 @contextmanager
-def told_where(out: Path) -> Iterator[None]:
+def explain_output_errors(out: Path) -> Iterator[None]:
     """Tell of the folder where something cannot be written, or is there already.
 
     Raises
@@ -120,7 +123,7 @@ def told_where(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno == errno.ENOTEMPTY:  # another run was faster
-            raise in_use(out) from error
+            raise existing_files_error(out) from error
         raise InputError(
             out,
             "",
@@ -130,7 +133,7 @@ def told_where(out: Path) -> Iterator[None]:
         ) from error
 
 
-def in_use(out: Path) -> InputError:
+def existing_files_error(out: Path) -> InputError:
     """The error of a folder that should have been new."""
     return InputError(
         out, "", found="existing files", expected="a new folder", fix="give another --out"
@@ -152,5 +155,5 @@ def _begin(out: Path) -> None:
             raise
 
 
-def _lost(job: Job, reason: str) -> Outcome:
-    return lost(f"sub-{job.subject}", reason)
+def _lost(job: SubjectTask, reason: str) -> Outcome:
+    return lost_outcome(f"sub-{job.subject}", reason)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from aslkit.cli.common import aslkit_command, listing_option, say
+from aslkit.cli.common import aslkit_command, listing_option, print_result
 from aslkit.cli.scan_options import POSITIVE
 from aslkit.core.errors import InputError
 
@@ -98,7 +98,7 @@ def main(
             record(step, numbers)
 
         train_members(resolved, out, own, max_minutes, resume, init_from, finetune_bids, show)
-    say(f"written: {out} (asl_predict --model {out})")
+    print_result(f"written: {out} (asl_predict --model {out})")
 
 
 if __name__ == "__main__":

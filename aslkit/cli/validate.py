@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aslkit.cli.common import aslkit_command, progress, say
+from aslkit.cli.common import aslkit_command, print_result, progress
 from aslkit.cli.data_set_options import (
     part_option,
     participants_option,
@@ -14,7 +14,7 @@ from aslkit.cli.data_set_options import (
     skip_existing_option,
 )
 from aslkit.cli.scan_options import KINETIC, MACROVASCULAR, NumberList
-from aslkit.cli.work import check_work, dask_option, n_jobs_option
+from aslkit.cli.work import check_n_jobs, dask_option, n_jobs_option
 
 if TYPE_CHECKING:
     from aslkit.report.page import Report
@@ -167,7 +167,7 @@ def main(
             )
         from aslkit.cli.validate_bids import Study, validate_study
 
-        check_work(n_jobs, dask)
+        check_n_jobs(n_jobs, dask)
         validate_study(
             Study(
                 folder=bids,
@@ -199,7 +199,7 @@ def _phantoms_of(given: str) -> Path:
     from aslkit.simulate.resources import phantoms_folder
 
     folder = phantoms_folder()
-    say(f"phantoms: {folder}")
+    print_result(f"phantoms: {folder}")
     return folder
 
 
@@ -218,8 +218,8 @@ def _publish(out: Path, found: "Benchmark", report: "Report") -> None:
     from aslkit.report.page import write_benchmark
 
     files = write_benchmark(out, found, report)
-    say(report.headline.as_text())
-    say("\n" + "\n".join(f"wrote {path}" for path in files))
+    print_result(report.headline.as_text())
+    print_result("\n" + "\n".join(f"wrote {path}" for path in files))
 
 
 if __name__ == "__main__":

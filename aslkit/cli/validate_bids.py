@@ -7,12 +7,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from aslkit.cli.common import logging_into, say, set_up_logging
-from aslkit.cli.data_set_options import part_of
-from aslkit.cli.outcomes import Outcome, Tally, failure, lost
-from aslkit.cli.work import work
+from aslkit.cli.common import logging_into, print_result, set_up_logging
+from aslkit.cli.data_set_options import select_part
+from aslkit.cli.outcomes import Outcome, Tally, failed_outcome, lost_outcome
+from aslkit.cli.work import run_tasks
 
-Scan = tuple[Path, ...]  # the runs of one acquisition
+RunPaths = tuple[Path, ...]  # the runs of one acquisition
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Validation:
     parameters: Mapping[str, object]
     is_verbose: bool
 
-    def run(self, paths: Scan) -> Outcome:
+    def run(self, paths: RunPaths) -> Outcome:
         """Validate one scan and write its page, in any process."""
         from aslkit.bids.layout import scan_name
         from aslkit.bids.reference_maps import reference_files
@@ -61,7 +61,7 @@ class Validation:
             with log.open("w", encoding="utf-8") as file, logging_into(file):
                 _write_findings(study, paths, name, found)
         except Exception as error:  # whatever it is, the other scans are still worth a report
-            return failure(name, error, log)
+            return failed_outcome(name, error, log)
         return Outcome(name, "done", time.perf_counter() - began)
 
 
@@ -73,23 +73,25 @@ def validate_study(study: Study) -> None:
     SubjectsFailedError
         After everything else is done, when some scans failed.
     """
-    from aslkit.batch.processes import WholeTask
+    from aslkit.batch.processes import SingleStep
     from aslkit.bids.layout import find_acquisitions
     from aslkit.outputs.dataset import open_logs
 
     found = find_acquisitions(study.folder, study.participants, study.sessions)
-    scans = part_of(found, study.part)
+    scans = select_part(found, study.part)
     is_verbose = logging.getLogger("aslkit").isEnabledFor(logging.DEBUG)
     validation = Validation(study, _parameters(study), is_verbose)
     open_logs(study.out)
-    stages = WholeTask(validation.run, _lost)
+    stages = SingleStep(validation.run, _lost)
     tally = Tally(study.out, len(scans))
-    with closing(work(scans, stages, study.n_jobs, study.dask)) as outcomes:
+    with closing(run_tasks(scans, stages, study.n_jobs, study.dask)) as outcomes:
         all_of_them = sorted(tally.recorded(outcomes), key=lambda outcome: outcome.name)
     if study.part is None:
         _write_group(study.out, all_of_them)
     else:
-        say("For the page of the group, give the command with --skip-existing, without --part.")
+        print_result(
+            "For the page of the group, give the command with --skip-existing, without --part."
+        )
     tally.finish()
 
 
@@ -115,7 +117,7 @@ def _parameters(study: Study) -> dict[str, object]:
     }
 
 
-def _write_findings(study: Study, paths: Scan, name: str, fingerprint: str) -> None:
+def _write_findings(study: Study, paths: RunPaths, name: str, fingerprint: str) -> None:
     from aslkit.bids.overrides import Overrides
     from aslkit.bids.reader import read_run
     from aslkit.fit.least_squares import FitSettings
@@ -155,11 +157,11 @@ def _write_group(out: Path, outcomes: Sequence[Outcome]) -> None:
     files = write_benchmark(out, total, report)
     tables = scan_tables(total.records)
     table = report.headline if len(tables) > 1 else headline_of_scans(tables, {})
-    say(table.as_text())
-    say("\n" + "\n".join(f"wrote {path}" for path in files))
+    print_result(table.as_text())
+    print_result("\n" + "\n".join(f"wrote {path}" for path in files))
 
 
-def _lost(paths: Scan, reason: str) -> Outcome:
+def _lost(paths: RunPaths, reason: str) -> Outcome:
     from aslkit.bids.layout import scan_name
 
-    return lost(scan_name(paths), reason)
+    return lost_outcome(scan_name(paths), reason)

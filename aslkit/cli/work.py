@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from aslkit.cli.common import say
+from aslkit.cli.common import print_result
 
 if TYPE_CHECKING:
     from aslkit.batch.processes import Stages
 
 Task = TypeVar("Task")
-Job = TypeVar("Job")
+State = TypeVar("State")
 Result = TypeVar("Result")
 
 n_jobs_option = click.option(
@@ -25,23 +25,23 @@ dask_option = click.option(
 )
 
 
-def check_work(n_jobs: int | None, dask: str | None) -> None:
+def check_n_jobs(n_jobs: int | None, dask: str | None) -> None:
     """Refuse a number of jobs where the cluster has its own."""
     if n_jobs and dask not in (None, "local", "slurm"):
         raise click.UsageError("--n-jobs goes with --dask local or slurm; ADDRESS has workers")
 
 
-def work(
+def run_tasks(
     tasks: Sequence[Task],
-    stages: "Stages[Task, Job, Result]",
+    stages: "Stages[Task, State, Result]",
     n_jobs: int | None,
     dask: str | None,
 ) -> Generator[Result, None, None]:
     """The result of every task, as they come."""
     if dask is None:
-        from aslkit.batch.processes import work_through
+        from aslkit.batch.processes import run_in_processes
 
-        return work_through(tasks, stages, n_jobs or 1)
-    from aslkit.batch.dask_cluster import work_through_cluster
+        return run_in_processes(tasks, stages, n_jobs or 1)
+    from aslkit.batch.dask_cluster import run_on_cluster
 
-    return work_through_cluster(tasks, stages, dask, n_jobs or 1, say)
+    return run_on_cluster(tasks, stages, dask, n_jobs or 1, print_result)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from aslkit.batch.pools import outlive_signals
+from aslkit.batch.worker_process import defer_termination
 from aslkit.config import DataConfig
 from aslkit.core.acquisition import SINGLE_DELAY_ATT_S, Acquisition
 from aslkit.core.backend import first_places, scattered
@@ -58,7 +58,7 @@ def stream(draw: Draw, seed: int, first: int, n_workers: int, stride: int = 1) -
     if n_workers:
         atlas()  # once, before processes fork that all need it
     yield from DataLoader(
-        source, batch_size=None, num_workers=n_workers, worker_init_fn=outlive_signals
+        source, batch_size=None, num_workers=n_workers, worker_init_fn=defer_termination
     )
 
 
