@@ -34,7 +34,8 @@ is_environment_current() {
 make_environment() {
     local python
     python=$(find_python) || return 1
-    echo "Installing aslkit and what it needs into $PWD/.venv (once, a few minutes)"
+    echo "Installing aslkit and its dependencies into $PWD/.venv, once:"
+    echo "2 to 10 minutes, 2 GB of disk (7 GB where pip takes a build of torch for GPUs)"
     rm -f .venv/stamp
     if ! [ -e .venv/home ] || [ "$(cat .venv/home)" != "$PWD" ] || ! is_recent_python .venv/bin/python; then
         "$python" -m venv --clear .venv || {

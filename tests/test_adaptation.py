@@ -78,6 +78,7 @@ def test_what_predicts_the_signal_is_sought_in_cbf_alone():
     assert (outputs.grad[:, 0] != 0).all() and not outputs.grad[:, 1:].any()
 
 
+@pytest.mark.slow
 def test_a_bias_of_the_network_is_found_by_its_correction_alone(data, tmp_path):
     train(
         tiny("steps=1", "adaptation.bias_correction=true"), tmp_path / "first", finetune_bids=data

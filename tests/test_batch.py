@@ -63,6 +63,7 @@ def damage(study):
     image.write_bytes(image.read_bytes()[:500])
 
 
+@pytest.mark.slow
 def test_every_scan_gets_maps_with_bids_names_and_a_log(study, derivatives):
     output = run(study, derivatives)
     assert "4 scans: 4 done, 0 skipped, 0 failed" in output
@@ -95,6 +96,7 @@ def test_the_network_names_its_maps_after_the_model(study, derivatives):
     assert {"sub-01_desc-exp21_cbf.nii.gz", "sub-01_desc-exp21Std_cbf.nii.gz"} <= names
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("bids-validator-deno") is None, reason="no validator here")
 def test_the_official_validator_finds_no_error(study, derivatives):
     run(study, derivatives, "--moco", "--diagnostics", "--fitted")
@@ -337,6 +339,7 @@ def is_whole(folder):
     return len(texts) == 1 and texts.pop().count(".") == 1000
 
 
+@pytest.mark.slow
 def test_killing_at_random_moments_never_leaves_a_mixture(tmp_path):
     rng = random.Random(3)
     for k in range(6):
@@ -408,6 +411,7 @@ def test_records_of_concurrent_runs_add_up(tmp_path):
     assert len(failures(tmp_path)) == 19
 
 
+@pytest.mark.slow
 def test_two_runs_into_one_folder_at_once_give_whole_maps(study, derivatives):
     arguments = ("--bids", study, "--derivatives", derivatives, "--overwrite")
     processes = [start(*arguments) for _ in range(2)]
@@ -465,6 +469,7 @@ def test_shellcheck_finds_nothing_in(script):
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 def test_the_loop_over_subjects_copes_with_spaces_and_goes_on_after_a_failure(
     study, derivatives, path_with_command
 ):
@@ -479,6 +484,7 @@ def test_the_loop_over_subjects_copes_with_spaces_and_goes_on_after_a_failure(
     assert len(list(derivatives.rglob("*_desc-ls_cbf.nii.gz"))) == 3
 
 
+@pytest.mark.slow
 def test_the_job_array_makes_every_scan(study, derivatives, path_with_command):
     options = {"PATH": path_with_command, "SBATCH_OPTIONS": "--partition=short --mem=8G"}
     arguments = (2, "asl_fit_ls", study, derivatives, "-q")

@@ -26,6 +26,8 @@ from aslkit.validate.invariance import fill_deviations, fill_rows, scale_deviati
 from aslkit.validate.on_phantoms import phantom_sets, validate_phantoms
 from aslkit.validate.trials import simulated
 
+pytestmark = pytest.mark.slow
+
 SMALL = Design(tracks=("matched",), protocols=("pcasl6",), snrs=(25.0,))
 
 

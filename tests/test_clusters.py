@@ -21,7 +21,7 @@ from aslkit.core.errors import UnavailableError
 from aslkit.outputs.atomic_write import PREFIX
 
 LocalCluster = pytest.importorskip("distributed").LocalCluster
-pytestmark = pytest.mark.filterwarnings("default")  # those of dask are not ours
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 N_SCANS = 4
 
 

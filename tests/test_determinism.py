@@ -15,6 +15,8 @@ from aslkit.cli.fit_ls import main as asl_fit_ls
 from aslkit.cli.predict import main as asl_predict
 from aslkit.cli.validate import main as asl_validate
 
+pytestmark = pytest.mark.slow
+
 SCAN = ("-i", "sub-01/perf/sub-01_asl.nii.gz")
 MAPS = ("-o", "out/cbf.nii.gz", "--fitted", "--diagnostics")
 LINES = (

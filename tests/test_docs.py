@@ -113,6 +113,7 @@ def test_python_blocks_run_from_top_to_bottom(texts, tmp_path, monkeypatch):
         exec(compile(text, "page", "exec"), scope)
 
 
+@pytest.mark.slow
 def test_the_pages_build_without_a_warning(tmp_path):
     pytest.importorskip("sphinx_click", reason="needs the extra docs")
     line = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", str(DOCS), str(tmp_path)]

@@ -17,6 +17,8 @@ from aslkit.core.errors import InputError
 from aslkit.train.checkpoints import CHECKPOINT
 from aslkit.train.loop import train
 
+pytestmark = pytest.mark.slow
+
 N_STEPS = 12
 COMMON = (f"steps={N_STEPS}", "seed=5", "data.patch=16", "checkpoint_minutes=1e-9")
 LOOKS = "validation={every_steps: 2, batches: 1, patience: 50}"

@@ -28,6 +28,8 @@ from aslkit.validate.agreement_stats import (
 from aslkit.validate.metrics import concordance
 from aslkit.validate.split_half import random_halves
 
+pytestmark = pytest.mark.slow
+
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 SHAPE = (4, 4, 2)
 AFFINE = np.diag([3.0, 3, 3, 1])

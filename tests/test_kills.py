@@ -15,6 +15,8 @@ from scans import write_scan
 
 from aslkit.outputs.atomic_write import PREFIX, folder_appears
 
+pytestmark = pytest.mark.slow
+
 N_KILLS = 10
 LONGEST_S = 60
 SMALL = ("--anatomy", "disc", "--protocol", "pcasl1")

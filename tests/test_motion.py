@@ -113,6 +113,7 @@ def test_realignment_brings_the_difference_close_to_that_of_a_head_at_rest(tmp_p
     assert error[1] < 0.5 * error[0]
 
 
+@pytest.mark.slow
 def test_simpleitk_finds_the_same_motion():
     sitk = pytest.importorskip("SimpleITK")
     fixed = 1000 * np.tensordot((0.85, 0.75, 1.0), tissues(), 1)
@@ -149,6 +150,7 @@ def test_a_head_at_rest_keeps_its_difference(tmp_path):
     assert np.nanmean(after) == pytest.approx(np.nanmean(before), rel=0.01)
 
 
+@pytest.mark.slow
 def test_a_voxel_that_left_the_field_of_view_is_averaged_over_the_volumes_that_show_it(tmp_path):
     walk = np.zeros((3 * PER_REPEAT, 6))
     walk[6:12, 2] = 6.0  # the second repeat of every delay moves out by more than a slice

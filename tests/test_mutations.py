@@ -169,6 +169,7 @@ def test_valid_scans_are_fitted(templates):
         shutil.rmtree(template / "out")
 
 
+@pytest.mark.slow
 @settings(max_examples=N_EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), mutate=st.sampled_from(MUTATIONS))
 def test_a_scan_with_one_change_is_fitted_or_refused(data, mutate, templates):

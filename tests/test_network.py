@@ -215,6 +215,7 @@ def test_models_and_configurations_are_listed():
         assert done.exit_code == 0 and "small\t" in done.output
 
 
+@pytest.mark.slow
 def test_training_ends_in_the_time_it_is_given(tmp_path):
     options = [part for change in (*TINY, "steps=100000") for part in ("--set", change)]
     command = ["--config", "small", "--out", str(tmp_path / "run"), "--max-minutes", "0.03"]

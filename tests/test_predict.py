@@ -167,6 +167,7 @@ def test_where_the_patches_fall_changes_cbf_nowhere_by_one_percent(
     assert np.abs(change).max() < 0.01
 
 
+@pytest.mark.slow
 def test_patches_leave_no_seams(shipped):
     """Mean deviation from whole slices, in the worst of all rows and columns."""
     series = simulate(brain_phantom("brain", 8, voxel_size_mm=1.8, matrix=(102, 117, 1)))

@@ -18,6 +18,8 @@ from aslkit.train.checkpoints import CHECKPOINT
 from aslkit.train.distributed import joined
 from aslkit.train.loop import train
 
+pytestmark = pytest.mark.slow
+
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 SIZES = ("network.widths=[8,8]", "data.patch=16", "data.groups=1", "data.patches_per_group=2")
 LOOKS = "validation={every_steps: 4, batches: 1, patience: 50}"

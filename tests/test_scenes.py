@@ -167,6 +167,7 @@ def test_the_template_is_made_once_before_processes_that_draw_batches_begin(monk
         assert len(made) == (n_workers > 0)
 
 
+@pytest.mark.slow
 def test_scenes_and_phantoms_need_no_torch():
     script = """
 import sys

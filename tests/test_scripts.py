@@ -55,6 +55,7 @@ def test_a_script_says_what_it_is_for(run, capsys, name):
     assert "".join(first.split()) in "".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("part", "n_lines"),
     [
@@ -82,6 +83,7 @@ def test_bounds_of_every_estimator_are_measured(run):
     assert all(0.4 < area < 1 for row in numbers for area in row[1:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("part", "n_least"),
     [("resources", 1), ("patches", 8), ("places", 9), ("uncertainty", 4), ("rivals", 4)],
@@ -113,6 +115,7 @@ def test_training_is_measured(run):
     assert len(rates) == 3 and all(rates)
 
 
+@pytest.mark.slow
 def test_adaptation_is_measured(run):
     changes = {"SCANS": "--protocol pcasl6 --voxel-size 9 --repeats 2 --deltam"}
     changes |= {"SUBJECTS": ["sub-01", "sub-02"], "WAYS": {"adapted": "exp14"}}

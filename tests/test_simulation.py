@@ -330,6 +330,7 @@ def test_the_help_lists_what_there_is():
     assert set(sim_options.ANATOMIES) == {"brain", *SHAPES}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("bids-validator-deno"), reason="no bids-validator-deno")
 @pytest.mark.parametrize(
     "options",

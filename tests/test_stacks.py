@@ -134,6 +134,7 @@ def test_without_neighbours_a_slice_is_seen_alone():
     assert (network(x, torch.tensor([0, 0])) - apart).abs().max() > 0.01
 
 
+@pytest.mark.slow
 def test_groups_of_slices_and_patches_change_nothing(series, monkeypatch):
     network = awake(len(CHANNELS))
     nn.init.normal_(network.head.weight, std=0.02)

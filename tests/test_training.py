@@ -234,6 +234,7 @@ def test_pre_training_leaves_the_heads_of_the_estimates_as_they_were(tmp_path):
         assert not torch.equal(late[f"network.{name}"], fresh[name])
 
 
+@pytest.mark.slow
 def test_the_network_learns_to_denoise_from_pairs_of_noisy_scans():
     torch.manual_seed(0)
     small = (*PRETRAINED, "data.patch=16")

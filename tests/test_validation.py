@@ -11,6 +11,8 @@ from aslkit.cli.sim import main as asl_sim
 from aslkit.cli.validate import main as asl_validate
 from aslkit.simulate.phantoms import brain_phantom, save_phantom
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory):

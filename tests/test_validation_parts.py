@@ -9,6 +9,8 @@ from scans import SHAPE, save
 
 from aslkit.cli.validate import main as asl_validate
 
+pytestmark = pytest.mark.slow
+
 N_SCANS = 3  # of two subjects
 
 
