@@ -51,7 +51,7 @@ def ready_workers():
 @pytest.fixture
 def own_batches(monkeypatch):
     """Training draws its batches itself, the same ones, and no more than it needs."""
-    monkeypatch.setattr("aslkit.train.distributed.n_workers", lambda: 0)
+    monkeypatch.setattr("aslkit.train.distributed.n_data_workers", lambda: 0)
 
 
 @pytest.fixture

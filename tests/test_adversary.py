@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from aslkit.nets.residual_unet import PhysicsResidualNet
-from aslkit.train.domain_classifier import DomainClassifier, Watched, confusion_loss
+from aslkit.train.domain_classifier import DomainClassifier, NetworkWithClassifier, confusion_loss
 
 
 def test_the_gradient_of_the_classifier_reaches_the_features_turned_round():
@@ -40,7 +40,7 @@ def test_a_watched_network_says_what_it_says_alone_and_the_odds():
     network = PhysicsResidualNet(3, (8, 16))
     torch.nn.init.normal_(network.head.weight)
     channels = torch.randn(2, 3, 8, 8)
-    outputs = Watched(network, DomainClassifier(16, 1.0))(channels)
+    outputs = NetworkWithClassifier(network, DomainClassifier(16, 1.0))(channels)
     torch.testing.assert_close(outputs[:, :4], network(channels))
     assert outputs.shape == (2, 5, 8, 8) and (outputs[:, 4] == outputs[:, 4, :1, :1]).all()
     assert outputs[0, 4, 0, 0] != outputs[1, 4, 0, 0]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from aslkit.nets.bias_correction import BiasCorrection, train_alone
+from aslkit.nets.bias_correction import BiasCorrection, freeze_all_but_bias
 from aslkit.nets.profile_encoding import CHANNELS
 from aslkit.nets.residual_unet import PhysicsResidualNet
 
@@ -47,6 +47,6 @@ def test_estimates_are_scaled_and_shifted_and_their_sds_scaled():
 
 def test_it_alone_is_trained_where_it_is_asked_for():
     network = PhysicsResidualNet(len(CHANNELS), (8, 8), bias_correction=True)
-    train_alone(network)
+    freeze_all_but_bias(network)
     trained = [name for name, weight in network.named_parameters() if weight.requires_grad]
     assert trained == ["bias.log_scale", "bias.offset"]

@@ -9,7 +9,7 @@ from aslkit.config import dump_config, list_configs, load_config
 from aslkit.core.errors import InputError
 from aslkit.nets.encoding_registry import build_encoding
 from aslkit.nets.registry import build_network
-from aslkit.train.objectives import batches_of, loss_of
+from aslkit.train.objectives import build_draw, build_loss
 
 EXPERIMENT_09 = """
 model_class_name: "AmplitudeAwareSpatialASLNet"
@@ -96,8 +96,8 @@ def trace(config):
     with torch.no_grad():
         for values in network.parameters():  # FiLM begins as the identity: wake it up
             values += 0.05 * torch.randn_like(values)
-    batch = batches_of(config)(np.random.default_rng(1))
-    loss = float(loss_of(config)(network(batch["channels"]), batch).sum().detach())
+    batch = build_draw(config)(np.random.default_rng(1))
+    loss = float(build_loss(config)(network(batch["channels"]), batch).sum().detach())
     size = sum(values.numel() for values in network.parameters())
     return size, loss, tuple(t.efficiency for t in encoding.timings)
 

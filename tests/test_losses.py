@@ -8,9 +8,9 @@ from aslkit.config.schema import LossConfig
 from aslkit.kinetics.model import delta_m, kinetic_model
 from aslkit.nets.raw_encoding import PERCENT, RawEncoding
 from aslkit.simulate.signal import PROTOCOLS
-from aslkit.train.loss_weighting import build_balance
+from aslkit.train.loss_weighting import build_loss_weighting
 from aslkit.train.losses import correction_loss, data_misfit, estimate_loss
-from aslkit.train.objectives import _told_model as told_model
+from aslkit.train.objectives import _nominal_model as told_model
 
 JOINT = PROTOCOLS["joint6"].acquisition(1)
 ENCODING = RawEncoding(JOINT.timings, "global_scale", 10.0, (), JOINT.t1_blood_s)
@@ -35,7 +35,7 @@ def images():
     """Truth (2, 2, 8, 8), and outputs that are off by 0.5 and by 2 units in half of the pixels."""
     torch.manual_seed(2)
     cbf, att = 60 + 10 * torch.randn(2, 8, 8), 1.4 + 0.2 * torch.randn(2, 8, 8)
-    target = torch.stack(ENCODING.outputs_for(cbf, att), 1)
+    target = torch.stack(ENCODING.to_outputs(cbf, att), 1)
     error = torch.where(torch.arange(8) % 2 == 0, 0.5, 2.0).expand_as(target)
     outputs = torch.cat([target + error, torch.zeros_like(target)], 1)
     return torch.stack([cbf, att], 1), outputs, torch.ones(2, 1, 8, 8)
@@ -101,7 +101,7 @@ def test_absurd_log_sds_have_a_finite_loss_whose_gradient_leads_back(images, log
 def confident_loss(error, logit):
     """The loss of estimates that are all off by `error` [ml/100 g/min, s], and its slopes."""
     truth = torch.tensor([60.0, 1.4])[:, None, None].expand(1, 2, 4, 4)
-    estimates = torch.stack(ENCODING.outputs_for(*(truth[0] + error[:, None, None])))[None]
+    estimates = torch.stack(ENCODING.to_outputs(*(truth[0] + error[:, None, None])))[None]
     outputs = torch.cat([estimates, torch.zeros(1, 2, 4, 4), logit * torch.ones(1, 2, 4, 4)], 1)
     outputs.requires_grad_()
     config, mask = LossConfig(mode="mae", att_weight=0.5), torch.ones(1, 1, 4, 4)
@@ -120,7 +120,7 @@ def test_confidence_is_of_errors_below_10_ml_and_200_ms_and_moves_no_estimate(sh
 
 def test_estimates_that_are_all_alike_are_penalised_and_true_ones_are_not(images):
     truth, outputs, mask = images
-    target = torch.stack(ENCODING.outputs_for(*truth.unbind(1)), 1)
+    target = torch.stack(ENCODING.to_outputs(*truth.unbind(1)), 1)
     flat = torch.cat([0 * target, 0 * target], 1)
     exact = torch.cat([target, 0 * target], 1)
     penalty = [
@@ -132,7 +132,7 @@ def test_estimates_that_are_all_alike_are_penalised_and_true_ones_are_not(images
 
 def test_the_misfit_to_the_data_is_zero_for_the_truth_and_has_a_gradient():
     outputs = torch.zeros(1, 4, 4, 4, requires_grad=True)
-    cbf, att = (np.full((1, 16), v, dtype=np.float32) for v in ENCODING.cbf_and_att(0.0, 0.0))
+    cbf, att = (np.full((1, 16), v, dtype=np.float32) for v in ENCODING.from_outputs(0.0, 0.0))
     signal = delta_m(kinetic_model(JOINT, 1, np.float32), cbf, att).reshape(1, 12, 4, 4)
     model = told_model(ENCODING, torch.tensor([JOINT.t1_blood_s]))
     mask = torch.ones(1, 1, 4, 4)
@@ -160,20 +160,20 @@ def test_errors_and_likelihoods_of_cbf_and_of_att_have_places_of_their_own(image
 
 
 def test_a_learned_balance_ends_where_each_error_is_in_units_of_its_scale():
-    balance, errors = build_balance("learned"), torch.tensor([0.2, 0.5])
-    optimizer = torch.optim.Adam(balance.parameters(), 0.02)
+    weighting, errors = build_loss_weighting("learned"), torch.tensor([0.2, 0.5])
+    optimizer = torch.optim.Adam(weighting.parameters(), 0.02)
     for _ in range(600):
-        loss = balance(torch.stack([errors, -torch.ones(2)]))
+        loss = weighting(torch.stack([errors, -torch.ones(2)]))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    torch.testing.assert_close(balance.weights(), 1 / errors, rtol=0.01, atol=0)
+    torch.testing.assert_close(weighting.weights(), 1 / errors, rtol=0.01, atol=0)
     assert loss.item() == pytest.approx(errors.log().sum().item(), abs=0.01)
 
 
 def test_validation_gives_the_larger_error_the_larger_weight_and_leaves_the_sds_alone():
-    balance, losses = build_balance("validation"), torch.tensor([[0.1, 0.3], [-0.5, 0.7]])
-    assert float(balance(losses)) == pytest.approx(0.6)
-    balance.see(losses)
-    torch.testing.assert_close(balance.weights(), torch.tensor([0.5, 1.5]))
-    assert float(balance(losses)) == pytest.approx(0.05 + 0.45 + 0.2)
+    weighting, losses = build_loss_weighting("validation"), torch.tensor([[0.1, 0.3], [-0.5, 0.7]])
+    assert float(weighting(losses)) == pytest.approx(0.6)
+    weighting.update(losses)
+    torch.testing.assert_close(weighting.weights(), torch.tensor([0.5, 1.5]))
+    assert float(weighting(losses)) == pytest.approx(0.05 + 0.45 + 0.2)

@@ -23,7 +23,7 @@ from aslkit.nets.model_store import DEFAULT_MODEL, Model, list_models, load_mode
 from aslkit.nets.profile_encoding import CHANNELS, ProfileEncoding
 from aslkit.nets.registry import build_network
 from aslkit.nets.residual_unet import PhysicsResidualNet
-from aslkit.predict.inference import predict
+from aslkit.predict.inference import predict_maps
 from aslkit.simulate.phantoms import brain_phantom
 from aslkit.simulate.signal import PROTOCOLS, noise_sd, simulate_series, truth_maps
 from aslkit.simulate.subject_physics import SubjectPhysics
@@ -65,7 +65,7 @@ def test_an_untrained_network_is_least_squares(brain, kind):
     torch.manual_seed(0)
     model = Model("untrained", untrained(kind), {}, "")
     series = scan(brain)
-    maps, ls = predict(series, model, OFF), fit_least_squares(series, OFF)
+    maps, ls = predict_maps(series, model, OFF), fit_least_squares(series, OFF)
     for name in ("cbf", "att", "cbf_std", "att_std", "flags"):
         np.testing.assert_allclose(getattr(maps, name), getattr(ls, name), rtol=1e-6)
 
@@ -74,7 +74,7 @@ def test_an_untrained_network_leaves_a_single_delay_at_the_usual_att_with_wider_
     series = scan(brain, "pcasl1")
     series = replace(series, noise_sd=np.full(brain.mask.shape, noise_sd(3), np.float32))
     torch.manual_seed(0)
-    maps = predict(series, Model("untrained", untrained(), {"n_timings": [1, 20]}, ""), OFF)
+    maps = predict_maps(series, Model("untrained", untrained(), {"n_timings": [1, 20]}, ""), OFF)
     ls = fit_least_squares(series, FitSettings(fixed_att_s=SINGLE_DELAY_ATT_S))
     np.testing.assert_allclose(maps.cbf, ls.cbf, rtol=1e-6)
     np.testing.assert_allclose(maps.att, ls.att, rtol=1e-6)
@@ -97,8 +97,8 @@ def random_network(is_linear=False):
 def test_a_stationary_network_moves_with_the_image_by_single_pixels():
     network, image = random_network(), torch.randn(1, 3, 9, 11)
     with torch.no_grad():
-        one = network.stationary()(functional.pad(image, (32, 32, 32, 32)))
-        other = network.stationary()(functional.pad(image, (35, 29, 33, 31)))
+        one = network.to_shift_equivariant()(functional.pad(image, (32, 32, 32, 32)))
+        other = network.to_shift_equivariant()(functional.pad(image, (35, 29, 33, 31)))
         gridded = [network(functional.pad(image, p)) for p in ((25, 28, 24, 23), (26, 27, 24, 23))]
     inner = one[..., 32:-32, 32:-32]
     torch.testing.assert_close(other[..., 33:-31, 35:-29], inner, rtol=1e-5, atol=1e-5)
@@ -109,7 +109,7 @@ def test_a_stationary_network_moves_with_the_image_by_single_pixels():
 def test_a_stationary_network_is_the_mean_over_all_grids_where_it_is_linear():
     network, image = random_network(is_linear=True), torch.randn(1, 3, 56, 56)
     with torch.no_grad():
-        found = network.stationary()(image)[..., 16:40, 16:40]
+        found = network.to_shift_equivariant()(image)[..., 16:40, 16:40]
         moved = [
             network(image.roll((-x, -y), (2, 3))).roll((x, y), (2, 3))
             for x in range(network.stride)
@@ -117,14 +117,14 @@ def test_a_stationary_network_is_the_mean_over_all_grids_where_it_is_linear():
         ]
     expected = torch.stack(moved).mean(0)[..., 16:40, 16:40]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    assert network.stride == 4 and network.stationary().stride == 1
+    assert network.stride == 4 and network.to_shift_equivariant().stride == 1
 
 
 @pytest.mark.parametrize("name", ["joint6", "pcasl6"])
 @pytest.mark.parametrize("snr", [3, 10])
 def test_the_shipped_model_beats_least_squares_on_a_brain_it_never_saw(brain, shipped, name, snr):
     series = scan(brain, name, snr)
-    net = errors(brain, predict(series, shipped, OFF))
+    net = errors(brain, predict_maps(series, shipped, OFF))
     ls = errors(brain, fit_least_squares(series, OFF))
     assert net[0] < 0.97 * ls[0] and net[1] < 0.7 * ls[1]
 
@@ -133,8 +133,8 @@ def test_the_shipped_model_beats_least_squares_on_a_brain_it_never_saw(brain, sh
 def test_the_voxelwise_model_beats_least_squares_and_neighbours_beat_it(brain, shipped, name):
     series = scan(brain, name)
     ls = errors(brain, fit_least_squares(series, OFF))
-    alone = errors(brain, predict(series, load_model("voxelwise"), OFF))
-    together = errors(brain, predict(series, shipped, OFF))
+    alone = errors(brain, predict_maps(series, load_model("voxelwise"), OFF))
+    together = errors(brain, predict_maps(series, shipped, OFF))
     assert alone[0] < 1.05 * ls[0] and alone[1] < 0.8 * ls[1]  # CBF of joint6 gains nothing
     assert together[0] < 0.9 * alone[0] and together[1] < 0.65 * alone[1]
 
@@ -142,10 +142,10 @@ def test_the_voxelwise_model_beats_least_squares_and_neighbours_beat_it(brain, s
 @pytest.mark.parametrize("name", ["small", "voxelwise"])
 def test_signal_and_noise_scaled_together_scale_cbf(brain, name):
     series, model = scan(brain), load_model(name)
-    one = predict(series, model, OFF)
+    one = predict_maps(series, model, OFF)
     where = brain.mask & (np.abs(one.cbf) > 1)
     for factor in (0.1, 10):
-        other = predict(series.scaled(factor), model, OFF)
+        other = predict_maps(series.scaled(factor), model, OFF)
         for expected, found in ((factor * one.cbf, other.cbf), (one.att, other.att)):
             deviation = np.abs(found[where] / expected[where] - 1)
             assert np.percentile(deviation, 99.9) < 0.01  # rounding decides a tie here and there
@@ -159,7 +159,7 @@ def test_background_around_the_head_changes_nothing_that_matters(brain, shipped)
         delta_m=np.pad(series.delta_m, [*wide, (0, 0)]),
         mask=np.pad(series.mask, wide),
     )
-    one, other = predict(series, shipped, OFF), predict(padded, shipped, OFF)
+    one, other = predict_maps(series, shipped, OFF), predict_maps(padded, shipped, OFF)
     difference = np.abs(other.cbf[16:-16, 16:-16] - one.cbf)[brain.mask]
     assert difference.mean() < 0.02 * one.cbf[brain.mask].mean()
 
@@ -167,7 +167,7 @@ def test_background_around_the_head_changes_nothing_that_matters(brain, shipped)
 def test_prediction_with_arteries_explains_the_early_signal(brain, shipped):
     acquisition = PROTOCOLS["pcasl6-2d"].acquisition(brain.mask.shape[2])
     series = scan(brain, "pcasl6-2d", 10, physics=SubjectPhysics(acquisition, has_arterial=True))
-    maps = predict(series, shipped, FitSettings(macrovascular="on"))
+    maps = predict_maps(series, shipped, FitSettings(macrovascular="on"))
     rest = fitted_signal(maps, series.acquisition) - series.delta_m
     assert np.sqrt(np.mean(rest[brain.mask] ** 2)) < 1.3 * noise_sd(10)
     assert maps.abv is not None and maps.abv[brain.mask].max() > 0.005
@@ -175,7 +175,7 @@ def test_prediction_with_arteries_explains_the_early_signal(brain, shipped):
 
 def test_outside_the_mask_the_maps_are_least_squares(brain, shipped):
     series = scan(brain)
-    maps, ls = predict(series, shipped, OFF), fit_least_squares(series, OFF)
+    maps, ls = predict_maps(series, shipped, OFF), fit_least_squares(series, OFF)
     np.testing.assert_array_equal(maps.cbf[~brain.mask], ls.cbf[~brain.mask])
 
 
@@ -188,7 +188,7 @@ def test_a_series_without_any_measure_of_noise_is_refused(brain, shipped):
         acquisition=replace(series.acquisition, timings=timings),
     )
     with pytest.raises(InputError, match="noise level: found 2 timings without repeats"):
-        predict(two, shipped, OFF)
+        predict_maps(two, shipped, OFF)
 
 
 def test_the_command_predicts_a_simulated_scan_from_file_to_files(tmp_path):

@@ -18,7 +18,7 @@ from aslkit.config import load_config
 from aslkit.core.errors import InputError, UnavailableError
 from aslkit.core.series_and_maps import AslSeries, Flag
 from aslkit.fit.least_squares import FitSettings, fit_least_squares
-from aslkit.nets.card_text import calibration, describe_card, outside_of_training
+from aslkit.nets.card_text import describe_card, interval_coverage, list_deviations_from_training
 from aslkit.nets.encoding_registry import build_encoding
 from aslkit.nets.model_store import DEFAULT_MODEL, Model, load_model, save_model
 from aslkit.nets.profile_encoding import CHANNELS
@@ -26,8 +26,8 @@ from aslkit.nets.raw_encoding import ATT_CLOSE_S, CBF_CLOSE
 from aslkit.nets.registry import build_network
 from aslkit.nets.residual_unet import Network, PhysicsResidualNet
 from aslkit.predict import inference, passes
-from aslkit.predict.inference import noise_level, predict
-from aslkit.predict.passes import Passes, correct
+from aslkit.predict.inference import noise_level, predict_maps
+from aslkit.predict.passes import Passes, run_passes
 from aslkit.predict.tiling import Tiling
 from aslkit.quality.residual_structure import leftovers
 from aslkit.simulate.phantoms import brain_phantom
@@ -97,7 +97,7 @@ def constant_network(correction, log_sd):
     return network
 
 
-class Thinning(Network):
+class Dropout(Network):
     """Mean of 100 features that are 1, behind dropout of 20 %, in every output."""
 
     stride = 1
@@ -127,16 +127,16 @@ def test_where_the_head_lies_in_the_image_changes_nothing(few, shipped):
     moved = replace(
         series, delta_m=np.pad(series.delta_m, [*wide, (0, 0)]), mask=np.pad(series.mask, wide)
     )
-    one, other = predict(series, shipped, OFF), predict(moved, shipped, OFF)
+    one, other = predict_maps(series, shipped, OFF), predict_maps(moved, shipped, OFF)
     for name in ("cbf", "att", "cbf_std", "att_std"):
         cut = getattr(other, name)[3:-70, 5:-1][series.mask]
         np.testing.assert_allclose(cut, getattr(one, name)[series.mask], rtol=1e-4, atol=1e-4)
 
 
 def test_the_end_of_a_slice_does_not_show(few, shipped, monkeypatch):
-    near = predict(few, shipped, OFF)
+    near = predict_maps(few, shipped, OFF)
     monkeypatch.setattr("aslkit.predict.tiling.MARGIN", 48)
-    far = predict(few, shipped, OFF)
+    far = predict_maps(few, shipped, OFF)
     for name in ("cbf", "att", "cbf_std", "att_std"):
         one, other = (getattr(maps, name)[few.mask] for maps in (near, far))
         assert np.abs(one - other).max() < 0.005 * np.abs(other).mean()
@@ -161,7 +161,7 @@ def test_where_the_patches_fall_changes_cbf_nowhere_by_one_percent(
         noise_sd=np.pad(known.noise_sd, wide, mode="edge"),
     )
     passes = Passes(tiling=Tiling(patch))
-    one, other = (predict(s, shipped, OFF, passes=passes).cbf for s in (known, moved))
+    one, other = (predict_maps(s, shipped, OFF, passes=passes).cbf for s in (known, moved))
     perfused = series.mask & (one > 5)
     change = other[shift:, shift:][perfused] / one[perfused] - 1
     assert np.abs(change).max() < 0.01
@@ -171,8 +171,8 @@ def test_where_the_patches_fall_changes_cbf_nowhere_by_one_percent(
 def test_patches_leave_no_seams(shipped):
     """Mean deviation from whole slices, in the worst of all rows and columns."""
     series = simulate(brain_phantom("brain", 8, voxel_size_mm=1.8, matrix=(102, 117, 1)))
-    whole = predict(series, shipped, OFF)
-    tiled = predict(series, shipped, OFF, passes=Passes(tiling=Tiling(64)))
+    whole = predict_maps(series, shipped, OFF)
+    tiled = predict_maps(series, shipped, OFF, passes=Passes(tiling=Tiling(64)))
     mask, difference = series.mask[..., 0], np.abs(tiled.cbf - whole.cbf)[..., 0]
     for axis in (0, 1):
         counts = mask.sum(axis)
@@ -185,37 +185,42 @@ def test_slices_pass_a_few_at_a_time_and_their_number_changes_nothing(series, mo
 
     def watched(model, slices, *others):
         most.append(len(slices))
-        return correct(model, slices, *others)
+        return run_passes(model, slices, *others)
 
     copied, flat = [], load_model("small")
-    stationary = PhysicsResidualNet.stationary
+    convert = PhysicsResidualNet.to_shift_equivariant
     monkeypatch.setattr(
-        PhysicsResidualNet, "stationary", lambda own: copied.append(own) or stationary(own)
+        PhysicsResidualNet,
+        "to_shift_equivariant",
+        lambda own: copied.append(own) or convert(own),
     )
-    monkeypatch.setattr(inference, "correct", watched)
-    together = predict(series, flat, OFF)
+    monkeypatch.setattr(inference, "run_passes", watched)
+    together = predict_maps(series, flat, OFF)
     monkeypatch.setattr(inference, "SLICES_AT_ONCE", 3)
-    apart = predict(series, flat, OFF)
+    apart = predict_maps(series, flat, OFF)
     assert most == [8, 2, 3, 3, 3, 1] and copied == 2 * [flat.network]
     np.testing.assert_allclose(apart.cbf, together.cbf, rtol=1e-4, atol=1e-4)
 
 
 def test_variances_of_members_and_between_them_add_up(series):
     model = Model("two", constant_network(1, 0), {}, "", (constant_network(-1, np.log(2)),))
-    maps, ls = predict(series, model, OFF), fit_least_squares(series, OFF)
+    maps, ls = predict_maps(series, model, OFF), fit_least_squares(series, OFF)
     inside = series.mask & (ls.cbf_std > 0)
     np.testing.assert_allclose(maps.cbf[inside], ls.cbf[inside], rtol=1e-4, atol=1e-4)
     for name in ("cbf_std", "att_std"):
         se, total = getattr(ls, name)[inside], getattr(maps, name)[inside]
         np.testing.assert_allclose(total, np.sqrt((1 + 4) / 2 + 1) * se, rtol=1e-4)
         np.testing.assert_allclose(getattr(maps, f"{name}_network")[inside], se, rtol=1e-4)
-    first = predict(series, model, OFF, passes=Passes(members=1))
+    first = predict_maps(series, model, OFF, passes=Passes(members=1))
     np.testing.assert_allclose(first.cbf_std[inside], ls.cbf_std[inside], rtol=1e-4)
     assert first.cbf_std_network is None
 
 
 def test_mirrored_views_come_back_in_place(few, shipped):
-    one, mirrored = predict(few, shipped, OFF), predict(few, shipped, OFF, passes=MIRRORED)
+    one, mirrored = (
+        predict_maps(few, shipped, OFF),
+        predict_maps(few, shipped, OFF, passes=MIRRORED),
+    )
     assert 0 < deviation(few, mirrored, one) < 0.02
     network = mirrored.cbf_std_network
     assert (network <= mirrored.cbf_std).all() and network[few.mask].mean() > 0
@@ -223,12 +228,14 @@ def test_mirrored_views_come_back_in_place(few, shipped):
 
 
 def test_dropout_thins_the_network_alike_everywhere_and_repeats():
-    model = Model("thin", Thinning().eval(), {}, "")
+    model = Model("dropout", Dropout().eval(), {}, "")
     slices = np.ones((2, 1, 9, 20), dtype=np.float32)
     tiling = Tiling(32, 0.5)
-    whole = correct(model, slices, Passes(tiling=tiling), CPU)
+    whole = run_passes(model, slices, Passes(tiling=tiling), CPU)
     np.testing.assert_allclose(whole.mean, 1, rtol=1e-6)
-    one, two = (correct(model, slices, Passes(n_thinned=60, tiling=tiling), CPU) for _ in "ab")
+    one, two = (
+        run_passes(model, slices, Passes(n_mc_dropout=60, tiling=tiling), CPU) for _ in "ab"
+    )
     np.testing.assert_array_equal(one.mean, two.mean)
     for found in (one.mean, one.network_variance):
         np.testing.assert_allclose(found, found[0, 0, 0, 0], rtol=1e-3)
@@ -299,16 +306,16 @@ def test_where_memory_ends_half_as_many_patches_run_at_a_time(shipped):
     slices = np.random.default_rng(0).standard_normal((12, 4, 9, 9), dtype=np.float32)
     crowded = Crowded(3)
     model = replace(shipped, network=crowded)
-    found = passes.correct(model, slices, Passes(batch=12), CPU)
+    found = passes.run_passes(model, slices, Passes(batch=12), CPU)
     np.testing.assert_allclose(found.mean, slices[:, :2], rtol=1e-6)
     assert set(crowded.seen) == {12, 6, 3} and crowded.seen.count(3) == 4
     with pytest.raises(UnavailableError, match="memory does not hold one patch. Give --patch 64"):
-        passes.correct(replace(shipped, network=Crowded(0)), slices, Passes(batch=2), CPU)
+        passes.run_passes(replace(shipped, network=Crowded(0)), slices, Passes(batch=2), CPU)
 
 
 def test_what_a_model_was_not_trained_for_is_named(series, shipped):
     measured = replace(series, noise_sd=noise_level(series, OFF))
-    assert outside_of_training(shipped.card, measured) == []
+    assert list_deviations_from_training(shipped.card, measured) == []
     late = replace(series.acquisition, slice_offsets_s=(2.0,), t1_blood_s=2.2)
     many = replace(late, slice_offsets_s=(0.0,), timings=2 * late.timings)
     loud = replace(
@@ -318,19 +325,22 @@ def test_what_a_model_was_not_trained_for_is_named(series, shipped):
         noise_sd=np.full(series.mask.shape, noise_sd(0.25), dtype=np.float32),
     )
     card = {**shipped.card, "labelings": ["vsasl"], "kinetics": ["tissue"]}
-    assert outside_of_training({**card, "t1_blood_s": [1.5, 1.9]}, loud) == [
+    assert list_deviations_from_training({**card, "t1_blood_s": [1.5, 1.9]}, loud) == [
         "labeling pcasl: model exp21 was trained for vsasl",
         "kinetic single: model exp21 was trained for tissue",
         "timings 24: model exp21 was trained for 1-20",
         "T1 of blood 2.2 s: model exp21 was trained for 1.5-1.9 s",
         "SNR 0.25: model exp21 was trained for 0.7-120",
     ]
-    assert "PLDs 2.5-5 s: " in outside_of_training(card, replace(series, acquisition=late))[2]
+    assert (
+        "PLDs 2.5-5 s: "
+        in list_deviations_from_training(card, replace(series, acquisition=late))[2]
+    )
 
 
 def test_an_estimate_that_a_model_was_trained_without_is_named(series):
     card = {"name": "half", "training": {"loss": {"cbf_weight": 1.0, "att_weight": 0.0}}}
-    assert outside_of_training(card, series) == [
+    assert list_deviations_from_training(card, series) == [
         "ATT means nothing: model half was trained without it (loss.att_weight 0)"
     ]
 
@@ -363,12 +373,12 @@ def test_the_card_says_how_often_intervals_hold_the_truth():
         for protocol, shares in (("pcasl6", (0.4, 0.7, 0.9)), ("pasl8", (0.5, 0.8, 1.0)))
         for level, share in zip((50, 80, 95), shares, strict=True)
     ]
-    field = calibration([*records, coverage_record("pasl8", 3.0, 50, None)], "net")
+    field = interval_coverage([*records, coverage_record("pasl8", 3.0, 50, None)], "net")
     assert field["covered"] == {"matched": {"cbf": {"3": [0.45, 0.75, 0.95]}}}
     line = "covered by intervals of 50, 80, 95 %: matched CBF SNR 3 45/75/95; pcasl6, pasl8"
     assert line in " ".join(describe_card({"calibration": field}))
     with pytest.raises(InputError, match="found none of model other"):
-        calibration(records, "other")
+        interval_coverage(records, "other")
 
 
 @pytest.fixture(scope="module")
@@ -381,7 +391,7 @@ def middle():
 def clean(middle, shipped):
     """A scan of them without artefacts, and what it leaves."""
     series = simulate(middle, snr=10)
-    return series, leftovers(series, predict(series, shipped, OFF))
+    return series, leftovers(series, predict_maps(series, shipped, OFF))
 
 
 @pytest.mark.parametrize("artefact", ["ghost", "wrong delays", "spike"])
@@ -397,7 +407,7 @@ def test_artefacts_leave_structure_that_clean_data_do_not(middle, clean, shipped
         timings = tuple(replace(t, pld_s=0.6 * t.pld_s) for t in acquisition.timings)
         acquisition = replace(acquisition, timings=timings)
     spoilt = replace(series, delta_m=delta_m, acquisition=acquisition)
-    found = leftovers(spoilt, predict(spoilt, shipped, OFF))
+    found = leftovers(spoilt, predict_maps(spoilt, shipped, OFF))
     assert np.isnan(expected.structure[~series.mask]).all()
     assert 0.7 < np.nanmean(expected.structure) < 1.1
     assert found.score > 1.5 * expected.score

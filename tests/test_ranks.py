@@ -15,7 +15,7 @@ from aslkit.core.errors import InputError
 from aslkit.nets.model_store import load_model
 from aslkit.train.batches import STREAM_SEED
 from aslkit.train.checkpoints import CHECKPOINT
-from aslkit.train.distributed import joined
+from aslkit.train.distributed import process_group
 from aslkit.train.loop import train
 
 pytestmark = pytest.mark.slow
@@ -33,7 +33,7 @@ import torch
 from aslkit.train import distributed
 from aslkit.cli.train import main
 from aslkit.config import load_config
-from aslkit.train.distributed import joined, rank
+from aslkit.train.distributed import process_group, rank
 from aslkit.train.loop import train
 
 whole, stopped, *changes = sys.argv[1:]
@@ -44,9 +44,9 @@ def stop_second(step, loss):
     if rank() == 1 and step == 3:
         os.kill(os.getpid(), signal.SIGTERM)
 
-with joined("cpu") as device:
+with process_group("cpu") as device:
     asked = []
-    distributed.joined = lambda name: asked.append(name) or nullcontext(device)  # once
+    distributed.process_group = lambda name: asked.append(name) or nullcontext(device)  # once
     main(line, standalone_mode=False)
     assert asked == ["cpu"]
     config, out = load_config("small", tuple(changes)), Path(stopped)
@@ -84,7 +84,7 @@ def test_two_ranks_learn_like_one_process_that_sees_the_batches_of_both(
             pair = [draw(np.random.default_rng([STREAM_SEED, seed, 2 * k + i])) for i in (0, 1)]
             yield {key: torch.cat([batch[key] for batch in pair]) for key in pair[0]}
 
-    monkeypatch.setattr("aslkit.train.loop.stream", joint)
+    monkeypatch.setattr("aslkit.train.loop.stream_batches", joint)
     train(load_config("small", CHANGES), tmp_path)
     expected, found = numbers(tmp_path)["losses"], numbers(together[0] / "whole")["losses"]
     assert len(found) == 12 and found == pytest.approx(expected, rel=SAME_LOSS)
@@ -113,4 +113,4 @@ def test_sigterm_to_one_rank_stops_both_after_the_same_step_and_the_run_goes_on(
 def test_ranks_that_cannot_share_a_device_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match="--device: found cpu:0, expected cpu or cuda under"):
-        joined("cpu:0").__enter__()
+        process_group("cpu:0").__enter__()

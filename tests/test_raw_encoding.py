@@ -18,7 +18,7 @@ from aslkit.nets.encoding_registry import build_encoding, describe_encoding, rea
 from aslkit.nets.model_store import Model, load_model
 from aslkit.nets.raw_encoding import RawEncoding
 from aslkit.nets.registry import build_network
-from aslkit.predict.inference import predict
+from aslkit.predict.inference import predict_maps
 from aslkit.train.ensemble import train_members
 
 pytestmark = pytest.mark.usefixtures("own_batches")
@@ -101,7 +101,7 @@ def test_a_scan_of_another_protocol_is_refused(other):
 
 def test_units_of_the_outputs_are_undone():
     own = encoding()
-    np.testing.assert_allclose(own.cbf_and_att(*own.outputs_for(60.0, 1.2)), (60.0, 1.2))
+    np.testing.assert_allclose(own.from_outputs(*own.to_outputs(60.0, 1.2)), (60.0, 1.2))
 
 
 def test_an_encoding_survives_the_model_card():
@@ -120,7 +120,7 @@ def test_a_network_of_curves_gives_maps_with_least_squares_around_them(kind):
     config = NETWORKS.validate_python({"kind": kind, "widths": (8, 8)})
     network = build_network(config, own.layout).eval()
     scan = series()
-    maps = predict(scan, Model("own", network, {}, "", encoding=own))
+    maps = predict_maps(scan, Model("own", network, {}, "", encoding=own))
     assert np.isfinite(maps.cbf).all() and (maps.cbf_std[scan.mask] > 0).all()
     assert abs(maps.cbf[scan.mask].mean() - own.cbf_unit[0]) < 50
 
@@ -134,7 +134,7 @@ def test_confidence_is_the_mean_probability_of_all_passes_inside_the_mask():
         for head, sign in ((network.cbf_head, 1), (network.att_head, -1)):
             torch.nn.init.zeros_(head.weight)
             head.bias.data = torch.tensor([0.0, 0.0, sign * logit])
-    maps = predict(scan, Model("own", first, {}, "", (second,), own))
+    maps = predict_maps(scan, Model("own", first, {}, "", (second,), own))
     sure = (0.5 + 1 / (1 + np.exp(-2.0))) / 2
     np.testing.assert_allclose(maps.cbf_confidence, sure * scan.mask, rtol=1e-5)
     np.testing.assert_allclose(maps.att_confidence, (1 - sure) * scan.mask, rtol=1e-5)

@@ -13,9 +13,9 @@ from aslkit.config import load_config
 from aslkit.core.acquisition import Acquisition, protocol
 from aslkit.core.errors import InputError
 from aslkit.core.series_and_maps import AslSeries
-from aslkit.predict.inference import base_fit
+from aslkit.predict.inference import fit_base
 from aslkit.prepare.series import select_repeats, series_from_runs
-from aslkit.train.real_scans import RealScan, about, draw_real_batch, read_real_scans
+from aslkit.train.real_scans import RealScan, describe_scans, draw_real_batch, read_real_scans
 
 EVERYWHERE = tuple(slice(0, size) for size in SHAPE)
 SIZES = ("network.widths=[8,8]", "data.patch=16", "data.groups=1")
@@ -39,7 +39,7 @@ def scan(image):
 def test_a_part_is_the_series_of_those_repeats(image, scan, chosen):
     run = read_run(image)
     expected = series_from_runs([select_repeats(run, chosen)], scan.series.mask)
-    found = scan.part([np.array(chosen)] * 3, EVERYWHERE)
+    found = scan.subset([np.array(chosen)] * 3, EVERYWHERE)
     inside = scan.series.mask
     np.testing.assert_allclose(found.delta_m[inside], expected.delta_m[inside], rtol=1e-5)
     assert found.acquisition.timings == expected.acquisition.timings
@@ -48,20 +48,20 @@ def test_a_part_is_the_series_of_those_repeats(image, scan, chosen):
 
 
 def test_a_part_of_the_image_keeps_the_timing_of_its_slices(scan):
-    found = scan.part([np.array([0])] * 3, (*EVERYWHERE[:2], slice(1, 3)))
+    found = scan.subset([np.array([0])] * 3, (*EVERYWHERE[:2], slice(1, 3)))
     assert found.acquisition.slice_offsets_s == tuple(SIDECAR["SliceTiming"][1:])
 
 
 @pytest.fixture
 def chosen(monkeypatch):
     """The repeats of every part that is drawn, timing by timing."""
-    parts, true = [], RealScan.part
+    parts, true = [], RealScan.subset
 
     def part(self, chosen, window):
         parts.append([order.tolist() for order in chosen])
         return true(self, chosen, window)
 
-    monkeypatch.setattr(RealScan, "part", part)
+    monkeypatch.setattr(RealScan, "subset", part)
     return parts
 
 
@@ -81,12 +81,12 @@ def test_the_network_sees_what_inference_encodes(image, scan, chosen):
         batch = draw_real_batch([scan], data, np.random.default_rng(seed))
         seed += 1
     mask = scan.series.mask
-    fit = base_fit(series_from_runs([select_repeats(read_run(image), [1])], mask))
+    fit = fit_base(series_from_runs([select_repeats(read_run(image), [1])], mask))
     for z in range(SHAPE[2]):
         inside = batch["inside"][z, 0].numpy() > 0
         found = batch["channels"][z].numpy()[:, inside]
         np.testing.assert_allclose(
-            found, fit.encoded(z)[:, fit.inside[:, :, z]], rtol=1e-3, atol=1e-4
+            found, fit.encode_slice(z)[:, fit.inside[:, :, z]], rtol=1e-3, atol=1e-4
         )
 
 
@@ -130,7 +130,7 @@ def test_a_scan_that_cannot_judge_itself_is_named_with_the_reason(tmp_path, capl
 
 
 def test_the_card_tells_the_data_and_nobodys_name(image, scan, tmp_path):
-    found = about([scan])
+    found = describe_scans([scan])
     assert {k: found[k] for k in ("scans", "subjects", "repeats")} == {
         "scans": 1,
         "subjects": 1,
@@ -140,5 +140,5 @@ def test_the_card_tells_the_data_and_nobodys_name(image, scan, tmp_path):
     assert "01" not in json.dumps(found["protocols"]) and str(Path(image).parent) not in str(found)
     same = write_scan(tmp_path / "same", voxels=volumes(noise_sd=2.0), name="sub-01_acq-other")
     other = write_scan(tmp_path / "other", voxels=volumes(noise_sd=2.1))
-    hashes = [about(read_real_scans(path.parents[2]))["sha256"] for path in (same, other)]
+    hashes = [describe_scans(read_real_scans(path.parents[2]))["sha256"] for path in (same, other)]
     assert hashes[0] == found["sha256"] != hashes[1]

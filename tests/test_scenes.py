@@ -16,7 +16,7 @@ from aslkit.nets.profile_encoding import CHANNELS
 from aslkit.simulate.signal import PROTOCOLS, noise_sd
 from aslkit.simulate.training_protocols import MOST_TIMINGS, draw_acquisition, draw_reality
 from aslkit.simulate.training_scans import draw_scene
-from aslkit.train.batches import draw_batch, residual_batch, stream
+from aslkit.train.batches import batch_from_scans, draw_batch, stream_batches
 
 JOINT = PROTOCOLS["joint6"].acquisition(1)
 EARLY = PROTOCOLS["pcasl6-2d"].acquisition(1)
@@ -32,7 +32,7 @@ def draw(seed=0, acquisition=None, device=None, **values):
 
 
 def batch(scene):
-    return residual_batch(scene, np.random.default_rng(1))
+    return batch_from_scans(scene, np.random.default_rng(1))
 
 
 def test_a_scene_is_zero_outside_of_the_head_and_has_its_noise_inside():
@@ -152,7 +152,9 @@ def test_slices_that_hardly_touch_the_brain_make_finite_batches(patch):
 
 def test_a_batch_is_the_same_however_many_workers_make_it():
     small = config(groups=1)
-    one, two = (list(islice(stream(partial(draw_batch, small), 7, 3, n), 4)) for n in (1, 2))
+    one, two = (
+        list(islice(stream_batches(partial(draw_batch, small), 7, 3, n), 4)) for n in (1, 2)
+    )
     for a, b in zip(one, two, strict=True):
         assert all(torch.equal(a[key], b[key]) for key in a)
 
@@ -161,7 +163,9 @@ def test_the_template_is_made_once_before_processes_that_draw_batches_begin(monk
     made = []
     monkeypatch.setattr("aslkit.train.batches.atlas", lambda: made.append(True))
     for n_workers in (0, 2):
-        batches = stream(lambda rng: {"drawn": torch.tensor(rng.random())}, 7, 3, n_workers)
+        batches = stream_batches(
+            lambda rng: {"drawn": torch.tensor(rng.random())}, 7, 3, n_workers
+        )
         next(batches)
         batches.close()
         assert len(made) == (n_workers > 0)

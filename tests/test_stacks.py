@@ -16,7 +16,7 @@ from aslkit.nets.model_store import Model, load_model
 from aslkit.nets.profile_encoding import CHANNELS
 from aslkit.nets.residual_unet import PhysicsResidualNet
 from aslkit.predict import inference
-from aslkit.predict.inference import predict
+from aslkit.predict.inference import predict_maps
 from aslkit.predict.passes import Passes
 from aslkit.predict.tiling import Tiling
 from aslkit.simulate.phantoms import brain_phantom
@@ -25,7 +25,7 @@ from aslkit.simulate.signal import PROTOCOLS, simulate_series
 from aslkit.simulate.training_scans import _blurred_across, draw_scene
 from aslkit.train.batches import draw_batch
 from aslkit.train.loop import train
-from aslkit.train.objectives import outputs_of
+from aslkit.train.objectives import run_network
 
 pytestmark = pytest.mark.usefixtures("own_batches")
 OFF = FitSettings(macrovascular="off")
@@ -106,14 +106,17 @@ def test_a_slice_sees_its_stack_as_far_as_the_network_reaches_and_no_other():
 
 def test_slice_by_slice_a_stack_is_what_it_is_at_once():
     x = torch.randn(9, 3, 17, 16)
-    for network in (awake(3).stationary(), PhysicsResidualNet(3, (8, 8)).stationary()):
-        found = torch.cat([*network.through(x.split(1))])
+    for network in (
+        awake(3).to_shift_equivariant(),
+        PhysicsResidualNet(3, (8, 8)).to_shift_equivariant(),
+    ):
+        found = torch.cat([*network.forward_stack(x.split(1))])
         torch.testing.assert_close(found, network(x, torch.zeros(9)), rtol=1e-4, atol=1e-4)
-    assert [*awake(3).through([])] == []
+    assert [*awake(3).forward_stack([])] == []
 
 
 def test_slices_that_no_other_needs_any_more_are_let_go():
-    network, seen, most = awake(3).stationary(), [], 0
+    network, seen, most = awake(3).to_shift_equivariant(), [], 0
 
     def slices():
         for _ in range(40):
@@ -122,7 +125,7 @@ def test_slices_that_no_other_needs_any_more_are_let_go():
             yield x
 
     with torch.inference_mode():
-        for _ in network.through(slices()):
+        for _ in network.forward_stack(slices()):
             most = max(most, sum(x() is not None for x in seen))
     assert len(seen) == 40 and most <= network.reach + 2
 
@@ -139,15 +142,17 @@ def test_groups_of_slices_and_patches_change_nothing(series, monkeypatch):
     network = awake(len(CHANNELS))
     nn.init.normal_(network.head.weight, std=0.02)
     model = Model("awake", network, {}, "")
-    whole = predict(series, model, OFF)
-    difference = predict(series, load_model("small"), OFF).cbf - whole.cbf
+    whole = predict_maps(series, model, OFF)
+    difference = predict_maps(series, load_model("small"), OFF).cbf - whole.cbf
     assert np.abs(difference[series.mask]).mean() > 0.1
-    tiled = predict(series, model, OFF, passes=Passes(tiling=Tiling(64)))
+    tiled = predict_maps(series, model, OFF, passes=Passes(tiling=Tiling(64)))
     np.testing.assert_allclose(tiled.cbf, whole.cbf, rtol=1e-2, atol=0.05)
     monkeypatch.setattr(inference, "PIXELS_AT_ONCE", 1)
     monkeypatch.setattr(inference, "SLICES_AT_ONCE", 5)
     seen = []
-    grouped = predict(series, model, OFF, progress=lambda firsts: seen.extend(firsts) or firsts)
+    grouped = predict_maps(
+        series, model, OFF, progress=lambda firsts: seen.extend(firsts) or firsts
+    )
     assert seen == list(range(0, np.ptp(np.nonzero(series.mask)[2]) + 1, 5))
     np.testing.assert_allclose(grouped.cbf, whole.cbf, rtol=1e-3, atol=1e-3)
 
@@ -156,7 +161,9 @@ def test_a_slice_without_brain_between_others_is_seen_as_empty(series):
     z = series.mask.shape[2] // 2
     mask = series.mask.copy()
     mask[:, :, z] = False
-    maps = predict(replace(series, mask=mask), Model("awake", awake(len(CHANNELS)), {}, ""), OFF)
+    maps = predict_maps(
+        replace(series, mask=mask), Model("awake", awake(len(CHANNELS)), {}, ""), OFF
+    )
     assert np.isfinite(maps.cbf[mask]).all() and maps.cbf_std[mask].min() > 0
 
 
@@ -168,7 +175,7 @@ def test_a_network_that_learns_to_see_neighbours_begins_as_the_one_it_starts_fro
     batch = draw_batch(config.data, np.random.default_rng(0))
     with torch.no_grad():
         torch.testing.assert_close(
-            outputs_of(deep, batch), flat(batch["channels"]), rtol=1e-3, atol=1e-3
+            run_network(deep, batch), flat(batch["channels"]), rtol=1e-3, atol=1e-3
         )
 
 

@@ -19,7 +19,7 @@ from aslkit.nets.registry import build_network
 from aslkit.train.checkpoints import CHECKPOINT
 from aslkit.train.early_stopping import Best, validation_batches, validation_losses
 from aslkit.train.loop import train
-from aslkit.train.objectives import batches_of, denoising_of, loss_of
+from aslkit.train.objectives import build_draw, build_loss, pretraining_loss
 from aslkit.train.schedules import learning_rate
 
 pytestmark = pytest.mark.usefixtures("own_batches")
@@ -38,7 +38,7 @@ def test_every_network_learns_a_batch(kind):
     )
     described = NETWORKS.validate_python({"kind": kind, "widths": (8, 16)})
     network = build_network(described, build_encoding(config).layout)
-    batch, loss_function = batches_of(config)(np.random.default_rng(0)), loss_of(config)
+    batch, loss_function = build_draw(config)(np.random.default_rng(0)), build_loss(config)
     optimizer = torch.optim.Adam(network.parameters(), 1e-2)
     losses = []
     for _ in range(60):
@@ -65,7 +65,7 @@ def test_the_learning_rate_follows_its_schedule(schedule, expected):
 
 def test_a_device_of_its_own_makes_the_scans_of_one_protocol(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "aslkit.train.distributed.n_workers", lambda: pytest.fail("a process made batches")
+        "aslkit.train.distributed.n_data_workers", lambda: pytest.fail("a process made batches")
     )
     steps = []
     train(tiny("steps=3"), tmp_path, "cpu:0", progress=lambda step, _: steps.append(step))
@@ -99,10 +99,10 @@ def test_from_swa_start_the_model_is_the_plain_mean_and_the_learning_rate_stays(
 
 
 def test_a_run_that_diverges_stops_and_keeps_its_last_checkpoint(tmp_path, monkeypatch):
-    true = loss_of(tiny())
+    true = build_loss(tiny())
     calls = iter(range(9))
     monkeypatch.setattr(
-        "aslkit.train.loop.loss_of",
+        "aslkit.train.loop.build_loss",
         lambda _: lambda *given: true(*given) * (np.inf if next(calls) == 2 else 1),
     )
     options = [o for c in (*TINY, "steps=9", "checkpoint_minutes=1e-9") for o in ("--set", c)]
@@ -119,7 +119,7 @@ def test_the_best_weights_are_kept_and_worse_ones_counted():
     network, best = torch.nn.Linear(1, 1), Best()
     for value, loss in ((1.0, 3.0), (2.0, 1.0), (3.0, 2.0), (4.0, 1.5)):
         torch.nn.init.constant_(network.weight, value)
-        best.see(network, loss)
+        best.update(network, loss)
     assert (float(best.weights["weight"]), best.loss, best.n_worse) == (2.0, 1.0, 2)
 
 
@@ -131,21 +131,21 @@ def test_a_run_that_no_longer_improves_stops(tmp_path):
 
 def test_validation_scans_are_noisy_the_same_for_every_run_and_none_that_trains():
     config = load_config("production_v2", (*TINY, "validation.batches=2"))
-    draw = batches_of(config)
+    draw = build_draw(config)
     one, two = (validation_batches(config.validation, draw) for _ in range(2))
     assert len(one) == 2 and torch.equal(one[1]["channels"], two[1]["channels"])
     assert not torch.equal(one[0]["channels"], one[1]["channels"])
-    quiet = batches_of(tiny("data.noise_components=[]"))
+    quiet = build_draw(tiny("data.noise_components=[]"))
     clean = validation_batches(config.validation, quiet)[0]["signal"]
     assert (one[0]["signal"] - clean).std() > 1e-4
 
 
 def test_the_validation_loss_is_the_mean_over_the_batches():
     config = load_config("production_v2", (*TINY, "validation.batches=2"))
-    batches = validation_batches(config.validation, batches_of(config))
+    batches = validation_batches(config.validation, build_draw(config))
     network = build_network(config.network, build_encoding(config).layout).eval()
-    each = [validation_losses(network, [b], loss_of(config)) for b in batches]
-    both = validation_losses(network, batches, loss_of(config))
+    each = [validation_losses(network, [b], build_loss(config)) for b in batches]
+    both = validation_losses(network, batches, build_loss(config))
     torch.testing.assert_close(both, (each[0] + each[1]) / 2)
     assert (each[0] != each[1]).all()
 
@@ -241,17 +241,17 @@ def test_the_network_learns_to_denoise_from_pairs_of_noisy_scans():
     config = tiny("data.snr_levels=[2]", "data.noise_components=[thermal]", *small)
     network = build_network(config.network, build_encoding(config).layout)
     optimizer = torch.optim.Adam(network.parameters(), 5e-3)
-    draw = batches_of(config)
+    draw = build_draw(config)
     for k in range(150):
         batch = draw(np.random.default_rng(k))
-        loss = denoising_of(network(batch["channels"]), batch)
+        loss = pretraining_loss(network(batch["channels"]), batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     batch = draw(np.random.default_rng(999))
     inside = batch["channels"][:, -1:].expand_as(batch["signal"]) > 0
     quiet = tiny("data.noise_components=[]", *small)
-    clean = batches_of(quiet)(np.random.default_rng(999))["signal"]
+    clean = build_draw(quiet)(np.random.default_rng(999))["signal"]
     with torch.no_grad():
         found = network(batch["channels"])[:, 4:] / 100
     errors = [((s - clean)[inside]).square().mean().sqrt() for s in (found, batch["signal"])]
@@ -261,8 +261,8 @@ def test_the_network_learns_to_denoise_from_pairs_of_noisy_scans():
 
 def test_the_second_scan_of_a_pair_has_the_same_signal_and_other_noise():
     config = tiny("data.snr_levels=[2]", "data.noise_components=[thermal]", *PRETRAINED)
-    batch = batches_of(config)(np.random.default_rng(5))
-    quiet = batches_of(tiny("data.noise_components=[]"))(np.random.default_rng(5))["signal"]
+    batch = build_draw(config)(np.random.default_rng(5))
+    quiet = build_draw(tiny("data.noise_components=[]"))(np.random.default_rng(5))["signal"]
     inside = quiet != 0
     one, two = ((batch[name] - quiet)[inside] for name in ("signal", "again"))
     assert abs(float(torch.corrcoef(torch.stack([one, two]))[0, 1])) < 0.02
@@ -273,7 +273,7 @@ def test_a_pre_trained_run_is_used_like_any_other(tmp_path):
     train(tiny("steps=2", *PRETRAINED), tmp_path / "run")
     model = load_model(str(tmp_path / "run"))
     assert model.network(torch.zeros(1, 20, 16, 16)).shape[1] == 4
-    assert "again" not in batches_of(tiny())(np.random.default_rng(0))
+    assert "again" not in build_draw(tiny())(np.random.default_rng(0))
 
 
 def test_cbf_is_learned_first_and_then_att_alone_by_what_is_its_own(tmp_path):

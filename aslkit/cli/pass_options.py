@@ -41,7 +41,7 @@ class PassArguments:
         n = len(model.members[: self.members])
         parts = [f"{n} member" + "s" * (n > 1)]
         if self.mc_dropout:
-            parts.append(f"{self.mc_dropout} thinned by dropout")
+            parts.append(f"{self.mc_dropout} runs with MC dropout")
         if self.tta:
             parts.append("4 mirrored views")
         whole = "slices whole"
@@ -91,7 +91,7 @@ _OPTIONS = (
         "--mc-dropout",
         type=click.IntRange(2),
         metavar="N",
-        help="Run each member N times, thinned at random by its dropout layers.",
+        help="Run each member N times with random dropout (MC dropout).",
     ),
     click.option(
         "--tta", is_flag=True, help="Also run on slices mirrored in x, in y and in both."

@@ -113,9 +113,9 @@ class NetworkEstimator:
         with clock.timing("model"):
             model = _loaded(self.model_name)
             from aslkit.fit.least_squares import FitSettings
-            from aslkit.nets.card_text import outside_of_training
+            from aslkit.nets.card_text import list_deviations_from_training
             from aslkit.nets.device import select_device
-            from aslkit.predict.inference import noise_level, predict
+            from aslkit.predict.inference import noise_level, predict_maps
             from aslkit.quality.figures import quality_figures
 
             passes = self.passing.passes(model)
@@ -131,11 +131,11 @@ class NetworkEstimator:
         print_result(f"arterial compartment: {'on' if has_arterial else 'off'} ({macrovascular})")
         print_result(f"model: {model.name}, {self.passing.describe(model)}, on {device}")
         print_result(_citation(model))
-        warnings = outside_of_training(model.card, measured)
+        warnings = list_deviations_from_training(model.card, measured)
         for warning in warnings:
             print_warning(warning)
         with clock.timing("prediction"):
-            maps = predict(measured, model, settings, str(device), passes, progress)
+            maps = predict_maps(measured, model, settings, str(device), passes, progress)
         images = _parts(maps)
         fields: dict[str, object] = {
             "Estimator": f"{model.kind} network",

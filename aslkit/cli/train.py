@@ -82,15 +82,15 @@ def main(
         raise InputError(out, "", found="a file", expected="a folder", fix="give another --out")
     from tqdm import tqdm
 
-    from aslkit.train.distributed import joined
+    from aslkit.train.distributed import process_group
     from aslkit.train.ensemble import train_members
-    from aslkit.train.loop import silent
-    from aslkit.train.tensorboard_log import recording
+    from aslkit.train.loop import ignore_step
+    from aslkit.train.tensorboard_log import write_events
 
     total, is_shown = resolved.members * resolved.steps, is_first and sys.stderr.isatty()
-    events = recording(out) if tensorboard and is_first else nullcontext(silent)
+    events = write_events(out) if tensorboard and is_first else nullcontext(ignore_step)
     bar = tqdm(total=total, desc="Training", disable=not is_shown)
-    with joined(device) as own, bar, events as record:
+    with process_group(device) as own, bar, events as record:
 
         def show(step: int, numbers: Mapping[str, float]) -> None:
             bar.update(step - bar.n)

@@ -73,7 +73,7 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
     "--mc-dropout",
     type=click.IntRange(2),
     metavar="N",
-    help="Also judge each model as the mean of N runs thinned by its dropout layers (NAME MC).",
+    help="Also evaluate each model as the mean of N runs with MC dropout (NAME MC).",
 )
 @click.option(
     "--kinetic",

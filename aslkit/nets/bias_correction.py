@@ -11,7 +11,7 @@ CBF, ATT, ATT_SE = (
 )
 
 
-def train_alone(network: nn.Module) -> None:
+def freeze_all_but_bias(network: nn.Module) -> None:
     """Freeze everything but the bias correction of a network."""
     for name, weight in network.named_parameters():
         weight.requires_grad_(name.startswith("bias."))

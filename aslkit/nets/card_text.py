@@ -47,7 +47,7 @@ def describe_card(card: Card) -> list[str]:
     return [f"{label}: {text}" for label, text in shown.items() if text]
 
 
-def calibration(records: Sequence[Mapping[str, object]], model: str) -> dict[str, object]:
+def interval_coverage(records: Sequence[Mapping[str, object]], model: str) -> dict[str, object]:
     """The field of the card that says how often the truth lies within intervals, by SNR.
 
     Parameters
@@ -83,7 +83,7 @@ def calibration(records: Sequence[Mapping[str, object]], model: str) -> dict[str
     return {"protocols": protocols, "levels": list(LEVELS), "covered": table}
 
 
-def outside_of_training(card: Card, series: AslSeries) -> list[str]:
+def list_deviations_from_training(card: Card, series: AslSeries) -> list[str]:
     """What about a series lies outside of what the model was trained for, one sentence each."""
     name, acquisition = card.get("name"), series.acquisition
     found = _never_trained(card) + [

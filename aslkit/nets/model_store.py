@@ -100,9 +100,9 @@ class Model:
         is_trained = acquisition.n_timings > 1 or least == 1
         return is_trained and self.encoding.covers(acquisition)
 
-    def on(self, device: torch.device) -> "Model":
+    def to(self, device: torch.device) -> "Model":
         """The model as it runs there: its networks move with the image where they can."""
-        first, *others = (member.stationary().to(device) for member in self.members)
+        first, *others = (member.to_shift_equivariant().to(device) for member in self.members)
         return replace(self, network=first, others=tuple(others))
 
 

@@ -56,7 +56,7 @@ class Layout:
         """All of them, the mask included."""
         return sum(self.curves) + self.n_features + 1
 
-    def parts(self, channels):  # type: ignore[no-untyped-def]
+    def split(self, channels):  # type: ignore[no-untyped-def]
         """Channels (batch, c, …) as the curves of each labeling, and the rest."""
         ends = list(accumulate(self.curves))
         starts = [0, *ends[:-1]]

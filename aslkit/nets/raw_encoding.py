@@ -28,7 +28,6 @@ CURVE_FEATURES = {
     "std": lambda curves: _sd(curves)[:, 0],
     "peak": lambda curves: namespace(curves).amax(curves, 1),
 }
-Values = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class RawEncoding:
         curves = xp.where(
             inside, PERCENT * self.scale * signal, xp.zeros_like(signal[:1, :1, :1, :1])
         )
-        *parts, _ = self.layout.parts(curves)
+        *parts, _ = self.layout.split(curves)
         channels = [self._normalised(part) for part in parts]
         for name in self.features:
             if name == "t1_artery":
@@ -96,7 +95,7 @@ class RawEncoding:
                 channels += [CURVE_FEATURES[name](part)[:, None] for part in parts]
         return xp.concatenate([*channels, inside + 0 * curves[:, :1]], 1)
 
-    def encode_series(self, series: AslSeries) -> Values:
+    def encode_series(self, series: AslSeries) -> NDArray[np.floating]:
         """Channels of every slice of a scan, (z, c, x, y).
 
         Raises
@@ -112,15 +111,15 @@ class RawEncoding:
         signal = np.moveaxis(series.delta_m[..., order] * gain, (2, 3), (0, 1))
         mask = np.moveaxis(series.usable, 2, 0)
         t1_blood_s = np.full(len(mask), series.acquisition.t1_blood_s)
-        channels: Values = self.encode(signal, mask, t1_blood_s).astype(np.float32)
+        channels: NDArray[np.floating] = self.encode(signal, mask, t1_blood_s).astype(np.float32)
         return channels
 
-    def outputs_for(self, cbf, att):  # type: ignore[no-untyped-def]
+    def to_outputs(self, cbf, att):  # type: ignore[no-untyped-def]
         """CBF [ml/100 g/min] and ATT [s] in the units of a network's outputs."""
         (cbf_centre, cbf_width), (att_centre, att_width) = self.cbf_unit, self.att_unit
         return (cbf - cbf_centre) / cbf_width, (att - att_centre) / att_width
 
-    def cbf_and_att(self, cbf, att):  # type: ignore[no-untyped-def]
+    def from_outputs(self, cbf, att):  # type: ignore[no-untyped-def]
         """The first two outputs of a network as CBF [ml/100 g/min] and ATT [s]."""
         (cbf_centre, cbf_width), (att_centre, att_width) = self.cbf_unit, self.att_unit
         return cbf_centre + cbf_width * cbf, att_centre + att_width * att

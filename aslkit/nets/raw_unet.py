@@ -207,7 +207,7 @@ class AmplitudeAwareSpatialASLNet(SpatialASLNet):
     def _cbf_features(self, x: Tensor, channels: Tensor) -> Tensor:
         if not self.output_modulation:
             return x
-        *curves, _ = self.layout.parts(channels)
+        *curves, _ = self.layout.split(channels)
         amplitudes = [part.abs().mean(1, keepdim=True) for part in curves]
         return torch.cat([x, *amplitudes], dim=1)
 
@@ -235,7 +235,7 @@ class DualEncoderSpatialASLNet(Network):
     def forward(self, channels: Tensor) -> Tensor:
         """(batch, channels, x, y) -> CBF, ATT and their log sds (batch, 4, x, y), float32."""
         masks = mask_pyramid(channels[:, -1:], self.stride)
-        *curves, others = self.layout.parts(channels)
+        *curves, others = self.layout.split(channels)
         seen = [torch.cat([part, others], dim=1) for part in curves]
         found = [e(part, masks) for e, part in zip(self.encoders, seen, strict=True)]
         x = self.join(torch.cat([deepest for deepest, _ in found], dim=1), masks[-1])

@@ -20,11 +20,13 @@ from torch.nn import functional
 from aslkit.nets.bias_correction import BiasCorrection
 
 # Ends of the names of weights without which a network is as before.
-FROM_ZERO = (".across.weight", "bias.log_scale", "bias.offset")
+ZERO_AT_START = (".across.weight", "bias.log_scale", "bias.offset")
 N_OUTPUTS = 4  # CBF and ATT, log sd of both
 
 Sides = tuple[int, int, int, int]  # pixels around an image: left, right, top, bottom
-Each = Callable[[Callable[..., Any], Iterable[Any]], Iterable[Any]]  # applies, as `map` does
+MapFunction = Callable[
+    [Callable[..., Any], Iterable[Any]], Iterable[Any]
+]  # applies, as `map` does
 
 
 class Network(nn.Module):
@@ -41,11 +43,11 @@ class Network(nn.Module):
     reach = 0
     n_outputs = N_OUTPUTS
 
-    def stationary(self) -> "Network":
+    def to_shift_equivariant(self) -> "Network":
         """The network that moves with the image by single pixels, or itself if there is none."""
         return self
 
-    def through(self, slices: Iterable[Tensor], each: Each = map) -> Iterable[Tensor]:
+    def forward_stack(self, slices: Iterable[Tensor], each: MapFunction = map) -> Iterable[Tensor]:
         """One stack, slice (1, c, x, y) by slice: what `forward` makes of it, in less memory.
 
         `each` applies a function to slices, in any order or at once.
@@ -53,20 +55,20 @@ class Network(nn.Module):
         return each(self, slices)
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """Two convolutions around a shortcut; the norm is per pixel, whatever lies around."""
 
-    def __init__(self, width: int, kernel: int = 3, sees_neighbours: bool = False) -> None:
+    def __init__(self, width: int, kernel: int = 3, across_slices: bool = False) -> None:
         super().__init__()
         first, second = (nn.Conv2d(width, width, kernel, padding=kernel // 2) for _ in range(2))
         nn.init.zeros_(second.weight)
         self.first: nn.Module = first
         self.second: nn.Module = second
-        self.across = nn.Conv2d(width, 2 * width, 1, bias=False) if sees_neighbours else None
+        self.across = nn.Conv2d(width, 2 * width, 1, bias=False) if across_slices else None
         if self.across is not None:
             nn.init.zeros_(self.across.weight)
 
-    def spread(self, step: int) -> None:
+    def dilate(self, step: int) -> None:
         """Take the elements of the kernels so many pixels apart; the image goes on as it ends."""
         convs = (cast(nn.Conv2d, conv) for conv in (self.first, self.second))
         self.first, self.second = (_wide(c.weight, c.bias, step, (step,) * 4) for c in convs)
@@ -84,7 +86,7 @@ class Block(nn.Module):
             return self._after((x, own, from_last, torch.cat([to_last[1:] * is_joined, nothing])))
         return self._after((x, own))
 
-    def through(self, slices: Iterable[Tensor], each: Each) -> Iterable[Tensor]:
+    def forward_stack(self, slices: Iterable[Tensor], each: MapFunction) -> Iterable[Tensor]:
         """One stack, slice by slice; each is there as soon as the next one has been seen."""
         slices, again = _twice(slices)
         return each(self._after, _met(each(self._before, slices), again))
@@ -163,7 +165,9 @@ class PhysicsResidualNet(Network):
         self.stride = 2 ** (len(widths) - 1)
         self.reach = (2 * len(widths) - 1) * across_slices
         self.stem = nn.Conv2d(n_channels, widths[0], 3, padding=1)
-        blocks = (Block(w, sees_neighbours=across_slices) for w in (*widths, *widths[-2::-1]))
+        blocks = (
+            ResidualBlock(w, across_slices=across_slices) for w in (*widths, *widths[-2::-1])
+        )
         self.down_blocks = nn.ModuleList(islice(blocks, len(widths)))
         pairs = list(zip(widths[:-1], widths[1:], strict=True))
         self.downs = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairs)
@@ -187,18 +191,18 @@ class PhysicsResidualNet(Network):
             x = block(_merged(up, (x, skips.pop())), is_joined)
         return self._maps((x, channels))
 
-    def through(self, slices: Iterable[Tensor], each: Each = map) -> Iterable[Tensor]:
+    def forward_stack(self, slices: Iterable[Tensor], each: MapFunction = map) -> Iterable[Tensor]:
         """One stack, slice by slice; as many are held as the network reaches."""
         slices, channels = _twice(slices)
         x, skips = each(self.stem, slices), []
         for block, down in zip(self.down_blocks, self.downs, strict=False):
-            x, skip = _twice(cast(Block, block).through(x, each))
+            x, skip = _twice(cast(ResidualBlock, block).forward_stack(x, each))
             skips.append(skip)
             x = each(down, x)
-        x = cast(Block, self.down_blocks[-1]).through(x, each)
+        x = cast(ResidualBlock, self.down_blocks[-1]).forward_stack(x, each)
         for up, block in zip(self.ups, self.up_blocks, strict=True):
             merged = each(partial(_merged, up), zip(x, skips.pop(), strict=True))
-            x = cast(Block, block).through(merged, each)
+            x = cast(ResidualBlock, block).forward_stack(merged, each)
         return each(self._maps, zip(x, channels, strict=True))
 
     def _maps(self, seen: tuple[Tensor, Tensor]) -> Tensor:
@@ -206,7 +210,7 @@ class PhysicsResidualNet(Network):
         outputs = self.head(torch.cat(seen, dim=1)).float()
         return outputs if self.bias is None else self.bias(outputs, seen[1])
 
-    def stationary(self) -> Network:
+    def to_shift_equivariant(self) -> Network:
         """All places that a grid of 2 x 2 pixels can have, averaged on the way back up.
 
         No resolution is thinned out: kernels grow instead, their elements 1, 2, 4, … pixels
@@ -218,7 +222,7 @@ class PhysicsResidualNet(Network):
         network.stride = 1
         for blocks in (network.down_blocks, network.up_blocks[::-1]):
             for i, block in enumerate(blocks):
-                cast(Block, block).spread(2**i)
+                cast(ResidualBlock, block).dilate(2**i)
         downs = enumerate(network.downs)
         network.downs = nn.ModuleList(_all_places(c, 2**i) for i, c in downs)  # type: ignore[arg-type]
         ups = enumerate(network.ups[::-1])
@@ -265,7 +269,7 @@ class VoxelwiseNet(Network):
         super().__init__()
         self.stride = 1
         pairs = zip((n_channels, *widths[:-1]), widths, strict=True)
-        layers = [(nn.Conv2d(a, b, 1), Block(b, kernel=1)) for a, b in pairs]
+        layers = [(nn.Conv2d(a, b, 1), ResidualBlock(b, kernel=1)) for a, b in pairs]
         self.body = nn.Sequential(*(part for layer in layers for part in layer))
         self.head = nn.Conv2d(widths[-1] + n_channels, N_OUTPUTS, 1)
         nn.init.zeros_(self.head.weight)

@@ -27,7 +27,7 @@ def direct_maps(
         Probabilities that they are close; 0 outside the mask.
     """
     inside = series.usable
-    cbf, att = encoding.cbf_and_att(*mean)
+    cbf, att = encoding.from_outputs(*mean)
     found = {
         "cbf": cbf,
         "att": np.clip(att, *settings.att_bounds_s),

@@ -35,13 +35,13 @@ from aslkit.nets.profile_encoding import encode, to_image
 from aslkit.nets.raw_encoding import RawEncoding
 from aslkit.nets.residual_unet import N_OUTPUTS
 from aslkit.predict.direct import direct_maps
-from aslkit.predict.passes import Correction, Passes, correct
+from aslkit.predict.passes import Passes, PassSummary, run_passes
 
 SLICES_AT_ONCE = 8  # encoded and corrected together; more takes memory and is no faster
 PIXELS_AT_ONCE = 2**21  # where neighbours are seen too, which are seen again with other slices
 
 
-def predict(
+def predict_maps(
     series: AslSeries,
     model: Model,
     settings: FitSettings = FitSettings(),  # noqa: B008
@@ -69,7 +69,7 @@ def predict(
     chosen = select_device(device)
     passes.check(model)
 
-    def outputs(encode_slice: Callable[[int], FloatImage], inside: MaskImage) -> Correction:
+    def outputs(encode_slice: Callable[[int], FloatImage], inside: MaskImage) -> PassSummary:
         return _outputs(model, encode_slice, inside, passes, chosen, progress)
 
     is_several = passes.count(model) > 1
@@ -80,9 +80,9 @@ def predict(
         units = (model.encoding.cbf_unit[1], model.encoding.att_unit[1])
         return _with_network_part(maps, found, *units) if is_several else maps
     settings = settings.assuming_att(series.acquisition)
-    start = base_fit(series, settings)
+    start = fit_base(series, settings)
     base, inside = start.maps, start.inside
-    found = outputs(start.encoded, inside)
+    found = outputs(start.encode_slice, inside)
     corrected = _corrected(base, found, inside, settings)
     flags = quality_flags(**corrected, mask=series.mask, settings=settings)
     maps = replace(base, flags=flags, **corrected)
@@ -113,7 +113,7 @@ class BaseFit:
     maps: ParameterMaps
     inside: MaskImage
 
-    def encoded(self, z: int) -> FloatImage:
+    def encode_slice(self, z: int) -> FloatImage:
         """Channels of a slice, (channels, x, y); 0 outside."""
         voxels = self.inside[:, :, z]
         base = self.maps
@@ -133,7 +133,7 @@ class BaseFit:
         return kinetic_model(self.series.acquisition, self.inside.shape[2], np.float32)
 
 
-def base_fit(series: AslSeries, settings: FitSettings = FitSettings()) -> BaseFit:  # noqa: B008
+def fit_base(series: AslSeries, settings: FitSettings = FitSettings()) -> BaseFit:  # noqa: B008
     """Least squares of a series with the noise level that its network is told.
 
     Raises
@@ -184,15 +184,15 @@ def _outputs(
     passes: Passes,
     device: torch.device,
     progress: Progress,
-) -> Correction:
+) -> PassSummary:
     """What all passes say of the whole image, (channels, x, y, z) each; it counts inside.
 
     Slices are encoded, to (channels, x, y), and seen a few at a time, cut to the brain; with
     them, their neighbours as far as the network reaches.
     """
-    model = model.on(device)
+    model = model.to(device)
     sizes = (2, 2, 2, model.network.n_outputs - N_OUTPUTS)
-    images = Correction(*(np.zeros((size, *inside.shape), dtype=np.float32) for size in sizes))
+    images = PassSummary(*(np.zeros((size, *inside.shape), dtype=np.float32) for size in sizes))
     x, y = bounding_box(inside)[:2]
     slices = np.arange(inside.shape[2])[bounding_box(inside)[2]]
     reach = max(member.reach for member in model.members)
@@ -200,7 +200,7 @@ def _outputs(
     for first in progress(range(0, slices.size, n)):
         before = min(first, reach)
         channels = [encode_slice(z)[:, x, y] for z in slices[first - before : first + n + reach]]
-        found = correct(model, np.stack(channels), passes, device)
+        found = run_passes(model, np.stack(channels), passes, device)
         some = slices[first : first + n]
         for image, values in zip(vars(images).values(), vars(found).values(), strict=True):
             image[:, x, y, some] = np.moveaxis(values[before : before + some.size], 0, -1)
@@ -209,7 +209,7 @@ def _outputs(
 
 def _with_network_part(
     maps: ParameterMaps,
-    found: Correction,
+    found: PassSummary,
     cbf_unit: FloatImage | float,
     att_unit: FloatImage | float,
 ) -> ParameterMaps:
@@ -219,7 +219,7 @@ def _with_network_part(
 
 
 def _corrected(
-    base: ParameterMaps, found: Correction, inside: MaskImage, settings: FitSettings
+    base: ParameterMaps, found: PassSummary, inside: MaskImage, settings: FitSettings
 ) -> dict[str, FloatImage]:
     """CBF, ATT and their standard deviations."""
     maps = {name: getattr(base, name).copy() for name in ("cbf", "att", "cbf_std", "att_std")}

@@ -3,7 +3,7 @@
     variance = mean of the variances that the passes predict    (the data)
              + variance of the passes' corrections              (the network)
 
-A pass is one network (a member of the model, as trained or thinned by dropout) that sees the
+A pass is one network (a member of the model, as trained, or with random dropout) that sees the
 slices once (as they are, or mirrored).
 """
 
@@ -27,7 +27,7 @@ from aslkit.core.errors import InputError, UnavailableError
 from aslkit.core.series_and_maps import FloatImage
 from aslkit.core.threads import n_threads
 from aslkit.nets.model_store import Model
-from aslkit.nets.residual_unet import N_OUTPUTS, Each, Network
+from aslkit.nets.residual_unet import N_OUTPUTS, MapFunction, Network
 from aslkit.predict.tiling import Tiling, run_tiled
 
 logger = logging.getLogger(__name__)
@@ -46,8 +46,8 @@ class Passes:
     ----------
     members : int, optional
         The first so many members of the model; None takes all.
-    n_thinned : int
-        Random thinnings of every member by its dropout layers; 0 takes it whole.
+    n_mc_dropout : int
+        Runs of every member with random dropout (MC dropout); 0: one run without dropout.
     is_mirrored : bool
         Whether the slices are seen mirrored in x, in y and in both, too.
     tiling : Tiling
@@ -57,7 +57,7 @@ class Passes:
     """
 
     members: int | None = None
-    n_thinned: int = 0
+    n_mc_dropout: int = 0
     is_mirrored: bool = False
     tiling: Tiling = Tiling()  # noqa: RUF009  # frozen
     batch: int | None = None
@@ -78,7 +78,7 @@ class Passes:
                 expected=f"at least {self.members}",
                 fix=f"give --members {n} or less, or another --model",
             )
-        if self.n_thinned and not any(_dropouts(member) for member in model.members):
+        if self.n_mc_dropout and not any(_dropouts(member) for member in model.members):
             raise InputError(
                 f"model {model.name}",
                 "network",
@@ -90,11 +90,11 @@ class Passes:
     def count(self, model: Model) -> int:
         """Number of passes."""
         n_members = len(model.members[: self.members])
-        return n_members * max(self.n_thinned, 1) * (len(MIRRORED) if self.is_mirrored else 1)
+        return n_members * max(self.n_mc_dropout, 1) * (len(MIRRORED) if self.is_mirrored else 1)
 
 
 @dataclass(frozen=True)
-class Correction:
+class PassSummary:
     """What all passes say, in least-squares standard errors; CBF and ATT, (n, 2, x, y) each.
 
     `confidence`, the mean probability that the estimates are close, is (n, 0, x, y) where the
@@ -107,7 +107,9 @@ class Correction:
     confidence: FloatImage
 
 
-def correct(model: Model, slices: FloatImage, passes: Passes, device: torch.device) -> Correction:
+def run_passes(
+    model: Model, slices: FloatImage, passes: Passes, device: torch.device
+) -> PassSummary:
     """Run all passes of a model on its device on encoded slices (n, channels, x, y)."""
     n = passes.count(model)
     mean, square, variance, confidence = (np.zeros(()) for _ in range(4))
@@ -118,7 +120,7 @@ def correct(model: Model, slices: FloatImage, passes: Passes, device: torch.devi
         variance = variance + np.exp(2 * log_sds) / n
         confidence = confidence + expit(logits) / n
     spread = np.maximum(square - mean**2, 0) * (n > 1)
-    return Correction(*(v.astype(np.float32) for v in (mean, variance, spread, confidence)))
+    return PassSummary(*(v.astype(np.float32) for v in (mean, variance, spread, confidence)))
 
 
 def _outputs(
@@ -126,12 +128,14 @@ def _outputs(
 ) -> Iterator[NDArray[np.float64]]:
     """What each pass returns, (n, 4 or 6, x, y)."""
     n = n_threads() if device.type == "cpu" else 1
-    for network, thinning in product(
-        model.members[: passes.members], range(max(passes.n_thinned, 1))
+    for network, seed in product(
+        model.members[: passes.members], range(max(passes.n_mc_dropout, 1))
     ):
-        thinned = _thinned(network, thinning if passes.n_thinned else None)
-        with thinned, _workers(n) as pool:
-            each = map if passes.n_thinned else _at_once(pool, n)  # thinning draws layer by layer
+        dropout = _mc_dropout(network, seed if passes.n_mc_dropout else None)
+        with dropout, _workers(n) as pool:
+            each = (
+                map if passes.n_mc_dropout else _at_once(pool, n)
+            )  # masks are drawn layer by layer
             for axes in MIRRORED if passes.is_mirrored else AS_THEY_ARE:
                 seen = np.flip(slices, axes)
                 batch = passes.batch or _batch(seen, passes.tiling, network, device)
@@ -145,7 +149,7 @@ def _tiled(
     tiling: Tiling,
     batch: int,
     device: torch.device,
-    each: Each,
+    each: MapFunction,
 ) -> FloatImage:
     """What the network makes of the slices; half as many patches at a time if memory ends.
 
@@ -155,7 +159,9 @@ def _tiled(
     def run(patches: FloatImage) -> FloatImage:
         there = torch.from_numpy(patches).to(device)
         with torch.inference_mode():
-            outputs = network.through(there.split(1), each) if network.reach else [network(there)]
+            outputs = (
+                network.forward_stack(there.split(1), each) if network.reach else [network(there)]
+            )
             return torch.cat([*outputs]).cpu().numpy()
 
     n, apply = (len(slices), map) if network.reach else (batch, each)
@@ -176,7 +182,7 @@ def _workers(n: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(n, initializer=torch.set_num_threads, initargs=(1,))
 
 
-def _at_once(pool: ThreadPoolExecutor, n: int) -> Each:
+def _at_once(pool: ThreadPoolExecutor, n: int) -> MapFunction:
     """`map` by the threads of a pool, `n` items at a time."""
 
     def run(function: Callable[..., Any], item: object) -> object:
@@ -202,12 +208,12 @@ def _batch(slices: FloatImage, tiling: Tiling, network: Network, device: torch.d
 
 
 @contextmanager
-def _thinned(network: nn.Module, seed: int | None) -> Iterator[None]:
+def _mc_dropout(network: nn.Module, seed: int | None) -> Iterator[None]:
     """The network without the features that one draw of its dropout layers takes away."""
     generator = torch.Generator()
     masks: dict[nn.Module, Tensor] = {}
 
-    def thin(layer: nn.Module, inputs: tuple[Tensor], _: Tensor) -> Tensor:
+    def drop(layer: nn.Module, inputs: tuple[Tensor], _: Tensor) -> Tensor:
         x, p = inputs[0], float(layer.p)  # type: ignore[arg-type]
         if layer not in masks:
             kept = torch.rand((1, x.shape[1], 1, 1), generator=generator) >= p
@@ -217,7 +223,7 @@ def _thinned(network: nn.Module, seed: int | None) -> Iterator[None]:
     hooks = []
     if seed is not None:
         generator.manual_seed(seed)
-        hooks = [layer.register_forward_hook(thin) for layer in _dropouts(network)]
+        hooks = [layer.register_forward_hook(drop) for layer in _dropouts(network)]
     try:
         yield
     finally:

@@ -27,7 +27,7 @@ from aslkit.train.real_scans import RealScan, draw_real_batch, read_real_scans
 REAL = "real_"  # begins the names of what a batch holds of the real scan alone
 
 
-def scans_for(config: TrainingConfig, bids_dir: Path | None) -> tuple[RealScan, ...]:
+def read_adaptation_scans(config: TrainingConfig, bids_dir: Path | None) -> tuple[RealScan, ...]:
     """The scans that a configuration adapts to; none where it does not adapt.
 
     Raises
@@ -46,7 +46,7 @@ def scans_for(config: TrainingConfig, bids_dir: Path | None) -> tuple[RealScan, 
     return () if bids_dir is None else read_real_scans(bids_dir)
 
 
-def adapted(
+def add_real_scans(
     config: TrainingConfig, scans: Sequence[RealScan], draw: Draw, loss: Loss
 ) -> tuple[Draw, Loss]:
     """Draw and loss of simulated batches, joined by those of real scans where there are any."""
@@ -76,14 +76,16 @@ def _loss(
     simulated = {k: v[:n] for k, v in batch.items() if not k.startswith(REAL)}
     real = {k.removeprefix(REAL): v for k, v in batch.items() if k.startswith(REAL)}
     estimates = outputs[n:, :N_OUTPUTS]
-    added = config.weight * prediction_loss(estimates, real, _told_model(scans, real, estimates))
+    added = config.weight * prediction_loss(
+        estimates, real, _nominal_model(scans, real, estimates)
+    )
     if config.adversarial:
         added = added + confusion_loss(outputs[:, N_OUTPUTS:], n)
     losses = loss(outputs[:n, :N_OUTPUTS], simulated)
     return losses + losses.new_tensor([[1, 0], [0, 0]]) * added
 
 
-def _told_model(
+def _nominal_model(
     scans: Sequence[RealScan], real: Mapping[str, Tensor], like: Tensor
 ) -> KineticModel:
     """The whitened model of the slices of a batch, as least squares has it."""

@@ -52,7 +52,7 @@ class SimulatedStream(IterableDataset[Batch]):
             number += n_workers * self._stride
 
 
-def stream(draw: Draw, seed: int, first: int, n_workers: int, stride: int = 1) -> Batches:
+def stream_batches(draw: Draw, seed: int, first: int, n_workers: int, stride: int = 1) -> Batches:
     """Endless batches first, first + stride, … that background processes draw; close it."""
     source = SimulatedStream(draw, seed, first, stride)
     if n_workers:
@@ -63,7 +63,7 @@ def stream(draw: Draw, seed: int, first: int, n_workers: int, stride: int = 1) -
 
 
 def draw_batch(config: DataConfig, rng: np.random.Generator) -> Batch:
-    """One batch: as many scenes as `config.groups`, encoded by `residual_batch`.
+    """One batch: as many scenes as `config.groups`, encoded by `batch_from_scans`.
 
     With neighbouring slices, also `stack` (batch,): those of a subject have the same number.
     """
@@ -74,13 +74,13 @@ def draw_batch(config: DataConfig, rng: np.random.Generator) -> Batch:
 def _group(config: DataConfig, rng: np.random.Generator, first: int) -> Batch:
     """One scene, encoded; its stacks are numbered from `first` on."""
     scene = draw_scene(config, rng)
-    batch = residual_batch(scene, rng)
+    batch = batch_from_scans(scene, rng)
     if config.slices > 1:
         batch["stack"] = first + torch.arange(len(scene.mask)) // scene.depth
     return batch
 
 
-def residual_batch(scene: Scene, rng: np.random.Generator) -> Batch:
+def batch_from_scans(scene: Scene, rng: np.random.Generator) -> Batch:
     """What the physics-residual network sees and should find in a scene of numpy arrays.
 
     Returns

@@ -16,23 +16,29 @@ from aslkit.nets.model_store import read_tensors
 from aslkit.nets.residual_unet import Network
 from aslkit.outputs.atomic_write import appear_together
 from aslkit.train.early_stopping import Best
-from aslkit.train.loss_weighting import Balance
+from aslkit.train.loss_weighting import LossWeighting
 
 CHECKPOINT = "checkpoint.safetensors"
-MODULES = ("network", "average", "balance", "classifier")
-SECTIONS = (*MODULES, "optimizer", "best")  # of the tensors; numbers are beside them
+# Modules of a state, and the first part of the names of their tensors in the file.
+MODULES = {
+    "network": "network",
+    "average": "average",
+    "loss_weighting": "balance",
+    "classifier": "classifier",
+}
+SECTIONS = (*MODULES.values(), "optimizer", "best")  # of the tensors; numbers are beside them
 NUMBERS = ("step", "n_batches", "n_averaged", "seconds", "losses", "origin", "adapted_to")
 
 
 @dataclass
-class State:
+class TrainingState:
     """All that a run needs to go on.
 
     Attributes
     ----------
     network, average : Network
         The one that trains, and the average of its weights.
-    balance : Balance
+    loss_weighting : LossWeighting
         Of the losses of CBF and ATT.
     optimizer : torch.optim.AdamW
     classifier : nn.Module
@@ -55,7 +61,7 @@ class State:
 
     network: Network
     average: Network
-    balance: Balance
+    loss_weighting: LossWeighting
     optimizer: torch.optim.AdamW
     classifier: nn.Module
     origin: Mapping[str, object] | None = None
@@ -68,10 +74,12 @@ class State:
     best: Best = field(default_factory=Best)
 
 
-def write_checkpoint(state: State, config: TrainingConfig, out: Path) -> None:
+def write_checkpoint(state: TrainingState, config: TrainingConfig, out: Path) -> None:
     """Replace the checkpoint in a folder as a whole, whatever ends the process."""
     tensors = {
-        f"{name}.{k}": v for name in MODULES for k, v in getattr(state, name).state_dict().items()
+        f"{section}.{k}": v
+        for name, section in MODULES.items()
+        for k, v in getattr(state, name).state_dict().items()
     }
     for i, values in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{k}": v for k, v in values.items()}
@@ -84,7 +92,7 @@ def write_checkpoint(state: State, config: TrainingConfig, out: Path) -> None:
         (temporary / CHECKPOINT).write_bytes(save(contiguous, metadata=meta))
 
 
-def restore(state: State, config: TrainingConfig, out: Path) -> None:
+def read_checkpoint(state: TrainingState, config: TrainingConfig, out: Path) -> None:
     """Load the checkpoint of a folder into a fresh state.
 
     Raises
@@ -103,8 +111,8 @@ def restore(state: State, config: TrainingConfig, out: Path) -> None:
     for key, tensor in tensors.items():
         section, _, name = key.partition(".")
         parts[section][name] = tensor
-    for name in MODULES:
-        getattr(state, name).load_state_dict(parts[name])
+    for name, section in MODULES.items():
+        getattr(state, name).load_state_dict(parts[section])
     _load_moments(state.optimizer, parts["optimizer"])
     numbers = json.loads(meta["numbers"])
     if numbers.get("adapted_to") != state.adapted_to:

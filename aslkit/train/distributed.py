@@ -18,7 +18,7 @@ from aslkit.nets.residual_unet import Network
 
 
 @contextmanager
-def joined(device: str) -> Iterator[str]:
+def process_group(device: str) -> Iterator[str]:
     """Join the ranks that torchrun has started, and part from them at the end.
 
     Yields
@@ -60,35 +60,35 @@ def rank() -> int:
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
-def n_ranks() -> int:
+def n_processes() -> int:
     """How many processes train together."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
-def n_workers() -> int:
+def n_data_workers() -> int:
     """How many background processes this rank may have for its batches."""
     return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
-def shared(network: Network) -> Network:
+def share_gradients(network: Network) -> Network:
     """A network whose gradients are means over the ranks."""
-    if n_ranks() == 1:
+    if n_processes() == 1:
         return network
     return cast(Network, DistributedDataParallel(network))
 
 
-def mean(*values: float) -> list[float]:
+def all_mean(*values: float) -> list[float]:
     """Means over the ranks, the same on each; the ranks wait here for one another."""
-    if n_ranks() == 1:
+    if n_processes() == 1:
         return list(values)
     sums = _tensor(*values)
     distributed.all_reduce(sums)
-    return (sums / n_ranks()).tolist()
+    return (sums / n_processes()).tolist()
 
 
-def of_first(*values: float) -> list[float]:
+def from_first(*values: float) -> list[float]:
     """The values that the first rank has; the others wait for them."""
-    if n_ranks() == 1:
+    if n_processes() == 1:
         return list(values)
     sent = _tensor(*values)
     distributed.broadcast(sent, src=0)

@@ -40,7 +40,7 @@ class DomainClassifier(nn.Module):
         return odds[:, 0]
 
 
-class Watched(Network):
+class NetworkWithClassifier(Network):
     """A network and its classifier: outputs end with the log odds, the same everywhere."""
 
     def __init__(self, network: PhysicsResidualNet, classifier: DomainClassifier) -> None:
@@ -76,10 +76,10 @@ def build_classifier(config: TrainingConfig) -> nn.Module:
     return DomainClassifier(config.network.widths[-1], config.adaptation.adversarial)
 
 
-def watched(network: Network, classifier: nn.Module) -> Network:
+def attach_classifier(network: Network, classifier: nn.Module) -> Network:
     """The network, with its classifier where there is one."""
     if isinstance(classifier, DomainClassifier) and isinstance(network, PhysicsResidualNet):
-        return Watched(network, classifier)
+        return NetworkWithClassifier(network, classifier)
     return network
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from aslkit.config.schema import ValidationConfig
 from aslkit.nets.residual_unet import Network
 from aslkit.train.batches import Batch, Draw
-from aslkit.train.objectives import Loss, outputs_of
+from aslkit.train.objectives import Loss, run_network
 
 VALIDATION_SEED = 31_337  # the scans are the same for every run, and none that trains
 
@@ -24,7 +24,7 @@ class Best:
     loss: float = math.inf
     n_worse: int = 0
 
-    def see(self, network: Network, loss: float) -> None:
+    def update(self, network: Network, loss: float) -> None:
         """Take the weights of a network if its loss is lower."""
         if loss < self.loss:
             self.weights = {k: v.clone() for k, v in network.state_dict().items()}
@@ -45,5 +45,5 @@ def validation_losses(network: Network, batches: Sequence[Batch], loss_function:
     with torch.no_grad():
         for batch in batches:
             here = {k: v.to(device) for k, v in batch.items()}
-            total += loss_function(outputs_of(network, here), here).cpu()
+            total += loss_function(run_network(network, here), here).cpu()
     return total / len(batches)

@@ -11,7 +11,7 @@ from aslkit.core.errors import InputError
 from aslkit.nets.model_store import WEIGHTS, load_model, save_model
 from aslkit.train.checkpoints import CHECKPOINT
 from aslkit.train.distributed import rank
-from aslkit.train.loop import Listener, silent, train
+from aslkit.train.loop import StepCallback, ignore_step, train
 
 SEED_STEP = 1000  # between the seeds of members
 
@@ -24,7 +24,7 @@ def train_members(
     resume: bool = False,
     init_from: str | None = None,
     finetune_bids: Path | None = None,
-    progress: Listener = silent,
+    progress: StepCallback = ignore_step,
 ) -> None:
     """Train `config.members` networks in turn, which share the time, and join them.
 

@@ -15,22 +15,22 @@ import torch
 from aslkit.config import TrainingConfig, dump_config
 from aslkit.config.one_protocol import OneProtocolConfig
 from aslkit.core.errors import DivergenceError, InputError
-from aslkit.nets.bias_correction import train_alone
+from aslkit.nets.bias_correction import freeze_all_but_bias
 from aslkit.nets.encoding_registry import build_encoding
 from aslkit.nets.model_store import load_model, save_model
 from aslkit.nets.registry import build_network
-from aslkit.nets.residual_unet import FROM_ZERO, Network
+from aslkit.nets.residual_unet import ZERO_AT_START, Network
 from aslkit.train import distributed
-from aslkit.train.adaptation import adapted, scans_for
-from aslkit.train.batches import Batch, stream
-from aslkit.train.checkpoints import CHECKPOINT, State, restore, write_checkpoint
-from aslkit.train.domain_classifier import build_classifier, watched
+from aslkit.train.adaptation import add_real_scans, read_adaptation_scans
+from aslkit.train.batches import Batch, stream_batches
+from aslkit.train.checkpoints import CHECKPOINT, TrainingState, read_checkpoint, write_checkpoint
+from aslkit.train.domain_classifier import attach_classifier, build_classifier
 from aslkit.train.early_stopping import validation_batches, validation_losses
-from aslkit.train.loss_curve import draw_losses, forget_losses, log_losses
-from aslkit.train.loss_weighting import build_balance
+from aslkit.train.loss_curve import drop_losses_after, log_losses, plot_losses
+from aslkit.train.loss_weighting import build_loss_weighting
 from aslkit.train.model_card import model_card
-from aslkit.train.objectives import Loss, batches_of, denoising_of, loss_of, outputs_of
-from aslkit.train.real_scans import about
+from aslkit.train.objectives import Loss, build_draw, build_loss, pretraining_loss, run_network
+from aslkit.train.real_scans import describe_scans
 from aslkit.train.schedules import learning_rate
 
 logger = logging.getLogger(__name__)
@@ -40,10 +40,10 @@ METRICS_EVERY = 50  # steps
 LARGEST_GRADIENT = 1.0
 QUANTITIES = "cbf", "att"
 ORIGIN_FIELDS = ("name", "steps", "hours", "training", "initialised_from")
-Listener = Callable[[int, Mapping[str, float]], None]  # is told of every step
+StepCallback = Callable[[int, Mapping[str, float]], None]  # is told of every step
 
 
-def silent(step: int, numbers: Mapping[str, float]) -> None:
+def ignore_step(step: int, numbers: Mapping[str, float]) -> None:
     """A listener that does nothing."""
 
 
@@ -55,7 +55,7 @@ def train(
     resume: bool = False,
     init_from: str | None = None,
     finetune_bids: Path | None = None,
-    progress: Listener = silent,
+    progress: StepCallback = ignore_step,
 ) -> bool:
     """Train until the last step or `max_minutes`, whichever comes first.
 
@@ -78,18 +78,17 @@ def train(
         When the loss or its gradient is no longer finite; the last checkpoint stays.
     """
     out.mkdir(parents=True, exist_ok=True)
-    scans = scans_for(config, finetune_bids)
-    state = _start(config, out, device, resume, init_from, about(scans) if scans else None)
+    scans = read_adaptation_scans(config, finetune_bids)
+    adapted_to = describe_scans(scans) if scans else None
+    state = _start(config, out, device, resume, init_from, adapted_to)
     makes_own = device != "cpu" and isinstance(config.data, OneProtocolConfig)
-    draw = batches_of(config, device if makes_own else None)
-    draw, loss_function = adapted(config, scans, draw, loss_of(config))
-    first, n_workers = (
-        state.n_batches + distributed.rank(),
-        0 if makes_own else distributed.n_workers(),
-    )
-    batches = stream(draw, config.seed, first, n_workers, distributed.n_ranks())
+    draw = build_draw(config, device if makes_own else None)
+    draw, loss_function = add_real_scans(config, scans, draw, build_loss(config))
+    first = state.n_batches + distributed.rank()
+    n_workers = 0 if makes_own else distributed.n_data_workers()
+    batches = stream_batches(draw, config.seed, first, n_workers, distributed.n_processes())
     apart = validation_batches(config.validation, draw) if config.validation else []
-    model = distributed.shared(watched(state.network, state.classifier))
+    model = distributed.share_gradients(attach_classifier(state.network, state.classifier))
     stop, is_stopped = _stop_on_sigterm(), False
     last_checkpoint = time.monotonic()
     began = last_checkpoint - state.seconds
@@ -98,15 +97,15 @@ def train(
             done = max(state.step / config.steps, state.seconds / (60 * max_minutes))
             loss = _step(state, model, next(batches), config, loss_function, done)
             state.step += 1
-            state.n_batches += distributed.n_ranks()
-            state.seconds, stopped = distributed.mean(time.monotonic() - began, stop.is_set)
+            state.n_batches += distributed.n_processes()
+            state.seconds, stopped = distributed.all_mean(time.monotonic() - began, stop.is_set)
             is_stopped = stopped > 0
             state.losses.append(loss)
             numbers = {"loss": loss, "learning_rate": state.optimizer.param_groups[0]["lr"]}
             if config.validation and state.step % config.validation.every_steps == 0:
                 numbers["validation_loss"] = _look(state, apart, loss_function)
             if config.balance:
-                weights = zip(QUANTITIES, state.balance.weights().tolist(), strict=True)
+                weights = zip(QUANTITIES, state.loss_weighting.weights().tolist(), strict=True)
                 numbers |= {f"{quantity}_weight": weight for quantity, weight in weights}
             progress(state.step, numbers)
             if state.step % METRICS_EVERY == 0:
@@ -116,19 +115,19 @@ def train(
                 last_checkpoint = time.monotonic()
     _write(state, config, out)
     if distributed.rank() == 0:
-        draw_losses(out)
+        plot_losses(out)
     logger.info("Stopped after step %d, %.1f minutes", state.step, state.seconds / 60)
     return not is_stopped
 
 
-def _is_over(state: State, config: TrainingConfig, max_minutes: float) -> bool:
+def _is_over(state: TrainingState, config: TrainingConfig, max_minutes: float) -> bool:
     """Whether steps, time or patience are at their end."""
     is_late = state.step >= config.steps or state.seconds >= 60 * max_minutes
     return is_late or bool(config.validation and state.best.n_worse >= config.validation.patience)
 
 
 def _step(
-    state: State,
+    state: TrainingState,
     model: Network,
     batch: Batch,
     config: TrainingConfig,
@@ -148,25 +147,25 @@ def _step(
     batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
     batch["channels"] = batch["channels"].contiguous(memory_format=torch.channels_last)
     with torch.autocast(device.type, dtype=torch.bfloat16):
-        outputs = outputs_of(model, batch)
+        outputs = run_network(model, batch)
     is_att_alone = done >= (config.cbf_first_share or 1)
     if done < (config.pretrain_share or 0):
-        loss = denoising_of(outputs, batch)
+        loss = pretraining_loss(outputs, batch)
     else:
         losses = loss_function(outputs, batch)
         if config.cbf_first_share:
             losses = losses[:, int(is_att_alone)]
-        loss = state.balance(losses)
+        loss = state.loss_weighting(losses)
     state.optimizer.zero_grad()
     loss.backward()
     if is_att_alone:
         for name, weight in state.network.named_parameters():
             weight.grad = weight.grad if name.startswith("att_") else None
-    for scale in state.balance.parameters():
+    for scale in state.loss_weighting.parameters():
         if scale.grad is not None:
-            scale.grad.copy_(torch.tensor(distributed.mean(*scale.grad.tolist())))
+            scale.grad.copy_(torch.tensor(distributed.all_mean(*scale.grad.tolist())))
     size = torch.nn.utils.clip_grad_norm_(state.network.parameters(), LARGEST_GRADIENT)
-    (mean_loss,) = distributed.mean(loss.item())
+    (mean_loss,) = distributed.all_mean(loss.item())
     if not math.isfinite(mean_loss) or not math.isfinite(size.item()):
         raise DivergenceError(state.step + 1, config.learning_rate)
     state.optimizer.step()
@@ -174,7 +173,7 @@ def _step(
     return mean_loss
 
 
-def _average(state: State, config: TrainingConfig, done: float) -> None:
+def _average(state: TrainingState, config: TrainingConfig, done: float) -> None:
     """Take the weights of this step into the running average or, from `swa_start`, the mean."""
     decay = min(config.averaging, state.step / (state.step + 10))
     if config.swa_start is not None and done >= config.swa_start:
@@ -193,7 +192,7 @@ def _start(
     resume: bool,
     init_from: str | None,
     adapted_to: Mapping[str, object] | None,
-) -> State:
+) -> TrainingState:
     has_run = (out / CHECKPOINT).is_file()
     if has_run != resume:
         raise InputError(
@@ -209,20 +208,22 @@ def _start(
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = deepcopy(network).requires_grad_(False).eval()
     if config.adaptation and config.adaptation.bias_correction:
-        train_alone(network)
-    balance = build_balance(config.balance).to(device)
+        freeze_all_but_bias(network)
+    loss_weighting = build_loss_weighting(config.balance).to(device)
     classifier = build_classifier(config).to(device)
     groups = [
         {"params": network.parameters(), "weight_decay": config.weight_decay},
-        {"params": balance.parameters(), "weight_decay": 0.0},
+        {"params": loss_weighting.parameters(), "weight_decay": 0.0},
         {"params": classifier.parameters(), "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, config.learning_rate)
-    state = State(network, average, balance, optimizer, classifier, origin, adapted_to)
+    state = TrainingState(
+        network, average, loss_weighting, optimizer, classifier, origin, adapted_to
+    )
     if resume:
-        restore(state, config, out)
+        read_checkpoint(state, config, out)
     if distributed.rank() == 0:
-        forget_losses(out, state.step)
+        drop_losses_after(out, state.step)
         (out / "config.yaml").write_text(dump_config(config))
     return state
 
@@ -237,7 +238,7 @@ def _take_weights(network: Network, config: TrainingConfig, name: str) -> dict[s
     """
     initial = load_model(name)
     own = network.state_dict()
-    weights = {k: v for k, v in own.items() if k.endswith(FROM_ZERO)}
+    weights = {k: v for k, v in own.items() if k.endswith(ZERO_AT_START)}
     weights |= initial.network.state_dict()
     shapes, own_shapes = ({k: v.shape for k, v in w.items()} for w in (weights, own))
     if initial.encoding != build_encoding(config) or shapes != own_shapes:
@@ -252,7 +253,7 @@ def _take_weights(network: Network, config: TrainingConfig, name: str) -> dict[s
     return {"sha256": initial.sha256} | {k: initial.card.get(k) for k in ORIGIN_FIELDS}
 
 
-def _write(state: State, config: TrainingConfig, out: Path) -> None:
+def _write(state: TrainingState, config: TrainingConfig, out: Path) -> None:
     """Checkpoint and model, each replaced as a whole."""
     if distributed.rank() > 0:
         return
@@ -264,22 +265,22 @@ def _write(state: State, config: TrainingConfig, out: Path) -> None:
     save_model(out, weights, card)
 
 
-def _log(state: State, out: Path) -> None:
+def _log(state: TrainingState, out: Path) -> None:
     """Add a line to metrics.csv."""
     if distributed.rank() == 0:
         log_losses(out, state.step, state.seconds, state.losses)
     state.losses = []
 
 
-def _look(state: State, apart: Sequence[Batch], loss_function: Loss) -> float:
+def _look(state: TrainingState, apart: Sequence[Batch], loss_function: Loss) -> float:
     """Validation loss of the averaged weights, which the first rank measures for all."""
     losses = torch.zeros(2, 2)
     if distributed.rank() == 0:
         losses = validation_losses(state.average, apart, loss_function)
-    losses = torch.tensor(distributed.of_first(*losses.flatten().tolist())).reshape(2, 2)
-    state.balance.see(losses)
+    losses = torch.tensor(distributed.from_first(*losses.flatten().tolist())).reshape(2, 2)
+    state.loss_weighting.update(losses)
     loss = losses.sum().item()
-    state.best.see(state.average, loss)
+    state.best.update(state.average, loss)
     logger.info("Step %d: validation loss %.4f, best %.4f", state.step, loss, state.best.loss)
     return loss
 

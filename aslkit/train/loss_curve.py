@@ -21,7 +21,7 @@ def log_losses(out: Path, step: int, seconds: float, losses: Sequence[float]) ->
         writer.writerow([step, f"{seconds / 60:.2f}", f"{mean:.4f}"])
 
 
-def forget_losses(out: Path, step: int) -> None:
+def drop_losses_after(out: Path, step: int) -> None:
     """Remove the lines of metrics.csv after a step, from which a run starts (again)."""
     if not (out / METRICS).is_file():
         return
@@ -31,7 +31,7 @@ def forget_losses(out: Path, step: int) -> None:
         (temporary / METRICS).write_text("\n".join([",".join(COLUMNS), *kept, ""]))
 
 
-def draw_losses(out: Path) -> None:
+def plot_losses(out: Path) -> None:
     """Draw loss.png from metrics.csv, where there is one."""
     if not (out / METRICS).is_file():
         return

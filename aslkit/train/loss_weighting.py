@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Balance(nn.Module):
+class LossWeighting(nn.Module):
     """Both count as the configuration says.
 
     Losses are (2, 2): the errors of CBF and of ATT, and the likelihoods of their standard
@@ -17,7 +17,7 @@ class Balance(nn.Module):
         """Losses (2, 2) -> their sum."""
         return losses.sum()
 
-    def see(self, losses: Tensor) -> None:
+    def update(self, losses: Tensor) -> None:
         """Take notice of the losses (2, 2) on the validation scans."""
 
     def weights(self) -> Tensor:
@@ -25,7 +25,7 @@ class Balance(nn.Module):
         return torch.ones(2)
 
 
-class LearnedBalance(Balance):
+class LearnedWeighting(LossWeighting):
     """Errors in units of their scale, which trains with the network.
 
     For absolute errors e of a Laplace distribution of scale exp(s), the likelihood is e exp(-s)
@@ -46,7 +46,7 @@ class LearnedBalance(Balance):
         return (-self.log_scales.detach()).exp()
 
 
-class ValidationBalance(Balance):
+class ValidationWeighting(LossWeighting):
     """The quantity with the larger errors on the validation scans counts more: 1 on average."""
 
     shares: Tensor
@@ -59,7 +59,7 @@ class ValidationBalance(Balance):
         """Losses (2, 2) -> their sum, the errors weighted."""
         return (self.shares * losses[0]).sum() + losses[1].sum()
 
-    def see(self, losses: Tensor) -> None:
+    def update(self, losses: Tensor) -> None:
         """Weights in proportion to the errors."""
         self.shares.copy_(2 * losses[0] / losses[0].sum())
 
@@ -68,9 +68,9 @@ class ValidationBalance(Balance):
         return self.shares
 
 
-def build_balance(kind: Literal["learned", "validation"] | None) -> Balance:
+def build_loss_weighting(kind: Literal["learned", "validation"] | None) -> LossWeighting:
     """The balance of a configuration; None: none that the run finds."""
-    return _BALANCES[kind]()
+    return _WEIGHTINGS[kind]()
 
 
-_BALANCES = {None: Balance, "learned": LearnedBalance, "validation": ValidationBalance}
+_WEIGHTINGS = {None: LossWeighting, "learned": LearnedWeighting, "validation": ValidationWeighting}

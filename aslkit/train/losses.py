@@ -79,7 +79,7 @@ def estimate_loss(
         `ATT_CLOSE_S` say. Their cross-entropy counts as a likelihood.
     """
     weight = _counted(mask, truth)
-    target = torch.stack(encoding.outputs_for(*truth.unbind(1)), dim=1)
+    target = torch.stack(encoding.to_outputs(*truth.unbind(1)), dim=1)
     residual = outputs[:, :2] - target
     errors = _mean(_ERRORS[config.error](residual), weight)
     likelihoods = torch.zeros_like(errors)
@@ -114,7 +114,7 @@ def data_misfit(
     model : KineticModel
         Its arrays are tensors that broadcast against (batch, n, pixels).
     """
-    cbf, att = encoding.cbf_and_att(*outputs[:, :2].flatten(2).unbind(1))
+    cbf, att = encoding.from_outputs(*outputs[:, :2].flatten(2).unbind(1))
     expected = delta_m(model, cbf, att.clamp(min=0))
     return PERCENT * _mean((signal.flatten(2) - expected).abs(), mask.flatten(2)).mean()
 

@@ -22,7 +22,7 @@ from aslkit.train.losses import correction_loss, data_misfit, denoising_loss, es
 Loss = Callable[[Tensor, Batch], Tensor]
 
 
-def batches_of(config: TrainingConfig, device: str | None = None) -> Draw:
+def build_draw(config: TrainingConfig, device: str | None = None) -> Draw:
     """A function from a random generator to a batch.
 
     Parameters
@@ -35,7 +35,7 @@ def batches_of(config: TrainingConfig, device: str | None = None) -> Draw:
     return partial(draw_raw_batch, config, device=device)
 
 
-def loss_of(config: TrainingConfig) -> Loss:
+def build_loss(config: TrainingConfig) -> Loss:
     """A function from a network's outputs and their batch to the losses, (2, 2)."""
     encoding = build_encoding(config)
     if config.loss is None or not isinstance(encoding, RawEncoding):
@@ -44,14 +44,14 @@ def loss_of(config: TrainingConfig) -> Loss:
     return partial(_raw_loss, config.loss, encoding, has_confidence)
 
 
-def outputs_of(network: nn.Module, batch: Batch) -> Tensor:
+def run_network(network: nn.Module, batch: Batch) -> Tensor:
     """What a network makes of a batch, with neighbouring slices where it has them."""
     stacks = [batch["stack"]] if "stack" in batch else []
     outputs: Tensor = network(batch["channels"], *stacks)
     return outputs
 
 
-def denoising_of(outputs: Tensor, batch: Batch) -> Tensor:
+def pretraining_loss(outputs: Tensor, batch: Batch) -> Tensor:
     """The loss of pre-training: how far the denoised signal is from the batch's other one."""
     return denoising_loss(outputs, batch["again"], batch["channels"][:, -1:])
 
@@ -88,13 +88,13 @@ def _raw_loss(
     mask = batch["channels"][:, -1:]
     losses = estimate_loss(outputs, batch["truth"], mask, encoding, config, has_confidence)
     if config.dc_weight:
-        model = _told_model(encoding, batch["t1_blood"])
+        model = _nominal_model(encoding, batch["t1_blood"])
         misfit = data_misfit(outputs, batch["signal"], mask, encoding, model)
         losses = losses + losses.new_tensor([[config.dc_weight / 2], [0]]) * misfit
     return losses
 
 
-def _told_model(encoding: RawEncoding, t1_blood_s):  # type: ignore[no-untyped-def]
+def _nominal_model(encoding: RawEncoding, t1_blood_s):  # type: ignore[no-untyped-def]
     """The model that estimators know: nominal efficiencies, T1 of blood of every subject."""
     nominal = kinetic_model(Acquisition(encoding.timings), 1, np.float32)
     return replace(model_like(nominal, t1_blood_s), t1_blood=t1_blood_s[:, None, None])

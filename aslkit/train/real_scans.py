@@ -21,7 +21,7 @@ from aslkit.config import DataConfig
 from aslkit.core.errors import InputError
 from aslkit.core.series_and_maps import AslSeries, FloatImage, MaskImage, bounding_box
 from aslkit.fit.least_squares import fitted_signal
-from aslkit.predict.inference import base_fit
+from aslkit.predict.inference import fit_base
 from aslkit.prepare.noise import finite_mean, noise_from_repeats
 from aslkit.prepare.series import calibrated_repeats, series_from_runs
 from aslkit.train.batches import Batch
@@ -57,7 +57,7 @@ class RealScan:
             found.update(np.ascontiguousarray(images).tobytes())
         return found.hexdigest()
 
-    def part(self, chosen: Places, window: Window) -> AslSeries:
+    def subset(self, chosen: Places, window: Window) -> AslSeries:
         """The series of some repeats of every timing, in a part of the image."""
         groups = [r[window][..., i] for r, i in zip(self.repeats, chosen, strict=True)]
         mask, size = self.series.mask[window], self.series.voxel_size_mm
@@ -102,7 +102,7 @@ def read_real_scans(bids_dir: Path) -> tuple[RealScan, ...]:
     return tuple(scans)
 
 
-def about(scans: Sequence[RealScan]) -> dict[str, object]:
+def describe_scans(scans: Sequence[RealScan]) -> dict[str, object]:
     """What the model card says of the scans, which names nobody."""
     together = hashlib.sha256("".join(sorted(scan.sha256 for scan in scans)).encode())
     counts = [images.shape[3] for scan in scans for images in scan.repeats]
@@ -132,7 +132,7 @@ def draw_real_batch(
     Returns
     -------
     dict
-        `channels` (b, c, x, y), `base` and `errors` (b, 2, x, y) as in `residual_batch`; of the
+        `channels` (b, c, x, y), `base` and `errors` (b, 2, x, y) as in `batch_from_scans`; of the
         other half `signal` (b, n, x, y), whitened and without the arterial signal of the base
         fit, its noise `sd` and where both are, `inside` (b, 1, x, y), and its `weights` (n,);
         `place` (2,), the numbers of the scan and of its first slice.
@@ -141,8 +141,8 @@ def draw_real_batch(
     scan = scans[number]
     window, corner = _draw_window(scan.series.mask, config, rng)
     orders = [rng.permutation(r.shape[3]) for r in scan.repeats]
-    fit = base_fit(scan.part([o[: o.size // 2] for o in orders], window))
-    judge = scan.part([o[o.size // 2 :] for o in orders], window)
+    fit = fit_base(scan.subset([o[: o.size // 2] for o in orders], window))
+    judge = scan.subset([o[o.size // 2 :] for o in orders], window)
     maps, weights = fit.maps, judge.acquisition.weights.astype(np.float32)
     arterial = fitted_signal(replace(maps, cbf=0 * maps.cbf), judge.acquisition)
     inside = fit.inside & judge.has_signal
@@ -153,7 +153,7 @@ def draw_real_batch(
         "sd": _noise_of(judge, scan.series)[window][..., None],
         "inside": inside[..., None].astype(np.float32),
     }
-    channels = np.stack([fit.encoded(z) for z in range(inside.shape[2])])
+    channels = np.stack([fit.encode_slice(z) for z in range(inside.shape[2])])
     patches = {"channels": channels} | {k: v.transpose(2, 3, 0, 1) for k, v in images.items()}
     batch = {key: _placed(values, corner, config.patch) for key, values in patches.items()}
     place = torch.tensor([number, window[2].start])
@@ -216,5 +216,5 @@ def _read(paths: tuple[Path, ...]) -> RealScan:
         )
     scan = RealScan(entities(paths[0])[0]["sub"], series, repeats)
     everywhere = tuple(slice(0, size) for size in series.mask.shape)
-    base_fit(scan.part([np.arange(r.shape[3] // 2) for r in repeats], everywhere))
+    fit_base(scan.subset([np.arange(r.shape[3] // 2) for r in repeats], everywhere))
     return scan

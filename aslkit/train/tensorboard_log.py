@@ -5,13 +5,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from aslkit.core.errors import not_installed
-from aslkit.train.loop import Listener
+from aslkit.train.loop import StepCallback
 
 FOLDER = "tensorboard"
 
 
 @contextmanager
-def recording(out: Path) -> Iterator[Listener]:
+def write_events(out: Path) -> Iterator[StepCallback]:
     """A function of step and numbers that records them in the folder `tensorboard` of a run.
 
     What an earlier part of the run recorded of later steps is replaced.

@@ -35,11 +35,11 @@ def opponents(physics: SubjectPhysics, nominal: Acquisition, track: str) -> dict
 
 
 def models_for(
-    track: str, names: Sequence[str], n_thinned: int = 0
+    track: str, names: Sequence[str], n_mc_dropout: int = 0
 ) -> dict[str, NetworkEstimator]:
     """The trained models; with arteries (auto) where the scans of the track show them."""
     settings = FitSettings(macrovascular="off" if track == MATCHED else "auto")
-    return networks(names, settings, n_thinned)
+    return networks(names, settings, n_mc_dropout)
 
 
 def smoothed_least_squares(acquisition: Acquisition, sigma_voxels: float) -> Estimator:

@@ -49,7 +49,7 @@ class Design:
     n_spoilt : int
         Scans of every artefact whose detection is measured; 0 leaves it out.
     mc_dropout : int
-        So many times every model runs once more, thinned by its dropout layers.
+        Runs of MC dropout of every model, evaluated beside the model itself; 0 leaves them out.
 
     Raises
     ------

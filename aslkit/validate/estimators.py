@@ -97,19 +97,19 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class NetworkEstimator:
-    """A trained model as an estimator, run `n_thinned` times by its dropout layers, or whole."""
+    """A trained model as an estimator, with `n_mc_dropout` runs of MC dropout (0: none)."""
 
     model: "Model"
     settings: FitSettings
-    n_thinned: int = 0
+    n_mc_dropout: int = 0
 
     def __call__(self, series: AslSeries) -> ParameterMaps:
         """The maps of the series."""
-        from aslkit.predict.inference import predict
+        from aslkit.predict.inference import predict_maps
         from aslkit.predict.passes import Passes  # torch, only where a model is asked for
 
-        passes = Passes(n_thinned=self.n_thinned)
-        return predict(series, self.model, self.settings, passes=passes)
+        passes = Passes(n_mc_dropout=self.n_mc_dropout)
+        return predict_maps(series, self.model, self.settings, passes=passes)
 
     def covers(self, acquisition: Acquisition) -> bool:
         """Whether the model takes scans of this protocol."""
@@ -149,11 +149,12 @@ def least_squares(settings: FitSettings, macrovascular: str) -> Estimator:
 
 
 def networks(
-    names: Sequence[str], settings: FitSettings, n_thinned: int = 0
+    names: Sequence[str], settings: FitSettings, n_mc_dropout: int = 0
 ) -> dict[str, NetworkEstimator]:
     """The trained models as estimators, by name (of a folder its last part, if unique).
 
-    With `n_thinned`, each is there once more, as "NAME MC", thinned so many times.
+    With `n_mc_dropout`, each model is also an estimator "NAME MC", its mean over so
+    many runs of MC dropout.
 
     Raises
     ------
@@ -170,8 +171,10 @@ def networks(
         label: NetworkEstimator(load_model(name), settings)
         for label, name in zip(labels, names, strict=True)
     }
-    thinned = {f"{label} MC": replace(m, n_thinned=n_thinned) for label, m in whole.items()}
-    return whole | thinned if n_thinned else whole
+    mc_dropout = {
+        f"{label} MC": replace(m, n_mc_dropout=n_mc_dropout) for label, m in whole.items()
+    }
+    return whole | mc_dropout if n_mc_dropout else whole
 
 
 def that_cover(

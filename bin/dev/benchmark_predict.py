@@ -21,7 +21,7 @@ from scipy import ndimage
 from aslkit.core.series_and_maps import AslSeries
 from aslkit.fit.least_squares import FitSettings, fit_least_squares
 from aslkit.nets.model_store import DEFAULT_MODEL, load_model, save_model
-from aslkit.predict.inference import noise_level, predict
+from aslkit.predict.inference import noise_level, predict_maps
 from aslkit.predict.passes import Passes
 from aslkit.predict.tiling import Tiling
 from aslkit.report.page import machine
@@ -79,8 +79,8 @@ def rivals(seed: int) -> None:
     print(f"  {n_voxels} voxels; scipy {loop:.0f} s, extrapolated from {N_LOOP} voxels")
     for name, run in (
         ("least squares", lambda: fit_least_squares(series, OFF)),
-        ("one member, least squares included", lambda: predict(series, one, OFF)),
-        ("three members", lambda: predict(series, three, OFF)),
+        ("one member, least squares included", lambda: predict_maps(series, one, OFF)),
+        ("three members", lambda: predict_maps(series, three, OFF)),
     ):
         seconds = _cpu_time(run)
         print(f"  {name}: {seconds:.2f} s, {loop / seconds:.0f} times faster than scipy")
@@ -91,10 +91,10 @@ def patches(seed: int) -> None:
     model = load_model(DEFAULT_MODEL)
     for size_mm in (3.5, 1.8):
         series = _middle(brain_phantom("brain", seed, size_mm), seed)
-        whole = predict(series, model, OFF)
+        whole = predict_maps(series, model, OFF)
         mean = whole.cbf[series.mask].mean()
         for tiling in (Tiling(64), Tiling(64, 0.5, "hann"), Tiling(64, 0.5, "mean"), Tiling(128)):
-            tiled = predict(series, model, OFF, passes=Passes(tiling=tiling))
+            tiled = predict_maps(series, model, OFF, passes=Passes(tiling=tiling))
             difference = np.abs(tiled.cbf - whole.cbf) * series.mask
             bands = [
                 difference.sum(axes)[counts > 50] / counts[counts > 50]
@@ -118,10 +118,12 @@ def places(seed: int) -> None:
             ("patches of 128", Tiling(128)),
             ("patches of 64", Tiling(64)),
         ):
-            still = predict(series, model, OFF, passes=Passes(tiling=tiling)).cbf
+            still = predict_maps(series, model, OFF, passes=Passes(tiling=tiling)).cbf
             where, shown = series.mask & (still > 5), []
             for shift in (1, 2, 3, 8, 31, 64):
-                moved = predict(_moved(series, shift), model, OFF, passes=Passes(tiling=tiling))
+                moved = predict_maps(
+                    _moved(series, shift), model, OFF, passes=Passes(tiling=tiling)
+                )
                 change = 100 * np.abs(moved.cbf[shift:, shift + 1 :] / still - 1)[where]
                 shown.append(f"{shift}: {change.max():.2f}, {change.mean():.3f}")
             print(f"  SNR {snr:g}, {name}: {'; '.join(shown)}", flush=True)
@@ -135,10 +137,10 @@ def uncertainty(seed: int) -> None:
     for snr in (3, 10):
         acquisition = PROTOCOLS["pcasl6"].acquisition(phantom.mask.shape[2])
         series = simulate_series(phantom, acquisition, snr, seed)
-        one = predict(series, model, OFF)
+        one = predict_maps(series, model, OFF)
         error = np.abs(one.cbf - phantom.cbf)[where].mean()
         for name, passes in (("one pass", Passes()), ("--tta", Passes(is_mirrored=True))):
-            maps = predict(series, model, OFF, passes=passes)
+            maps = predict_maps(series, model, OFF, passes=passes)
             off = np.abs(maps.cbf - phantom.cbf)[where]
             share = np.mean(off < 1.96 * maps.cbf_std[where])
             print(f"  pcasl6, SNR {snr}, {name}: {off.mean() / error:.3f}, {100 * share:.1f} %")

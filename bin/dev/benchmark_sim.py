@@ -27,7 +27,7 @@ from aslkit.report.page import machine
 from aslkit.simulate.bids_writer import truth_root
 from aslkit.simulate.signal import PROTOCOLS
 from aslkit.simulate.training_scans import draw_scene
-from aslkit.train.batches import STREAM_SEED, draw_batch, stream
+from aslkit.train.batches import STREAM_SEED, draw_batch, stream_batches
 from aslkit.train.loop import train
 from aslkit.validate.trials import PURE
 
@@ -66,7 +66,7 @@ def scenes() -> None:
 def batches() -> None:
     """Stream of 64 x 64 patches of random protocols, with least squares and its features."""
     show("one process", cpu_seconds(batch, N_BATCHES) / PATCHES)
-    loaded = stream(partial(draw_batch, DATA), 0, 0, N_CORES)
+    loaded = stream_batches(partial(draw_batch, DATA), 0, 0, N_CORES)
     for _ in range(3 * N_CORES):  # what lay ready
         next(loaded)
     start = time.perf_counter()

@@ -21,7 +21,7 @@ from aslkit.nets.registry import build_network
 from aslkit.report.page import machine
 from aslkit.train.batches import STREAM_SEED, Batch
 from aslkit.train.loop import train
-from aslkit.train.objectives import batches_of, loss_of
+from aslkit.train.objectives import build_draw, build_loss
 
 WARM_SHARE = 0.3  # of the steps, which do not count
 N_BATCHES = 4
@@ -72,7 +72,7 @@ def network_rate(config: TrainingConfig, batches: list[Batch], device: str) -> f
     """Of forward, loss and backward on batches that are there."""
     network = build_network(config.network, build_encoding(config).layout).to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    loss_function = loss_of(config)
+    loss_function = build_loss(config)
 
     def step() -> None:
         for batch in batches:
@@ -86,7 +86,7 @@ def network_rate(config: TrainingConfig, batches: list[Batch], device: str) -> f
 
 def drawn(config: TrainingConfig, device: str) -> list[Batch]:
     """Batches of the stream, on the device."""
-    draw = batches_of(config, None if device == "cpu" else device)
+    draw = build_draw(config, None if device == "cpu" else device)
     rngs = (np.random.default_rng([STREAM_SEED, 1, k]) for k in range(N_BATCHES))
     return [{k: v.to(device) for k, v in draw(rng).items()} for rng in rngs]
 

@@ -10,7 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
-from aslkit.nets.card_text import calibration
+from aslkit.nets.card_text import interval_coverage
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("card", type=Path, nargs="?")
     arguments = parser.parse_args()
     records = json.loads(arguments.results.read_text())["records"]
-    field = {"calibration": calibration(records, arguments.model)}
+    field = {"calibration": interval_coverage(records, arguments.model)}
     if arguments.card is None:
         print(json.dumps(field, indent=2))
         return
