@@ -70,5 +70,6 @@ if [ "$n" -eq 0 ]; then
     exit 3
 fi
 $is_dry && exit 0
-echo "$n subjects, ${#failed[@]} failed"
+noun=subjects && [ "$n" -eq 1 ] && noun=subject
+echo "$n $noun, ${#failed[@]} failed"
 [ ${#failed[@]} -eq 0 ] || exit 4

@@ -91,7 +91,7 @@ def test_the_maps_are_those_of_a_single_scan(study, derivatives, tmp_path):
 
 def test_the_network_names_its_maps_after_the_model(study, derivatives):
     output = run(study, derivatives, "--participant-label", "sub-01", command=asl_predict)
-    assert "1 scans: 1 done" in output
+    assert "1 scan: 1 done" in output
     names = {path.name for path in (derivatives / "sub-01" / "perf").iterdir()}
     assert {"sub-01_desc-exp21_cbf.nii.gz", "sub-01_desc-exp21Std_cbf.nii.gz"} <= names
 
@@ -185,7 +185,7 @@ def test_labels_choose_participants_and_sessions(study, derivatives):
 def test_a_dry_run_shows_every_scan_and_writes_nothing(study, derivatives):
     damage(study)
     output = run(study, derivatives, "--dry-run", code=4)
-    assert output.count("labeling    PCASL") == 3 and "1 of them with errors" in output
+    assert output.count("labeling    PCASL") == 3 and "1 with errors" in output
     assert not derivatives.exists()
 
 

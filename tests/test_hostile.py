@@ -130,7 +130,7 @@ def test_folders_that_are_linked_in_circles_hold_each_scan_once(tmp_path):
     assert line.startswith(f"Error: {json_link}: found no regular file")
     json_link.unlink()
     done = CliRunner().invoke(fit_ls, ["--bids", str(tmp_path), "--dry-run"])
-    assert done.exit_code == 0 and "1 scans, 0 of them with errors" in done.output
+    assert done.exit_code == 0 and "1 scan, 0 with errors" in done.output
 
 
 def test_nothing_is_unpickled(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from faults import FAULTS, JSON, run
 from scans import write_scan
 
-from aslkit.cli.common import aslkit_command
+from aslkit.cli.command import aslkit_command
 from aslkit.cli.fit_ls import main
 from aslkit.cli.predict import main as predict
 

@@ -28,7 +28,8 @@ def test_parts_add_up_to_the_data_set_of_one_run(tmp_path):
     run(tmp_path / "whole", "--participants", 3)
     for part, n in (("1/2", 2), ("2/2", 1)):
         printed = run(tmp_path / "parts", "--participants", 3, "--part", part)
-        assert f"{n} scans: {n} done, 0 skipped, 0 failed" in printed
+        noun = "subjects" if n > 1 else "subject"
+        assert f"{n} {noun}: {n} done, 0 skipped, 0 failed" in printed
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole") != {}
     assert (tmp_path / "parts" / "derivatives" / "truth" / "logs" / "sub-03.log").read_text()
 
@@ -47,7 +48,7 @@ def test_what_is_current_is_left_and_all_else_made(tmp_path):
 
 def test_subjects_that_are_there_and_other_data_sets_are_refused(tmp_path):
     run(tmp_path / "sim")
-    assert "found 1 of 1 subjects" in run(tmp_path / "sim", "--part", "1/1", code=3)
+    assert "found the only subject" in run(tmp_path / "sim", "--part", "1/1", code=3)
     (tmp_path / "sim" / "dataset_description.json").write_text('{"Name": "patients"}')
     printed = run(tmp_path / "sim", "--skip-existing", code=3)
     assert "found patients, expected 'Simulated ASL'" in printed
@@ -63,7 +64,7 @@ def test_a_subject_that_fails_does_not_end_the_others(tmp_path):
     truth = tmp_path / "sim" / "derivatives" / "truth"
     (truth / "logs" / "sub-02.log").mkdir(parents=True)
     printed = run(tmp_path / "sim", "--participants", 3, "--snr", 5, "--skip-existing", code=4)
-    assert "3 scans: 2 done, 0 skipped, 1 failed" in printed
+    assert "3 subjects: 2 done, 0 skipped, 1 failed" in printed
     assert "sub-02\t3\t" in (truth / "failed.tsv").read_text()
 
 

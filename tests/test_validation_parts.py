@@ -26,7 +26,7 @@ def test_parts_add_up_to_one_run(study, tmp_path):
     subjects = ["03"]  # of two sessions
     for part in ("1/2", "2/2"):
         printed = run(study, tmp_path / "parts", "--part", part, subjects=subjects)
-        assert "0 skipped, 0 failed" in printed and "--skip-existing, without --part" in printed
+        assert "0 skipped, 0 failed" in printed and "--skip-existing and without --part" in printed
         assert not (tmp_path / "parts" / "report.html").exists()
     printed = run(study, tmp_path / "parts", "--skip-existing", subjects=subjects)
     assert "2 scans: 0 done, 2 skipped, 0 failed" in printed

@@ -2,23 +2,14 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aslkit.cli.common import (
-    INTERNAL_ERROR,
-    logging_into,
-    message_and_code,
-    print_result,
-    set_up_logging,
-)
 from aslkit.cli.data_set_options import DataSetArguments, select_part
-from aslkit.cli.outcomes import Outcome, Tally, failed_outcome, lost_outcome
 from aslkit.cli.results import Clock, Estimate, Estimator, print_summary, write_results
 from aslkit.cli.scan_options import ScanArguments, check_scan
-from aslkit.cli.work import run_tasks
+from aslkit.cli.terminal import console, print_result
 from aslkit.core.errors import InputError, SubjectsFailedError
 
 if TYPE_CHECKING:
@@ -48,89 +39,74 @@ def run(scan: ScanArguments, data_set: DataSetArguments, estimator: Estimator) -
 
 @dataclass(frozen=True)
 class ScanTask:
-    """A scan of a data set: its name, its runs, and where its maps and its log go."""
+    """A scan of a data set: its name, its options, and the paths of its maps."""
 
     name: str
     scan: ScanArguments
     destination: "Destination"
-    log: Path
 
 
 @dataclass
 class ScanState:
-    """A scan on its way."""
+    """A scan between reading and writing."""
 
     task: ScanTask
-    clock: Clock = field(default_factory=Clock)
-    destination: "Destination | None" = None
-    runs: "list[AslRun]" = field(default_factory=list)
+    destination: "Destination"
+    clock: Clock
+    runs: "list[AslRun]"
     estimate: Estimate | None = None
-    outcome: Outcome | None = None
 
 
 @dataclass(frozen=True)
-class ScanStages:
-    """Reading, estimating and writing of the scans of a data set, see `aslkit.batch.processes`."""
+class ScanWork:
+    """Maps of one scan of a data set, for `aslkit.batch.driver`."""
 
     estimator: Estimator
     parameters: Mapping[str, object]
-    skips_current: bool
-    is_verbose: bool
 
-    def read(self, task: ScanTask) -> ScanState:
-        """The runs of a scan, unless its maps are current."""
-        set_up_logging(verbose=self.is_verbose)
-        job = ScanState(task)
-        try:
-            self._find_current(job)
-            if job.outcome is None:
-                opened = task.log.open("w", encoding="utf-8")
-                with opened as log, logging_into(log), job.clock.timing("reading"):
-                    job.runs = self.estimator.read(task.scan)
-        except Exception as error:  # a scan that fails must not end the others
-            job.outcome = failed_outcome(job.task.name, error, job.task.log)
-        return job
+    def name(self, task: ScanTask) -> str:
+        """Return the name of the scan."""
+        return task.name
 
-    def compute(self, job: ScanState) -> ScanState:
-        """The maps of a scan."""
-        if job.outcome is None:
-            try:
-                with job.task.log.open("a", encoding="utf-8") as log, logging_into(log):
-                    scan, runs, job.runs = job.task.scan, job.runs, []
-                    job.estimate = self.estimator.estimate(scan, runs, job.clock)
-            except Exception as error:  # likewise
-                job.outcome = failed_outcome(job.task.name, error, job.task.log)
-        return job
-
-    def write(self, job: ScanState) -> Outcome:
-        """What became of the scan, after writing its maps."""
-        if job.estimate is not None and job.destination is not None:
-            try:
-                with job.task.log.open("a", encoding="utf-8") as log, logging_into(log):
-                    with job.clock.timing("writing"):
-                        files = write_results(job.task.scan, job.estimate, job.destination)
-                    print_summary(job.estimate, files, job.clock)
-            except Exception as error:  # likewise
-                job.outcome = failed_outcome(job.task.name, error, job.task.log)
-        return job.outcome or Outcome(job.task.name, "done", sum(job.clock.seconds.values()))
-
-    def lost_result(self, task: ScanTask, reason: str) -> Outcome:
-        """What became of a scan whose process died."""
-        return lost_outcome(task.name, reason)
-
-    def _find_current(self, job: ScanState) -> None:
-        from aslkit.outputs.dataset import is_current
+    def fingerprint(self, task: ScanTask) -> str:
+        """Return the hash of the files of the scan, the options and the version."""
         from aslkit.outputs.fingerprints import fingerprint
 
-        found = fingerprint(job.task.scan.inputs, self.parameters)
-        job.destination = replace(job.task.destination, fields={"Fingerprint": found})
-        if self.skips_current and is_current(job.destination, found):
-            job.outcome = Outcome(job.task.name, "skipped")
+        return fingerprint(task.scan.inputs, self.parameters)
+
+    def is_current(self, task: ScanTask, fingerprint: str) -> bool:
+        """Whether the maps exist with this fingerprint."""
+        from aslkit.outputs.dataset import is_current
+
+        return is_current(task.destination, fingerprint)
+
+    def read(self, task: ScanTask, fingerprint: str) -> ScanState:
+        """Read the runs of the scan."""
+        destination = replace(task.destination, fields={"Fingerprint": fingerprint})
+        state = ScanState(task, destination, Clock(), [])
+        with state.clock.timing("reading"):
+            state.runs = self.estimator.read(task.scan)
+        return state
+
+    def compute(self, state: ScanState) -> ScanState:
+        """Estimate the maps of the scan."""
+        runs, state.runs = state.runs, []  # the estimator may free the volumes
+        state.estimate = self.estimator.estimate(state.task.scan, runs, state.clock)
+        return state
+
+    def write(self, state: ScanState) -> None:
+        """Write the maps and print the summary."""
+        assert state.estimate is not None
+        with state.clock.timing("writing"):
+            files = write_results(state.task.scan, state.estimate, state.destination)
+        print_summary(state.estimate, files, state.clock)
 
 
 def _run_data_set(
     scan: ScanArguments, data_set: DataSetArguments, bids: Path, estimator: Estimator
 ) -> None:
+    """Write the maps of the scans of a data set."""
+    from aslkit.batch.driver import BatchSettings, run_batch
     from aslkit.outputs.dataset import open_derivative
     from aslkit.outputs.provenance import version
 
@@ -141,16 +117,17 @@ def _run_data_set(
     tasks = _tasks(scan, data_set, bids, desc)
     if not data_set.skip_existing and not data_set.overwrite:
         _refuse_existing(tasks)
-    folder = tasks[0].log.parents[1] if tasks else Path()
+    folder = (data_set.derivatives or Path()).absolute()
     if tasks:
         open_derivative(folder, bids.absolute(), version())
-    is_verbose = logging.getLogger("aslkit").isEnabledFor(logging.DEBUG)
-    stages = ScanStages(estimator, parameters, data_set.skip_existing, is_verbose)
-    tally = Tally(folder, len(tasks))
-    with closing(run_tasks(tasks, stages, data_set.n_jobs, data_set.dask)) as outcomes:
-        for _ in tally.recorded(outcomes, f"_desc-{desc}"):
-            pass
-    tally.finish()
+    settings = BatchSettings(
+        folder,
+        skip_current=data_set.skip_existing,
+        n_jobs=data_set.n_jobs,
+        dask=data_set.dask,
+        suffix=f"_desc-{desc}",
+    )
+    run_batch(tasks, ScanWork(estimator, parameters), settings, console())
 
 
 def _tasks(
@@ -158,7 +135,6 @@ def _tasks(
 ) -> Sequence[ScanTask]:
     """The scans of the part that is asked for."""
     from aslkit.bids.layout import find_acquisitions, scan_name
-    from aslkit.outputs.dataset import LOGS
     from aslkit.outputs.map_names import Destination
 
     bids, folder = bids.absolute(), (data_set.derivatives or Path()).absolute()
@@ -175,8 +151,7 @@ def _tasks(
                 fix="remove one of the two",
             )
         own = replace(scan, inputs=runs, out=None if scan.dry_run else cbf)
-        log = folder / LOGS / f"{name}_desc-{desc}.log"
-        tasks[cbf] = ScanTask(name, own, Destination(cbf, desc, bids), log)
+        tasks[cbf] = ScanTask(name, own, Destination(cbf, desc, bids))
     return select_part(list(tasks.values()), data_set.part)
 
 
@@ -189,29 +164,34 @@ def _parameters(scan: ScanArguments, estimator: Estimator) -> dict[str, object]:
 
 
 def _refuse_existing(tasks: Sequence[ScanTask]) -> None:
+    from aslkit.batch.outcomes import share
+
     existing = [task.destination.cbf for task in tasks if task.destination.cbf.exists()]
     if existing:
         raise InputError(
             existing[0],
             "",
-            found=f"maps of {len(existing)} of {len(tasks)} scans",
+            found=f"maps of {share(len(existing), len(tasks), 'scan')}",
             expected="none",
             fix="give --skip-existing or --overwrite",
         )
 
 
 def _show(tasks: Sequence[ScanTask], estimator: Estimator) -> None:
-    """Print what is understood of every scan."""
+    """Print the metadata of every scan."""
+    from aslkit.batch.outcomes import count, share
+    from aslkit.core.exit_codes import INTERNAL_ERROR, message_and_code
+
     n_failed = 0
     for task in tasks:
         try:
             estimator.read(task.scan)
-        except Exception as error:  # the others are still worth a look
+        except Exception as error:  # the other scans are shown nevertheless
             text, code = message_and_code(error)
             if code == INTERNAL_ERROR:
                 raise
             n_failed += 1
             logging.getLogger("aslkit").error(text)
-    print_result(f"{len(tasks)} scans, {n_failed} of them with errors")
+    print_result(f"{count(len(tasks), 'scan')}, {n_failed} with errors")
     if n_failed:
-        raise SubjectsFailedError(f"{n_failed} of {len(tasks)} scans cannot be read")
+        raise SubjectsFailedError(f"{share(n_failed, len(tasks), 'scan')} cannot be read")

@@ -1,6 +1,5 @@
 """The options for whole data sets."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -8,9 +7,9 @@ from typing import TypeVar
 
 import click
 
-from aslkit.cli.common import LABELS, options_as_dataclass
+from aslkit.cli.command import LABELS, options_as_dataclass
+from aslkit.cli.option_types import Part
 from aslkit.cli.scan_options import ScanArguments
-from aslkit.cli.work import check_n_jobs, dask_option, n_jobs_option
 
 Item = TypeVar("Item")
 
@@ -30,21 +29,6 @@ sessions_option = click.option(
 )
 
 
-class Part(click.ParamType):  # type: ignore[type-arg]
-    """K/N: the K-th of N parts."""
-
-    name = "K/N"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int]:
-        """K and N."""
-        found = re.fullmatch(r"(\d+)/(\d+)", str(value))
-        if not found or not 1 <= int(found[1]) <= int(found[2]):
-            self.fail(f"{value!r} is not like 2/8, with K from 1 to N", param, ctx)
-        return int(found[1]), int(found[2])
-
-
 part_option = click.option(
     "--part", type=Part(), help="The K-th of N parts of the scans, for job arrays."
 )
@@ -53,6 +37,23 @@ skip_existing_option = click.option(
     is_flag=True,
     help="Leave what is there of the same inputs, parameters and version; make all else.",
 )
+
+
+n_jobs_option = click.option(
+    "--n-jobs", type=click.IntRange(1), metavar="N", help="Scans at a time, in processes [1]."
+)
+dask_option = click.option(
+    "--dask",
+    metavar="local|slurm|ADDRESS",
+    help="Process the scans with dask: --n-jobs workers on this machine, --n-jobs SLURM jobs, or "
+    "the workers of the scheduler at this address.",
+)
+
+
+def check_n_jobs(n_jobs: int | None, dask: str | None) -> None:
+    """Refuse --n-jobs for a cluster that has its own workers."""
+    if n_jobs and dask not in (None, "local", "slurm"):
+        raise click.UsageError("--n-jobs goes with --dask local or slurm; ADDRESS has workers")
 
 
 def select_part(scans: Sequence[Item], part: tuple[int, int] | None) -> Sequence[Item]:

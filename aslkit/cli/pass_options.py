@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aslkit.cli.common import options_as_dataclass
+from aslkit.cli.command import options_as_dataclass
 
 if TYPE_CHECKING:
     from aslkit.nets.model_store import Model

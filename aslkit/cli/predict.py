@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aslkit.cli.common import aslkit_command, listing_option, print_result, print_warning, progress
+from aslkit.cli.command import aslkit_command, listing_option
 from aslkit.cli.data_set import run
 from aslkit.cli.data_set_options import DataSetArguments, data_set_options
 from aslkit.cli.pass_options import PassArguments, pass_options
 from aslkit.cli.preparation import prepare
 from aslkit.cli.results import Clock, Estimate
 from aslkit.cli.scan_options import ScanArguments, read_runs, scan_options
+from aslkit.cli.terminal import print_result, print_warning, progress
 from aslkit.core.errors import InputError
 
 if TYPE_CHECKING:

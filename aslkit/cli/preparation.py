@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aslkit.cli.common import print_result, progress
 from aslkit.cli.scan_options import ARTERIAL_PARAMETERS, ScanArguments
+from aslkit.cli.terminal import print_result, progress
 from aslkit.core.errors import InputError
 
 if TYPE_CHECKING:

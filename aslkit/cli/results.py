@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from aslkit.cli.common import print_result
 from aslkit.cli.preparation import Prepared
 from aslkit.cli.scan_options import ScanArguments
+from aslkit.cli.terminal import print_result
 
 if TYPE_CHECKING:
     from aslkit.bids.run import AslRun

@@ -1,66 +1,30 @@
 """The options that asl_fit_ls and asl_predict share -> the runs that they name."""
 
-import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from aslkit.cli.common import options_as_dataclass, print_result
+from aslkit.cli.command import options_as_dataclass
+from aslkit.cli.option_types import (
+    FRACTION,
+    KINETIC,
+    LABELING,
+    MACROVASCULAR,
+    T1_RANGE,
+    NumberList,
+    Threshold,
+)
+from aslkit.cli.terminal import print_result
 
 if TYPE_CHECKING:
     from aslkit.bids.overrides import Overrides
     from aslkit.bids.run import AslRun
 
 
-class NumberList(click.ParamType):  # type: ignore[type-arg]
-    """Comma-separated numbers, as many as asked for (0: any)."""
-
-    name = "A,B,…"
-
-    def __init__(self, length: int = 0) -> None:
-        self.length = length
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, ...]:
-        """The numbers of a text; a default that is a tuple passes as it is."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            numbers = tuple(float(part) for part in str(value).split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not a list of numbers like 0.5,1.0", param, ctx)
-        if not all(math.isfinite(number) for number in numbers):
-            self.fail(f"{value!r} holds a number that is not finite", param, ctx)
-        if self.length and len(numbers) != self.length:
-            self.fail(f"{value!r} has {len(numbers)} numbers, expected {self.length}", param, ctx)
-        return numbers
-
-
-class Threshold(click.ParamType):  # type: ignore[type-arg]
-    """A positive number, or off (None)."""
-
-    name = "Z|off"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float | None:
-        """The number; None for off."""
-        if str(value) == "off":
-            return None
-        return float(POSITIVE.convert(value, param, ctx))  # type: ignore[arg-type]
-
-
 ARTERIAL_PARAMETERS = 4
 OUTLIER_THRESHOLD = 5.0  # robust z
-POSITIVE = click.FloatRange(min=0, min_open=True)
-T1_RANGE = click.FloatRange(0.1, 10)
-FRACTION = click.FloatRange(0.01, 1)
-LABELING = click.Choice(["pcasl", "casl", "pasl", "vsasl"])
-KINETIC = click.Choice(["single", "tissue"])
-MACROVASCULAR = click.Choice(["auto", "on", "off"])
 
 
 @dataclass(frozen=True)

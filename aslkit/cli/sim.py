@@ -6,21 +6,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from aslkit.cli.common import aslkit_command, print_result
+from aslkit.cli.command import aslkit_command
 from aslkit.cli.data_set_options import part_option, select_part, skip_existing_option
-from aslkit.cli.scan_options import KINETIC, LABELING, POSITIVE, NumberList
+from aslkit.cli.option_types import KINETIC, LABELING, POSITIVE, MatrixSize, NumberList, SnrRange
 from aslkit.cli.sim_options import (
     ANATOMIES,
     DEFAULT_PROTOCOL,
     NOISES,
     PROTOCOLS,
     VOXEL_SIZE_MM,
-    MatrixSize,
-    SnrRange,
     choose_protocol,
     parse_noises,
 )
@@ -28,12 +25,11 @@ from aslkit.cli.sim_subjects import (
     SubjectTask,
     existing_files_error,
     explain_output_errors,
+    simulate_subject,
     simulate_subjects,
 )
+from aslkit.cli.terminal import print_result
 from aslkit.core.errors import AslkitError
-
-if TYPE_CHECKING:
-    from aslkit.simulate.phantoms import Phantom
 
 EXAMPLES = """Examples:
   asl_sim --out study --participants 20 --protocol joint6 --snr 3,30 --n-jobs 4
@@ -170,7 +166,7 @@ def main(
     ]
     if part or skip_existing:
         with explain_output_errors(out):
-            simulate_subjects(select_part(jobs, part), simulate, n_jobs, skip_existing)
+            simulate_subjects(select_part(jobs, part), n_jobs, skip_existing)
     else:
         _simulate_data_set(jobs, out, n_jobs)
 
@@ -193,32 +189,10 @@ def _simulate_data_set(jobs: Sequence[SubjectTask], out: Path, n_jobs: int) -> N
     print_result(f"written: {out} ({seconds:.1f} s per participant)")
 
 
-def simulate(job: SubjectTask) -> str:
-    """Do the job, in any process; returns a line that says what came out."""
-    from aslkit.simulate.bids_writer import write_scan
-    from aslkit.simulate.phantoms import save_phantom
-    from aslkit.simulate.scanner import scan_phantom
-
-    phantom = _phantom(job)
-    if job.settings is None:
-        save_phantom(phantom, job.folder)
-        return phantom.name
-    scan = scan_phantom(phantom, job.settings, job.seed)
-    write_scan(
-        *(job.folder, job.subject, phantom, job.settings, scan),
-        is_deltam=not job.is_raw,
-        fingerprint=job.fingerprint,
-    )
-    voxels = scan.m0.size * sum(run.volumes.shape[3] for run in scan.runs)
-    measured = scan.measured_snr
-    snr = f"SNR {measured:.2f} (asked for {scan.snr:.4g})" if measured else "no thermal noise"
-    return f"sub-{job.subject}: {phantom.name}, {voxels / 1e6:.1f} million voxels, {snr}"
-
-
 def _run(jobs: Sequence[SubjectTask], n_jobs: int) -> Iterator[str]:
     """What came out of every job, as they come."""
     if n_jobs == 1:
-        yield from map(simulate, jobs)
+        yield from map(simulate_subject, jobs)
         return
     from aslkit.batch.processes import SingleStep, run_in_processes
 
@@ -232,22 +206,13 @@ def _run(jobs: Sequence[SubjectTask], n_jobs: int) -> Iterator[str]:
 def _try(job: SubjectTask) -> str | Exception:
     """What came out of a job, or why nothing did."""
     try:
-        return simulate(job)
+        return simulate_subject(job)
     except Exception as error:  # whatever it is, it is raised where the job came from
         return error
 
 
 def _lost(_: SubjectTask, reason: str) -> Exception:
     return AslkitError(f"{reason}.")
-
-
-def _phantom(job: SubjectTask) -> "Phantom":
-    from aslkit.simulate.phantoms import brain_phantom, shape_phantom
-
-    if job.anatomy != "brain":
-        return shape_phantom(job.anatomy, job.seed)
-    name = f"brain-{job.seed:03d}"
-    return brain_phantom(name, job.seed, job.voxel_size_mm, job.matrix)
 
 
 @contextmanager

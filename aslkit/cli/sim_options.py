@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aslkit.cli.scan_options import NumberList
 from aslkit.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -15,36 +14,6 @@ DEFAULT_PROTOCOL = "joint6"
 PROTOCOLS = "joint6 joint5 pcasl6 pcasl6-2d pcasl5 pcasl-varied pasl8 vsasl6 pcasl1"
 NOISES = "thermal, coil, physio, drift, motion, spikes, dropouts, suppression"
 VOXEL_SIZE_MM = 3.5
-
-
-class SnrRange(NumberList):
-    """One SNR, or the lowest and highest of a range."""
-
-    name = "X|A,B"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, ...]:
-        """Lowest and highest."""
-        numbers = super().convert(value, param, ctx)
-        if len(numbers) > 2 or not 0 < numbers[0] <= numbers[-1]:
-            self.fail(f"{value!r} is not a positive number X or a range A,B", param, ctx)
-        return numbers[0], numbers[-1]
-
-
-class MatrixSize(NumberList):
-    """Three whole numbers of voxels."""
-
-    name = "X,Y,Z"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, ...]:
-        """The numbers."""
-        numbers = super().convert(value, param, ctx)
-        if any(n % 1 or n < 1 for n in numbers):
-            self.fail(f"{value!r} is not three numbers of voxels like 64,64,24", param, ctx)
-        return tuple(int(n) for n in numbers)
 
 
 def parse_noises(text: str, n_pulses: int) -> tuple[str, ...]:

@@ -1,18 +1,17 @@
 """Simulated subjects -> a data set that may be there, each whole or not at all."""
 
 import errno
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aslkit.cli.common import logging_into, print_result, set_up_logging
-from aslkit.cli.outcomes import Outcome, Tally, failed_outcome, lost_outcome
+from aslkit.cli.terminal import console, print_result
 from aslkit.core.errors import InputError
 
 if TYPE_CHECKING:
+    from aslkit.simulate.phantoms import Phantom
     from aslkit.simulate.scanner import ScanSettings
 
 
@@ -39,75 +38,105 @@ class SubjectTask:
         return fingerprint((), {"version": version(), "job": own})
 
 
+def simulate_subject(job: SubjectTask) -> str:
+    """Do the job, in any process; returns a line that says what came out."""
+    from aslkit.simulate.bids_writer import write_scan
+    from aslkit.simulate.phantoms import save_phantom
+    from aslkit.simulate.scanner import scan_phantom
+
+    phantom = _phantom(job)
+    if job.settings is None:
+        save_phantom(phantom, job.folder)
+        return phantom.name
+    scan = scan_phantom(phantom, job.settings, job.seed)
+    write_scan(
+        *(job.folder, job.subject, phantom, job.settings, scan),
+        is_deltam=not job.is_raw,
+        fingerprint=job.fingerprint,
+    )
+    voxels = scan.m0.size * sum(run.volumes.shape[3] for run in scan.runs)
+    measured = scan.measured_snr
+    snr = f"SNR {measured:.2f} (asked for {scan.snr:.4g})" if measured else "no thermal noise"
+    return f"sub-{job.subject}: {phantom.name}, {voxels / 1e6:.1f} million voxels, {snr}"
+
+
+def _phantom(job: SubjectTask) -> "Phantom":
+    from aslkit.simulate.phantoms import brain_phantom, shape_phantom
+
+    if job.anatomy != "brain":
+        return shape_phantom(job.anatomy, job.seed)
+    name = f"brain-{job.seed:03d}"
+    return brain_phantom(name, job.seed, job.voxel_size_mm, job.matrix)
+
+
 @dataclass(frozen=True)
-class OneByOne:
-    """How each subject is simulated and put into its place."""
+class SimulationWork:
+    """Simulation of one subject of a data set, for `aslkit.batch.driver`."""
 
-    simulate: Callable[[SubjectTask], str]
-    skips_current: bool
+    def name(self, task: SubjectTask) -> str:
+        """Return the name of the subject."""
+        return f"sub-{task.subject}"
 
-    def run(self, job: SubjectTask) -> Outcome:
-        """Simulate one subject, unless it is current, in any process."""
+    def fingerprint(self, task: SubjectTask) -> str:
+        """Return the hash of the options and the version."""
+        return task.fingerprint
+
+    def is_current(self, task: SubjectTask, fingerprint: str) -> bool:
+        """Whether the subject exists with this fingerprint."""
+        from aslkit.simulate.bids_writer import is_current
+
+        return is_current(task.folder, task.subject, fingerprint)
+
+    def read(self, task: SubjectTask, fingerprint: str) -> SubjectTask:
+        """Return the task, which needs no input files."""
+        return task
+
+    def compute(self, state: SubjectTask) -> SubjectTask:
+        """Simulate the subject; its folders appear when they are complete."""
         from aslkit.outputs.atomic_write import folders_appear
-        from aslkit.outputs.dataset import LOGS
-        from aslkit.simulate.bids_writer import is_current, subject_folders, truth_root
+        from aslkit.simulate.bids_writer import subject_folders
 
-        set_up_logging()
-        began, name = time.perf_counter(), f"sub-{job.subject}"
-        log = truth_root(job.folder) / LOGS / f"{name}.log"
-        try:
-            if self.skips_current and is_current(job.folder, job.subject, job.fingerprint):
-                return Outcome(name, "skipped")
-            folders = folders_appear(job.folder, subject_folders(job.subject))
-            opened = log.open("w", encoding="utf-8")
-            with opened as file, logging_into(file), folders as temporary:
-                print_result(self.simulate(replace(job, folder=temporary)))
-        except Exception as error:  # the other subjects are still wanted
-            return failed_outcome(name, error, log)
-        return Outcome(name, "done", time.perf_counter() - began)
+        with folders_appear(state.folder, subject_folders(state.subject)) as temporary:
+            print_result(simulate_subject(replace(state, folder=temporary)))
+        return state
+
+    def write(self, state: SubjectTask) -> None:
+        """Do nothing: `compute` has written the files."""
 
 
-def simulate_subjects(
-    jobs: Sequence[SubjectTask],
-    simulate: Callable[[SubjectTask], str],
-    n_jobs: int,
-    skips_current: bool,
-) -> None:
-    """Put the subjects into their data set; logs and failed.tsv go beside the truth.
+def simulate_subjects(jobs: Sequence[SubjectTask], n_jobs: int, skip_current: bool) -> None:
+    """Add the subjects to their data set; logs and failed.tsv go to the folder of the truth.
 
     Raises
     ------
     InputError
-        When the folder holds something else, or a subject that is not to be skipped.
+        When the folder holds other files, or subjects that must not be skipped.
     SubjectsFailedError
-        After everything else is done, when some subjects failed.
+        When at least one subject failed, after all others are done.
     """
-    from aslkit.batch.processes import SingleStep, run_in_processes
+    from aslkit.batch.driver import BatchSettings, run_batch
+    from aslkit.batch.outcomes import share
     from aslkit.outputs.dataset import open_logs
     from aslkit.simulate.bids_writer import check_is_simulated, truth_root
 
     if not jobs:
         return
     out = jobs[0].folder
-    _begin(out)
+    _create_data_set(out)
     check_is_simulated(out)
     existing = [job.subject for job in jobs if (out / f"sub-{job.subject}").exists()]
-    if existing and not skips_current:
+    if existing and not skip_current:
         raise InputError(
             out / f"sub-{existing[0]}",
             "",
-            found=f"{len(existing)} of {len(jobs)} subjects",
+            found=share(len(existing), len(jobs), "subject"),
             expected="none",
             fix="give --skip-existing, or another --out",
         )
     truth = truth_root(out)
     open_logs(truth)
-    tally = Tally(truth, len(jobs))
-    stages = SingleStep(OneByOne(simulate, skips_current).run, _lost)
-    with closing(run_in_processes(jobs, stages, n_jobs)) as outcomes:
-        for _ in tally.recorded(outcomes):
-            pass
-    tally.finish()
+    settings = BatchSettings(truth, skip_current, n_jobs, noun="subject")
+    run_batch(jobs, SimulationWork(), settings, console())
 
 
 @contextmanager
@@ -140,7 +169,7 @@ def existing_files_error(out: Path) -> InputError:
     )
 
 
-def _begin(out: Path) -> None:
+def _create_data_set(out: Path) -> None:
     """Describe the data set where it is new; several parts may begin at once."""
     from aslkit.outputs.atomic_write import folder_appears
     from aslkit.simulate.bids_writer import write_dataset_description
@@ -153,7 +182,3 @@ def _begin(out: Path) -> None:
     except OSError as error:
         if error.errno != errno.ENOTEMPTY:  # else another part was faster
             raise
-
-
-def _lost(job: SubjectTask, reason: str) -> Outcome:
-    return lost_outcome(f"sub-{job.subject}", reason)

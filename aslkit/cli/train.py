@@ -10,8 +10,9 @@ from pathlib import Path
 
 import click
 
-from aslkit.cli.common import aslkit_command, listing_option, print_result
-from aslkit.cli.scan_options import POSITIVE
+from aslkit.cli.command import aslkit_command, listing_option
+from aslkit.cli.option_types import POSITIVE
+from aslkit.cli.terminal import print_result
 from aslkit.core.errors import InputError
 
 EXAMPLES = """Examples:

@@ -6,15 +6,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aslkit.cli.common import aslkit_command, print_result, progress
+from aslkit.cli.command import aslkit_command
 from aslkit.cli.data_set_options import (
+    check_n_jobs,
+    dask_option,
+    n_jobs_option,
     part_option,
     participants_option,
     sessions_option,
     skip_existing_option,
 )
-from aslkit.cli.scan_options import KINETIC, MACROVASCULAR, NumberList
-from aslkit.cli.work import check_n_jobs, dask_option, n_jobs_option
+from aslkit.cli.option_types import KINETIC, MACROVASCULAR, NumberList
+from aslkit.cli.terminal import print_result, progress
 
 if TYPE_CHECKING:
     from aslkit.report.page import Report

@@ -1,16 +1,15 @@
 """The scans of a BIDS data set -> a page each, one for the group, and tables; failures apart."""
 
-import logging
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from aslkit.cli.common import logging_into, print_result, set_up_logging
 from aslkit.cli.data_set_options import select_part
-from aslkit.cli.outcomes import Outcome, Tally, failed_outcome, lost_outcome
-from aslkit.cli.work import run_tasks
+from aslkit.cli.terminal import console, print_result
+
+if TYPE_CHECKING:
+    from aslkit.batch.outcomes import Outcome
 
 RunPaths = tuple[Path, ...]  # the runs of one acquisition
 
@@ -35,64 +34,83 @@ class Study:
 
 
 @dataclass(frozen=True)
-class Validation:
-    """The study, all but the files that its findings depend on, and whether to be wordy."""
+class FingerprintedScan:
+    """The runs of a scan, its name, and the fingerprint of its results."""
+
+    paths: RunPaths
+    name: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class ValidationWork:
+    """Validation of one scan of a data set, for `aslkit.batch.driver`."""
 
     study: Study
     parameters: Mapping[str, object]
-    is_verbose: bool
 
-    def run(self, paths: RunPaths) -> Outcome:
-        """Validate one scan and write its page, in any process."""
+    def name(self, task: RunPaths) -> str:
+        """Return the name of the scan."""
         from aslkit.bids.layout import scan_name
+
+        return scan_name(task)
+
+    def fingerprint(self, task: RunPaths) -> str:
+        """Return the hash of the scan, its reference maps, the options and the version."""
         from aslkit.bids.reference_maps import reference_files
-        from aslkit.outputs.dataset import LOGS
         from aslkit.outputs.fingerprints import fingerprint
+
+        reference = self.study.reference
+        maps = reference_files(reference, self.name(task)).values() if reference else ()
+        return fingerprint(task, self.parameters, tuple(maps))
+
+    def is_current(self, task: RunPaths, fingerprint: str) -> bool:
+        """Whether the page of the scan exists with this fingerprint."""
         from aslkit.report.scan_files import is_current
 
-        set_up_logging(verbose=self.is_verbose)
-        began, study, name = time.perf_counter(), self.study, scan_name(paths)
-        log = study.out / LOGS / f"{name}.log"
-        try:
-            maps = reference_files(study.reference, name).values() if study.reference else ()
-            found = fingerprint(paths, self.parameters, tuple(maps))
-            if study.skip_existing and is_current(study.out, name, found):
-                return Outcome(name, "skipped")
-            with log.open("w", encoding="utf-8") as file, logging_into(file):
-                _write_findings(study, paths, name, found)
-        except Exception as error:  # whatever it is, the other scans are still worth a report
-            return failed_outcome(name, error, log)
-        return Outcome(name, "done", time.perf_counter() - began)
+        return is_current(self.study.out, self.name(task), fingerprint)
+
+    def read(self, task: RunPaths, fingerprint: str) -> FingerprintedScan:
+        """Return the paths; `compute` reads the files, to hold one scan in memory at a time."""
+        return FingerprintedScan(task, self.name(task), fingerprint)
+
+    def compute(self, state: FingerprintedScan) -> FingerprintedScan:
+        """Validate the scan and write its page."""
+        _write_findings(self.study, state.paths, state.name, state.fingerprint)
+        return state
+
+    def write(self, state: FingerprintedScan) -> None:
+        """Do nothing: `compute` has written the page."""
 
 
 def validate_study(study: Study) -> None:
-    """Validate every scan, write the pages and tables, and print the group's table.
+    """Validate every scan, write the pages and tables, and print the table of the group.
 
     Raises
     ------
     SubjectsFailedError
-        After everything else is done, when some scans failed.
+        When at least one scan failed, after all others are done.
     """
-    from aslkit.batch.processes import SingleStep
+    from aslkit.batch.driver import BatchSettings, run_batch
     from aslkit.bids.layout import find_acquisitions
     from aslkit.outputs.dataset import open_logs
 
     found = find_acquisitions(study.folder, study.participants, study.sessions)
     scans = select_part(found, study.part)
-    is_verbose = logging.getLogger("aslkit").isEnabledFor(logging.DEBUG)
-    validation = Validation(study, _parameters(study), is_verbose)
+    work = ValidationWork(study, _parameters(study))
     open_logs(study.out)
-    stages = SingleStep(validation.run, _lost)
-    tally = Tally(study.out, len(scans))
-    with closing(run_tasks(scans, stages, study.n_jobs, study.dask)) as outcomes:
-        all_of_them = sorted(tally.recorded(outcomes), key=lambda outcome: outcome.name)
-    if study.part is None:
-        _write_group(study.out, all_of_them)
-    else:
-        print_result(
-            "For the page of the group, give the command with --skip-existing, without --part."
-        )
-    tally.finish()
+    settings = BatchSettings(study.out, study.skip_existing, study.n_jobs, study.dask)
+
+    def summarize(outcomes: "Sequence[Outcome]") -> None:
+        if study.part is None:
+            _write_group(study.out, outcomes)
+        else:
+            print_result(
+                "For the page of the group, run the command again with --skip-existing and "
+                "without --part."
+            )
+
+    run_batch(scans, work, settings, console(), summarize)
 
 
 def _parameters(study: Study) -> dict[str, object]:
@@ -139,7 +157,7 @@ def _write_findings(study: Study, paths: RunPaths, name: str, fingerprint: str) 
     write_scan_files(study.out, name, page, findings, fingerprint)
 
 
-def _write_group(out: Path, outcomes: Sequence[Outcome]) -> None:
+def _write_group(out: Path, outcomes: "Sequence[Outcome]") -> None:
     """Write the page and tables of all scans that did not fail, and print the table."""
     from aslkit.report.group_report import invivo_report
     from aslkit.report.page import provenance, write_benchmark
@@ -159,9 +177,3 @@ def _write_group(out: Path, outcomes: Sequence[Outcome]) -> None:
     table = report.headline if len(tables) > 1 else headline_of_scans(tables, {})
     print_result(table.as_text())
     print_result("\n" + "\n".join(f"wrote {path}" for path in files))
-
-
-def _lost(paths: RunPaths, reason: str) -> Outcome:
-    from aslkit.bids.layout import scan_name
-
-    return lost_outcome(scan_name(paths), reason)

@@ -54,6 +54,6 @@ class DivergenceError(AslkitError):
 
 
 class SubjectsFailedError(AslkitError):
-    """Some subjects of a data set failed; the others are done."""
+    """At least one subject of a data set failed."""
 
     exit_code = 4

@@ -1,31 +1,23 @@
 """A function -> a click command with the messages and exit codes that all commands share."""
 
 import functools
-import logging
-import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import fields
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import TypeVar
 
 import click
 
-from aslkit.core.errors import AslkitError, InputError
+from aslkit.cli.terminal import set_up_logging
+from aslkit.core.errors import AslkitError
 
-INTERNAL_ERROR = 1
-OUT_OF_MEMORY = 6
-SECONDS_PER_MINUTE = 60
 LABELS = "L …"  # metavar of options that take one value or more
 KILLED = 128  # plus the number of the signal, as shells count
 
-_LOG: ContextVar[TextIO | None] = ContextVar("log", default=None)
-
-Step = TypeVar("Step")
 Decorated = TypeVar("Decorated", bound=Callable[..., object])
 
 
@@ -113,66 +105,12 @@ def options_as_dataclass(
     return decorate
 
 
-def print_result(text: str) -> None:
-    """Print a result, unless the user asked for quiet."""
-    if logging.getLogger("aslkit").isEnabledFor(logging.INFO):
-        try:
-            click.echo(text, file=_LOG.get())
-        except BrokenPipeError:  # whoever read the output has gone; the results are still wanted
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def print_warning(text: str) -> None:
-    """Print a warning."""
-    logging.getLogger("aslkit").warning(text)
-
-
-@contextmanager
-def logging_into(log: TextIO) -> Iterator[None]:
-    """Have this thread's results, warnings and log lines in a file instead of the terminal."""
-    token = _LOG.set(log)
-    try:
-        yield
-    finally:
-        _LOG.reset(token)
-
-
-def progress(steps: Sequence[Step]) -> Iterable[Step]:
-    """A bar on stderr, on a terminal only."""
-    from tqdm import tqdm
-
-    is_seen = _LOG.get() is None and sys.stderr.isatty()
-    return tqdm(steps, disable=not is_seen, leave=False, file=sys.stderr, delay=1)
-
-
 def _common_options() -> list[click.Option]:
     return [
         click.Option(["-q", "--quiet"], is_flag=True, help="Print errors only."),
         click.Option(["-v", "--verbose"], is_flag=True, help="Print details of every step."),
         click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."),
     ]
-
-
-def message_and_code(error: BaseException) -> tuple[str, int]:
-    """What the user reads of an exception, and the exit code."""
-    if isinstance(error, click.ClickException):
-        return error.format_message(), error.exit_code
-    text = " ".join(str(error).split())
-    if isinstance(error, AslkitError):
-        return text, error.exit_code
-    if isinstance(error, OSError) and error.errno:
-        return (
-            f"{error.filename or 'the disk'}: found {error.strerror!r}, expected a place with "
-            "room and permission. Fix: make room, or give another place.",
-            InputError.exit_code,
-        )
-    if isinstance(error, MemoryError):
-        return (
-            f"out of memory ({text or 'no more to have'}). Fix: fewer scans at a time, a smaller "
-            "--batch, or a machine with more memory.",
-            OUT_OF_MEMORY,
-        )
-    return f"{type(error).__name__}: {text}", INTERNAL_ERROR
 
 
 class _Terminated(BaseException):
@@ -200,8 +138,9 @@ def _run_safely(function: Callable[..., None]) -> Callable[..., None]:
         except Exception as error:  # the one place where every fault becomes a message
             if debug:
                 traceback.print_exc()
-            click.echo(message_of(error), err=True)
-            sys.exit(message_and_code(error)[1])
+            message, code = _message_and_code(error)
+            click.echo(message, err=True)
+            sys.exit(code)
 
     return run
 
@@ -220,32 +159,11 @@ def _stopped_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def message_of(error: Exception) -> str:
-    """An exception as one line."""
+def _message_and_code(error: Exception) -> tuple[str, int]:
+    """Return the line that is printed for an exception, and the exit code."""
+    from aslkit.core.exit_codes import INTERNAL_ERROR, message_and_code
+
     text, code = message_and_code(error)
     if code != INTERNAL_ERROR or isinstance(error, AslkitError):
-        return f"Error: {text}"
-    return f"Internal error: {text}; run again with --debug for the traceback"
-
-
-class _EchoHandler(logging.Handler):
-    """Log records as plain lines in the log of the thread, or on whatever stderr is."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        prefix = f"{record.levelname.title()}: " if record.levelno >= logging.WARNING else ""
-        click.echo(prefix + record.getMessage(), file=_LOG.get() or sys.stderr)
-
-
-def set_up_logging(quiet: bool = False, verbose: bool = False) -> None:
-    """Show errors, or also results and warnings, or also details."""
-    logger = logging.getLogger("aslkit")
-    logger.handlers = [_EchoHandler()]
-    logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
-
-
-def format_duration(seconds: float) -> str:
-    """A time for people."""
-    if seconds < SECONDS_PER_MINUTE:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / SECONDS_PER_MINUTE)
-    return f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"
+        return f"Error: {text}", code
+    return f"Internal error: {text}; run again with --debug for the traceback", code
