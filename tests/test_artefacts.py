@@ -9,26 +9,26 @@ from aslkit.core.acquisition import REFERENCE_SIGNAL
 from aslkit.prepare.motion import Frame, register, resample
 from aslkit.simulate.artefacts import (
     DROPOUT_LEFT,
-    LARGEST_DRIFT,
+    MAX_DRIFT,
     NOISES,
     PHYSIO_AMPLITUDE,
     SPIKE_AMPLITUDE,
     STEP_DEGREES,
     STEP_MM,
     SUPPRESSION_EXCESS,
-    coil_map,
-    drift,
-    dropouts,
-    moved,
-    physiological,
-    random_walk,
-    spikes,
-    stripes,
-    suppression_failures,
-    with_thermal_noise,
+    add_thermal_noise,
+    draw_coil_noise,
+    draw_drift,
+    draw_dropouts,
+    draw_excess,
+    draw_motion,
+    draw_physio,
+    draw_spike_pattern,
+    draw_spikes,
+    move_image,
 )
 from aslkit.simulate.phantoms import brain_phantom, shape_phantom
-from aslkit.simulate.scanner import M0_SCALE, ScanSettings, frame_of, proton_density, scan_phantom
+from aslkit.simulate.scanner import M0_SCALE, ScanSettings, compute_m0, phantom_frame, scan_phantom
 from aslkit.simulate.signal import PROTOCOLS
 
 PCASL = ScanSettings(PROTOCOLS["pcasl6"])
@@ -50,7 +50,7 @@ def scan(phantom, **changes):
 
 def differences(phantom, run):
     """ΔM/M0 of every pair in the brain, (voxels, pairs)."""
-    m0 = proton_density(phantom)[phantom.mask][:, None]
+    m0 = compute_m0(phantom)[phantom.mask][:, None]
     pairs = run.volumes[..., ::2] - run.volumes[..., 1::2]
     return pairs[phantom.mask] / m0
 
@@ -84,16 +84,16 @@ def test_repeats_have_noise_of_their_own(flat):
 
 def test_noise_is_gaussian_in_tissue_and_rayleigh_in_air():
     rng = np.random.default_rng(0)
-    air = with_thermal_noise(rng, np.zeros((60, 60, 60), np.float32), 2.0)
+    air = add_thermal_noise(rng, np.zeros((60, 60, 60), np.float32), 2.0)
     assert air.mean() == pytest.approx(2 * np.sqrt(np.pi / 2), rel=0.01)
     assert air.std() == pytest.approx(2 * np.sqrt(2 - np.pi / 2), rel=0.01)
-    tissue = with_thermal_noise(rng, np.full((60, 60, 60), 100, np.float32), 2.0) - 100
+    tissue = add_thermal_noise(rng, np.full((60, 60, 60), 100, np.float32), 2.0) - 100
     assert tissue.std() == pytest.approx(2, rel=0.01)
     assert abs(((tissue / tissue.std()) ** 3).mean()) < 0.03
 
 
 def test_the_coil_makes_noise_uneven_but_not_stronger(brain):
-    gain = coil_map(np.random.default_rng(1), brain.mask, frame_of(brain))
+    gain = draw_coil_noise(np.random.default_rng(1), brain.mask, phantom_frame(brain))
     assert np.mean(gain[brain.mask] ** 2) == pytest.approx(1, rel=1e-5)
     assert np.abs(np.gradient(gain)).max() < 0.1 and np.ptp(gain[brain.mask]) > 0.15
     done = scan(brain, noises=("coil",), repeats=8)
@@ -111,7 +111,7 @@ def test_physiological_fluctuation_is_a_sinusoid_of_the_stated_strength():
     rng = np.random.default_rng(2)
     time = np.arange(400) / 400
     for _ in range(50):
-        wave = physiological(rng, 400)
+        wave = draw_physio(rng, 400)
         fits = []
         for cycles in np.arange(0.5, 2.001, 0.01):
             angle = 2 * np.pi * cycles * time
@@ -125,11 +125,11 @@ def test_physiological_fluctuation_is_a_sinusoid_of_the_stated_strength():
 
 def test_drift_is_linear_and_has_both_signs():
     rng = np.random.default_rng(3)
-    lines = np.stack([drift(rng, 30) for _ in range(400)])
+    lines = np.stack([draw_drift(rng, 30) for _ in range(400)])
     np.testing.assert_allclose(np.diff(lines, 2), 0, atol=1e-12)
-    assert np.all(lines[:, 0] == 0) and np.abs(lines).max() <= LARGEST_DRIFT
-    assert lines[:, -1].std() == pytest.approx(LARGEST_DRIFT / np.sqrt(3), rel=0.1)
-    assert abs(lines[:, -1].mean()) < 0.1 * LARGEST_DRIFT
+    assert np.all(lines[:, 0] == 0) and np.abs(lines).max() <= MAX_DRIFT
+    assert lines[:, -1].std() == pytest.approx(MAX_DRIFT / np.sqrt(3), rel=0.1)
+    assert abs(lines[:, -1].mean()) < 0.1 * MAX_DRIFT
 
 
 @pytest.mark.parametrize("name", ["physio", "drift"])
@@ -142,7 +142,7 @@ def test_a_fluctuation_shows_in_the_differences_as_a_share_of_the_reference_sign
 
 
 def test_the_head_walks_at_random():
-    walks = [random_walk(np.random.default_rng(s), 100) for s in range(40)]
+    walks = [draw_motion(np.random.default_rng(s), 100) for s in range(40)]
     steps = np.concatenate([np.diff(w, axis=0) for w in walks])
     assert all(np.all(w[0] == 0) for w in walks)
     assert steps[:, :3].std() == pytest.approx(STEP_MM, rel=0.02)
@@ -152,17 +152,17 @@ def test_the_head_walks_at_random():
 
 
 def test_a_move_by_whole_voxels_is_exact_and_resampling_undoes_any(brain):
-    image, frame = proton_density(brain), frame_of(brain)
-    shifted = moved(image, np.array([5.0, -10.0, 0, 0, 0, 0]), frame)
+    image, frame = compute_m0(brain), phantom_frame(brain)
+    shifted = move_image(image, np.array([5.0, -10.0, 0, 0, 0, 0]), frame)
     np.testing.assert_allclose(shifted[1:, :-2], image[:-1, 2:], atol=0.01)
     motion = np.array([1.5, -2.0, 0.7, 0.03, -0.02, 0.05])
-    before = np.abs(moved(image, motion, frame) - image)[brain.mask].mean()
-    after = np.abs(resample(moved(image, motion, frame), motion, frame) - image)[brain.mask]
+    before = np.abs(move_image(image, motion, frame) - image)[brain.mask].mean()
+    after = np.abs(resample(move_image(image, motion, frame), motion, frame) - image)[brain.mask]
     assert after.mean() < 0.3 * before
 
 
 def test_motion_in_a_scan_is_the_one_in_the_truth(brain):
-    frame = frame_of(brain)
+    frame = phantom_frame(brain)
     done = scan(brain, noises=("thermal", "motion"), snr=(30, 30), repeats=2)
     run = done.runs[0]
     found = register(run.volumes[..., -1], done.m0, brain.mask, frame)
@@ -174,15 +174,15 @@ def test_motion_in_a_scan_is_the_one_in_the_truth(brain):
 
 
 def test_some_volumes_have_spikes():
-    amplitudes = spikes(np.random.default_rng(4), 1000)
+    amplitudes = draw_spikes(np.random.default_rng(4), 1000)
     hit = amplitudes[amplitudes > 0]
     assert hit.size == 50 and SPIKE_AMPLITUDE[0] < hit.min() < hit.max() < SPIKE_AMPLITUDE[1]
     assert hit.mean() == pytest.approx(np.mean(SPIKE_AMPLITUDE), rel=0.15)
-    assert np.count_nonzero(spikes(np.random.default_rng(5), 4)) == 1
+    assert np.count_nonzero(draw_spikes(np.random.default_rng(5), 4)) == 1
 
 
 def test_a_spike_is_one_sample_of_k_space():
-    wave = stripes(np.random.default_rng(6), (40, 32, 10))
+    wave = draw_spike_pattern(np.random.default_rng(6), (40, 32, 10))
     power = np.sort(np.abs(np.fft.fftn(wave)).ravel() ** 2)
     assert power[-2:].sum() > 0.999 * power.sum()
     assert wave.max() == pytest.approx(1, abs=0.05)
@@ -190,14 +190,14 @@ def test_a_spike_is_one_sample_of_k_space():
 
 def test_spikes_change_their_volumes_only(flat):
     run = scan(flat, noises=("spikes",), repeats=4).runs[0]
-    control = proton_density(flat)[..., None] * np.ones(24)
+    control = compute_m0(flat)[..., None] * np.ones(24)
     change = (run.volumes[..., ::2] - control) / M0_SCALE
     rms = np.sqrt((change**2).mean(axis=(0, 1, 2)))
     np.testing.assert_allclose(rms, run.artefacts.spikes[::2] / np.sqrt(2), atol=1e-3)
 
 
 def test_single_slices_drop_out(flat):
-    factors = dropouts(np.random.default_rng(7), 400, 30)
+    factors = draw_dropouts(np.random.default_rng(7), 400, 30)
     lost = factors[factors < 1]
     assert lost.size == 20 and DROPOUT_LEFT[0] < lost.min() < lost.max() < DROPOUT_LEFT[1]
     assert (factors < 1).sum(axis=1).max() == 1
@@ -209,12 +209,12 @@ def test_single_slices_drop_out(flat):
 
 
 def test_background_suppression_fails_in_some_volumes(flat):
-    excess = suppression_failures(np.random.default_rng(8), 500)
+    excess = draw_excess(np.random.default_rng(8), 500)
     hit = excess[excess > 0]
     assert hit.size == 50
     assert SUPPRESSION_EXCESS[0] < hit.min() < hit.max() < SUPPRESSION_EXCESS[1]
     run = scan(flat, noises=("suppression",), repeats=2, n_pulses=2).runs[0]
-    controls = (run.volumes[..., ::2] / proton_density(flat)[..., None]).mean(axis=(0, 1, 2))
+    controls = (run.volumes[..., ::2] / compute_m0(flat)[..., None]).mean(axis=(0, 1, 2))
     np.testing.assert_allclose(controls, 0.3 + run.artefacts.excess[::2], rtol=1e-4)
 
 
@@ -238,8 +238,8 @@ def test_m0_is_still(flat):
 def test_without_thermal_noise_there_is_none(flat):
     done = scan(flat, noises=("drift",))
     assert done.measured_snr is None and not done.noise_sd.any()
-    np.testing.assert_array_equal(done.m0, proton_density(flat))
+    np.testing.assert_array_equal(done.m0, compute_m0(flat))
 
 
 def test_a_frame_knows_the_voxel_size(brain):
-    assert frame_of(brain) == Frame(brain.mask.shape, (5.0, 5.0, 5.0))
+    assert phantom_frame(brain) == Frame(brain.mask.shape, (5.0, 5.0, 5.0))

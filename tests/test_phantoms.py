@@ -24,7 +24,7 @@ from aslkit.simulate.phantoms import (
     save_phantom,
     shape_phantom,
 )
-from aslkit.simulate.random_fields import Planes, draw_fields
+from aslkit.simulate.random_fields import Planes, draw_random_fields
 from aslkit.simulate.signal import PROTOCOLS, simulate_series, truth_maps
 from aslkit.simulate.template import TEMPLATE_MM
 from aslkit.simulate.vessels import (
@@ -52,12 +52,12 @@ def many():
 
 def test_fields_are_sums_of_waves_with_unit_variance():
     rng = np.random.default_rng(1)
-    fields_, planes = draw_fields(rng, np.full((2, 5), 20.0)), draw_planes(rng, 2, 16)
-    waves = np.einsum("pxyd,pdkn->pkxyn", planes.points, fields_.waves)
-    expected = np.cos(waves + fields_.phases[:, 0, :, None, None]).sum(-1) * np.sqrt(2 / 16)
-    np.testing.assert_allclose(fields_.at(planes), expected, atol=1e-10)
+    random_fields, planes = draw_random_fields(rng, np.full((2, 5), 20.0)), draw_planes(rng, 2, 16)
+    waves = np.einsum("pxyd,pdkn->pkxyn", planes.points, random_fields.waves)
+    expected = np.cos(waves + random_fields.phases[:, 0, :, None, None]).sum(-1) * np.sqrt(2 / 16)
+    np.testing.assert_allclose(random_fields.at(planes), expected, atol=1e-10)
     far = Planes(1e4 * rng.standard_normal((2, 40, 3)), 1e4 * rng.standard_normal((2, 40, 3)))
-    assert fields_.at(far).var() == pytest.approx(1, rel=0.1)
+    assert random_fields.at(far).var() == pytest.approx(1, rel=0.1)
 
 
 def test_numpy_and_torch_evaluate_the_same_subjects():

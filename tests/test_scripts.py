@@ -99,9 +99,9 @@ def test_prediction_is_measured(run, part, n_least):
     assert not any("nan" in line for line in lines)
 
 
-@pytest.mark.parametrize("part", ["scenes", "batches", "share", "brains", "readback"])
+@pytest.mark.parametrize("part", ["signals", "batches", "share", "brains", "readback"])
 def test_the_simulator_is_measured(run, part):
-    tiny = {"N_SCENES": 2, "N_BATCHES": 1, "WARM_STEPS": 1, "LAST_STEP": 2, "N_SUBJECTS": 1}
+    tiny = {"N_SCANS": 2, "N_BATCHES": 1, "WARM_STEPS": 1, "LAST_STEP": 2, "N_SUBJECTS": 1}
     tiny["load_config"] = lambda name, changes: load_config(name, (*changes, *TINY))
     tiny |= {"DATA": load_config("small", TINY).data, "asl_sim": coarse_sim}
     _, title, *lines = run("benchmark_sim", part, **tiny)

@@ -20,9 +20,9 @@ from aslkit.predict.inference import predict_maps
 from aslkit.predict.passes import Passes
 from aslkit.predict.tiling import Tiling
 from aslkit.simulate.phantoms import brain_phantom
-from aslkit.simulate.random_fields import draw_fields
+from aslkit.simulate.random_fields import draw_random_fields
 from aslkit.simulate.signal import PROTOCOLS, simulate_series
-from aslkit.simulate.training_scans import _blurred_across, draw_scene
+from aslkit.simulate.training_scans import _blurred_across, draw_training_scans
 from aslkit.train.batches import draw_batch
 from aslkit.train.loop import train
 from aslkit.train.objectives import run_network
@@ -51,23 +51,23 @@ def series():
     return replace(series, noise_sd=inference.noise_level(series, OFF))
 
 
-def scenes(n=12):
-    return [draw_scene(DATA, np.random.default_rng(i)) for i in range(n)]
+def draws(n=12):
+    return [draw_training_scans(DATA, np.random.default_rng(i)) for i in range(n)]
 
 
 def test_neighbouring_slices_are_of_one_subject_and_others_are_not():
     likeness = {True: [], False: []}
-    for scene in (s for s in scenes() if s.depth == 4):
+    for scans in (s for s in draws() if s.depth == 4):
         for i in range(7):
-            inside = scene.mask[i] & scene.mask[i + 1]
+            inside = scans.mask[i] & scans.mask[i + 1]
             if inside.sum() > 200:
-                pair = np.corrcoef(scene.cbf[i][inside], scene.cbf[i + 1][inside])
+                pair = np.corrcoef(scans.cbf[i][inside], scans.cbf[i + 1][inside])
                 likeness[i != 3].append(pair[0, 1])
     assert np.mean(likeness[True]) > 0.35 > 0.15 > np.mean(likeness[False])
 
 
-def test_most_scenes_are_stacks_and_some_are_slices_of_different_subjects():
-    depths = [scene.depth for scene in scenes(40)]
+def test_most_training_scans_are_stacks_and_some_are_slices_of_different_subjects():
+    depths = [scans.depth for scans in draws(40)]
     assert set(depths) == {1, 4} and 0.6 < np.mean(np.array(depths) == 4) < 0.95
 
 
@@ -80,7 +80,7 @@ def test_noise_across_slices_is_alike_after_a_blur_and_keeps_its_variance():
 
 
 def test_what_is_repeated_belongs_to_the_same_subject():
-    fields = repeated(draw_fields(np.random.default_rng(0), np.full((2, 5), 20.0)), 3)
+    fields = repeated(draw_random_fields(np.random.default_rng(0), np.full((2, 5), 20.0)), 3)
     np.testing.assert_array_equal(fields.phases[0], fields.phases[2])
     assert (fields.phases[2] != fields.phases[3]).any() and len(fields.waves) == 6
 

@@ -11,17 +11,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aslkit.core.backend import alike, namespace
-from aslkit.simulate.lesions import LEAST_TISSUE, MOST_LESIONS, Lesions, draw_lesions
-from aslkit.simulate.random_fields import Planes, SmoothFields, Values, draw_fields, ridge, steeper
+from aslkit.simulate.lesions import MAX_LESIONS, MIN_TISSUE, Lesions, draw_lesions
+from aslkit.simulate.random_fields import (
+    FloatArray,
+    Planes,
+    RandomFields,
+    draw_random_fields,
+    ridge,
+    smoothstep,
+)
 from aslkit.simulate.template import atlas
 
 ATT_RANGE_S = (0.3, 3.8)
-EARLIEST_ABAT_S = 0.1
-MOST_ABV = 0.05
+MIN_ABAT_S = 0.1
+MAX_ABV = 0.05
 WARP_MM = 4.0
 MIDLINE_MM = 3.0  # half width of the border between the hemispheres
 ARTERY_REACH_MM = 20.0  # how far branches and early arrival extend from the large arteries
-FIELDS = ("warp x", "warp y", "warp z", "cbf", "fine cbf", "att", "fine att", "twig a", "twig b")
+FIELD_NAMES = (
+    "warp x",
+    "warp y",
+    "warp z",
+    "cbf",
+    "fine cbf",
+    "att",
+    "fine att",
+    "twig a",
+    "twig b",
+)
 HEIGHTS_MM = (-45.0, 60.0)  # of the planes of the training stream
 SPACINGS_MM = (2.5, 8.0)  # of parallel ones
 UP = np.array([0.0, 0.0, 1.0])
@@ -36,25 +53,25 @@ class Tissue:
     tissues; abv is a fraction, abat in s; lesions holds classes of `lesions`, 0 elsewhere.
     """
 
-    gm: Values
-    wm: Values
-    csf: Values
-    cbf_gm: Values
-    cbf_wm: Values
-    att_gm: Values
-    att_wm: Values
-    abv: Values
-    abat: Values
+    gm: FloatArray
+    wm: FloatArray
+    csf: FloatArray
+    cbf_gm: FloatArray
+    cbf_wm: FloatArray
+    att_gm: FloatArray
+    att_wm: FloatArray
+    abv: FloatArray
+    abat: FloatArray
     lesions: NDArray[np.uint8]
     mask: NDArray[np.bool_]
 
     @property
-    def cbf(self) -> Values:
+    def cbf(self) -> FloatArray:
         """CBF of the voxel: the sum over its tissues."""
         return self.gm * self.cbf_gm + self.wm * self.cbf_wm
 
     @property
-    def att(self) -> Values:
+    def att(self) -> FloatArray:
         """ATT of the voxel: the flow-weighted mean over its tissues."""
         xp = namespace(self.gm)
         gm, wm = (
@@ -71,27 +88,27 @@ class Subjects:
     Variations are (slow, fine) standard deviations, of the logarithm of CBF and of ATT.
     """
 
-    size: Values
-    sharpness: Values
-    cbf_gm: Values
-    wm_ratio: Values
-    att_gm: Values
-    att_wm_delay: Values
-    watershed_delay: Values
-    distal_delay: Values
-    territory_bias: Values
-    territory_delays: Values
-    cbf_variation: Values
-    att_variation: Values
-    artery_abv: Values
-    artery_radius: Values
-    twig_abv: Values
-    sulcal_abv: Values
-    tissue_abv: Values
-    bolus_lead: Values
-    artery_lead: Values
+    size: FloatArray
+    sharpness: FloatArray
+    cbf_gm: FloatArray
+    wm_ratio: FloatArray
+    att_gm: FloatArray
+    att_wm_delay: FloatArray
+    watershed_delay: FloatArray
+    distal_delay: FloatArray
+    territory_bias: FloatArray
+    territory_delays: FloatArray
+    cbf_variation: FloatArray
+    att_variation: FloatArray
+    artery_abv: FloatArray
+    artery_radius: FloatArray
+    twig_abv: FloatArray
+    sulcal_abv: FloatArray
+    tissue_abv: FloatArray
+    bolus_lead: FloatArray
+    artery_lead: FloatArray
     lesions: Lesions
-    fields: SmoothFields
+    random_fields: RandomFields
 
     def at(self, planes: Planes) -> Tissue:
         """Truth on planes [mm] centred on the middle of the brain; arrays (planes, nx, ny).
@@ -99,49 +116,49 @@ class Subjects:
         Subject p is seen on plane p; a single subject is seen on all.
         """
         xp = namespace(planes.x)
-        f = self.fields.at(planes)
-        s = {name: f[:, i] for i, name in enumerate(FIELDS)}
+        f = self.random_fields.at(planes)
+        s = {name: f[:, i] for i, name in enumerate(FIELD_NAMES)}
         warp = xp.moveaxis(f[:, :3], 1, -1)
         place = planes.points * alike(self.size[:, None, None], planes.x) + WARP_MM * warp
         maps = atlas().at(place)
         gm, wm = self._fractions(maps, planes)
         sides = xp.clip(place[..., 0] / (2 * MIDLINE_MM) + 0.5, 0, 1)
         territories, watershed = self._territories(maps, sides, s["att"])
-        factor, delay, labels = self.lesions.at(planes, f[:, -MOST_LESIONS:], territories)
+        factor, delay, labels = self.lesions.at(planes, f[:, -MAX_LESIONS:], territories)
         cbf_gm = self._cbf(s) * factor
         att = self._att(s, territories, watershed, maps["artery_mm"]) + delay
         att_gm = xp.clip(att, *ATT_RANGE_S)
-        att_wm = xp.clip(att + self._of("att_wm_delay", planes.x), *ATT_RANGE_S)
+        att_wm = xp.clip(att + self._value("att_wm_delay", planes.x), *ATT_RANGE_S)
         csf = xp.clip(maps["brain"] - gm - wm, 0, None)
-        lead = self._of("bolus_lead", planes.x) + self._of("artery_lead", planes.x) * xp.exp(
+        lead = self._value("bolus_lead", planes.x) + self._value("artery_lead", planes.x) * xp.exp(
             -maps["artery_mm"] / ARTERY_REACH_MM
         )
-        is_labelled = gm + wm > LEAST_TISSUE
+        is_labelled = gm + wm > MIN_TISSUE
         labels = xp.where(is_labelled, labels, 0 * labels)
         return Tissue(
             gm=gm,
             wm=wm,
             csf=csf,
             cbf_gm=cbf_gm,
-            cbf_wm=cbf_gm * self._of("wm_ratio", planes.x),
+            cbf_wm=cbf_gm * self._value("wm_ratio", planes.x),
             att_gm=att_gm,
             att_wm=att_wm,
             abv=self._abv(s, gm, csf, maps),
-            abat=xp.clip(att_gm - lead, EARLIEST_ABAT_S, None),
+            abat=xp.clip(att_gm - lead, MIN_ABAT_S, None),
             lesions=labels.astype(np.uint8) if xp is np else labels.byte(),
             mask=maps["brain"] > 0.5,
         )
 
-    def _of(self, name: str, like, part: int | None = None):  # type: ignore[no-untyped-def]
+    def _value(self, name: str, like, part: int | None = None):  # type: ignore[no-untyped-def]
         """A number of every subject, to broadcast over planes (planes, nx, ny)."""
         values = getattr(self, name)
         return alike((values if part is None else values[:, part])[:, None, None], like)
 
     def _fractions(self, maps, planes: Planes):  # type: ignore[no-untyped-def]
-        """GM and WM with steeper borders than the template's, together at most the brain's."""
+        """GM and WM with smoothstep borders than the template's, together at most the brain's."""
         xp = namespace(planes.x)
-        share = self._of("sharpness", planes.x)
-        gm, wm = (p + share * (steeper(steeper(p)) - p) for p in (maps["gm"], maps["wm"]))
+        share = self._value("sharpness", planes.x)
+        gm, wm = (p + share * (smoothstep(smoothstep(p)) - p) for p in (maps["gm"], maps["wm"]))
         total = xp.clip(gm + wm, 1e-6, None)
         fill = xp.minimum(total, maps["brain"]) / total
         return gm * fill, wm * fill
@@ -160,19 +177,21 @@ class Subjects:
 
     def _cbf(self, s):  # type: ignore[no-untyped-def]
         like = s["cbf"]
-        slow, fine = (self._of("cbf_variation", like, i) for i in (0, 1))
-        return self._of("cbf_gm", like) * namespace(like).exp(slow * like + fine * s["fine cbf"])
+        slow, fine = (self._value("cbf_variation", like, i) for i in (0, 1))
+        return self._value("cbf_gm", like) * namespace(like).exp(
+            slow * like + fine * s["fine cbf"]
+        )
 
     def _att(self, s, territories, watershed, artery_mm):  # type: ignore[no-untyped-def]
         """ATT of GM without lesions [s]: late far from the arteries and between territories."""
         like = s["att"]
-        slow, fine = (self._of("att_variation", like, i) for i in (0, 1))
+        slow, fine = (self._value("att_variation", like, i) for i in (0, 1))
         delays = alike(self.territory_delays[..., None, None], like)
         return (
-            self._of("att_gm", like)
+            self._value("att_gm", like)
             + (territories * delays).sum(1)
-            + self._of("watershed_delay", like) * watershed
-            + self._of("distal_delay", like) * (artery_mm / ARTERY_REACH_MM - 1)
+            + self._value("watershed_delay", like) * watershed
+            + self._value("distal_delay", like) * (artery_mm / ARTERY_REACH_MM - 1)
             + slow * like
             + fine * s["fine att"]
         )
@@ -181,24 +200,24 @@ class Subjects:
         """Arterial blood: large arteries, their branches, sulci, and a little in all GM."""
         xp = namespace(gm)
         distance = maps["artery_mm"]
-        large = xp.exp(-((distance / self._of("artery_radius", gm)) ** 2))
+        large = xp.exp(-((distance / self._value("artery_radius", gm)) ** 2))
         twigs = ridge(s["twig a"]) * ridge(s["twig b"])
         twigs = twigs * xp.exp(-distance / ARTERY_REACH_MM)
         uneven = xp.exp(0.5 * s["fine cbf"])
         abv = (
-            self._of("artery_abv", gm) * large
-            + self._of("twig_abv", gm) * twigs
-            + self._of("sulcal_abv", gm) * 4 * gm * csf * uneven
-            + self._of("tissue_abv", gm) * gm * uneven
+            self._value("artery_abv", gm) * large
+            + self._value("twig_abv", gm) * twigs
+            + self._value("sulcal_abv", gm) * 4 * gm * csf * uneven
+            + self._value("tissue_abv", gm) * gm * uneven
         )
-        return xp.clip(abv, 0, MOST_ABV) * maps["brain"]
+        return xp.clip(abv, 0, MAX_ABV) * maps["brain"]
 
 
 def draw_subjects(rng: np.random.Generator, b: int) -> Subjects:
     """Random subjects; values span those of benchmark.md's brain phantoms."""
     lesions = draw_lesions(rng, b)
 
-    def uniform(low: float, high: float, *more: int) -> Values:
+    def uniform(low: float, high: float, *more: int) -> FloatArray:
         return rng.uniform(low, high, (b, *more))
 
     lengths = [np.full(b, 45.0)] * 3 + [
@@ -231,7 +250,7 @@ def draw_subjects(rng: np.random.Generator, b: int) -> Subjects:
         bolus_lead=uniform(0.05, 0.4),
         artery_lead=uniform(0, 0.4),
         lesions=lesions,
-        fields=draw_fields(rng, lengths_mm),
+        random_fields=draw_random_fields(rng, lengths_mm),
     )
 
 

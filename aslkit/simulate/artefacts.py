@@ -15,6 +15,7 @@ from scipy import ndimage
 from aslkit.core.backend import namespace, standard_normal
 from aslkit.core.series_and_maps import FloatImage, MaskImage
 from aslkit.prepare.motion import Frame, Parameters, rigid_matrix
+from aslkit.simulate.random_fields import FloatArray
 
 NOISES = ("thermal", "coil", "physio", "drift", "motion", "spikes", "dropouts", "suppression")
 
@@ -22,16 +23,14 @@ COIL_GAIN = 0.8  # at most, additional noise in the middle of the head
 COIL_WIDTH_MM = 50.0
 PHYSIO_AMPLITUDE = (0.03, 0.15)  # of the reference signal
 PHYSIO_CYCLES = (0.5, 2.0)  # over the scan
-LARGEST_DRIFT = 0.03  # of the reference signal, from the first difference to the last
+MAX_DRIFT = 0.03  # of the reference signal, from the first difference to the last
 STEP_MM, STEP_DEGREES = 0.1, 0.1  # standard deviation from one volume to the next, per axis
-SPIKE_SHARE = 0.05  # of the volumes
+SPIKE_FRACTION = 0.05  # of the volumes
 SPIKE_AMPLITUDE = (0.005, 0.05)  # of M0
-DROPOUT_SHARE = 0.05  # of the volumes
+DROPOUT_FRACTION = 0.05  # of the volumes
 DROPOUT_LEFT = (0.1, 0.7)  # of the signal of the slice
-SUPPRESSION_SHARE = 0.1  # of the volumes
+SUPPRESSION_FRACTION = 0.1  # of the volumes
 SUPPRESSION_EXCESS = (0.005, 0.1)  # of M0, more static signal than in the other volumes
-
-Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -52,12 +51,12 @@ class Artefacts:
         Factor of the signal of every slice.
     """
 
-    physio: Values
-    drift: Values
-    excess: Values
+    physio: FloatArray
+    drift: FloatArray
+    excess: FloatArray
     motion: Parameters
-    spikes: Values
-    slices: Values
+    spikes: FloatArray
+    slices: FloatArray
 
 
 def draw_artefacts(
@@ -69,18 +68,18 @@ def draw_artefacts(
     streams = dict(zip(NOISES, rng.spawn(len(NOISES)), strict=True))
     draws = {name: stream for name, stream in streams.items() if name in noises}
     return Artefacts(
-        physio=physiological(draws["physio"], n_pairs) if "physio" in draws else none[::2],
-        drift=drift(draws["drift"], n_pairs) if "drift" in draws else none[::2],
-        excess=suppression_failures(draws["suppression"], n) if "suppression" in draws else none,
-        motion=random_walk(draws["motion"], n) if "motion" in draws else np.zeros((n, 6)),
-        spikes=spikes(draws["spikes"], n) if "spikes" in draws else none,
-        slices=dropouts(draws["dropouts"], n, n_slices)
+        physio=draw_physio(draws["physio"], n_pairs) if "physio" in draws else none[::2],
+        drift=draw_drift(draws["drift"], n_pairs) if "drift" in draws else none[::2],
+        excess=draw_excess(draws["suppression"], n) if "suppression" in draws else none,
+        motion=draw_motion(draws["motion"], n) if "motion" in draws else np.zeros((n, 6)),
+        spikes=draw_spikes(draws["spikes"], n) if "spikes" in draws else none,
+        slices=draw_dropouts(draws["dropouts"], n, n_slices)
         if "dropouts" in draws
         else np.ones((n, n_slices)),
     )
 
 
-def with_thermal_noise(rng: np.random.Generator, image, sd):  # type: ignore[no-untyped-def]
+def add_thermal_noise(rng: np.random.Generator, image, sd):  # type: ignore[no-untyped-def]
     """Magnitude of an image with complex noise: Gaussian in tissue, Rayleigh in air.
 
     Image and standard deviation (an array that broadcasts, or a number) are of numpy or torch.
@@ -89,7 +88,7 @@ def with_thermal_noise(rng: np.random.Generator, image, sd):  # type: ignore[no-
     return namespace(image).hypot(image + real, imaginary)
 
 
-def coil_map(rng: np.random.Generator, mask: MaskImage, frame: Frame) -> FloatImage:
+def draw_coil_noise(rng: np.random.Generator, mask: MaskImage, frame: Frame) -> FloatImage:
     """Relative noise of every voxel: highest deep in the head, far from the coil's elements.
 
     Its mean square over the mask is 1.
@@ -103,26 +102,26 @@ def coil_map(rng: np.random.Generator, mask: MaskImage, frame: Frame) -> FloatIm
     return (gain / np.sqrt(np.mean(gain[mask] ** 2))).astype(np.float32)
 
 
-def physiological(rng: np.random.Generator, n: int) -> Values:
+def draw_physio(rng: np.random.Generator, n: int) -> FloatArray:
     """A sinusoid of random amplitude, frequency and phase."""
     cycles, phase = rng.uniform(*PHYSIO_CYCLES), rng.uniform(0, 2 * np.pi)
     wave = np.sin(2 * np.pi * cycles * np.arange(n) / n + phase)
     return np.asarray(rng.uniform(*PHYSIO_AMPLITUDE) * wave)
 
 
-def drift(rng: np.random.Generator, n: int) -> Values:
+def draw_drift(rng: np.random.Generator, n: int) -> FloatArray:
     """A straight line from 0."""
-    return np.linspace(0, rng.uniform(-LARGEST_DRIFT, LARGEST_DRIFT), n)
+    return np.linspace(0, rng.uniform(-MAX_DRIFT, MAX_DRIFT), n)
 
 
-def random_walk(rng: np.random.Generator, n: int) -> Parameters:
+def draw_motion(rng: np.random.Generator, n: int) -> Parameters:
     """Positions (n, 6) [mm, rad] of a restless head that starts where M0 was taken."""
     steps = rng.standard_normal((n, 6)) * ([STEP_MM] * 3 + [np.deg2rad(STEP_DEGREES)] * 3)
     steps[0] = 0
     return steps.cumsum(axis=0)
 
 
-def moved(image: FloatImage, parameters: Parameters, frame: Frame) -> FloatImage:
+def move_image(image: FloatImage, parameters: Parameters, frame: Frame) -> FloatImage:
     """The image of a head that has moved, by cubic splines; 0 comes in from outside."""
     if not parameters.any():
         return image
@@ -134,15 +133,15 @@ def moved(image: FloatImage, parameters: Parameters, frame: Frame) -> FloatImage
     return np.asarray(ndimage.affine_transform(image, inverse, offset), dtype=np.float32)
 
 
-def spikes(rng: np.random.Generator, n: int) -> Values:
+def draw_spikes(rng: np.random.Generator, n: int) -> FloatArray:
     """Amplitude of the spike of every volume, 0 in most."""
     amplitudes = np.zeros(n)
-    hit = _some(rng, n, SPIKE_SHARE)
+    hit = _choose_volumes(rng, n, SPIKE_FRACTION)
     amplitudes[hit] = rng.uniform(*SPIKE_AMPLITUDE, hit.size)
     return amplitudes
 
 
-def stripes(rng: np.random.Generator, shape: tuple[int, ...]) -> FloatImage:
+def draw_spike_pattern(rng: np.random.Generator, shape: tuple[int, ...]) -> FloatImage:
     """What one wrong sample of k-space adds to an image: a plane wave of amplitude 1."""
     frequency = [int(rng.integers(1, max(n // 2, 2))) / n for n in shape]
     x, y, z = np.ogrid[tuple(slice(n) for n in shape)]
@@ -150,22 +149,22 @@ def stripes(rng: np.random.Generator, shape: tuple[int, ...]) -> FloatImage:
     return np.cos(2 * np.pi * turns).astype(np.float32)
 
 
-def dropouts(rng: np.random.Generator, n: int, n_slices: int) -> Values:
+def draw_dropouts(rng: np.random.Generator, n: int, n_slices: int) -> FloatArray:
     """Factors (n, n_slices) of the slices' signals: below 1 in one slice of some volumes."""
     factors = np.ones((n, n_slices))
-    hit = _some(rng, n, DROPOUT_SHARE)
+    hit = _choose_volumes(rng, n, DROPOUT_FRACTION)
     factors[hit, rng.integers(n_slices, size=hit.size)] = rng.uniform(*DROPOUT_LEFT, hit.size)
     return factors
 
 
-def suppression_failures(rng: np.random.Generator, n: int) -> Values:
+def draw_excess(rng: np.random.Generator, n: int) -> FloatArray:
     """Static signal that background suppression leaves over in some volumes."""
     excess = np.zeros(n)
-    hit = _some(rng, n, SUPPRESSION_SHARE)
+    hit = _choose_volumes(rng, n, SUPPRESSION_FRACTION)
     excess[hit] = rng.uniform(*SUPPRESSION_EXCESS, hit.size)
     return excess
 
 
-def _some(rng: np.random.Generator, n: int, share: float) -> NDArray[np.int64]:
+def _choose_volumes(rng: np.random.Generator, n: int, share: float) -> NDArray[np.int64]:
     """That share of n volumes, at least one."""
     return rng.choice(n, max(round(share * n), 1), replace=False)

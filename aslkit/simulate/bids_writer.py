@@ -17,7 +17,7 @@ from aslkit.outputs.dataset import has_fingerprint
 from aslkit.prepare.motion import COLUMNS, Parameters, in_degrees
 from aslkit.simulate.lesions import LESION_CLASSES
 from aslkit.simulate.phantoms import Phantom
-from aslkit.simulate.scanner import RunScan, Scan, ScanSettings
+from aslkit.simulate.scanner import ScanSettings, SimulatedRun, SimulatedScan
 
 ECHO_TIME_S = 0.012
 READOUT_S = 1.0  # and dead time: what a volume takes beyond labeling and delay
@@ -91,7 +91,7 @@ def write_scan(
     subject: str,
     phantom: Phantom,
     settings: ScanSettings,
-    scan: Scan,
+    scan: SimulatedScan,
     is_deltam: bool,
     fingerprint: str,
 ) -> None:
@@ -111,7 +111,7 @@ def write_scan(
     _write_maps(truth / f"sub-{subject}", phantom, scan, fingerprint)
 
 
-def _run_name(subject: str, run: RunScan, n_runs: int) -> str:
+def _run_name(subject: str, run: SimulatedRun, n_runs: int) -> str:
     """VSASL is always named: BIDS does not know it, so .bidsignore has to."""
     labeling = run.nominal.timings[0].labeling
     is_named = n_runs > 1 or labeling == "vsasl"
@@ -119,7 +119,7 @@ def _run_name(subject: str, run: RunScan, n_runs: int) -> str:
 
 
 def _write_run(
-    stem: Path, run: RunScan, settings: ScanSettings, phantom: Phantom, is_deltam: bool
+    stem: Path, run: SimulatedRun, settings: ScanSettings, phantom: Phantom, is_deltam: bool
 ) -> None:
     volumes = run.volumes
     types: tuple[str, ...] = ("control", "label")
@@ -134,7 +134,7 @@ def _write_run(
 
 
 def _sidecar(
-    run: RunScan, settings: ScanSettings, timings: Sequence[Timing], n_pairs: int
+    run: SimulatedRun, settings: ScanSettings, timings: Sequence[Timing], n_pairs: int
 ) -> dict[str, object]:
     """The run's nominal metadata; PLDs and label durations of every volume."""
     first = timings[0]
@@ -176,14 +176,14 @@ def _duration(timing: Timing) -> float:
     return timing.pld_s + (0 if is_pulsed else timing.label_duration_s)
 
 
-def _pulse_times(run: RunScan, n_pulses: int) -> list[float]:
+def _pulse_times(run: SimulatedRun, n_pulses: int) -> list[float]:
     """Pulses spread over the shortest delay [s from the start of labeling]."""
     shortest = min(run.nominal.timings, key=_duration)
     start = _duration(shortest) - shortest.pld_s
     return [round(start + shortest.pld_s * (k + 1) / (n_pulses + 1), 6) for k in range(n_pulses)]
 
 
-def _readout(run: RunScan) -> dict[str, object]:
+def _readout(run: SimulatedRun) -> dict[str, object]:
     """What the ASL images have in common with M0."""
     offsets = run.nominal.slice_offsets_s
     readout = {"EchoTime": ECHO_TIME_S, "MagneticFieldStrength": TESLA}
@@ -192,7 +192,9 @@ def _readout(run: RunScan) -> dict[str, object]:
     return {**readout, "MRAcquisitionType": "2D", "SliceTiming": list(offsets)}
 
 
-def _write_run_truth(stem: Path, run: RunScan, settings: ScanSettings, phantom: Phantom) -> None:
+def _write_run_truth(
+    stem: Path, run: SimulatedRun, settings: ScanSettings, phantom: Phantom
+) -> None:
     """Signal without noise, what happened to the subject and to the images."""
     _save(Path(f"{stem}_signal.nii.gz"), run.signal, phantom)
     artefacts = run.artefacts
@@ -225,7 +227,7 @@ def _motion_table(parameters: Parameters) -> str:
     return "\n".join(["\t".join(["volume", *COLUMNS]), *lines]) + "\n"
 
 
-def _write_maps(stem: Path, phantom: Phantom, scan: Scan, fingerprint: str) -> None:
+def _write_maps(stem: Path, phantom: Phantom, scan: SimulatedScan, fingerprint: str) -> None:
     snrs = {"RequestedSNR": scan.snr, "MeasuredSNR": scan.measured_snr}
     for name, (units, description) in TRUTH.items():
         image = scan.noise_sd if name == "noise" else getattr(phantom, name)

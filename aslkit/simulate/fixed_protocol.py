@@ -11,7 +11,8 @@ from aslkit.core.backend import alike, first_places, namespace, rows_at, scatter
 from aslkit.fit.curve_table import model_like
 from aslkit.kinetics.model import Block, KineticModel, kinetic_model
 from aslkit.simulate.anatomy import Tissue, draw_planes, draw_subjects
-from aslkit.simulate.artefacts import drift, physiological, with_thermal_noise
+from aslkit.simulate.artefacts import add_thermal_noise, draw_drift, draw_physio
+from aslkit.simulate.random_fields import FloatArray
 from aslkit.simulate.signal import mixed_signal, noise_sd
 from aslkit.simulate.training_scans import (
     ARRIVALS,
@@ -21,8 +22,6 @@ from aslkit.simulate.training_scans import (
     coloured_noise,
     draw_spectrum,
 )
-
-Values = NDArray[np.floating]
 
 DURATION_SCATTER = 0.1  # at most, of the label duration
 EXTENDED_DURATION_SCATTER = 0.2  # likewise with extended randomisation, as all that follows
@@ -47,12 +46,12 @@ class Patches:
         What estimators are told of the subjects.
     """
 
-    signal: Values
-    clean: Values
-    cbf: Values
-    att: Values
+    signal: FloatArray
+    clean: FloatArray
+    cbf: FloatArray
+    att: FloatArray
     mask: NDArray[np.bool_]
-    t1_blood_s: Values
+    t1_blood_s: FloatArray
 
 
 def draw_patches(
@@ -68,11 +67,11 @@ def draw_patches(
     planes = draw_planes(rng, config.patches, config.patch).on(device)
     tissue = draw_subjects(rng, config.patches).at(planes)
     model = _draw_model(config, rng, planes.x)
-    signal = _disturbed if config.extended_randomization else _undisturbed
+    signal = _extended_signal if config.extended_randomization else _tissue_signal
     rows = signal(model, tissue, rng)
     clean = namespace(rows).moveaxis(rows, 1, -1).reshape(*tissue.mask.shape, -1)[tissue.mask]
     return Patches(
-        signal=scattered(_measured(clean, tissue.mask, config, rng), tissue.mask),
+        signal=scattered(_add_noise(clean, tissue.mask, config, rng), tissue.mask),
         clean=scattered(clean, tissue.mask),
         cbf=tissue.cbf * tissue.mask,
         att=tissue.att * tissue.mask,
@@ -81,21 +80,21 @@ def draw_patches(
     )
 
 
-def measured_again(
+def draw_second_measurement(
     patches: Patches, config: OneProtocolConfig, rng: np.random.Generator
-) -> Values:
+) -> FloatArray:
     """The signal of patches with other noise, of an SNR of its own."""
     rows = namespace(patches.clean).moveaxis(patches.clean, 1, -1)[patches.mask]
-    again: Values = scattered(_measured(rows, patches.mask, config, rng), patches.mask)
+    again: FloatArray = scattered(_add_noise(rows, patches.mask, config, rng), patches.mask)
     return again
 
 
 def _draw_model(config: OneProtocolConfig, rng: np.random.Generator, like) -> KineticModel:  # type: ignore[no-untyped-def]
     """The kinetic model of every patch, arrays (b, n, 1) as `like`."""
     nominal = kinetic_model(Acquisition(nominal_timings(config)), 1, np.float32)
-    column: Values = np.ones((config.patches, 1, 1))
+    column: FloatArray = np.ones((config.patches, 1, 1))
 
-    def drawn(limits: tuple[float, float]) -> Values:
+    def drawn(limits: tuple[float, float]) -> FloatArray:
         return rng.uniform(*limits, column.shape)
 
     duration = column
@@ -123,34 +122,34 @@ def _draw_model(config: OneProtocolConfig, rng: np.random.Generator, like) -> Ki
     return replace(model_like(drawn_model, like), t1_blood=alike(t1_blood, like))
 
 
-def _undisturbed(model: KineticModel, tissue: Tissue, rng: np.random.Generator) -> Values:
+def _tissue_signal(model: KineticModel, tissue: Tissue, rng: np.random.Generator) -> FloatArray:
     """ΔM/M0 (b, n, pixels) of tissue alone, without noise."""
     return mixed_signal(model, tissue, _flat, has_arterial=False)
 
 
-def _disturbed(model: KineticModel, tissue: Tissue, rng: np.random.Generator) -> Values:
+def _extended_signal(model: KineticModel, tissue: Tissue, rng: np.random.Generator) -> FloatArray:
     """Likewise with arteries in some patches, dispersed arrival, and a gain of every delay."""
     abv, column = tissue.abv, (len(tissue.mask), 1, 1)
     has_arteries = alike(rng.random(column) < ARTERIAL_SHARE, abv)
     spread = rng.uniform(0, DISPERSION_S, column)
 
-    def arriving(shift: Values) -> Tissue:
+    def arriving(shift: FloatArray) -> Tissue:
         times = {name: getattr(tissue, name) + alike(shift, abv) for name in ARRIVAL_TIMES}
         later = {name: namespace(t).clip(t, EARLIEST_S, None) for name, t in times.items()}
         return replace(tissue, abv=abv * has_arteries, **later)
 
     parts = (mixed_signal(model, arriving(spread * a), _flat, True) for a in ARRIVALS)
-    rows: Values = sum(parts) / len(ARRIVALS)  # type: ignore[assignment]
+    rows: FloatArray = sum(parts) / len(ARRIVALS)  # type: ignore[assignment]
     error = rng.uniform(0, GAIN_ERROR, column) * rng.standard_normal((*rows.shape[:2], 1))
     return rows * alike(np.exp(error), rows)
 
 
-def _flat(images: Values) -> Values:
+def _flat(images: FloatArray) -> FloatArray:
     """(b, x, y) -> (b, pixels)."""
     return images.reshape(len(images), -1)
 
 
-def _correlated(rng: np.random.Generator, mask, like):  # type: ignore[no-untyped-def]
+def _correlated_noise(rng: np.random.Generator, mask, like):  # type: ignore[no-untyped-def]
     """Noise of unit variance (voxels, n), in most patches alike in neighbours and regions."""
     b, nx, ny = mask.shape
     _, power = draw_spectrum(rng, b, nx, ny)
@@ -158,16 +157,16 @@ def _correlated(rng: np.random.Generator, mask, like):  # type: ignore[no-untype
     return namespace(images).moveaxis(images, 1, -1)[mask]
 
 
-def _measured(clean, mask, config: OneProtocolConfig, rng: np.random.Generator):  # type: ignore[no-untyped-def]
+def _add_noise(clean, mask, config: OneProtocolConfig, rng: np.random.Generator):  # type: ignore[no-untyped-def]
     """Control minus label of a clean ΔM/M0 (voxels, n), with the noise of the configuration."""
     patches = first_places(mask)
 
-    def of_voxels(of_patches: Values):  # type: ignore[no-untyped-def]
-        """Values (patches, …) of the patch of every voxel, (voxels, …)."""
+    def of_voxels(of_patches: FloatArray):  # type: ignore[no-untyped-def]
+        """FloatArray (patches, …) of the patch of every voxel, (voxels, …)."""
         return rows_at(alike(of_patches, clean), patches)
 
     b, n, signal = config.patches, clean.shape[1], clean
-    for name, draw in (("physio", physiological), ("drift", drift)):
+    for name, draw in (("physio", draw_physio), ("drift", draw_drift)):
         if name in config.noise_components:
             course = np.stack([draw(rng, n) for _ in range(b)])
             signal = signal + of_voxels(REFERENCE_SIGNAL * course)
@@ -175,11 +174,11 @@ def _measured(clean, mask, config: OneProtocolConfig, rng: np.random.Generator):
         return signal
     sd = of_voxels(noise_sd(1.0) / rng.choice(config.snr_levels, (b, 1)))
     if config.extended_randomization:
-        return signal + sd * _correlated(rng, mask, clean)
+        return signal + sd * _correlated_noise(rng, mask, clean)
     if config.noise_type == "gaussian":
         return signal + sd * standard_normal(rng, clean.shape, clean)
     level = of_voxels(rng.uniform(*CONTROL_LEVEL, (b, 1))) + 0 * clean
     control, label = (
-        with_thermal_noise(rng, image, sd / 2**0.5) for image in (level, level - signal)
+        add_thermal_noise(rng, image, sd / 2**0.5) for image in (level, level - signal)
     )
     return control - label

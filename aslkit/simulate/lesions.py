@@ -1,6 +1,6 @@
 """Random generator -> lesions: where perfusion and arrival times are changed, and how.
 
-Every subject has places for `MOST_LESIONS` lesions; some of them stay empty. A lesion is a ragged
+Every subject has places for `MAX_LESIONS` lesions; some of them stay empty. A lesion is a ragged
 ellipsoid with an inner part of another class; those of vascular origin end where the territory
 of their artery ends.
 """
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aslkit.core.backend import alike, namespace
-from aslkit.simulate.random_fields import Planes, Values, soft_step
+from aslkit.simulate.random_fields import FloatArray, Planes, smoothstep_at_zero
 from aslkit.simulate.vessels import TERRITORIES, TERRITORY_CENTRES_MM
 
 LESION_CLASSES = {
@@ -22,16 +22,16 @@ LESION_CLASSES = {
     5: "delayed territory",
     6: "steno-occlusive",
 }
-MOST_LESIONS = 3
-SCATTER_MM = 14.0  # of the centres around those of the territories
+MAX_LESIONS = 3
+CENTRE_SD_MM = 14.0  # of the centres around those of the territories
 TERRITORY_EDGE = 0.15  # half width of a territory's border, in membership
-LEAST_TISSUE = 0.3  # fraction of GM and WM in a voxel that is labelled
+MIN_TISSUE = 0.3  # fraction of GM and WM in a voxel that is labelled
 
 Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Kind:
+class LesionKind:
     """Ranges from which a lesion is drawn; pairs are for the outer and the inner part."""
 
     radius_mm: Range
@@ -41,17 +41,17 @@ class Kind:
     is_vascular: bool
 
 
-NOTHING = Kind((20, 20), (0, 0), ((1, 1), (1, 1)), ((0, 0), (0, 0)), True)
-STROKE = Kind((18, 42), (2, 1), ((0.4, 0.8), (0.0, 0.3)), ((0.3, 1.2), (0.4, 1.5)), True)
-TUMOUR = Kind((10, 25), (3, 4), ((1.2, 2.2), (1.2, 2.8)), ((-0.2, 0.1), (-0.3, 0.3)), False)
-DELAYED = Kind((35, 65), (5, 5), ((0.6, 1.0),) * 2, ((0.3, 1.2),) * 2, True)
-STENOSIS = Kind((40, 75), (6, 6), ((0.4, 0.9),) * 2, ((1.0, 1.8), (1.4, 2.2)), True)
-KINDS = (NOTHING, STROKE, TUMOUR, DELAYED, STENOSIS)
+NO_LESION = LesionKind((20, 20), (0, 0), ((1, 1), (1, 1)), ((0, 0), (0, 0)), True)
+STROKE = LesionKind((18, 42), (2, 1), ((0.4, 0.8), (0.0, 0.3)), ((0.3, 1.2), (0.4, 1.5)), True)
+TUMOUR = LesionKind((10, 25), (3, 4), ((1.2, 2.2), (1.2, 2.8)), ((-0.2, 0.1), (-0.3, 0.3)), False)
+DELAYED = LesionKind((35, 65), (5, 5), ((0.6, 1.0),) * 2, ((0.3, 1.2),) * 2, True)
+STENOSIS = LesionKind((40, 75), (6, 6), ((0.4, 0.9),) * 2, ((1.0, 1.8), (1.4, 2.2)), True)
+LESION_KINDS = (NO_LESION, STROKE, TUMOUR, DELAYED, STENOSIS)
 
 
 @dataclass(frozen=True)
 class Lesions:
-    """Lesions of `b` subjects, `MOST_LESIONS` each; the last axis of pairs is (outer, inner).
+    """Lesions of `b` subjects, `MAX_LESIONS` each; the last axis of pairs is (outer, inner).
 
     Attributes
     ----------
@@ -66,19 +66,19 @@ class Lesions:
     cbf_factors, att_delays_s : array (b, lesions, 2)
     """
 
-    centres: Values
-    axes: Values
-    edges: Values
-    raggedness: Values
-    inner_shares: Values
+    centres: FloatArray
+    axes: FloatArray
+    edges: FloatArray
+    raggedness: FloatArray
+    inner_shares: FloatArray
     territories: NDArray[np.intp]
     is_vascular: NDArray[np.bool_]
     classes: NDArray[np.intp]
-    cbf_factors: Values
-    att_delays_s: Values
+    cbf_factors: FloatArray
+    att_delays_s: FloatArray
 
     @property
-    def boundary_lengths_mm(self) -> Values:
+    def boundary_lengths_mm(self) -> FloatArray:
         """Lengths of the fields that make the boundaries ragged, (b, lesions)."""
         return np.maximum(self.axes.mean(axis=-1) / 2, 6)
 
@@ -88,13 +88,13 @@ class Lesions:
         Parameters
         ----------
         boundaries : array (planes, lesions, nx, ny)
-            Values of the fields that make the boundaries ragged.
+            FloatArray of the fields that make the boundaries ragged.
         territories : array (planes, territories, nx, ny)
             Membership of the vascular territories.
         """
         xp = namespace(planes.x)
         factor, delay, label = 1.0, 0.0, 0.0
-        for i in range(MOST_LESIONS):
+        for i in range(MAX_LESIONS):
             parts = self._parts(i, planes, boundaries[:, i], territories)
             for j, part in enumerate(parts):
                 cbf, att, name = (
@@ -118,31 +118,34 @@ class Lesions:
             for v in (self.edges, self.raggedness, self.inner_shares)
         )
         distance = namespace(like).clip(square, 0, None) ** 0.5 + ragged * boundary
-        whole, inner = soft_step((1 - distance) / edge), soft_step((share - distance) / edge)
+        outer, inner = (
+            smoothstep_at_zero((1 - distance) / edge),
+            smoothstep_at_zero((share - distance) / edge),
+        )
         chosen = np.arange(len(TERRITORIES)) == self.territories[:, i, None]
         own = (alike(chosen[..., None, None].astype(float), like) * territories).sum(1)
-        within = soft_step((own - 0.5) / TERRITORY_EDGE)
+        within = smoothstep_at_zero((own - 0.5) / TERRITORY_EDGE)
         vascular = alike(self.is_vascular[:, i, None, None].astype(float), like)
         within = 1 + vascular * (within - 1)
-        return (whole - inner) * within, inner * within
+        return (outer - inner) * within, inner * within
 
 
 def draw_lesions(rng: np.random.Generator, b: int) -> Lesions:
-    """Up to `MOST_LESIONS` lesions of random kinds for each of b subjects."""
-    shape = b, MOST_LESIONS
-    kinds = rng.integers(1, len(KINDS), shape)
-    kinds[np.arange(MOST_LESIONS) >= rng.integers(0, MOST_LESIONS + 1, (b, 1))] = 0
+    """Up to `MAX_LESIONS` lesions of random kinds for each of b subjects."""
+    shape = b, MAX_LESIONS
+    kinds = rng.integers(1, len(LESION_KINDS), shape)
+    kinds[np.arange(MAX_LESIONS) >= rng.integers(0, MAX_LESIONS + 1, (b, 1))] = 0
 
     def pick(values) -> NDArray[np.floating]:  # type: ignore[no-untyped-def]
-        return np.array([getattr(k, values) for k in KINDS], dtype=float)[kinds]
+        return np.array([getattr(k, values) for k in LESION_KINDS], dtype=float)[kinds]
 
-    def draw(ranges: str) -> Values:
+    def draw(ranges: str) -> FloatArray:
         low, high = np.moveaxis(pick(ranges), -1, 0)
         return rng.uniform(low, high)
 
     radius = draw("radius_mm")
     territories = rng.integers(0, len(TERRITORIES), shape)
-    centres = TERRITORY_CENTRES_MM[territories] + SCATTER_MM * rng.standard_normal((*shape, 3))
+    centres = TERRITORY_CENTRES_MM[territories] + CENTRE_SD_MM * rng.standard_normal((*shape, 3))
     return Lesions(
         centres=centres,
         axes=radius[..., None] * rng.uniform(0.7, 1.4, (*shape, 3)),

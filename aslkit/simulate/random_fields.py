@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from aslkit.core.backend import alike, namespace
 
-Values = NDArray[np.floating]
+FloatArray = NDArray[np.floating]
 
 N_WAVES = 16  # of a random smooth field
 RIDGE_WIDTH = 0.25  # in standard deviations of the field
@@ -31,11 +31,11 @@ class Planes:
     y : array (planes, ny, 3)
     """
 
-    x: Values
-    y: Values
+    x: FloatArray
+    y: FloatArray
 
     @property
-    def points(self) -> Values:
+    def points(self) -> FloatArray:
         """All points (planes, nx, ny, 3)."""
         return self.x[:, :, None] + self.y[:, None]
 
@@ -50,7 +50,7 @@ class Planes:
 
 
 @dataclass(frozen=True)
-class SmoothFields:
+class RandomFields:
     """Random smooth functions of zero mean and unit variance, `k` for each of `b` subjects.
 
     Attributes
@@ -60,11 +60,11 @@ class SmoothFields:
     phases : array (b, 1, k, waves)
     """
 
-    waves: Values
-    phases: Values
+    waves: FloatArray
+    phases: FloatArray
 
-    def at(self, planes: Planes) -> Values:
-        """Values (planes, k, nx, ny); subject p is seen on plane p, a single one on all."""
+    def at(self, planes: Planes) -> FloatArray:
+        """FloatArray (planes, k, nx, ny); subject p is seen on plane p, a single one on all."""
         xp = namespace(planes.x)
         waves, phases = alike(self.waves, planes.x), alike(self.phases, planes.x)
         b, _, k, n = waves.shape
@@ -79,23 +79,23 @@ class SmoothFields:
         return xp.matmul(rows, columns.swapaxes(-1, -2)) * float(np.sqrt(2 / n))
 
 
-def draw_fields(rng: np.random.Generator, lengths_mm: Values) -> SmoothFields:
+def draw_random_fields(rng: np.random.Generator, lengths_mm: FloatArray) -> RandomFields:
     """Fields of lengths (b, k) [mm]."""
     b, k = lengths_mm.shape
     waves = rng.standard_normal((b, 3, k, N_WAVES)) / lengths_mm[:, None, :, None]
-    return SmoothFields(waves, rng.uniform(0, 2 * np.pi, (b, 1, k, N_WAVES)))
+    return RandomFields(waves, rng.uniform(0, 2 * np.pi, (b, 1, k, N_WAVES)))
 
 
-def ridge(field: Values) -> Values:
+def ridge(field: FloatArray) -> FloatArray:
     """1 on the surfaces where a field vanishes, falling to 0 at about `RIDGE_WIDTH` beside."""
     return namespace(field).exp(-((field / RIDGE_WIDTH) ** 2))
 
 
-def soft_step(x: Values) -> Values:
+def smoothstep_at_zero(x: FloatArray) -> FloatArray:
     """From 0 to 1 around 0, over a width of 2."""
-    return steeper(namespace(x).clip((x + 1) / 2, 0, 1))
+    return smoothstep(namespace(x).clip((x + 1) / 2, 0, 1))
 
 
-def steeper(share: Values) -> Values:
-    """0 to 1 -> 0 to 1, flat at both ends and steeper between them."""
+def smoothstep(share: FloatArray) -> FloatArray:
+    """0 to 1 -> 0 to 1, flat at both ends and smoothstep between them."""
     return share * share * (3 - 2 * share)

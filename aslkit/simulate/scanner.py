@@ -10,11 +10,11 @@ from aslkit.core.series_and_maps import FloatImage, voxel_size_mm
 from aslkit.prepare.motion import Frame
 from aslkit.simulate.artefacts import (
     Artefacts,
-    coil_map,
+    add_thermal_noise,
     draw_artefacts,
-    moved,
-    stripes,
-    with_thermal_noise,
+    draw_coil_noise,
+    draw_spike_pattern,
+    move_image,
 )
 from aslkit.simulate.phantoms import Phantom
 from aslkit.simulate.signal import Protocol, clean_signal, noise_sd
@@ -66,7 +66,7 @@ class ScanSettings:
 
 
 @dataclass(frozen=True)
-class RunScan:
+class SimulatedRun:
     """One run: control, label, control, …, the delays in turn, all of them again and again.
 
     Attributes
@@ -94,7 +94,7 @@ class RunScan:
 
 
 @dataclass(frozen=True)
-class Scan:
+class SimulatedScan:
     """All runs of one subject, the M0 image, and the noise.
 
     Attributes
@@ -107,7 +107,7 @@ class Scan:
         Asked for.
     """
 
-    runs: tuple[RunScan, ...]
+    runs: tuple[SimulatedRun, ...]
     m0: FloatImage
     noise_sd: FloatImage
     snr: float
@@ -129,16 +129,16 @@ class _Head:
 
     @property
     def frame(self) -> Frame:
-        return frame_of(self.phantom)
+        return phantom_frame(self.phantom)
 
 
-def scan_phantom(phantom: Phantom, settings: ScanSettings, seed: int) -> Scan:
-    """Scan a phantom; the same seed gives the same scan."""
+def scan_phantom(phantom: Phantom, settings: ScanSettings, seed: int) -> SimulatedScan:
+    """SimulatedScan a phantom; the same seed gives the same scan."""
     rng = np.random.default_rng([SCANNER_SEED, seed])
     snr_rng, physics_rng, coil_rng, m0_rng, *run_rngs = rng.spawn(4 + len(settings.protocol.runs))
     lowest, highest = settings.snr
     snr = lowest * (highest / lowest) ** snr_rng.uniform()
-    m0 = proton_density(phantom)
+    m0 = compute_m0(phantom)
     head = _Head(phantom, m0, _image_sd(coil_rng, phantom, m0, settings) / np.float32(snr))
     runs = tuple(
         _scan_run(head, nominal, physics, settings, run_rng)
@@ -151,10 +151,10 @@ def scan_phantom(phantom: Phantom, settings: ScanSettings, seed: int) -> Scan:
     )
     pair_sd = np.divide(head.image_sd, m0, out=np.zeros_like(m0), where=phantom.mask)
     average_sd = pair_sd * np.float32(np.sqrt(2 / settings.repeats))
-    return Scan(runs, with_thermal_noise(m0_rng, m0, head.image_sd), average_sd, snr)
+    return SimulatedScan(runs, add_thermal_noise(m0_rng, m0, head.image_sd), average_sd, snr)
 
 
-def proton_density(phantom: Phantom) -> FloatImage:
+def compute_m0(phantom: Phantom) -> FloatImage:
     """M0 of the tissues in scanner units, with the readout's blur; 0 in air.
 
     Without blur, edges would ring when the head moves, and realignment err by a fifth.
@@ -164,7 +164,7 @@ def proton_density(phantom: Phantom) -> FloatImage:
     return ndimage.gaussian_filter(m0, BLUR_VOXELS)
 
 
-def frame_of(phantom: Phantom) -> Frame:
+def phantom_frame(phantom: Phantom) -> Frame:
     """The phantom's grid, for displacements."""
     return Frame(phantom.mask.shape, voxel_size_mm(phantom.affine))
 
@@ -177,7 +177,7 @@ def _image_sd(
         return np.zeros_like(m0)
     coil = np.ones_like(m0)
     if "coil" in settings.noises:
-        coil = coil_map(rng, phantom.mask, frame_of(phantom))
+        coil = draw_coil_noise(rng, phantom.mask, phantom_frame(phantom))
     rms = np.sqrt(np.mean((coil[phantom.mask] / m0[phantom.mask]) ** 2))
     return np.asarray(coil * np.float32(noise_sd(1) * np.sqrt(settings.repeats / 2) / rms))
 
@@ -187,8 +187,8 @@ def _run_physics(
 ) -> list[SubjectPhysics]:
     """What happens in every run, to one subject."""
     joint = settings.protocol.acquisition(n_slices)
-    survival = EFFICIENCY_PER_PULSE**settings.n_pulses
-    timings = tuple(replace(t, efficiency=t.efficiency * survival) for t in joint.timings)
+    bs_efficiency = EFFICIENCY_PER_PULSE**settings.n_pulses
+    timings = tuple(replace(t, efficiency=t.efficiency * bs_efficiency) for t in joint.timings)
     nominal = replace(joint, timings=timings, kinetic=settings.kinetic)
     subject = SubjectPhysics(nominal, settings.has_arterial)
     if settings.track == "mismatched":
@@ -209,7 +209,7 @@ def _scan_run(
     physics: SubjectPhysics,
     settings: ScanSettings,
     rng: np.random.Generator,
-) -> RunScan:
+) -> SimulatedRun:
     artefact_rng, spike_rng, noise_rng = rng.spawn(3)
     signal = clean_signal(head.phantom, physics)
     n, shape = nominal.n_timings, head.m0.shape
@@ -220,22 +220,22 @@ def _scan_run(
     for i in range(2 * n_pairs):
         delay = i // 2 % n
         level = settings.static_signal - signal[..., delay] * (i % 2)
-        image = np.abs(_disturbed(head, level, artefacts, i, spike_rng))
-        volumes[..., i] = with_thermal_noise(noise_rng, image, head.image_sd)
+        image = np.abs(_image_with_artefacts(head, level, artefacts, i, spike_rng))
+        volumes[..., i] = add_thermal_noise(noise_rng, image, head.image_sd)
         noise[..., delay] += (-1) ** i * (volumes[..., i] - image) / settings.repeats
     inside = head.phantom.mask
     rms = np.sqrt(np.mean((noise[inside] / head.m0[inside][:, None]) ** 2, dtype=np.float64))
-    return RunScan(nominal, physics, volumes, signal, artefacts, float(rms))
+    return SimulatedRun(nominal, physics, volumes, signal, artefacts, float(rms))
 
 
-def _disturbed(
+def _image_with_artefacts(
     head: _Head, level: FloatImage, artefacts: Artefacts, i: int, rng: np.random.Generator
 ) -> FloatImage:
     """Image i, whose undisturbed signal is `level` [fraction of M0], without thermal noise."""
     fluctuation = REFERENCE_SIGNAL * (artefacts.physio[i // 2] + artefacts.drift[i // 2])
     half = fluctuation / 2 * (-1) ** i  # control and label share it: their difference has it all
     image = head.m0 * (level + np.float32(artefacts.excess[i] + half))
-    image = moved(image, artefacts.motion[i], head.frame) * np.float32(artefacts.slices[i])
+    image = move_image(image, artefacts.motion[i], head.frame) * np.float32(artefacts.slices[i])
     if artefacts.spikes[i]:
-        image += np.float32(M0_SCALE * artefacts.spikes[i]) * stripes(rng, image.shape)
+        image += np.float32(M0_SCALE * artefacts.spikes[i]) * draw_spike_pattern(rng, image.shape)
     return image

@@ -17,7 +17,7 @@ from aslkit.kinetics.model import (
 )
 from aslkit.simulate.anatomy import Tissue
 from aslkit.simulate.phantoms import Phantom
-from aslkit.simulate.random_fields import Values
+from aslkit.simulate.random_fields import FloatArray
 from aslkit.simulate.subject_physics import SubjectPhysics
 
 SIX_PLDS_S = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
@@ -52,10 +52,10 @@ def noise_sd(snr: float) -> float:
 def mixed_signal(
     model: KineticModel,
     tissue: Tissue,
-    rows: Callable[[Values], Values],
+    rows: Callable[[FloatArray], FloatArray],
     has_arterial: bool,
-    dispersion_s: float | Values = 0.0,
-) -> Values:
+    dispersion_s: float | FloatArray = 0.0,
+) -> FloatArray:
     """Noise-free ΔM/M0 (..., n, voxels) of GM and WM together and, if asked, of arteries.
 
     Parameters
@@ -67,13 +67,13 @@ def mixed_signal(
         Standard deviation of the transit times inside a voxel [s].
     """
 
-    def spread(curve: Callable[..., Values], att: Values) -> Values:
+    def curve_at(curve: Callable[..., FloatArray], att: FloatArray) -> FloatArray:
         if isinstance(dispersion_s, float) and not dispersion_s:
             return curve(model, att)
         return dispersed(curve, model, att, dispersion_s)
 
     gm, wm = (
-        (rows(fraction) * rows(cbf))[..., None, :] * spread(tissue_curve, rows(att))
+        (rows(fraction) * rows(cbf))[..., None, :] * curve_at(tissue_curve, rows(att))
         for fraction, cbf, att in (
             (tissue.gm, tissue.cbf_gm, tissue.att_gm),
             (tissue.wm, tissue.cbf_wm, tissue.att_wm),
@@ -81,7 +81,7 @@ def mixed_signal(
     )
     if not has_arterial:
         return gm + wm
-    return gm + wm + rows(tissue.abv)[..., None, :] * spread(arterial_curve, rows(tissue.abat))
+    return gm + wm + rows(tissue.abv)[..., None, :] * curve_at(arterial_curve, rows(tissue.abat))
 
 
 def clean_signal(phantom: Phantom, physics: SubjectPhysics) -> FloatImage:
@@ -90,7 +90,7 @@ def clean_signal(phantom: Phantom, physics: SubjectPhysics) -> FloatImage:
     signal = np.zeros((*phantom.mask.shape, physics.acquisition.n_timings), dtype=np.float32)
     for z, inside in enumerate(np.moveaxis(phantom.mask, 2, 0)):
 
-        def rows(values: Values, z: int = z, inside: MaskImage = inside) -> Values:
+        def rows(values: FloatArray, z: int = z, inside: MaskImage = inside) -> FloatArray:
             return values[:, :, z][inside][None]
 
         slice_model = take_slices(model, slice(z, z + 1))

@@ -8,10 +8,10 @@ from aslkit.core.acquisition import EFFICIENCY_PER_PULSE, Acquisition, Timing
 
 T1_BLOOD_SD_S = 0.10
 EFFICIENCY_FACTOR = (0.88, 1.12)
-SURVIVAL_PER_PULSE = (0.90, 1.00)  # of the label, per background-suppression pulse
+PULSE_EFFICIENCY_RANGE = (0.90, 1.00)  # of the label, per background-suppression pulse
 LABEL_DURATION_FACTOR = (0.97, 1.03)
 SLICE_INTERVAL_FACTOR = (0.97, 1.03)
-MOST_DISPERSION_S = 0.3
+MAX_DISPERSION_S = 0.3
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ def draw_physics(
     n_pulses : int
         Background-suppression pulses; the nominal efficiencies hold `EFFICIENCY_PER_PULSE` each.
     """
-    survival = rng.uniform(*SURVIVAL_PER_PULSE, n_pulses) / EFFICIENCY_PER_PULSE
+    pulses = rng.uniform(*PULSE_EFFICIENCY_RANGE, n_pulses) / EFFICIENCY_PER_PULSE
     kinds = dict.fromkeys(t.labeling for t in acquisition.timings)
-    factors = {kind: rng.uniform(*EFFICIENCY_FACTOR) * float(survival.prod()) for kind in kinds}
+    factors = {kind: rng.uniform(*EFFICIENCY_FACTOR) * float(pulses.prod()) for kind in kinds}
     longer = rng.uniform(*LABEL_DURATION_FACTOR)
     slower = rng.uniform(*SLICE_INTERVAL_FACTOR)
 
@@ -65,5 +65,5 @@ def draw_physics(
         slice_offsets_s=tuple(t * slower for t in acquisition.slice_offsets_s),
         t1_blood_s=rng.normal(acquisition.t1_blood_s, T1_BLOOD_SD_S),
     )
-    dispersion = rng.uniform(0, MOST_DISPERSION_S)
+    dispersion = rng.uniform(0, MAX_DISPERSION_S)
     return SubjectPhysics(real_acquisition, not acquisition.has_crusher, dispersion)

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from aslkit.core.backend import namespace, rows_at, whole
-from aslkit.simulate.vessels import FARTHEST_MM, artery_distance_mm, territory_weights
+from aslkit.simulate.vessels import MAX_ARTERY_DISTANCE_MM, artery_distance_mm, territory_weights
 
 TEMPLATE_MM = 2
 TEMPLATE_BLUR_MM = 1.0
 MAPS = ("gm", "wm", "brain", "aca", "mca", "pca", "artery_mm")
 SLICEWISE = (2, 0, 1)  # order of the axes in memory
-LEAST_BRAIN = 0.01  # of the voxels for which vessels are worked out
+MIN_BRAIN = 0.01  # of the voxels for which vessels are worked out
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ def atlas() -> Atlas:
     inside = np.argwhere(tissue[..., 2] > 0.5)
     centre = (inside.min(axis=0) + inside.max(axis=0)) / 2
     vessels = np.zeros((*tissue.shape[:3], 4))
-    vessels[..., 3] = FARTHEST_MM
-    near = tissue[..., 2] > LEAST_BRAIN
+    vessels[..., 3] = MAX_ARTERY_DISTANCE_MM
+    near = tissue[..., 2] > MIN_BRAIN
     points = (np.argwhere(near) - centre) * TEMPLATE_MM
     vessels[near, :3] = territory_weights(points)
     vessels[near, 3] = artery_distance_mm(points)

@@ -15,13 +15,13 @@ from aslkit.core.acquisition import (
 from aslkit.kinetics.model import KineticModel, kinetic_model
 from aslkit.simulate.signal import PROTOCOLS
 
-KINDS = ("joint", "pcasl", "pasl", "vsasl")
-KIND_SHARES = (0.35, 0.45, 0.1, 0.1)
+PROTOCOL_KINDS = ("joint", "pcasl", "pasl", "vsasl")
+KIND_FRACTIONS = (0.35, 0.45, 0.1, 0.1)
 BENCHMARK_SHARE = 0.3
 BENCHMARK_NAMES = ("joint6", "pcasl6", "pcasl6-2d", "pcasl5", "joint5", "pasl8")
 SINGLE_SHARE = 0.12  # of the other protocols: a single delay
 USUAL_SHARE = 0.8  # of those with several: 4 to 8 delays per run
-MOST_TIMINGS = 20
+MAX_TIMINGS = 20
 LONGEST_OFFSET_S = 1.1  # of the last slice of a 2D readout
 
 
@@ -38,7 +38,9 @@ def draw_acquisition(rng: np.random.Generator) -> Acquisition:
     )
 
 
-def draw_reality(rng: np.random.Generator, acquisition: Acquisition, b: int) -> KineticModel:
+def draw_mismatched_model(
+    rng: np.random.Generator, acquisition: Acquisition, b: int
+) -> KineticModel:
     """The same timings with the constants of `b` other people, or under another model."""
     other = "tissue" if acquisition.kinetic == "single" else "single"
     return replace(
@@ -54,10 +56,10 @@ def _benchmark(rng: np.random.Generator) -> tuple[Timing, ...]:
 
 
 def _free(rng: np.random.Generator) -> tuple[Timing, ...]:
-    kind = rng.choice(KINDS, p=KIND_SHARES)
+    kind = rng.choice(PROTOCOL_KINDS, p=KIND_FRACTIONS)
     if rng.random() < SINGLE_SHARE:
         return _single(rng, "pcasl" if kind == "joint" else kind)
-    n = _n_delays(rng, MOST_TIMINGS // (2 if kind == "joint" else 1))
+    n = _n_delays(rng, MAX_TIMINGS // (2 if kind == "joint" else 1))
     if kind == "pasl":
         bolus = rng.uniform(0.6, 1.0) if rng.random() < 0.8 else np.inf
         return _run(
@@ -87,5 +89,5 @@ def _single(rng: np.random.Generator, kind: str) -> tuple[Timing, ...]:
 
 def _run(rng: np.random.Generator, labeling: str, plds, duration) -> tuple[Timing, ...]:  # type: ignore[no-untyped-def]
     """Timings of one run, with up to four background-suppression pulses."""
-    survival = EFFICIENCY_PER_PULSE ** rng.integers(0, 5)
-    return protocol(labeling, plds, duration, EFFICIENCY[labeling] * survival)
+    bs_efficiency = EFFICIENCY_PER_PULSE ** rng.integers(0, 5)
+    return protocol(labeling, plds, duration, EFFICIENCY[labeling] * bs_efficiency)

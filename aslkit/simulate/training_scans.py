@@ -24,18 +24,18 @@ from aslkit.core.backend import (
 )
 from aslkit.kinetics.model import KineticModel, arterial_curve, kinetic_model, tissue_curve
 from aslkit.simulate.anatomy import Tissue, draw_planes, draw_subjects
-from aslkit.simulate.random_fields import Planes, Values, draw_fields
+from aslkit.simulate.random_fields import FloatArray, Planes, draw_random_fields
 from aslkit.simulate.signal import noise_sd
-from aslkit.simulate.training_protocols import draw_acquisition, draw_reality
+from aslkit.simulate.training_protocols import draw_acquisition, draw_mismatched_model
 
-STACKED_SHARE = 0.8  # of the scenes that hold neighbouring slices, where any shall
+STACKED_SHARE = 0.8  # of the draws have several slices per subject, where configured
 DISAGREEMENT_SHARE = 0.2  # of the scans whose arterial signal and fitted compartment disagree
 UNEVEN_SHARE = 0.5  # of the slices whose noise level varies across the head
-MOST_UNEVEN = 0.25  # by at most so much (sd of its logarithm)
+MAX_UNEVENNESS = 0.25  # by at most so much (sd of its logarithm)
 UNEVEN_MM = 40.0  # over such lengths
 CORRELATED_SHARE = 0.6  # of the slices with noise blurred by reconstruction or physiology
 CORRELATION_PIXELS = (0.3, 0.8)  # sigma of that blur
-MOST_BLUR_SLICES = 0.8  # sigma of the blur of such noise across slices
+MAX_BLUR_SLICES = 0.8  # sigma of the blur of such noise across slices
 WIDE_SHARE = 0.2  # at most, of the variance of such noise that whole regions have in common
 WIDE_PIXELS = (2.0, 16.0)  # sigma of those regions
 SCATTER_SD = 0.3  # at most, relative scatter of the noise level that no estimate of it follows
@@ -49,7 +49,7 @@ EARLIEST_S, LATEST_S, STEP_S = 0.05, 4.0, 0.01  # arrival times of the tabulated
 
 
 @dataclass(frozen=True)
-class Scene:
+class TrainingScans:
     """Noisy slices of several subjects under one protocol of `n` timings.
 
     Attributes
@@ -73,24 +73,24 @@ class Scene:
     """
 
     acquisition: Acquisition
-    signal: Values
-    clean: Values
-    cbf: Values
-    att: Values
+    signal: FloatArray
+    clean: FloatArray
+    cbf: FloatArray
+    att: FloatArray
     mask: NDArray[np.bool_]
-    noise_sd: Values
+    noise_sd: FloatArray
     is_matched: bool
     is_arterial_fitted: bool
     depth: int
 
 
-def draw_scene(
+def draw_training_scans(
     config: DataConfig,
     rng: np.random.Generator,
     acquisition: Acquisition | None = None,
     device: str | None = None,
-) -> Scene:
-    """A random scene of `config.patches_per_group` slices.
+) -> TrainingScans:
+    """Draw noisy scans of `config.patches_per_group` slices under one protocol.
 
     Parameters
     ----------
@@ -111,14 +111,14 @@ def draw_scene(
         curves = _tabulate(kinetic_model(acquisition), planes.x)
     else:
         spread = rng.uniform(0, DISPERSION_S, (b, 1))
-        curves = _tabulate(draw_reality(rng, acquisition, b), planes.x, spread)
+        curves = _tabulate(draw_mismatched_model(rng, acquisition, b), planes.x, spread)
     rows = _clean_rows(curves, tissue, subjects, has_arterial)
     if not is_matched:
         gains = rng.uniform(0, GAIN_ERROR, (b, 1)) * rng.standard_normal((b, rows.shape[-1]))
         rows = rows * rows_at(alike(np.exp(gains), rows), subjects)
     clean = scattered(rows, tissue.mask)
     sd = _noise_level(rng, config, planes, depth) * tissue.mask
-    return Scene(
+    return TrainingScans(
         acquisition=acquisition,
         signal=clean + sd[:, None] * _noise(rng, clean.shape, planes.x, depth),
         clean=clean,
@@ -149,12 +149,12 @@ class _Curves:
     `n_times` rows belong to each subject, or to all of them.
     """
 
-    tissue: Values
-    arterial: Values
+    tissue: FloatArray
+    arterial: FloatArray
     n_times: int
     is_shared: bool
 
-    def at(self, table: Values, times, subjects):  # type: ignore[no-untyped-def]
+    def at(self, table: FloatArray, times, subjects):  # type: ignore[no-untyped-def]
         """Rows (voxels, n) of a table at arrival times of voxels, linearly between its own."""
         place = namespace(times).clip((times - EARLIEST_S) / STEP_S, 0, self.n_times - 1.01)
         first = whole(place)
@@ -164,7 +164,7 @@ class _Curves:
         return rows_at(table, first) * (1 - part) + rows_at(table, first + 1) * part
 
 
-def _tabulate(model: KineticModel, like, spread_s: Values | None = None) -> _Curves:  # type: ignore[no-untyped-def]
+def _tabulate(model: KineticModel, like, spread_s: FloatArray | None = None) -> _Curves:  # type: ignore[no-untyped-def]
     """Curves of a model of one or `b` subjects; dispersed arrival averages over time."""
     times = np.arange(EARLIEST_S, LATEST_S + STEP_S / 2, STEP_S)[None]
     shifts = [0.0] if spread_s is None else [spread_s * a for a in ARRIVALS]
@@ -197,8 +197,8 @@ def _noise_level(rng: np.random.Generator, config: DataConfig, planes: Planes, d
     b = len(planes.x) // depth
     low, high = np.log(config.snr_range)
     sd = noise_sd(1.0) / np.exp(rng.uniform(low, high, b))
-    spread = rng.uniform(0, MOST_UNEVEN, b) * (rng.random(b) < UNEVEN_SHARE)
-    across = repeated(draw_fields(rng, np.full((b, 1), UNEVEN_MM)), depth).at(planes)[:, 0]
+    spread = rng.uniform(0, MAX_UNEVENNESS, b) * (rng.random(b) < UNEVEN_SHARE)
+    across = repeated(draw_random_fields(rng, np.full((b, 1), UNEVEN_MM)), depth).at(planes)[:, 0]
     sd, spread = (alike(repeated(v, depth)[:, None, None], across) for v in (sd, spread))
     return sd * namespace(across).exp(spread * across)
 
@@ -214,14 +214,14 @@ def _noise(rng: np.random.Generator, shape: tuple[int, ...], like, depth: int): 
     spread = (rng.uniform(0, SCATTER_SD, b) * is_correlated)[:, None, None]
     noise = coloured_noise(rng, shape, like, repeated(power, depth))
     if depth > 1:
-        noise = _blurred_across(noise, rng.uniform(0, MOST_BLUR_SLICES, b) * is_correlated, depth)
+        noise = _blurred_across(noise, rng.uniform(0, MAX_BLUR_SLICES, b) * is_correlated, depth)
     blurred = power_spectrum(np.full(n, SCATTER_PIXELS), nx, ny)
     spread = alike(repeated(spread, depth), like)
     level = coloured_noise(rng, (n, 1, nx, ny), like, blurred)[:, 0]
     return noise * namespace(like).exp(spread * level - spread**2)[:, None]
 
 
-def _blurred_across(noise, sigma_slices: Values, depth: int):  # type: ignore[no-untyped-def]
+def _blurred_across(noise, sigma_slices: FloatArray, depth: int):  # type: ignore[no-untyped-def]
     """Noise of stacks of slices after a Gaussian blur across them, of the same variance."""
     apart = np.subtract.outer(np.arange(depth), np.arange(depth))
     kernels = np.exp(-0.5 * (apart / np.maximum(sigma_slices, 1e-3)[:, None, None]) ** 2)
@@ -232,7 +232,7 @@ def _blurred_across(noise, sigma_slices: Values, depth: int):  # type: ignore[no
 
 def draw_spectrum(
     rng: np.random.Generator, b: int, nx: int, ny: int
-) -> tuple[NDArray[np.bool_], Values]:
+) -> tuple[NDArray[np.bool_], FloatArray]:
     """Whose noise (b,) is alike in neighbours and regions, and the power spectra of all."""
     is_correlated = rng.random(b) < CORRELATED_SHARE
     near, wide = rng.uniform(*CORRELATION_PIXELS, b) * is_correlated, rng.uniform(*WIDE_PIXELS, b)
@@ -241,17 +241,17 @@ def draw_spectrum(
     return is_correlated, power
 
 
-def power_spectrum(sigma_pixels: Values, nx: int, ny: int) -> Values:
+def power_spectrum(sigma_pixels: FloatArray, nx: int, ny: int) -> FloatArray:
     """Power spectrum (b, nx, ny // 2 + 1) of white noise after a Gaussian blur, mean 1."""
 
-    def along(n: int) -> Values:
+    def along(n: int) -> FloatArray:
         power = np.exp(-((2 * np.pi * sigma_pixels[:, None] * np.fft.fftfreq(n)) ** 2))
         return power / power.mean(axis=1, keepdims=True)
 
     return along(nx)[:, :, None] * along(ny)[:, None, : ny // 2 + 1]
 
 
-def coloured_noise(rng: np.random.Generator, shape: tuple[int, ...], like, power: Values):  # type: ignore[no-untyped-def]
+def coloured_noise(rng: np.random.Generator, shape: tuple[int, ...], like, power: FloatArray):  # type: ignore[no-untyped-def]
     """Noise (b, n, x, y) of a power spectrum (b, x, y // 2 + 1), for an even number along y."""
     b, n, nx, ny = shape
     gain = np.sqrt(power * nx * ny / 2)

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 CENTRE_MNI_MM = np.array([0.0, -17.0, 5.0])  # of the template brain: the origin of all points here
-TERRITORY_SPREAD_MM = 18.0  # of the borders between territories
-FARTHEST_MM = 80.0  # from any artery
+TERRITORY_SIGMA_MM = 18.0  # of the borders between territories
+MAX_ARTERY_DISTANCE_MM = 80.0  # from any artery
 
 _ACA = ((5, 45, -5), (5, 40, 25), (8, 15, 55), (6, -15, 62), (6, -40, 58))
 _MCA = (
@@ -40,7 +40,7 @@ def territory_weights(points_mm: NDArray[np.float64]) -> NDArray[np.float64]:
 
     def nearness(sites: tuple[tuple[int, int, int], ...]) -> NDArray[np.float64]:
         squares = (((folded - site) ** 2).sum(axis=-1) for site in sites)
-        return sum(np.exp(-s / (2 * TERRITORY_SPREAD_MM**2)) for s in squares) + 1e-12
+        return sum(np.exp(-s / (2 * TERRITORY_SIGMA_MM**2)) for s in squares) + 1e-12
 
     weights = np.stack([nearness(sites) for sites in TERRITORY_SITES], axis=-1)
     return weights / weights.sum(axis=-1, keepdims=True)
@@ -49,7 +49,7 @@ def territory_weights(points_mm: NDArray[np.float64]) -> NDArray[np.float64]:
 def artery_distance_mm(points_mm: NDArray[np.float64]) -> NDArray[np.float64]:
     """Distance (n,) of points (n, 3) from the nearest large artery."""
     folded = _folded(points_mm)
-    nearest = np.full(len(folded), FARTHEST_MM)
+    nearest = np.full(len(folded), MAX_ARTERY_DISTANCE_MM)
     for path in ARTERIES:
         for start, end in zip(np.array(path[:-1]), np.array(path[1:]), strict=True):
             along = end - start

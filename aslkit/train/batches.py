@@ -20,7 +20,7 @@ from aslkit.fit.variable_projection import ATT_BOUNDS_S, Solution, solve_fixed, 
 from aslkit.kinetics.model import kinetic_model
 from aslkit.nets.profile_encoding import encode
 from aslkit.simulate.template import atlas
-from aslkit.simulate.training_scans import Scene, draw_scene
+from aslkit.simulate.training_scans import TrainingScans, draw_training_scans
 
 Batch = dict[str, Tensor]
 Batches = Generator[Batch, None, None]
@@ -63,25 +63,25 @@ def stream_batches(draw: Draw, seed: int, first: int, n_workers: int, stride: in
 
 
 def draw_batch(config: DataConfig, rng: np.random.Generator) -> Batch:
-    """One batch: as many scenes as `config.groups`, encoded by `batch_from_scans`.
+    """Draw one batch: `config.groups` groups of scans, encoded by `batch_from_scans`.
 
     With neighbouring slices, also `stack` (batch,): those of a subject have the same number.
     """
-    scenes = [_group(config, rng, i * config.patches_per_group) for i in range(config.groups)]
-    return {key: torch.cat([s[key] for s in scenes]) for key in scenes[0]}
+    groups = [_group(config, rng, i * config.patches_per_group) for i in range(config.groups)]
+    return {key: torch.cat([s[key] for s in groups]) for key in groups[0]}
 
 
 def _group(config: DataConfig, rng: np.random.Generator, first: int) -> Batch:
-    """One scene, encoded; its stacks are numbered from `first` on."""
-    scene = draw_scene(config, rng)
-    batch = batch_from_scans(scene, rng)
+    """Draw and encode the scans of one protocol; number their stacks from `first` on."""
+    scans = draw_training_scans(config, rng)
+    batch = batch_from_scans(scans, rng)
     if config.slices > 1:
-        batch["stack"] = first + torch.arange(len(scene.mask)) // scene.depth
+        batch["stack"] = first + torch.arange(len(scans.mask)) // scans.depth
     return batch
 
 
-def batch_from_scans(scene: Scene, rng: np.random.Generator) -> Batch:
-    """What the physics-residual network sees and should find in a scene of numpy arrays.
+def batch_from_scans(scans: TrainingScans, rng: np.random.Generator) -> Batch:
+    """Return inputs and targets of the physics-residual network for scans in numpy arrays.
 
     Returns
     -------
@@ -89,13 +89,13 @@ def batch_from_scans(scene: Scene, rng: np.random.Generator) -> Batch:
         `channels` (b, c, x, y), and `base`, `errors`, `truth` (b, 2, x, y): CBF and ATT of least
         squares, their standard errors, and the target.
     """
-    fit = _Fit(scene.acquisition, scene.is_arterial_fitted)
-    signal, clean = (_rows(images, scene.mask) for images in (scene.signal, scene.clean))
-    truth = np.stack([scene.cbf[scene.mask], scene.att[scene.mask]])
-    sd = _known_sd(scene, fit, signal, rng)
+    fit = _Fit(scans.acquisition, scans.is_arterial_fitted)
+    signal, clean = (_rows(images, scans.mask) for images in (scans.signal, scans.clean))
+    truth = np.stack([scans.cbf[scans.mask], scans.att[scans.mask]])
+    sd = _known_sd(scans, fit, signal, rng)
     found = fit(signal, sd)
     errors = fit.errors(found, sd)
-    if not scene.is_matched and scene.acquisition.n_timings >= FEWEST_TIMINGS:
+    if not scans.is_matched and scans.acquisition.n_timings >= FEWEST_TIMINGS:
         best = fit(clean, QUIET * sd)
         truth = np.concatenate([best.cbf, best.att])
     rows = {
@@ -106,7 +106,7 @@ def batch_from_scans(scene: Scene, rng: np.random.Generator) -> Batch:
         "errors": np.concatenate(errors),
         "truth": truth,
     }
-    return {k: torch.from_numpy(_images(v, scene.mask)) for k, v in rows.items()}
+    return {k: torch.from_numpy(_images(v, scans.mask)) for k, v in rows.items()}
 
 
 class _Fit:
@@ -132,14 +132,14 @@ class _Fit:
         return standard_errors(information(self.model), found, sd)
 
 
-def _known_sd(scene: Scene, fit: _Fit, signal: Voxels, rng: np.random.Generator) -> Voxels:
+def _known_sd(scans: TrainingScans, fit: _Fit, signal: Voxels, rng: np.random.Generator) -> Voxels:
     """The noise level (1, voxels) as an estimator knows it: from repeats, or from residuals."""
-    b = len(scene.mask) // scene.depth
-    subjects = first_places(scene.mask) // scene.depth
-    n_free = scene.acquisition.n_timings - 2 - (N_ARTERIAL if fit.has_arterial else 0)
+    b = len(scans.mask) // scans.depth
+    subjects = first_places(scans.mask) // scans.depth
+    n_free = scans.acquisition.n_timings - 2 - (N_ARTERIAL if fit.has_arterial else 0)
     has_repeats = (rng.random(b) < REPEATS_SHARE) | (n_free < 1)
     scatter = np.exp(SIGMA_SCATTER * rng.standard_normal(b))
-    sd = scatter[subjects] * scene.noise_sd[scene.mask]
+    sd = scatter[subjects] * scans.noise_sd[scans.mask]
     some = np.flatnonzero(~has_repeats[subjects])[::POOLED]
     if some.size:
         rss = fit(signal[..., some], np.zeros((1, some.size), np.float32)).rss[0]

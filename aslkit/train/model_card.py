@@ -9,7 +9,7 @@ import torch
 from aslkit.config import DataConfig, TrainingConfig
 from aslkit.core.acquisition import KINETICS, LABELINGS
 from aslkit.nets.encoding_registry import build_encoding, describe_encoding
-from aslkit.simulate.training_protocols import MOST_TIMINGS
+from aslkit.simulate.training_protocols import MAX_TIMINGS
 
 
 def model_card(
@@ -59,7 +59,7 @@ def _scope(config: TrainingConfig) -> dict[str, object]:
         return {
             "labelings": list(LABELINGS),
             "kinetics": list(KINETICS),
-            "n_timings": [1, MOST_TIMINGS],
+            "n_timings": [1, MAX_TIMINGS],
             "plds_s": [0.05, 3.6],
             "snr": list(data.snr_range),
         }

@@ -15,7 +15,7 @@ from aslkit.fit.curve_table import model_like
 from aslkit.kinetics.model import kinetic_model
 from aslkit.nets.encoding_registry import build_encoding
 from aslkit.nets.raw_encoding import RawEncoding
-from aslkit.simulate.fixed_protocol import draw_patches, measured_again
+from aslkit.simulate.fixed_protocol import draw_patches, draw_second_measurement
 from aslkit.train.batches import Batch, Draw, draw_batch
 from aslkit.train.losses import correction_loss, data_misfit, denoising_loss, estimate_loss
 
@@ -73,7 +73,7 @@ def draw_raw_batch(
         "t1_blood": patches.t1_blood_s,
     }
     if config.pretrain_share is not None:
-        arrays["again"] = measured_again(patches, config.data, rng)
+        arrays["again"] = draw_second_measurement(patches, config.data, rng)
     return {name: torch.as_tensor(values) for name, values in arrays.items()}
 
 

@@ -21,7 +21,7 @@ from aslkit.core.series_and_maps import AslSeries, FloatImage, MaskImage, Parame
 from aslkit.prepare.noise import noise_from_repeats
 from aslkit.quality.residual_structure import leftovers
 from aslkit.simulate.phantoms import Phantom
-from aslkit.simulate.scanner import M0_SCALE, SUPPRESSED_SIGNAL, frame_of, proton_density
+from aslkit.simulate.scanner import M0_SCALE, SUPPRESSED_SIGNAL, compute_m0, phantom_frame
 from aslkit.simulate.signal import clean_signal, noise_sd
 from aslkit.simulate.subject_physics import SubjectPhysics
 from aslkit.validate.estimators import Estimator
@@ -100,7 +100,7 @@ class Images:
 
 def draw_images(phantom: Phantom, acquisition: Acquisition, snr: float, rng: Generator) -> Images:
     """The images of some repeats, and their noise."""
-    static = SUPPRESSED_SIGNAL * proton_density(phantom) / M0_SCALE
+    static = SUPPRESSED_SIGNAL * compute_m0(phantom) / M0_SCALE
     sd = noise_sd(snr) * np.sqrt(REPEATS / 2)
     n_images = acquisition.n_timings * REPEATS * 2
     noise = np.stack([sd * _correlated(rng, static.shape) for _ in range(n_images)])
@@ -133,7 +133,7 @@ def spoilt_scan(images: Images, kind: str, rng: Generator) -> AslSeries:
             pairs.append(control - label)
         groups.append(np.stack(pairs, axis=3).astype(np.float32))
     averages = [REPEATS] * acquisition.n_timings
-    repeats_sd = noise_from_repeats(groups, averages, phantom.mask, frame_of(phantom).size_mm)
+    repeats_sd = noise_from_repeats(groups, averages, phantom.mask, phantom_frame(phantom).size_mm)
     means = np.stack([g.mean(axis=3) for g in groups], axis=3)
     stated = STATED.get(kind, _as_it_was)(acquisition)
     return AslSeries(means, stated, phantom.mask, phantom.affine, repeats_sd)

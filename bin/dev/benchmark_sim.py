@@ -26,12 +26,12 @@ from aslkit.prepare.series import series_from_runs
 from aslkit.report.page import machine
 from aslkit.simulate.bids_writer import truth_root
 from aslkit.simulate.signal import PROTOCOLS
-from aslkit.simulate.training_scans import draw_scene
+from aslkit.simulate.training_scans import draw_training_scans
 from aslkit.train.batches import STREAM_SEED, draw_batch, stream_batches
 from aslkit.train.loop import train
 from aslkit.validate.trials import PURE
 
-N_SCENES = 100
+N_SCANS = 100
 N_BATCHES = 20
 WARM_STEPS, LAST_STEP = 4, 16
 N_SUBJECTS = 4
@@ -49,17 +49,17 @@ def main() -> None:
         PARTS[part]()
 
 
-def scenes() -> None:
+def signals() -> None:
     """Stream of 64 x 64 patches with 12 volumes (joint6): signals and truth, no least squares."""
     for kind, device in (("numpy", None), ("torch", "cpu")):
-        seconds = cpu_seconds(partial(joint_scene, device=device), N_SCENES)
+        seconds = cpu_seconds(partial(draw_joint_scans, device=device), N_SCANS)
         show(f"one process, {kind}", seconds / DATA.patches_per_group)
     with ProcessPoolExecutor(N_CORES, get_context("fork")) as pool:
-        list(pool.map(joint_scene, range(N_CORES)))
+        list(pool.map(draw_joint_scans, range(N_CORES)))
         start = time.perf_counter()
-        list(pool.map(joint_scene, range(N_SCENES), chunksize=10))
+        list(pool.map(draw_joint_scans, range(N_SCANS), chunksize=10))
         wall = time.perf_counter() - start
-    patches = N_SCENES * DATA.patches_per_group
+    patches = N_SCANS * DATA.patches_per_group
     print(f"{N_CORES} processes, numpy: {patches / wall:.0f} patches/s of wall time")
 
 
@@ -80,7 +80,7 @@ def share() -> None:
     """Share of a training step (model small, 32 patches) that is spent outside the network."""
     step = step_seconds()
     print(f"network, loss and optimiser: {step:.3f} s of CPU time a step")
-    mixed = cpu_seconds(lambda k: draw_scene(DATA, generator(k)), N_SCENES)
+    mixed = cpu_seconds(lambda k: draw_training_scans(DATA, generator(k)), N_SCANS)
     for name, seconds in (
         ("with least squares", cpu_seconds(batch, N_BATCHES)),
         ("signals and truth alone", mixed * DATA.groups),
@@ -128,9 +128,9 @@ def show_readback(subject: Path, truth: Path) -> None:
     print(f"{subject.name}: SNR {REFERENCE_SIGNAL / noise.std():.2f}, CBF of GM {bias:+.2%}")
 
 
-def joint_scene(number: int, device: str | None = None) -> None:
-    """Draw a scene of the joint protocol; nothing of it is kept."""
-    draw_scene(DATA, generator(number), JOINT, device)
+def draw_joint_scans(number: int, device: str | None = None) -> None:
+    """Draw training scans of the joint protocol and discard them."""
+    draw_training_scans(DATA, generator(number), JOINT, device)
 
 
 def batch(number: int) -> None:
@@ -179,7 +179,7 @@ assert isinstance(SMALL, DataConfig)
 DATA: DataConfig = SMALL
 PATCHES = DATA.groups * DATA.patches_per_group
 JOINT = PROTOCOLS["joint6"].acquisition(1)
-PARTS = {f.__name__: f for f in (scenes, batches, share, brains, readback)}
+PARTS = {f.__name__: f for f in (signals, batches, share, brains, readback)}
 
 if __name__ == "__main__":
     main()

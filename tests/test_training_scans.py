@@ -1,4 +1,4 @@
-"""The training stream: what its scenes hold, and that it repeats whoever draws it."""
+"""The training stream: what its draws hold, and that it repeats whoever draws it."""
 
 import subprocess
 import sys
@@ -14,8 +14,8 @@ from aslkit.core.acquisition import SINGLE_DELAY_ATT_S, Acquisition, protocol
 from aslkit.kinetics.model import kinetic_model, tissue_curve
 from aslkit.nets.profile_encoding import CHANNELS
 from aslkit.simulate.signal import PROTOCOLS, noise_sd
-from aslkit.simulate.training_protocols import MOST_TIMINGS, draw_acquisition, draw_reality
-from aslkit.simulate.training_scans import draw_scene
+from aslkit.simulate.training_protocols import MAX_TIMINGS, draw_acquisition, draw_mismatched_model
+from aslkit.simulate.training_scans import draw_training_scans
 from aslkit.train.batches import batch_from_scans, draw_batch, stream_batches
 
 JOINT = PROTOCOLS["joint6"].acquisition(1)
@@ -28,23 +28,23 @@ def config(**values):
 
 
 def draw(seed=0, acquisition=None, device=None, **values):
-    return draw_scene(config(**values), np.random.default_rng(seed), acquisition, device)
+    return draw_training_scans(config(**values), np.random.default_rng(seed), acquisition, device)
 
 
-def batch(scene):
-    return batch_from_scans(scene, np.random.default_rng(1))
+def batch(scans):
+    return batch_from_scans(scans, np.random.default_rng(1))
 
 
-def test_a_scene_is_zero_outside_of_the_head_and_has_its_noise_inside():
-    scenes = [draw(seed, JOINT) for seed in range(12)]
-    for scene in scenes:
-        outside = np.broadcast_to(~scene.mask[:, None], scene.signal.shape)
-        assert scene.signal.shape == (6, 12, 32, 32) and not scene.signal[outside].any()
-        assert not scene.cbf[~scene.mask].any() and not scene.noise_sd[~scene.mask].any()
-        assert scene.signal.dtype == scene.cbf.dtype == np.float32
-        assert scene.mask.sum((1, 2)).min() > 100
-    noise = [(s.signal - s.clean).swapaxes(1, 3)[s.mask.swapaxes(1, 2)] for s in scenes]
-    levels = [s.noise_sd.swapaxes(1, 2)[s.mask.swapaxes(1, 2)] for s in scenes]
+def test_training_scans_are_zero_outside_the_brain_and_noisy_inside():
+    draws = [draw(seed, JOINT) for seed in range(12)]
+    for scans in draws:
+        outside = np.broadcast_to(~scans.mask[:, None], scans.signal.shape)
+        assert scans.signal.shape == (6, 12, 32, 32) and not scans.signal[outside].any()
+        assert not scans.cbf[~scans.mask].any() and not scans.noise_sd[~scans.mask].any()
+        assert scans.signal.dtype == scans.cbf.dtype == np.float32
+        assert scans.mask.sum((1, 2)).min() > 100
+    noise = [(s.signal - s.clean).swapaxes(1, 3)[s.mask.swapaxes(1, 2)] for s in draws]
+    levels = [s.noise_sd.swapaxes(1, 2)[s.mask.swapaxes(1, 2)] for s in draws]
     units = np.concatenate([n / level[:, None] for n, level in zip(noise, levels, strict=True)])
     assert units.std() == pytest.approx(1, abs=0.03)
 
@@ -55,12 +55,12 @@ def test_snr_is_drawn_uniformly_in_its_logarithm():
     assert 0.4 < snr.min() < 2 and 50 < snr.max() < 110 and 6 < np.median(snr) < 14
 
 
-def test_without_noise_least_squares_finds_the_truth_of_a_matched_scene():
-    scene = draw(3, JOINT, mismatched_share=0, arterial_share=0, **QUIET)
-    base, truth = (batch(scene)[k].numpy().swapaxes(1, 3) for k in ("base", "truth"))
-    inside = scene.mask.swapaxes(1, 2) & (truth[..., 0] > 5)
+def test_without_noise_least_squares_finds_the_truth_of_matched_scans():
+    scans = draw(3, JOINT, mismatched_share=0, arterial_share=0, **QUIET)
+    base, truth = (batch(scans)[k].numpy().swapaxes(1, 3) for k in ("base", "truth"))
+    inside = scans.mask.swapaxes(1, 2) & (truth[..., 0] > 5)
     error = np.abs(base - truth)[inside]
-    assert scene.is_matched and not scene.is_arterial_fitted
+    assert scans.is_matched and not scans.is_arterial_fitted
     assert np.median(error[:, 0] / truth[inside][:, 0]) < 0.005
     assert np.median(error[:, 1]) < 0.02  # where tissues of different ATT mix, their mean
 
@@ -81,42 +81,42 @@ def test_wrong_constants_move_the_signal_and_the_target():
 @pytest.mark.parametrize("plds_s", [(1.8,), (1.0, 2.0)])
 def test_few_delays_make_finite_batches_whose_target_is_the_truth(plds_s):
     acquisition = Acquisition(protocol("pcasl", plds_s, 1.8))
-    scene = draw(5, acquisition, mismatched_share=1)
-    found = batch(scene)
-    assert not scene.is_matched and all(torch.isfinite(v).all() for v in found.values())
-    np.testing.assert_allclose(found["truth"], np.stack([scene.cbf, scene.att], 1), rtol=1e-6)
-    assert (found["errors"][:, :, scene.mask.any(0)].amax((0, 2)) > 0).all()
+    scans = draw(5, acquisition, mismatched_share=1)
+    found = batch(scans)
+    assert not scans.is_matched and all(torch.isfinite(v).all() for v in found.values())
+    np.testing.assert_allclose(found["truth"], np.stack([scans.cbf, scans.att], 1), rtol=1e-6)
+    assert (found["errors"][:, :, scans.mask.any(0)].amax((0, 2)) > 0).all()
 
 
 def test_a_single_delay_is_fitted_with_the_usual_att():
-    scene = draw(5, Acquisition(protocol("pcasl", (1.8,), 1.8)), **QUIET)
-    base = batch(scene)["base"].numpy().swapaxes(0, 1)[:, scene.mask]
+    scans = draw(5, Acquisition(protocol("pcasl", (1.8,), 1.8)), **QUIET)
+    base = batch(scans)["base"].numpy().swapaxes(0, 1)[:, scans.mask]
     assert np.all(base[1] == np.float32(SINGLE_DELAY_ATT_S))
-    curve = tissue_curve(kinetic_model(scene.acquisition), np.array([[SINGLE_DELAY_ATT_S]]))
-    signal = scene.signal[:, 0][scene.mask]
+    curve = tissue_curve(kinetic_model(scans.acquisition), np.array([[SINGLE_DELAY_ATT_S]]))
+    signal = scans.signal[:, 0][scans.mask]
     np.testing.assert_allclose(base[0], signal / curve.item(), rtol=1e-3, atol=1e-3)
 
 
 def test_protocols_have_one_to_twenty_timings_mostly_eight_or_more():
     rng = np.random.default_rng(0)
     counts = np.array([draw_acquisition(rng).n_timings for _ in range(1500)])
-    assert set(range(1, MOST_TIMINGS + 1)) == set(counts)
+    assert set(range(1, MAX_TIMINGS + 1)) == set(counts)
     assert 0.05 < np.mean(counts == 1) < 0.12 and np.mean(counts > 3) > 0.8
 
 
 def test_each_subject_has_constants_of_its_own():
-    real = draw_reality(np.random.default_rng(0), JOINT, 50)
+    real = draw_mismatched_model(np.random.default_rng(0), JOINT, 50)
     assert real.t1_blood.shape == real.t1_tissue.shape == (50, 1, 1)
     assert real.t1_blood.std() / JOINT.t1_blood_s == pytest.approx(0.06, rel=0.3)
 
 
 def test_arteries_show_and_are_fitted_together_more_often_than_not():
-    scenes = [draw(s, EARLY, mismatched_share=0, arterial_share=0.5, **QUIET) for s in range(24)]
-    fitted = [s.is_arterial_fitted for s in scenes]
+    draws = [draw(s, EARLY, mismatched_share=0, arterial_share=0.5, **QUIET) for s in range(24)]
+    fitted = [s.is_arterial_fitted for s in draws]
     assert 4 < sum(fitted) < 20
     vsasl = PROTOCOLS["vsasl6"].acquisition(1)
     assert not any(draw(s, vsasl, arterial_share=1).is_arterial_fitted for s in range(5))
-    bright = [np.percentile(s.clean[:, 0], 99.9) for s in scenes]
+    bright = [np.percentile(s.clean[:, 0], 99.9) for s in draws]
     assert np.median(np.array(bright)[fitted]) > np.median(np.array(bright)[~np.array(fitted)])
 
 
@@ -145,9 +145,9 @@ def test_a_batch_has_the_channels_of_the_network():
 def test_slices_that_hardly_touch_the_brain_make_finite_batches(patch):
     for seed in range(6):
         data = DataConfig(patch=patch, patches_per_group=12)
-        scene = draw_scene(data, np.random.default_rng(seed))
-        assert patch < 64 or scene.mask.sum((1, 2)).min() > 200
-        assert all(torch.isfinite(v).all() for v in batch(scene).values())
+        scans = draw_training_scans(data, np.random.default_rng(seed))
+        assert patch < 64 or scans.mask.sum((1, 2)).min() > 200
+        assert all(torch.isfinite(v).all() for v in batch(scans).values())
 
 
 def test_a_batch_is_the_same_however_many_workers_make_it():
@@ -172,14 +172,14 @@ def test_the_template_is_made_once_before_processes_that_draw_batches_begin(monk
 
 
 @pytest.mark.slow
-def test_scenes_and_phantoms_need_no_torch():
+def test_training_scans_and_phantoms_need_no_torch():
     script = """
 import sys
 import numpy as np
 from aslkit.config import DataConfig
 from aslkit.simulate.phantoms import brain_phantom
-from aslkit.simulate.training_scans import draw_scene
-draw_scene(DataConfig(patch=16, patches_per_group=1), np.random.default_rng(0))
+from aslkit.simulate.training_scans import draw_training_scans
+draw_training_scans(DataConfig(patch=16, patches_per_group=1), np.random.default_rng(0))
 brain_phantom("brain", 1, voxel_size_mm=20)
 print("torch" in sys.modules)
 """
