@@ -154,7 +154,7 @@ def test_a_run_that_is_stopped_says_so_and_leaves_whole_maps(study, derivatives,
         os.killpg(process.pid, number)  # as Ctrl-C does
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number, errors
-    assert errors == f"Stopped by {number.name}; what was written is whole\n"
+    assert errors == f"Stopped by {number.name}; files written so far are complete\n"
     assert not list(derivatives.rglob(f"{PREFIX}*"))
     assert "0 failed" in run(study, derivatives, "--skip-existing")
 
@@ -295,5 +295,5 @@ def test_the_script_that_is_stopped_stops_what_it_started(
     script.terminate()
     _, errors = script.communicate(timeout=60)  # ends when nobody holds its output any more
     assert script.returncode == 128 + signal.SIGTERM
-    assert "Stopped by SIGTERM; what was written is whole" in errors
+    assert "Stopped by SIGTERM; files written so far are complete" in errors
     assert (tmp_path / "commands" / "cancelled").exists()

@@ -167,7 +167,7 @@ def test_a_simulation_that_is_stopped_says_so_and_leaves_nothing(tmp_path, numbe
     os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=LONGEST_S)
     assert process.returncode == 128 + number, errors
-    assert errors == f"Stopped by {number.name}; what was written is whole\n"
+    assert errors == f"Stopped by {number.name}; files written so far are complete\n"
     assert not list(tmp_path.iterdir())
 
 

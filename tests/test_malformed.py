@@ -74,7 +74,7 @@ def test_wrong_usage(tmp_path, options):
 
 
 def test_an_internal_error_is_one_line_unless_debugged():
-    @aslkit_command(epilog="")
+    @aslkit_command("asl_read", epilog="")
     def broken():
         raise RuntimeError("the\nroof is on fire")
 

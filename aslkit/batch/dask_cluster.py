@@ -41,7 +41,6 @@ OF_OWN_CLUSTERS = {
 }
 
 _writing = Lock()
-atexit.register(_writing.acquire)  # a worker that is stopped writes to the end
 
 
 def run_on_cluster(
@@ -65,7 +64,7 @@ def run_on_cluster(
     UnavailableError
         When dask is not installed, or the scheduler does not answer or ends.
     """
-    with _connected(where, n_workers) as client:
+    with _silent_client(), _connected(where, n_workers) as client:
         from distributed import KilledWorker
 
         n_there = len(client.nthreads())
@@ -117,13 +116,24 @@ def _results(
 
 
 @contextmanager
+def _silent_client() -> Iterator[None]:
+    """Suppress the log of the dask client; errors are reported by this module."""
+    logger = logging.getLogger("distributed.client")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
 def _connected(where: str, n_workers: int) -> Iterator["Client"]:
     try:
         import dask
         from distributed import Client
     except ImportError as error:
         raise not_installed("distributed", "cluster", "--dask") from error
-    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # our sentences suffice
     if where in _CLUSTERS:
         configured = dask.config.set(OF_OWN_CLUSTERS)
         with configured, _CLUSTERS[where](n_workers) as cluster, Client(cluster) as client:
@@ -143,11 +153,12 @@ def _connected(where: str, n_workers: int) -> Iterator["Client"]:
 def _local(n_workers: int):  # type: ignore[no-untyped-def]
     from distributed import LocalCluster
 
-    # Another cluster has the usual port of the dashboard: the address is printed anyway.
-    warnings.filterwarnings("ignore", r"Port \d+ is already in use")
-    return LocalCluster(
-        n_workers=n_workers, threads_per_worker=1, silence_logs="CRITICAL", preload=[OWN_GROUP]
-    )
+    with warnings.catch_warnings():
+        # The default port of the dashboard may be in use; the actual address is printed.
+        warnings.filterwarnings("ignore", r"Port \d+ is already in use")
+        return LocalCluster(
+            n_workers=n_workers, threads_per_worker=1, silence_logs="CRITICAL", preload=[OWN_GROUP]
+        )
 
 
 def _slurm(n_workers: int):  # type: ignore[no-untyped-def]
@@ -182,7 +193,14 @@ def _do(task: object, packed: bytes) -> object:
     stages = _unpacked(packed)
     job = stages.compute(stages.read(task))
     with _writing:
+        _finish_writing_at_exit()
         return stages.write(job)
+
+
+@functools.cache
+def _finish_writing_at_exit() -> None:
+    """Have this worker process wait at its exit for the end of the task that it writes."""
+    atexit.register(_writing.acquire)
 
 
 @functools.lru_cache(maxsize=1)

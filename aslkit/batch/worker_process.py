@@ -1,30 +1,52 @@
-"""How a process among several behaves: it shares the cores, and others tell it when to end."""
+"""Settings of worker processes: garbage collection, number of threads, signals."""
 
 import gc
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 USUAL_REASON = "out of memory is the usual reason: fewer --n-jobs"  # of SIGKILL
-GRACE_S = 30  # of background processes after SIGTERM
-NEW_OBJECTS = 100_000  # after which garbage is looked for; Python's 700 is made for less memory
+GRACE_S = 30  # from SIGTERM to the end of a background process
+GC_THRESHOLD = 100_000  # new objects between garbage collections; Python's default is 700
 
 
 def collect_garbage_rarely() -> None:
-    """Look for garbage seldom: imports, of whose time that took a fifth, leave none."""
-    gc.set_threshold(NEW_OBJECTS)
+    """Collect garbage rarely: imports create no garbage, and collection took a fifth of them."""
+    gc.set_threshold(GC_THRESHOLD)
+
+
+@contextmanager
+def rare_garbage_collection() -> Iterator[None]:
+    """Collect garbage rarely, and restore the thresholds at the end."""
+    thresholds = gc.get_threshold()
+    collect_garbage_rarely()
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
 
 
 def prepare_worker(n_jobs: int) -> None:
-    """What one of so many processes does before numpy and torch are imported."""
+    """Set up a worker process, one of `n_jobs`, before it imports numpy or torch.
+
+    The main process handles SIGINT, and stops the worker.
+    """
     collect_garbage_rarely()
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // n_jobs)))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started the process stops it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def defer_termination(number: int = 0) -> None:
-    """What ends a whole process group leaves the main process time to end its helpers itself.
+def defer_termination(worker: int = 0) -> None:
+    """Ignore SIGINT and end `GRACE_S` seconds after SIGTERM, in a background process.
 
-    The number of the helper, which DataLoader passes on, does not matter.
+    A signal to the whole process group also reaches the main process, which then has the time to
+    end its background processes itself.
+
+    Parameters
+    ----------
+    worker : int
+        Number of the process, as `DataLoader` passes it; unused.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE_S))

@@ -1,4 +1,4 @@
-"""A function -> a click command with the messages and exit codes that all commands share."""
+"""A function -> a click command with the common options, messages and exit codes."""
 
 import functools
 import signal
@@ -12,61 +12,64 @@ from typing import TypeVar
 
 import click
 
-from aslkit.cli.terminal import set_up_logging
+from aslkit.cli.terminal import logging_set_up
 from aslkit.core.errors import AslkitError
 
-LABELS = "L …"  # metavar of options that take one value or more
-KILLED = 128  # plus the number of the signal, as shells count
+LABELS = "L …"  # metavar of options that take one or more labels
+KILLED = 128  # exit code of a command stopped by signal n: 128 + n
 
 Decorated = TypeVar("Decorated", bound=Callable[..., object])
 
 
-def aslkit_command(epilog: str) -> Callable[[Callable[..., None]], click.Command]:
-    """Decorator that makes a function a command: -h, -q, -v, --debug, logging and error lines.
+def aslkit_command(name: str, epilog: str) -> Callable[[Callable[..., None]], click.Command]:
+    """Decorate a function to make it a command with the options and messages of all commands.
 
     Parameters
     ----------
+    name : str
+        Name of the command, like "asl_predict".
     epilog : str
-        Examples, shown at the end of the help as they are written.
+        Examples, printed unchanged at the end of the help.
     """
 
     def decorate(function: Callable[..., None]) -> click.Command:
         command = click.command(
+            name,
             cls=_Command,
             epilog=f"\b\n{epilog}",
             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 99},
         )(_run_safely(function))
-        command.params += _common_options()
+        command.params += _common_options(name)
         return command
 
     return decorate
 
 
 class _Command(click.Command):
-    """Takes `--participant-label 01 02`, as BIDS apps do, like the option given twice."""
+    """A command that accepts `--participant-label 01 02` like BIDS Apps."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Repeat the option before each further label."""
         options = [p for p in self.params if isinstance(p, click.Option)]
-        of_labels = {flag for p in options if p.metavar == LABELS for flag in p.opts}
-        spread: list[str] = []
+        label_flags = {flag for p in options if p.metavar == LABELS for flag in p.opts}
+        repeated: list[str] = []
         current = ""
         for arg in args:
             if arg.startswith("-"):
-                current = arg if arg in of_labels else ""
-            elif current and spread[-1] != current:
-                spread.append(current)
-            spread.append(arg)
-        return super().parse_args(ctx, spread)
+                current = arg if arg in label_flags else ""
+            elif current and repeated[-1] != current:
+                repeated.append(current)
+            repeated.append(arg)
+        return super().parse_args(ctx, repeated)
 
 
 def listing_option(
     flag: str, entries: Callable[[], Mapping[str, str | Path]], help_text: str
 ) -> Callable[[Decorated], Decorated]:
-    """An option that prints names and what there is to say of each, and stops."""
+    """Make an option that prints a line for every entry and exits."""
 
-    def show(context: click.Context, _: click.Parameter, is_wanted: bool) -> None:
-        if is_wanted and not context.resilient_parsing:
+    def show(context: click.Context, _: click.Parameter, is_requested: bool) -> None:
+        if is_requested and not context.resilient_parsing:
             for name, text in entries().items():
                 click.echo(f"{name}\t{text}")
             context.exit()
@@ -79,23 +82,23 @@ def listing_option(
 def options_as_dataclass(
     options: Sequence[Callable[[Decorated], Decorated]], kind: Callable[..., object], name: str
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorator that adds options and passes them on as one argument.
+    """Decorate a command to add options, which it receives as one dataclass argument.
 
     Parameters
     ----------
     options : sequence of decorators
-        By `click.option`.
+        Results of `click.option` or `click.argument`.
     kind : dataclass
-        Has a field for each of them.
+        Has one field for each option.
     name : str
-        Of the argument.
+        Name of the argument.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
         def run(**arguments: object) -> None:
-            own = {f.name: arguments.pop(f.name) for f in fields(kind)}  # type: ignore[arg-type]
-            function(**{name: kind(**own)}, **arguments)
+            values = {f.name: arguments.pop(f.name) for f in fields(kind)}  # type: ignore[arg-type]
+            function(**{name: kind(**values)}, **arguments)
 
         decorated: Callable[..., None] = run
         for option in reversed(options):
@@ -105,16 +108,34 @@ def options_as_dataclass(
     return decorate
 
 
-def _common_options() -> list[click.Option]:
+def _common_options(name: str) -> list[click.Option]:
     return [
         click.Option(["-q", "--quiet"], is_flag=True, help="Print errors only."),
         click.Option(["-v", "--verbose"], is_flag=True, help="Print details of every step."),
         click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."),
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=functools.partial(_print_version, name),
+            help="Print the version and exit.",
+        ),
     ]
 
 
+def _print_version(
+    name: str, context: click.Context, _: click.Parameter, is_requested: bool
+) -> None:
+    if is_requested and not context.resilient_parsing:
+        from aslkit.outputs.provenance import version
+
+        click.echo(f"{name}, aslkit {version()}")
+        context.exit()
+
+
 class _Terminated(BaseException):
-    """SIGTERM came."""
+    """SIGTERM was received."""
 
 
 def _run_safely(function: Callable[..., None]) -> Callable[..., None]:
@@ -122,20 +143,22 @@ def _run_safely(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(quiet: bool, verbose: bool, debug: bool, **arguments: object) -> None:
-        from aslkit.batch.worker_process import collect_garbage_rarely
+        from aslkit.batch.worker_process import rare_garbage_collection
 
-        collect_garbage_rarely()
-        set_up_logging(quiet, verbose or debug)
         try:
-            with _stopped_by_sigterm():
+            with (
+                rare_garbage_collection(),
+                logging_set_up(quiet, verbose or debug),
+                _stopped_by_sigterm(),
+            ):
                 function(**arguments)
         except (click.exceptions.Exit, click.Abort, click.ClickException):
             raise
         except (KeyboardInterrupt, _Terminated) as error:
             number = signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT
-            click.echo(f"Stopped by {number.name}; what was written is whole", err=True)
+            click.echo(f"Stopped by {number.name}; files written so far are complete", err=True)
             sys.exit(KILLED + number)
-        except Exception as error:  # the one place where every fault becomes a message
+        except Exception as error:  # the one place where every error becomes a message
             if debug:
                 traceback.print_exc()
             message, code = _message_and_code(error)
@@ -147,7 +170,7 @@ def _run_safely(function: Callable[..., None]) -> Callable[..., None]:
 
 @contextmanager
 def _stopped_by_sigterm() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that nothing is left behind."""
+    """Raise an exception on SIGTERM, so that temporary files are removed."""
 
     def stop(*_: object) -> None:
         raise _Terminated

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 def run(scan: ScanArguments, data_set: DataSetArguments, estimator: Estimator) -> None:
     """Write the maps of a scan, or of all scans of a data set."""
+    data_set = data_set.with_bids_app_arguments()
     data_set.check(scan)
     if data_set.bids is not None:
         _run_data_set(scan, data_set, data_set.bids, estimator)

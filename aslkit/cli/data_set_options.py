@@ -1,7 +1,7 @@
 """The options for whole data sets."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,6 +12,9 @@ from aslkit.cli.option_types import Part
 from aslkit.cli.scan_options import ScanArguments
 
 Item = TypeVar("Item")
+
+LEVEL = "participant"  # the only analysis level
+BIDS_APP = f"BIDS_DIR OUTPUT_DIR {LEVEL}"
 
 participants_option = click.option(
     "--participant-label",
@@ -64,8 +67,9 @@ def select_part(scans: Sequence[Item], part: tuple[int, int] | None) -> Sequence
 
 @dataclass(frozen=True)
 class DataSetArguments:
-    """What the options say; `bids` is None for a single scan."""
+    """Values of the options; `bids` is None for a single scan."""
 
+    bids_app: tuple[str, ...]
     bids: Path | None
     derivatives: Path | None
     participants: tuple[str, ...]
@@ -75,6 +79,24 @@ class DataSetArguments:
     dask: str | None
     skip_existing: bool
     overwrite: bool
+
+    def with_bids_app_arguments(self) -> "DataSetArguments":
+        """Return the same with the arguments of BIDS Apps as `bids` and `derivatives`."""
+        if not self.bids_app:
+            return self
+        if len(self.bids_app) != 3:
+            raise click.UsageError(
+                f"found the arguments {' '.join(self.bids_app)!r}, expected {BIDS_APP}, or "
+                "-i FILE -o FILE for a single scan"
+            )
+        if self.bids is not None or self.derivatives is not None:
+            raise click.UsageError(f"give either {BIDS_APP} or --bids DIR --derivatives DIR")
+        bids, derivatives, level = self.bids_app
+        if level != LEVEL:
+            raise click.UsageError(f"the analysis level must be {LEVEL!r}, not {level!r}")
+        if not Path(bids).is_dir():
+            raise click.UsageError(f"BIDS_DIR: found no folder {bids!r}")
+        return replace(self, bids_app=(), bids=Path(bids), derivatives=Path(derivatives))
 
     def check(self, scan: ScanArguments) -> None:
         """Refuse options that exclude each other."""
@@ -115,6 +137,7 @@ def _is_number(text: str) -> bool:
 
 
 _OPTIONS = (
+    click.argument("bids_app", nargs=-1, metavar=f"[{BIDS_APP}]"),
     click.option(
         "--bids",
         type=click.Path(path_type=Path, exists=True, file_okay=False),

@@ -30,10 +30,11 @@ EXAMPLES = """Examples:
   asl_fit_ls -i sub-01_acq-pcasl_asl.nii.gz -i sub-01_acq-vsasl_asl.nii.gz -o cbf.nii.gz
   asl_fit_ls -i asl.nii.gz --order tc --labeling pcasl --label-duration 1.8 \\
              --plds 0.5,1,1.5,2 --m0 m0.nii.gz -o out/cbf.nii.gz
-  asl_fit_ls --bids study --derivatives study/derivatives/aslkit --n-jobs 4"""
+  asl_fit_ls --bids study --derivatives study/derivatives/aslkit --n-jobs 4
+  asl_fit_ls study study/derivatives/aslkit participant --n-jobs 4"""
 
 
-@aslkit_command(epilog=EXAMPLES)
+@aslkit_command("asl_fit_ls", epilog=EXAMPLES)
 @scan_options
 @click.option(
     "--smooth",

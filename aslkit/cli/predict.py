@@ -29,6 +29,7 @@ EXAMPLES = """Examples:
   asl_predict -i sub-01_asl.nii.gz -o cbf.nii.gz --model my_training/model --device cuda
   asl_predict -i sub-01_asl.nii.gz -o cbf.nii.gz --tta --ood
   asl_predict --bids study --derivatives study/derivatives/aslkit --n-jobs 4 --skip-existing
+  asl_predict study study/derivatives/aslkit participant --n-jobs 4
   asl_predict --list-models"""
 
 
@@ -46,7 +47,7 @@ def _models() -> dict[str, str | Path]:
     return {name: text(folder) for name, folder in list_models().items()}
 
 
-@aslkit_command(epilog=EXAMPLES)
+@aslkit_command("asl_predict", epilog=EXAMPLES)
 @scan_options
 @click.option("--model", "model_name", metavar="NAME|DIR", help="Trained model [the shipped one].")
 @listing_option("--list-models", _models, "Print the cards of the models that are there; stop.")

@@ -39,7 +39,7 @@ EXAMPLES = """Examples:
   asl_sim --out phantoms --phantoms --participants 4 --seed 101    for asl_validate --phantoms"""
 
 
-@aslkit_command(epilog=EXAMPLES)
+@aslkit_command("asl_sim", epilog=EXAMPLES)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="New folder.")
 @click.option("--participants", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--anatomy", type=click.Choice(ANATOMIES), default="brain", show_default=True)

@@ -20,11 +20,11 @@ Step = TypeVar("Step")
 
 
 def print_result(text: str) -> None:
-    """Print a result, unless the user asked for quiet."""
+    """Print a result, unless --quiet was given."""
     if logging.getLogger("aslkit").isEnabledFor(logging.INFO):
         try:
             click.echo(text, file=_LOG.get())
-        except BrokenPipeError:  # whoever read the output has gone; the results are still wanted
+        except BrokenPipeError:  # the reader of the output has ended; the command goes on
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -35,7 +35,7 @@ def print_warning(text: str) -> None:
 
 @contextmanager
 def logging_into(log: TextIO) -> Iterator[None]:
-    """Have this thread's results, warnings and log lines in a file instead of the terminal."""
+    """Write the results, warnings and log lines of this thread to a file."""
     token = _LOG.set(log)
     try:
         yield
@@ -44,15 +44,24 @@ def logging_into(log: TextIO) -> Iterator[None]:
 
 
 def progress(steps: Sequence[Step]) -> Iterable[Step]:
-    """A bar on stderr, on a terminal only."""
+    """Show a progress bar on stderr if it is a terminal."""
     from tqdm import tqdm
 
-    is_seen = _LOG.get() is None and sys.stderr.isatty()
-    return tqdm(steps, disable=not is_seen, leave=False, file=sys.stderr, delay=1)
+    is_shown = _LOG.get() is None and sys.stderr.isatty()
+    return tqdm(steps, disable=not is_shown, leave=False, file=sys.stderr, delay=1)
+
+
+def console() -> "Console":
+    """Return the printing functions for the batch driver, with the verbosity of this process."""
+    from aslkit.batch.driver import Console
+
+    is_verbose = logging.getLogger("aslkit").isEnabledFor(logging.DEBUG)
+    set_up_worker = functools.partial(set_up_logging, verbose=is_verbose)
+    return Console(print_result, logging_into, set_up_worker)
 
 
 class _EchoHandler(logging.Handler):
-    """Log records as plain lines in the log of the thread, or on whatever stderr is."""
+    """Print log records as plain lines to the log of this thread, or to stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = f"{record.levelname.title()}: " if record.levelno >= logging.WARNING else ""
@@ -60,16 +69,20 @@ class _EchoHandler(logging.Handler):
 
 
 def set_up_logging(quiet: bool = False, verbose: bool = False) -> None:
-    """Show errors, or also results and warnings, or also details."""
+    """Print errors only (quiet), results and warnings (default), or also details (verbose)."""
     logger = logging.getLogger("aslkit")
     logger.handlers = [_EchoHandler()]
     logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
 
 
-def console() -> "Console":
-    """Return how the batch driver prints, with the verbosity of this process."""
-    from aslkit.batch.driver import Console
-
-    is_verbose = logging.getLogger("aslkit").isEnabledFor(logging.DEBUG)
-    set_up_worker = functools.partial(set_up_logging, verbose=is_verbose)
-    return Console(print_result, logging_into, set_up_worker)
+@contextmanager
+def logging_set_up(quiet: bool, verbose: bool) -> Iterator[None]:
+    """Set up logging, and restore the handlers and the level at the end."""
+    logger = logging.getLogger("aslkit")
+    handlers, level = logger.handlers, logger.level
+    set_up_logging(quiet, verbose)
+    try:
+        yield
+    finally:
+        logger.handlers = handlers
+        logger.setLevel(level)

@@ -31,7 +31,7 @@ def _configs() -> "dict[str, Path]":
     return list_configs()
 
 
-@aslkit_command(epilog=EXAMPLES)
+@aslkit_command("asl_train", epilog=EXAMPLES)
 @click.option("--config", required=True, metavar="NAME|FILE.yaml", help="Configuration.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Model folder.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change one value.")

@@ -35,7 +35,7 @@ SHIPPED = "shipped"
 _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 
 
-@aslkit_command(epilog=EXAMPLES)
+@aslkit_command("asl_validate", epilog=EXAMPLES)
 @click.option(
     "--phantoms",
     metavar="shipped|DIR",
