@@ -11,7 +11,7 @@ from oracles import convolved
 
 from aslkit.core.acquisition import Acquisition, Timing, protocol
 from aslkit.kinetics.model import (
-    Block,
+    TimingBlock,
     arterial_curve,
     delta_m,
     kinetic_model,
@@ -75,7 +75,7 @@ def test_curve_is_continuous_where_its_branches_meet(labeling, tau):
 
 def in_torch(model):
     blocks = tuple(
-        Block(b.labeling, *map(torch.tensor, (b.plds, b.label_durations, b.efficiencies)))
+        TimingBlock(b.labeling, *map(torch.tensor, (b.plds, b.label_durations, b.efficiencies)))
         for b in model.blocks
     )
     return replace(model, blocks=blocks)

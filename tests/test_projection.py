@@ -5,18 +5,18 @@ from dataclasses import replace
 import numpy as np
 
 from aslkit.core.acquisition import Acquisition, protocol
-from aslkit.fit.curve_table import hermite, tabulate, top_of
-from aslkit.fit.variable_projection import ATT_BOUNDS_S, solve_fixed, solve_tissue, whitened
+from aslkit.fit.curve_table import evaluate_cubic, maximum_of_cubic, tabulate
+from aslkit.fit.variable_projection import ATT_BOUNDS_S, solve_fixed, solve_tissue, weighted
 from aslkit.kinetics.model import kinetic_model, tissue_curve
 
 JOINT = protocol("pcasl", [0.5, 1.0, 2.0], 1.8) + protocol("vsasl", [1.5, 2.0], 0)
 ATTS = np.array([[0.3, 0.9, 1.4, 2.3]])
 
 
-def test_whitening_multiplies_every_timing_by_the_root_of_its_weight():
+def test_weighting_multiplies_every_timing_by_the_root_of_its_weight():
     model = kinetic_model(Acquisition(JOINT))
     weights = np.array([0.25, 1.0, 4.0, 9.0, 16.0])
-    found = tissue_curve(whitened(model, weights), ATTS)
+    found = tissue_curve(weighted(model, weights), ATTS)
     expected = np.array([0.5, 1, 2, 3, 4])[:, None] * tissue_curve(model, ATTS)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
@@ -72,7 +72,7 @@ def cubic(coefficients):
 
 def test_a_cubic_is_given_by_its_values_and_slopes_at_both_ends():
     t = np.linspace(0, 1, 7)
-    found = hermite(cubic([1.0, -2.0, 3.0, 0.5]), t)
+    found = evaluate_cubic(cubic([1.0, -2.0, 3.0, 0.5]), t)
     np.testing.assert_allclose(found, 1 - 2 * t + 3 * t**2 + 0.5 * t**3, rtol=1e-12)
 
 
@@ -87,7 +87,7 @@ def test_the_top_of_a_cubic_is_where_its_slope_vanishes_or_at_the_higher_end():
         ([0.0, 2.0, -1.0], 1.0),
         ([3.0], 0.0),
     ):
-        np.testing.assert_allclose(top_of(cubic(coefficients)), top, atol=1e-12)
+        np.testing.assert_allclose(maximum_of_cubic(cubic(coefficients)), top, atol=1e-12)
 
 
 def test_precision_of_tables_is_that_of_the_model():

@@ -8,7 +8,7 @@ from oracles import signal_of
 
 from aslkit.core.acquisition import Acquisition, protocol
 from aslkit.core.series_and_maps import AslSeries, ParameterMaps
-from aslkit.fit.curve_table import hermite, tabulate
+from aslkit.fit.curve_table import evaluate_cubic, tabulate
 from aslkit.fit.intervals import profile_intervals
 from aslkit.fit.least_squares import FitSettings, fit_least_squares, fitted_signal
 from aslkit.fit.variable_projection import ATT_BOUNDS_S, solve_tissue
@@ -97,7 +97,7 @@ def test_cubics_stand_for_the_curves_anywhere(att, name):
     inside = np.clip(att, edges[0], edges[-1])
     i = np.clip(np.searchsorted(edges, inside) - 1, 0, len(edges) - 2)
     t = (inside - edges[i]) / (edges[i + 1] - edges[i])
-    unit = hermite(
+    unit = evaluate_cubic(
         (*cells.unit[0].T[[i, i + 1]], cells.rising[0, :, i], cells.falling[0, :, i]), t
     )
     curve = tissue_curve(model, np.array([[inside]]))[0, :, 0]

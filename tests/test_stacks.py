@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from aslkit.config import DataConfig, load_config
-from aslkit.core.backend import repeated
+from aslkit.core.backend import repeat_first_axis
 from aslkit.core.errors import InputError
 from aslkit.fit.least_squares import FitSettings
 from aslkit.nets.model_store import Model, load_model
@@ -80,7 +80,9 @@ def test_noise_across_slices_is_alike_after_a_blur_and_keeps_its_variance():
 
 
 def test_what_is_repeated_belongs_to_the_same_subject():
-    fields = repeated(draw_random_fields(np.random.default_rng(0), np.full((2, 5), 20.0)), 3)
+    fields = repeat_first_axis(
+        draw_random_fields(np.random.default_rng(0), np.full((2, 5), 20.0)), 3
+    )
     np.testing.assert_array_equal(fields.phases[0], fields.phases[2])
     assert (fields.phases[2] != fields.phases[3]).any() and len(fields.waves) == 6
 

@@ -24,6 +24,7 @@ from aslkit.core.errors import UnavailableError, not_installed
 
 if TYPE_CHECKING:
     from distributed import Client
+    from distributed.deploy.cluster import Cluster
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -150,7 +151,7 @@ def _connected(where: str, n_workers: int) -> Iterator["Client"]:
         yield client
 
 
-def _local(n_workers: int):  # type: ignore[no-untyped-def]
+def _local(n_workers: int) -> "Cluster":
     from distributed import LocalCluster
 
     with warnings.catch_warnings():
@@ -161,7 +162,7 @@ def _local(n_workers: int):  # type: ignore[no-untyped-def]
         )
 
 
-def _slurm(n_workers: int):  # type: ignore[no-untyped-def]
+def _slurm(n_workers: int) -> "Cluster":
     try:
         from dask_jobqueue.slurm import SLURMCluster
     except ImportError as error:

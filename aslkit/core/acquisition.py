@@ -130,8 +130,8 @@ class Acquisition:
 
 def protocol(
     labeling: str,
-    plds_s: Sequence[float],
-    label_duration_s: float | Sequence[float],
+    plds_s: Sequence[float] | NDArray[np.float64],
+    label_duration_s: float | Sequence[float] | NDArray[np.float64],
     efficiency: float | None = None,
 ) -> tuple[Timing, ...]:
     """Timings of one run from plain numbers; the label duration may vary with the delay."""

@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from aslkit.core.backend import alike, first_places, namespace, positive
+from aslkit.core.backend import Array, array_like, away_from_zero, first_axis_indices, namespace
 from aslkit.fit.curve_table import TYPICAL_ATT_S, regular_atts
 from aslkit.fit.variable_projection import ATT_BOUNDS_S, Solution
-from aslkit.kinetics.model import arterial_curve, tissue_curve
+from aslkit.kinetics.model import KineticModel, arterial_curve, tissue_curve
 
 EVIDENCE = 6.0  # chi squared of two degrees of freedom exceeds it by chance in 5 %
 ABV_SCALE = 0.003  # mean of the prior on aBV, a fraction
@@ -29,7 +29,9 @@ GOLDEN = 0.6180339887498949
 TIE_BREAK = 1e-5  # of the gain per second of distance from TYPICAL_ATT_S, where ATT is a plateau
 
 
-def solve_arterial(model, signal, sd, att_bounds_s=ATT_BOUNDS_S) -> Solution:  # type: ignore[no-untyped-def]
+def solve_arterial(
+    model: KineticModel, signal: Array, sd: Array, att_bounds_s: tuple[float, float] = ATT_BOUNDS_S
+) -> Solution:
     """Most probable CBF, ATT, aBV and aBAT <= ATT of every voxel (arterial model: Chappell 2010).
 
     Maximises the likelihood for noise of standard deviation `sd` (slices, voxels) times the
@@ -38,14 +40,18 @@ def solve_arterial(model, signal, sd, att_bounds_s=ATT_BOUNDS_S) -> Solution:  #
     xp = namespace(signal)
     penalty = sd**2 / ABV_SCALE
     grid = regular_atts(model, att_bounds_s, GRID_STEP_S)
-    abats = alike(ABAT_GRID_S[None, att_bounds_s[1] >= ABAT_GRID_S], signal)
+    abats = array_like(ABAT_GRID_S[None, att_bounds_s[1] >= ABAT_GRID_S], signal)
     start, abat, is_on = _pair_search(model, signal, sd, penalty, grid, abats)
     h = is_on[..., None, :] * arterial_curve(model, abat)
-    hh, hy = positive((h**2).sum(-2)), (h * signal).sum(-2)
+    hh, hy = away_from_zero((h**2).sum(-2)), (h * signal).sum(-2)
 
-    def profile(att):  # type: ignore[no-untyped-def]
+    def profile(att: Array) -> tuple[Array, Array, Array]:
         curve = tissue_curve(model, att)
-        kk, ky, kh = positive((curve**2).sum(-2)), (curve * signal).sum(-2), (curve * h).sum(-2)
+        kk, ky, kh = (
+            away_from_zero((curve**2).sum(-2)),
+            (curve * signal).sum(-2),
+            (curve * h).sum(-2),
+        )
         abv, gain = _arterial_gain(kk, ky, kh, hh, hy, penalty)
         return gain - _att_penalty(att, sd), (ky - abv * kh) / kk, abv
 
@@ -59,14 +65,16 @@ def solve_arterial(model, signal, sd, att_bounds_s=ATT_BOUNDS_S) -> Solution:  #
     return Solution(cbf, att, abv, abat, (residual**2).sum(-2))
 
 
-def arterial_given_tissue(model, signal, sd, cbf, att, att_sd):  # type: ignore[no-untyped-def]
+def arterial_given_tissue(
+    model: KineticModel, signal: Array, sd: Array, cbf: Array, att: Array, att_sd: Array
+) -> tuple[Array, Array]:
     """Most probable (aBV, aBAT <= ATT + its error) of every voxel when CBF and ATT are known."""
     xp = namespace(signal)
     rest = signal - cbf[..., None, :] * tissue_curve(model, att)
     best, abv, abat = 0 * att, 0 * att, 0 * att + ABAT_GRID_S[0]
     for candidate in ABAT_GRID_S:
         h = arterial_curve(model, 0 * att[..., :1] + candidate)
-        hh, hy = positive((h**2).sum(-2)), (h * rest).sum(-2)
+        hh, hy = away_from_zero((h**2).sum(-2)), (h * rest).sum(-2)
         volume = xp.clip((hy - sd**2 / ABV_SCALE) / hh, 0, None)
         gain = xp.where(att + att_sd >= candidate, volume**2 * hh, 0 * att)
         abv = xp.where(gain > best, volume, abv)
@@ -75,7 +83,9 @@ def arterial_given_tissue(model, signal, sd, cbf, att, att_sd):  # type: ignore[
     return abv, abat
 
 
-def _pair_search(model, signal, sd, penalty, grid, abats):  # type: ignore[no-untyped-def]
+def _pair_search(
+    model: KineticModel, signal: Array, sd: Array, penalty: Array, grid: Array, abats: Array
+) -> tuple[Array, Array, Array]:
     """Best (ATT, aBAT) of every voxel on the grid, and whether there is evidence of arteries.
 
     Where arteries help, the gain of a pair is that of tissue plus the square of a root,
@@ -87,7 +97,7 @@ def _pair_search(model, signal, sd, penalty, grid, abats):  # type: ignore[no-un
     xp = namespace(signal)
     k = tissue_curve(model, grid).swapaxes(-1, -2)
     h = arterial_curve(model, abats).swapaxes(-1, -2)
-    kk, ky = positive((k**2).sum(-1)), xp.matmul(k, signal)
+    kk, ky = away_from_zero((k**2).sum(-1)), xp.matmul(k, signal)
     tissue_gain = ky**2 / kk[..., None] - _att_penalty(grid[..., None], sd[..., None, :])
     index = (tissue_gain * (1 - TIE_BREAK * abs(grid - TYPICAL_ATT_S))[..., None]).argmax(-2)
     att, least = grid[0, index], _at(tissue_gain, index) + EVIDENCE * sd**2
@@ -96,7 +106,7 @@ def _pair_search(model, signal, sd, penalty, grid, abats):  # type: ignore[no-un
     ratio = xp.matmul(k, h.swapaxes(-1, -2)) / kk[..., None]
     left = hh - ratio**2 * kk[..., None]
     is_open = is_early & (left > COLLINEAR * hh)
-    across = xp.where(is_open, positive(left) ** -0.5, 0 * left)
+    across = xp.where(is_open, away_from_zero(left) ** -0.5, 0 * left)
     along = across * ratio
     rows = across[..., None] * h[:, None] - along[..., None] * k[:, :, None]
     rows = xp.concatenate([rows, -across[..., None]], -1)
@@ -106,7 +116,7 @@ def _pair_search(model, signal, sd, penalty, grid, abats):  # type: ignore[no-un
     gain = tissue_gain + xp.clip(xp.stack(roots, -2), 0, None) ** 2
     index = gain.argmax(-2)
     is_on = _at(gain, index) > least
-    slices = first_places(index >= 0).reshape(index.shape)
+    slices = first_axis_indices(index >= 0).reshape(index.shape)
     a, b = (table[slices, index] for table in (across, along))
     hy = xp.matmul(h, signal).swapaxes(-1, -2)
     root = a * (hy - penalty[..., None]) - b * _at(ky, index)[..., None]
@@ -115,21 +125,25 @@ def _pair_search(model, signal, sd, penalty, grid, abats):  # type: ignore[no-un
     return xp.maximum(att, abat), abat, is_on
 
 
-def _arterial_gain(kk, ky, kh, hh, hy, penalty):  # type: ignore[no-untyped-def]
+def _arterial_gain(
+    kk: Array, ky: Array, kh: Array, hh: Array, hy: Array, penalty: Array
+) -> tuple[Array, Array]:
     """aBV that maximises the penalised gain at given curves, and that gain."""
     xp = namespace(ky)
     left = hh - kh**2 / kk
     is_open = left > COLLINEAR * hh
-    abv = is_open * xp.clip((hy - kh / kk * ky - penalty) / positive(left), 0, None)
+    abv = is_open * xp.clip((hy - kh / kk * ky - penalty) / away_from_zero(left), 0, None)
     return abv, ky**2 / kk + abv**2 * left
 
 
-def _att_penalty(att, sd):  # type: ignore[no-untyped-def]
+def _att_penalty(att: Array, sd: Array) -> Array:
     centre, width = ATT_PRIOR_S
     return 2 * sd**2 * namespace(att).log1p(((att - centre) / width) ** 2)
 
 
-def _golden(profile: Callable, low, high):  # type: ignore[no-untyped-def,type-arg]
+def _golden(
+    profile: Callable[[Array], tuple[Array, Array, Array]], low: Array, high: Array
+) -> Array:
     """Maximum of the first output of `profile` in [low, high], voxel by voxel."""
     xp = namespace(low)
     left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
@@ -147,7 +161,7 @@ def _golden(profile: Callable, low, high):  # type: ignore[no-untyped-def,type-a
     return xp.where(at_left >= at_right, left, right)
 
 
-def _at(values, index):  # type: ignore[no-untyped-def]
+def _at(values: Array, index: Array) -> Array:
     """values (slices, grid, voxels) at index (slices, voxels)."""
     if namespace(values) is np:
         return np.take_along_axis(values, index[:, None], -2)[:, 0]

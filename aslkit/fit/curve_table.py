@@ -9,13 +9,17 @@ Between kinks a curve is an exponential, so a cubic through values and slopes at
 computed again. numpy and torch run through the same code.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 
-from aslkit.core.backend import SMALLEST_NORM, alike, namespace
-from aslkit.kinetics.model import Block, KineticModel, kinks, tissue_curve, tissue_slope
+from aslkit.core.backend import SMALLEST_NORM, Array, array_like, namespace
+from aslkit.kinetics.model import KineticModel, TimingBlock, kinks, tissue_curve, tissue_slope
+
+# values at 0 and 1, slopes at 0 and 1
+Cubic: TypeAlias = Sequence[Array]
 
 COARSE_S = 0.1  # widest cell
 TURN = 0.03  # radians that a unit curve may turn in a cell: keeps the error of the cubic near 1e-6
@@ -27,8 +31,8 @@ FLAT = 1e-9  # slope of a unit curve that keeps its shape [per s]
 
 
 @dataclass(frozen=True)
-class Cells:
-    """Curves of whitened timings (of equal variance) on `j` cells; the first axis are slices.
+class CurveTable:
+    """Curves of weighted timings (of equal variance) on `j` cells; the first axis are slices.
 
     Attributes
     ----------
@@ -47,17 +51,17 @@ class Cells:
     """
 
     model: KineticModel
-    edges: np.ndarray
-    unit: np.ndarray
-    rising: np.ndarray
-    falling: np.ndarray
-    norms: np.ndarray
-    norm_rising: np.ndarray
-    norm_falling: np.ndarray
+    edges: Array
+    unit: Array
+    rising: Array
+    falling: Array
+    norms: Array
+    norm_rising: Array
+    norm_falling: Array
 
 
-def tabulate(model: KineticModel, bounds_s: tuple[float, float]) -> Cells:
-    """The curves of a whitened model for arrival times within bounds [s]."""
+def tabulate(model: KineticModel, bounds_s: tuple[float, float]) -> CurveTable:
+    """The curves of a weighted model for arrival times within bounds [s]."""
     exact = _as_double(model)
     edges = _edges(exact, bounds_s)
     lower, upper = edges[:, :-1], edges[:, 1:]
@@ -76,11 +80,11 @@ def tabulate(model: KineticModel, bounds_s: tuple[float, float]) -> Cells:
         norm_falling * width,
     )
     if namespace(unit) is np:
-        return Cells(model, *(np.ascontiguousarray(t, dtype=like.dtype) for t in tables))
-    return Cells(model, *(t.to(like.dtype) for t in tables))
+        return CurveTable(model, *(np.ascontiguousarray(t, dtype=like.dtype) for t in tables))
+    return CurveTable(model, *(t.to(like.dtype) for t in tables))
 
 
-def hermite(cubic, t):  # type: ignore[no-untyped-def]
+def evaluate_cubic(cubic: Cubic, t: Array) -> Array:
     """A cubic, given by its values at 0 and 1 and its slopes there, at t."""
     start, end, rising, falling = cubic
     change = end - start
@@ -88,7 +92,7 @@ def hermite(cubic, t):  # type: ignore[no-untyped-def]
     return start + t * (rising + t * (curvature + t * (rising + falling - 2 * change)))
 
 
-def top_of(cubic):  # type: ignore[no-untyped-def]
+def maximum_of_cubic(cubic: Cubic) -> Array:
     """Where in [0, 1] such a cubic is largest, taken to have one top at most."""
     start, end, rising, falling = cubic
     xp = namespace(start)
@@ -100,19 +104,19 @@ def top_of(cubic):  # type: ignore[no-untyped-def]
     return xp.where(rising <= 0, 0 * top, top)
 
 
-def regular_atts(model: KineticModel, bounds_s: tuple[float, float], step_s: float):  # type: ignore[no-untyped-def]
+def regular_atts(model: KineticModel, bounds_s: tuple[float, float], step_s: float) -> Array:
     """Arrival times about one step apart (1, n) [s], an array of the model's kind."""
     low, high = bounds_s
     n = max(int(round((high - low) / step_s)), 2) + 1
-    return alike(np.linspace(low, high, n)[None], model.blocks[0].plds)
+    return array_like(np.linspace(low, high, n)[None], model.blocks[0].plds)
 
 
-def model_like(model: KineticModel, reference):  # type: ignore[no-untyped-def]
+def model_like(model: KineticModel, reference: Array) -> Array:
     """A model whose timings are of the kind, type and device of another array."""
-    return _converted(model, lambda array: alike(array, reference))
+    return _converted(model, lambda array: array_like(array, reference))
 
 
-def _edges(model: KineticModel, bounds_s: tuple[float, float]):  # type: ignore[no-untyped-def]
+def _edges(model: KineticModel, bounds_s: tuple[float, float]) -> Array:
     """Edges of the cells: coarse steps and kinks, without plateaus, divided where curves turn."""
     corners = kinks(model)
     low, high = bounds_s
@@ -134,7 +138,7 @@ def _edges(model: KineticModel, bounds_s: tuple[float, float]):  # type: ignore[
     return _ordered(xp.concatenate([*inner, edges[:, -1:]], axis=-1))
 
 
-def _ordered(edges):  # type: ignore[no-untyped-def]
+def _ordered(edges: Array) -> Array:
     """Ascending edges of every slice, without those that are double in all of them."""
     xp = namespace(edges)
     edges = xp.round(edges, decimals=EDGE_DECIMALS)
@@ -143,7 +147,7 @@ def _ordered(edges):  # type: ignore[no-untyped-def]
     return xp.unique(edges.sort(-1).values, dim=-1)
 
 
-def _without_plateaus(edges, turns):  # type: ignore[no-untyped-def]
+def _without_plateaus(edges: Array, turns: Array) -> Array:
     """Where the first or last cells do not change the curve's shape, the typical ATT stands in."""
     xp = namespace(edges)
     before = xp.cumsum(turns, -1) == 0
@@ -157,12 +161,12 @@ def _without_plateaus(edges, turns):  # type: ignore[no-untyped-def]
     return xp.clip(edges, start, end)
 
 
-def _normalised(curves):  # type: ignore[no-untyped-def]
+def _normalised(curves: Array) -> tuple[Array, Array]:
     norms = namespace(curves).clip((curves**2).sum(-2), SMALLEST_NORM**2, None) ** 0.5
     return curves / norms[:, None], norms
 
 
-def _unit_slope(model: KineticModel, att, shift_s: float):  # type: ignore[no-untyped-def]
+def _unit_slope(model: KineticModel, att: Array, shift_s: float) -> tuple[Array, Array]:
     """Slopes of the unit curve (slices, n, atts), 0 where it is flat, and of the norm."""
     unit, norms = _normalised(tissue_curve(model, att + shift_s))
     slope = tissue_slope(model, att + shift_s)
@@ -172,16 +176,16 @@ def _unit_slope(model: KineticModel, att, shift_s: float):  # type: ignore[no-un
 
 
 def _as_double(model: KineticModel) -> KineticModel:
-    def double(array):  # type: ignore[no-untyped-def]
+    def double(array: Array) -> Array:
         return array.astype(np.float64) if isinstance(array, np.ndarray) else array.double()
 
     return _converted(model, double)
 
 
-def _converted(model: KineticModel, convert: Callable) -> KineticModel:  # type: ignore[type-arg]
+def _converted(model: KineticModel, convert: Callable[[Array], Array]) -> KineticModel:
     """The model with every array of its timings converted."""
     blocks = (
-        Block(b.labeling, *(convert(a) for a in (b.plds, b.label_durations, b.efficiencies)))
+        TimingBlock(b.labeling, *(convert(a) for a in (b.plds, b.label_durations, b.efficiencies)))
         for b in model.blocks
     )
     return replace(model, blocks=tuple(blocks))

@@ -13,16 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aslkit.core.acquisition import Acquisition
-from aslkit.core.backend import positive
+from aslkit.core.backend import FloatArray, IndexArray, away_from_zero
 from aslkit.core.progress import Progress
 from aslkit.core.series_and_maps import AslSeries, FloatImage
-from aslkit.fit.curve_table import Cells, regular_atts, tabulate
+from aslkit.fit.curve_table import CurveTable, regular_atts, tabulate
 from aslkit.fit.standard_errors import KINK_S, LEAST_SENSITIVITY, STEP_S
 from aslkit.fit.variable_projection import solve_tissue
-from aslkit.fit.voxel_chunks import Places, by_chunk
+from aslkit.fit.voxel_chunks import by_chunk
 from aslkit.kinetics.model import KineticModel, kinks, tissue_curve, tissue_slope
-
-Values = NDArray[np.floating]
 
 T1_BOUNDS_S = (0.8, 2.0)  # from white matter at 1.5 T to cortex at 7 T
 GRID_S = np.linspace(*T1_BOUNDS_S, 13)
@@ -47,7 +45,7 @@ def check_protocol(acquisition: Acquisition) -> None:
         )
 
 
-def with_t1(model: KineticModel, t1: Values) -> KineticModel:
+def with_t1(model: KineticModel, t1: FloatArray) -> KineticModel:
     """The model with a tissue T1 of its own for every voxel (slices, voxels) [s]."""
     return replace(model, t1_tissue=t1[:, None])
 
@@ -57,10 +55,10 @@ def solve_with_free_t1(
 ) -> list[FloatImage]:
     """Best CBF, ATT, residual sum of squares and tissue T1 of every voxel, each (x, y, z)."""
 
-    def tables(model: KineticModel) -> list[Cells]:
+    def tables(model: KineticModel) -> list[CurveTable]:
         return _tabulated(model, att_bounds_s)
 
-    def fit(cells: list[Cells], _: Places, signal: Values) -> list[Values]:
+    def fit(cells: list[CurveTable], _: IndexArray, signal: FloatArray) -> list[FloatArray]:
         return _solve(cells, signal, att_bounds_s)
 
     return by_chunk(series, tables, fit, 4, progress)
@@ -77,12 +75,14 @@ def errors_with_free_t1(
     """
     widths = [high - low for low, high in (att_bounds_s, T1_BOUNDS_S)]
 
-    def tables(model: KineticModel) -> tuple[list[Cells], Values]:
+    def tables(model: KineticModel) -> tuple[list[CurveTable], FloatArray]:
         curves = tissue_curve(model, regular_atts(model, att_bounds_s, STEP_S))
         least = LEAST_SENSITIVITY**2 * np.max(np.sum(curves**2, axis=-2))
         return _tabulated(model, att_bounds_s), least
 
-    def errors(table: tuple[list[Cells], Values], places: Places, signal: Values) -> list[Values]:
+    def errors(
+        table: tuple[list[CurveTable], FloatArray], places: IndexArray, signal: FloatArray
+    ) -> list[FloatArray]:
         cells, least = table
         rows = (m.reshape(-1)[places][None].astype(np.float64) for m in (*maps, sd))
         cbf, att, t1, noise = rows
@@ -99,12 +99,14 @@ def errors_with_free_t1(
     return by_chunk(series, tables, errors, 3)
 
 
-def _tabulated(model: KineticModel, att_bounds_s: tuple[float, float]) -> list[Cells]:
-    """The curves of a whitened model for every T1 of the grid."""
+def _tabulated(model: KineticModel, att_bounds_s: tuple[float, float]) -> list[CurveTable]:
+    """The curves of a weighted model for every T1 of the grid."""
     return [tabulate(replace(model, t1_tissue=float(t1)), att_bounds_s) for t1 in GRID_S]
 
 
-def _solve(cells: list[Cells], signal: Values, att_bounds_s: tuple[float, float]) -> list[Values]:
+def _solve(
+    cells: list[CurveTable], signal: FloatArray, att_bounds_s: tuple[float, float]
+) -> list[FloatArray]:
     """CBF, ATT, residual sum of squares and T1 (slices, voxels), from the tables of all T1s."""
     found = [solve_tissue(table, signal) for table in cells]
     order = np.argsort([s.rss for s in found], axis=0)[:N_STARTS]
@@ -117,7 +119,9 @@ def _solve(cells: list[Cells], signal: Values, att_bounds_s: tuple[float, float]
     return [cbf, att, np.sum(residual**2, axis=-2), t1]
 
 
-def _spread(cells: list[Cells], signal: Values, best: Values, noise: Values) -> Values:
+def _spread(
+    cells: list[CurveTable], signal: FloatArray, best: FloatArray, noise: FloatArray
+) -> FloatArray:
     """Mean squares (3, slices, voxels) by which CBF, ATT and T1 stray from the best.
 
     Over the fits with every T1 of the grid, by their likelihood. Where that is narrower than the
@@ -135,7 +139,7 @@ def _spread(cells: list[Cells], signal: Values, best: Values, noise: Values) -> 
     return np.asarray(squares / np.maximum(total, 1))
 
 
-def _inverse_diagonal(information: Values, known: tuple[Values, ...]) -> Values:
+def _inverse_diagonal(information: FloatArray, known: tuple[FloatArray, ...]) -> FloatArray:
     """Diagonal of the inverse of the information (cc, ca, ct, aa, at, tt) with `known` added."""
     cc, ca, ct, aa, at, tt = information
     cc, aa, tt = (d + k for d, k in zip((cc, aa, tt), known, strict=True))
@@ -145,7 +149,9 @@ def _inverse_diagonal(information: Values, known: tuple[Values, ...]) -> Values:
     return np.clip(minors, 0, None) / np.maximum(determinant, least)
 
 
-def _information(model: KineticModel, cbf: Values, att: Values, t1: Values) -> Values:
+def _information(
+    model: KineticModel, cbf: FloatArray, att: FloatArray, t1: FloatArray
+) -> FloatArray:
     """Fisher information on CBF, ATT, T1 times the noise variance: upper triangle (6, …)."""
     c = tissue_curve(with_t1(model, t1), att)
     a, t = (cbf[:, None] * d for d in _derivatives(model, att, t1))
@@ -153,7 +159,9 @@ def _information(model: KineticModel, cbf: Values, att: Values, t1: Values) -> V
     return np.array([np.sum(p * q, axis=-2) for p, q in pairs])
 
 
-def _derivatives(model: KineticModel, att: Values, t1: Values) -> tuple[Values, Values]:
+def _derivatives(
+    model: KineticModel, att: FloatArray, t1: FloatArray
+) -> tuple[FloatArray, FloatArray]:
     """Slope of the curve by ATT and by T1 [per s], each (slices, n, voxels)."""
     ends = (tissue_curve(with_t1(model, t1 + h), att) for h in (-DERIVATIVE_S, DERIVATIVE_S))
     below, above = ends
@@ -165,19 +173,21 @@ class _Fit:
     """Whitened signal (slices, n, voxels) in float64 and what it is fitted with."""
 
     model: KineticModel
-    signal: Values
+    signal: FloatArray
     att_bounds_s: tuple[float, float]
 
-    def projected(self, att: Values, t1: Values) -> tuple[Values, Values, Values]:
+    def projected(
+        self, att: FloatArray, t1: FloatArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Best CBF, what it leaves of the signal, and the curve's direction (of norm 1)."""
         curve = tissue_curve(with_t1(self.model, t1), att)
-        norm = np.sqrt(positive(np.sum(curve**2, axis=-2)))
+        norm = np.sqrt(away_from_zero(np.sum(curve**2, axis=-2)))
         unit = curve / norm[:, None]
         match = np.sum(unit * self.signal, axis=-2)
         return match / norm, self.signal - match[:, None] * unit, unit
 
 
-def _refined(fit: _Fit, att: Values, t1: Values) -> tuple[Values, Values]:
+def _refined(fit: _Fit, att: FloatArray, t1: FloatArray) -> tuple[FloatArray, FloatArray]:
     """ATT and T1 from which no step lowers the residual any more."""
     att, t1 = att.copy(), t1.copy()
     moving = np.arange(att.shape[-1])
@@ -191,7 +201,9 @@ def _refined(fit: _Fit, att: Values, t1: Values) -> tuple[Values, Values]:
     return att, t1
 
 
-def _improved(fit: _Fit, att: Values, t1: Values) -> tuple[Values, Values, NDArray[np.bool_]]:
+def _improved(
+    fit: _Fit, att: FloatArray, t1: FloatArray
+) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
     """ATT and T1 after the best of several steps, and whether it lowers the residual."""
     cbf, residual, unit = fit.projected(att, t1)
     start, margin = np.sum(residual**2, -2), ROUNDING * np.sum(fit.signal**2, -2)
@@ -212,8 +224,8 @@ def _improved(fit: _Fit, att: Values, t1: Values) -> tuple[Values, Values, NDArr
 
 
 def _steps(
-    by_att: Values, by_t1: Values, residual: Values, to_kink: Values
-) -> Iterator[tuple[Values, Values]]:
+    by_att: FloatArray, by_t1: FloatArray, residual: FloatArray, to_kink: FloatArray
+) -> Iterator[tuple[FloatArray, FloatArray]]:
     """Steps to try, from the signal's slopes: T1 alone, ATT alone, ATT to its kink, both.
 
     Either alone goes along a kink of the curve and along a bound, and leaves an ATT alone that
@@ -223,7 +235,7 @@ def _steps(
         np.sum(p * q, axis=-2) for p, q in ((by_att, by_att), (by_att, by_t1), (by_t1, by_t1))
     )
     fall_a, fall_c = (np.sum(slope * residual, axis=-2) for slope in (by_att, by_t1))
-    a, c = positive(a), positive(c)
+    a, c = away_from_zero(a), away_from_zero(c)
     determinant = np.maximum(a * c - b**2, LEAST_DETERMINANT * a * c)
     yield 0 * to_kink, fall_c / c
     yield fall_a / a, 0 * to_kink

@@ -7,10 +7,11 @@ far from all delays, where intervals from standard errors are too short.
 
 import numpy as np
 
+from aslkit.core.backend import FloatArray, IndexArray
 from aslkit.core.series_and_maps import AslSeries, FloatImage, ParameterMaps
-from aslkit.fit.curve_table import Cells, tabulate
+from aslkit.fit.curve_table import CurveTable, tabulate
 from aslkit.fit.least_squares import FitSettings, known_sd
-from aslkit.fit.voxel_chunks import Places, Rows, by_chunk
+from aslkit.fit.voxel_chunks import by_chunk
 from aslkit.kinetics.model import arterial_curve, tissue_curve
 
 RISE = 3.841459  # of chi squared: 95 % for one parameter
@@ -34,7 +35,7 @@ def profile_intervals(
     if maps.abv is not None and maps.abat is not None:
         parameters += [maps.abv, maps.abat]
 
-    def intervals(cells: Cells, places: Places, signal: Rows) -> list[Rows]:
+    def intervals(cells: CurveTable, places: IndexArray, signal: FloatArray) -> list[FloatArray]:
         cbf, att, cbf_sd, att_sd, noise, *arterial = (p.reshape(-1)[places] for p in parameters)
         tissue = signal[0]
         if arterial:
@@ -59,7 +60,7 @@ def profile_intervals(
     }
 
 
-def _profile(cells: Cells, match: Rows, limit: Rows) -> tuple[Rows, ...]:
+def _profile(cells: CurveTable, match: FloatArray, limit: FloatArray) -> tuple[FloatArray, ...]:
     """Whether the table resolves it, then lowest and highest CBF and ATT of every voxel.
 
     `match` (voxels, edges) is that of the data with the unit curves, `limit` the smallest gain
@@ -77,7 +78,9 @@ def _profile(cells: Cells, match: Rows, limit: Rows) -> tuple[Rows, ...]:
     return is_in.sum(axis=1) >= FEWEST_EDGES, low, high, *ends
 
 
-def _crossing(edges: Rows, gain: Rows, limit: Rows, inside: Places, step: int) -> Rows:
+def _crossing(
+    edges: FloatArray, gain: FloatArray, limit: FloatArray, inside: IndexArray, step: int
+) -> FloatArray:
     """ATT between an edge in the interval and its neighbour outside at which gain is the limit."""
     rows = np.arange(len(inside))
     outside = np.clip(inside + step, 0, len(edges) - 1)

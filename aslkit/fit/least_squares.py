@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import gammaincinv
 
 from aslkit.core.acquisition import SINGLE_DELAY_ATT_S, Acquisition
+from aslkit.core.backend import FloatArray, IndexArray
 from aslkit.core.progress import Progress
 from aslkit.core.series_and_maps import (
     AslSeries,
@@ -23,7 +24,7 @@ from aslkit.core.series_and_maps import (
     as_slices,
 )
 from aslkit.fit.arterial import solve_arterial
-from aslkit.fit.curve_table import Cells, tabulate
+from aslkit.fit.curve_table import CurveTable, tabulate
 from aslkit.fit.free_t1 import check_protocol, errors_with_free_t1, solve_with_free_t1, with_t1
 from aslkit.fit.standard_errors import (
     Information,
@@ -36,9 +37,9 @@ from aslkit.fit.variable_projection import (
     Solution,
     solve_fixed,
     solve_tissue,
-    whitened,
+    weighted,
 )
-from aslkit.fit.voxel_chunks import Places, Rows, by_chunk
+from aslkit.fit.voxel_chunks import by_chunk
 from aslkit.kinetics.model import (
     KineticModel,
     delta_m,
@@ -224,14 +225,14 @@ def fitted_signal(maps: ParameterMaps, acquisition: Acquisition) -> FloatImage:
 
 def slice_signal(
     series: AslSeries, whole: KineticModel, z: int, voxels: MaskImage
-) -> tuple[KineticModel, Rows]:
+) -> tuple[KineticModel, FloatArray]:
     """Whitened model and signal (1, n, voxels) of some voxels (x, y) of a slice.
 
     `whole` is the model of all slices.
     """
     weights = series.acquisition.weights.astype(np.float32)
     signal = np.ascontiguousarray((series.delta_m[:, :, z][voxels] * weights**0.5).T)[None]
-    return whitened(take_slices(whole, slice(z, z + 1)), weights), signal
+    return weighted(take_slices(whole, slice(z, z + 1)), weights), signal
 
 
 def _solve_all(
@@ -245,12 +246,14 @@ def _solve_all(
         return solve_with_free_t1(series, settings.att_bounds_s, progress)
     has_arterial = settings.has_arterial(series.acquisition)
 
-    def tables(model: KineticModel) -> KineticModel | Cells:
+    def tables(model: KineticModel) -> KineticModel | CurveTable:
         is_plain = settings.fixed_att_s is None and not has_arterial
         return tabulate(model, settings.att_bounds_s) if is_plain else model
 
-    def fit(model: KineticModel | Cells, places: Places, signal: Rows) -> list[Rows]:
-        if isinstance(model, Cells):
+    def fit(
+        model: KineticModel | CurveTable, places: IndexArray, signal: FloatArray
+    ) -> list[FloatArray]:
+        if isinstance(model, CurveTable):
             found = solve_tissue(model, signal, settings.cbf_bounds)
         elif has_arterial:
             found = solve_arterial(model, signal, _rows(sd, places), settings.att_bounds_s)
@@ -274,7 +277,9 @@ def _errors_of_all(
         is_free = settings.fixed_att_s is None
         return information(model, settings.att_bounds_s) if is_free else model
 
-    def errors(table: KineticModel | Information, places: Places, _: Rows) -> list[Rows]:
+    def errors(
+        table: KineticModel | Information, places: IndexArray, _: FloatArray
+    ) -> list[FloatArray]:
         noise = _rows(sd, places)
         cbf, att, *arterial = (_rows(m, places) for m in maps)
         abv, abat = arterial or (None, None)
@@ -286,7 +291,7 @@ def _errors_of_all(
     return by_chunk(series, tables, errors, 2)
 
 
-def _rows(image: FloatImage | None, places: Places) -> Rows:
+def _rows(image: FloatImage | None, places: IndexArray) -> FloatArray:
     """Values of an image at places in it when flattened, (1, voxels)."""
     if image is None:
         raise ValueError("the arterial compartment needs the noise level")

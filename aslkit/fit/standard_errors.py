@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from aslkit.core.acquisition import SINGLE_DELAY_ATT_S, Acquisition
-from aslkit.core.backend import alike, namespace, positive, whole
+from aslkit.core.backend import Array, array_like, as_indices, away_from_zero, namespace
 from aslkit.core.series_and_maps import FloatImage, ParameterMaps, as_image, as_slices
 from aslkit.fit.arterial import ABAT_GRID_S, ABAT_STEP_S
 from aslkit.fit.curve_table import regular_atts
-from aslkit.fit.variable_projection import ATT_BOUNDS_S, Solution, whitened
+from aslkit.fit.variable_projection import ATT_BOUNDS_S, Solution, weighted
 from aslkit.kinetics.model import (
     KineticModel,
     arterial_curve,
@@ -47,13 +47,15 @@ class Information:
 
     low_s: float
     step_s: float
-    entries: np.ndarray
-    least: np.ndarray
+    entries: Array
+    least: Array
     width_s: float
 
 
-def information(model: KineticModel, att_bounds_s=ATT_BOUNDS_S) -> Information:  # type: ignore[no-untyped-def]
-    """Fisher information of a whitened model over the search range."""
+def information(
+    model: KineticModel, att_bounds_s: tuple[float, float] = ATT_BOUNDS_S
+) -> Information:
+    """Fisher information of a weighted model over the search range."""
     grid = regular_atts(model, att_bounds_s, STEP_S)
     xp = namespace(grid)
     entries = sum(_information(model, xp.clip(grid + s, 0.01, None)) for s in (-KINK_S, KINK_S))
@@ -67,7 +69,7 @@ def information(model: KineticModel, att_bounds_s=ATT_BOUNDS_S) -> Information: 
     )
 
 
-def standard_errors(table: Information, solution: Solution, sd):  # type: ignore[no-untyped-def]
+def standard_errors(table: Information, solution: Solution, sd: Array) -> tuple[Array, Array]:
     """Standard errors of CBF and ATT (slices, voxels) for noise of standard deviation `sd`.
 
     From the Fisher information at the solution, plus the information of the search range itself
@@ -82,7 +84,7 @@ def standard_errors(table: Information, solution: Solution, sd):  # type: ignore
     return (variance * att_att / determinant) ** 0.5, (variance * cbf_cbf / determinant) ** 0.5
 
 
-def errors_with_assumed_att(model: KineticModel, cbf, sd):  # type: ignore[no-untyped-def]
+def errors_with_assumed_att(model: KineticModel, cbf: Array, sd: Array) -> tuple[Array, Array]:
     """Standard errors of CBF and ATT (slices, voxels) of a single timing, which tells no ATT.
 
     CBF is that of an ATT of `SINGLE_DELAY_ATT_S`; ATT is taken to lie anywhere within
@@ -90,16 +92,16 @@ def errors_with_assumed_att(model: KineticModel, cbf, sd):  # type: ignore[no-un
     """
     shifts = ASSUMED_WITHIN_S * np.linspace(-0.95, 0.95, 20)
     atts = SINGLE_DELAY_ATT_S + np.array([[0.0, *shifts]])
-    curve = tissue_curve(model, alike(atts, cbf))[:, 0]
-    usual = positive(curve[:, :1])
+    curve = tissue_curve(model, array_like(atts, cbf))[:, 0]
+    usual = away_from_zero(curve[:, :1])
     variance = ((curve[:, 1:] / usual - 1) ** 2).mean(-1)[:, None]
     cbf_se = ((sd / usual) ** 2 + cbf**2 * variance) ** 0.5
     return cbf_se, 0 * cbf_se + ASSUMED_WITHIN_S / 3**0.5
 
 
-def standard_error_of_cbf(model, solution: Solution, sd):  # type: ignore[no-untyped-def]
+def standard_error_of_cbf(model: KineticModel, solution: Solution, sd: Array) -> Array:
     """Standard error of CBF (slices, voxels) when ATT is known."""
-    return sd / positive((tissue_curve(model, solution.att) ** 2).sum(-2)) ** 0.5
+    return sd / away_from_zero((tissue_curve(model, solution.att) ** 2).sum(-2)) ** 0.5
 
 
 def cramer_rao_sd(
@@ -111,7 +113,7 @@ def cramer_rao_sd(
     """
     n_slices = truth.cbf.shape[2]
     model = kinetic_model(acquisition, n_slices)
-    model = whitened(model, acquisition.weights)
+    model = weighted(model, acquisition.weights)
     cbf, att = (as_slices(image).astype(np.float64) for image in (truth.cbf, truth.att))
     curve, slope = tissue_curve(model, att), cbf[:, None] * tissue_slope(model, att)
     a, b, c = ((p * q).sum(-2) for p, q in ((curve, curve), (curve, slope), (slope, slope)))
@@ -123,28 +125,28 @@ def cramer_rao_sd(
     return cbf_sd, att_sd
 
 
-def _information(model: KineticModel, att):  # type: ignore[no-untyped-def]
+def _information(model: KineticModel, att: Array) -> Array:
     """Entries of `Information` at some arrival times (slices, n)."""
     xp = namespace(att)
     k, slope = tissue_curve(model, att), tissue_slope(model, att)
     tissue = xp.stack([(k * k).sum(-2), (k * slope).sum(-2), (slope * slope).sum(-2)], 1)
-    abats = alike(ABAT_GRID_S[None], att)
+    abats = array_like(ABAT_GRID_S[None], att)
     h = arterial_curve(model, abats)
-    h = (h / positive((h * h).sum(-2))[:, None] ** 0.5).swapaxes(-1, -2)
+    h = (h / away_from_zero((h * h).sum(-2))[:, None] ** 0.5).swapaxes(-1, -2)
     kh, sh = xp.matmul(h, k), xp.matmul(h, slope)
     shared = xp.stack([kh * kh, kh * sh, sh * sh], 1)
     return xp.concatenate([tissue[:, :, None], tissue[:, :, None] - shared], -2)
 
 
-def _at_solution(table: Information, solution: Solution):  # type: ignore[no-untyped-def]
+def _at_solution(table: Information, solution: Solution) -> tuple[Array, ...]:
     """Entries (CBF CBF, CBF ATT, ATT ATT) at the solution's ATT, linearly between the table's."""
     xp = namespace(solution.att)
     n_slices, _, n_rows, n = table.entries.shape
     place = xp.clip((solution.att - table.low_s) / table.step_s, 0, n - 1)
-    index = xp.clip(whole(place), None, n - 2)
+    index = xp.clip(as_indices(place), None, n - 2)
     part = place - index
     if solution.abv is not None:
-        row = whole((solution.abat - ABAT_GRID_S[0]) / ABAT_STEP_S + 0.5)
+        row = as_indices((solution.abat - ABAT_GRID_S[0]) / ABAT_STEP_S + 0.5)
         index = index + n * xp.where(solution.abv > 0, 1 + row, 0 * row)
     slices = xp.arange(n_slices)[:, None]
     flat = table.entries.swapaxes(0, 1).reshape(3, -1)
@@ -152,5 +154,5 @@ def _at_solution(table: Information, solution: Solution):  # type: ignore[no-unt
     return tuple(e[first] + part * (e[first + 1] - e[first]) for e in flat)
 
 
-def _like_index(array, reference):  # type: ignore[no-untyped-def]
+def _like_index(array: Array, reference: Array) -> Array:
     return array if isinstance(array, np.ndarray) else array.to(reference.device)

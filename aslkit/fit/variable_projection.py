@@ -7,7 +7,7 @@ at the edges of all cells (`curve_table`); the best cell holds the global optimu
 in it tells where. It needs no starting value. numpy and torch run through the same code.
 
 Arrays are (slices, n, voxels) for signals and (slices, voxels) for parameters; signals have equal
-variance across timings (see `whitened`).
+variance across timings (see `weighted`).
 """
 
 from collections.abc import Callable
@@ -16,8 +16,8 @@ from functools import partial
 
 import numpy as np
 
-from aslkit.core.backend import namespace, positive
-from aslkit.fit.curve_table import TURN, Cells, hermite, top_of
+from aslkit.core.backend import Array, away_from_zero, namespace
+from aslkit.fit.curve_table import TURN, Cubic, CurveTable, evaluate_cubic, maximum_of_cubic
 from aslkit.kinetics.model import KineticModel, tissue_curve
 
 ATT_BOUNDS_S = (0.1, 4.0)
@@ -28,17 +28,17 @@ TRIED = -1e30  # gain of a place that is out of the running
 class Solution:
     """Least-squares parameters (slices, voxels), as in `ParameterMaps`, and what they leave over.
 
-    `rss` is the residual sum of squares in the units of the (whitened) signal.
+    `rss` is the residual sum of squares in the units of the (weighted) signal.
     """
 
-    cbf: np.ndarray
-    att: np.ndarray
-    abv: np.ndarray | None
-    abat: np.ndarray | None
-    rss: np.ndarray
+    cbf: Array
+    att: Array
+    abv: Array | None
+    abat: Array | None
+    rss: Array
 
 
-def whitened(model: KineticModel, weights: np.ndarray) -> KineticModel:
+def weighted(model: KineticModel, weights: Array) -> KineticModel:
     """The model of signals times the root of their weights (n,), which have equal variance."""
     root = (weights**0.5)[:, None]
     blocks, first = [], 0
@@ -49,7 +49,9 @@ def whitened(model: KineticModel, weights: np.ndarray) -> KineticModel:
     return replace(model, blocks=tuple(blocks))
 
 
-def solve_tissue(cells: Cells, signal, cbf_bounds=None) -> Solution:  # type: ignore[no-untyped-def]
+def solve_tissue(
+    cells: CurveTable, signal: Array, cbf_bounds: tuple[float, float] | None = None
+) -> Solution:
     """Best CBF and ATT of every voxel without arterial compartment."""
     matches = _matches(cells, signal)
     power = (signal * signal).sum(-2).reshape(-1)
@@ -63,10 +65,10 @@ def solve_tissue(cells: Cells, signal, cbf_bounds=None) -> Solution:  # type: ig
     return Solution(cbf.reshape(shape), att.reshape(shape), None, None, rss.reshape(shape))
 
 
-def solve_fixed(model, signal, att) -> Solution:  # type: ignore[no-untyped-def]
+def solve_fixed(model: KineticModel, signal: Array, att: Array) -> Solution:
     """Best CBF for a given ATT."""
     curve = tissue_curve(model, att)
-    kk, ky = positive((curve**2).sum(-2)), (curve * signal).sum(-2)
+    kk, ky = away_from_zero((curve**2).sum(-2)), (curve * signal).sum(-2)
     rss = namespace(signal).clip((signal**2).sum(-2) - ky**2 / kk, 0, None)
     return Solution(ky / kk, att, None, None, rss)
 
@@ -78,31 +80,31 @@ class _Matches:
     `rows` numbers the voxels, `slices` their slices; the rest is named as in `Cells`.
     """
 
-    cells: Cells
-    rows: np.ndarray
-    slices: np.ndarray
-    unit: np.ndarray
-    rising: np.ndarray
-    falling: np.ndarray
+    cells: CurveTable
+    rows: Array
+    slices: Array
+    unit: Array
+    rising: Array
+    falling: Array
 
-    def match(self, rows, cell):  # type: ignore[no-untyped-def]
+    def match(self, rows: Array, cell: Array) -> Cubic:
         """The match with the unit curve in a cell of every row, as a cubic."""
         ends = self.unit[rows, cell], self.unit[rows, cell + 1]
         return *ends, self.rising[rows, cell], self.falling[rows, cell]
 
-    def norm(self, rows, cell):  # type: ignore[no-untyped-def]
+    def norm(self, rows: Array, cell: Array) -> Cubic:
         """The norm of the curve in a cell of every row, as a cubic."""
         c, s = self.cells, self.slices[rows]
         ends = c.norms[s, cell], c.norms[s, cell + 1]
         return *ends, c.norm_rising[s, cell], c.norm_falling[s, cell]
 
-    def att(self, rows, cell, t):  # type: ignore[no-untyped-def]
+    def att(self, rows: Array, cell: Array, t: Array) -> Array:
         """Arrival time at a place (0-1) in a cell of every row."""
         edges, s = self.cells.edges, self.slices[rows]
         return edges[s, cell] + t * (edges[s, cell + 1] - edges[s, cell])
 
 
-def _matches(cells: Cells, signal) -> _Matches:  # type: ignore[no-untyped-def]
+def _matches(cells: CurveTable, signal: Array) -> _Matches:
     xp = namespace(signal)
     n_slices, _, n_voxels = signal.shape
     data = signal.swapaxes(-1, -2)
@@ -114,14 +116,16 @@ def _matches(cells: Cells, signal) -> _Matches:  # type: ignore[no-untyped-def]
     return _Matches(cells, rows, rows // n_voxels, *products)
 
 
-def _bounded_gains(m: _Matches, cbf_bounds: tuple[float, float]):  # type: ignore[no-untyped-def]
+def _bounded_gains(m: _Matches, cbf_bounds: tuple[float, float]) -> Array:
     """Drop of the residual sum of squares at all edges for the best CBF within bounds."""
     norms = m.cells.norms[m.slices]
     amplitude = namespace(norms).clip(m.unit, cbf_bounds[0] * norms, cbf_bounds[1] * norms)
     return amplitude * (2 * m.unit - amplitude)
 
 
-def _search(m: _Matches, gains, power, top_in: Callable):  # type: ignore[no-untyped-def,type-arg]
+def _search(
+    m: _Matches, gains: Array, power: Array, top_in: Callable[..., tuple[Array, Array, Array]]
+) -> tuple[Array, Array, Array]:
     """CBF, ATT and gain at the highest top, from the gains at all edges (rows, edges).
 
     A cell hides less than `TURN`² of the data's power above its edges. So beside the best
@@ -144,25 +148,29 @@ def _search(m: _Matches, gains, power, top_in: Callable):  # type: ignore[no-unt
     return best
 
 
-def _top_in(m: _Matches, rows, cell):  # type: ignore[no-untyped-def]
+def _top_in(m: _Matches, rows: Array, cell: Array) -> tuple[Array, Array, Array]:
     """CBF, ATT and gain at the top of the squared match in a cell of every row."""
     cubic = m.match(rows, cell)
     sign = namespace(cell).where(cubic[0] + cubic[1] < 0, -1, 1)
-    t = top_of([sign * c for c in cubic])
-    match = hermite(cubic, t)
-    return match / hermite(m.norm(rows, cell), t), m.att(rows, cell, t), match * match
+    t = maximum_of_cubic([sign * c for c in cubic])
+    match = evaluate_cubic(cubic, t)
+    return match / evaluate_cubic(m.norm(rows, cell), t), m.att(rows, cell, t), match * match
 
 
-def _gain_at(cbf, match, norm):  # type: ignore[no-untyped-def]
+def _gain_at(cbf: Array, match: Array, norm: Array) -> Array:
     """Drop of the residual sum of squares at a given CBF."""
     return cbf * norm * (2 * match - cbf * norm)
 
 
-def _gain_slope_at(cbf, match, norm, match_slope, norm_slope):  # type: ignore[no-untyped-def]
+def _gain_slope_at(
+    cbf: Array, match: Array, norm: Array, match_slope: Array, norm_slope: Array
+) -> Array:
     return 2 * cbf * (match_slope * norm + (match - cbf * norm) * norm_slope)
 
 
-def _bounded_top_in(cbf_bounds: tuple[float, float], m: _Matches, rows, cell):  # type: ignore[no-untyped-def]
+def _bounded_top_in(
+    cbf_bounds: tuple[float, float], m: _Matches, rows: Array, cell: Array
+) -> tuple[Array, Array, Array]:
     """The same where CBF must lie within bounds: a top inside them, or the best at either."""
     cbf, att, gain = _top_in(m, rows, cell)
     low, high = cbf_bounds
@@ -175,12 +183,14 @@ def _bounded_top_in(cbf_bounds: tuple[float, float], m: _Matches, rows, cell):  
             *(_gain_at(bound, match[i], norm[i]) for i in (0, 1)),
             *(_gain_slope_at(bound, match[i], norm[i], match[i + 2], norm[i + 2]) for i in (0, 1)),
         )
-        t = top_of(cubic)
-        _improve(best, places, (0 * cbf + bound, m.att(rows, cell, t), hermite(cubic, t)))
+        t = maximum_of_cubic(cubic)
+        _improve(best, places, (0 * cbf + bound, m.att(rows, cell, t), evaluate_cubic(cubic, t)))
     return best
 
 
-def _improve(best, rows, other) -> None:  # type: ignore[no-untyped-def]
+def _improve(
+    best: tuple[Array, Array, Array], rows: Array, other: tuple[Array, Array, Array]
+) -> None:
     """Put another (…, gain) into the best where its gain is larger; `rows` are its places."""
     is_better = other[-1] > best[-1][rows]
     for values, new in zip(best, other, strict=True):

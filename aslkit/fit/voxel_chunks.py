@@ -10,26 +10,24 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from aslkit.core.backend import FloatArray, IndexArray
 from aslkit.core.progress import Progress
 from aslkit.core.series_and_maps import AslSeries, FloatImage
 from aslkit.core.threads import n_threads
-from aslkit.fit.variable_projection import whitened
+from aslkit.fit.variable_projection import weighted
 from aslkit.kinetics.model import KineticModel, kinetic_model, take_slices
 
 CHUNK_VOXELS = 8192
 
-Places = NDArray[np.intp]
-Rows = NDArray[np.floating]
 Tables = TypeVar("Tables")
 
 
 def by_chunk(
     series: AslSeries,
     tabulate: Callable[[KineticModel], Tables],
-    fit: Callable[[Tables, Places, Rows], list[Rows]],
+    fit: Callable[[Tables, IndexArray, FloatArray], list[FloatArray]],
     n_images: int,
     progress: Progress = iter,
 ) -> list[FloatImage]:
@@ -40,9 +38,9 @@ def by_chunk(
     series : AslSeries
         The signals.
     tabulate : function
-        Makes what `fit` needs of a whitened model of one slice; called once per slice timing.
+        Makes what `fit` needs of a weighted model of one slice; called once per slice timing.
     fit : function
-        Gets that, the voxels' places in a flattened image, and their whitened signal
+        Gets that, the voxels' places in a flattened image, and their weighted signal
         (1, n, voxels); returns `n_images` rows (1, voxels).
     progress : function
         Wraps the sequence of chunks, as tqdm does.
@@ -56,7 +54,7 @@ def by_chunk(
     root = np.sqrt(series.acquisition.weights).astype(np.float32)
     images = [np.zeros(shape, dtype=np.float32) for _ in range(n_images)]
 
-    def run(tables: Tables, places: Places) -> None:
+    def run(tables: Tables, places: IndexArray) -> None:
         signal = signals[places] * root
         is_finite = np.isfinite(signal.sum(axis=1))
         if is_finite.any():
@@ -76,18 +74,18 @@ def by_chunk(
     return images
 
 
-def _models(series: AslSeries) -> Iterator[tuple[Places, KineticModel]]:
-    """The slices of equal timing, and their whitened model."""
+def _models(series: AslSeries) -> Iterator[tuple[IndexArray, KineticModel]]:
+    """The slices of equal timing, and their weighted model."""
     acquisition, n_slices = series.acquisition, series.mask.shape[2]
     weights, offsets = acquisition.weights.astype(np.float32), acquisition.slice_offsets(n_slices)
     whole = kinetic_model(acquisition, n_slices, np.float32)
     for offset in np.unique(offsets):
         slices = np.flatnonzero(offsets == offset)
         model = take_slices(whole, slice(slices[0], slices[0] + 1))
-        yield slices, whitened(model, weights)
+        yield slices, weighted(model, weights)
 
 
-def _places(shape: tuple[int, ...], slices: Places) -> Iterator[Places]:
+def _places(shape: tuple[int, ...], slices: IndexArray) -> Iterator[IndexArray]:
     """Places in a flattened image (x, y, z) of the voxels of some slices, chunk by chunk."""
     n_voxels = shape[0] * shape[1] * len(slices)
     for start in range(0, n_voxels, CHUNK_VOXELS):

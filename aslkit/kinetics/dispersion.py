@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import gammainc, gammaincinv
 
-from aslkit.core.backend import namespace
+from aslkit.core.backend import Array, namespace
 from aslkit.kinetics.model import KineticModel
 
 GAMMA_SHAPE = 4.0  # skewness 1; the earliest label arrives 2 standard deviations before the mean
@@ -27,7 +27,12 @@ def _standard_arrivals(n: int) -> tuple[float, ...]:
 ARRIVALS = _standard_arrivals(N_ARRIVALS)
 
 
-def dispersed(curve: Callable, model: KineticModel, att, spread_s):  # type: ignore[type-arg,no-untyped-def]
+def dispersed(
+    curve: Callable[[KineticModel, Array], Array],
+    model: KineticModel,
+    att: Array,
+    spread_s: float | Array,
+) -> Array:
     """`curve(model, att)` with transit times of standard deviation `spread_s` and mean `att`.
 
     Parameters

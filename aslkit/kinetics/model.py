@@ -12,14 +12,14 @@ from itertools import groupby
 import numpy as np
 
 from aslkit.core.acquisition import Acquisition, Timing
-from aslkit.core.backend import namespace
+from aslkit.core.backend import Array, namespace
 
 CBF_PER_ML_G_S = 6000.0  # ml/100 g/min in one ml/g/s
 ARTERIAL_EDGE_S = 0.1  # width of the rise and fall of the arterial bolus
 
 
 @dataclass(frozen=True)
-class Block:
+class TimingBlock:
     """Consecutive timings of one labeling type; arrays broadcast against (..., n, voxels).
 
     plds and label_durations are in s (PLD effective, i.e. with the slice offset; for PASL the
@@ -27,9 +27,9 @@ class Block:
     """
 
     labeling: str
-    plds: np.ndarray
-    label_durations: np.ndarray
-    efficiencies: np.ndarray
+    plds: Array
+    label_durations: Array
+    efficiencies: Array
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,15 @@ class KineticModel:
         SIB of the VSASL model.
     """
 
-    blocks: tuple[Block, ...]
-    t1_blood: float | np.ndarray
-    t1_tissue: float | np.ndarray
+    blocks: tuple[TimingBlock, ...]
+    t1_blood: float | Array
+    t1_tissue: float | Array
     partition: float
     kinetic: str = "single"
     saturation_recovery: float = 1.0
 
     @property
-    def t1_after_arrival(self) -> float | np.ndarray:
+    def t1_after_arrival(self) -> float | Array:
         """T1' of the equations [s]."""
         return self.t1_blood if self.kinetic == "single" else self.t1_tissue
 
@@ -69,10 +69,10 @@ def kinetic_model(
     """The model of every slice of an acquisition; blocks have shape (n_slices, n, 1)."""
     offsets = acquisition.slice_offsets(n_slices)[:, None, None]
 
-    def block(labeling: str, timings: list[Timing]) -> Block:
+    def block(labeling: str, timings: list[Timing]) -> TimingBlock:
         columns = np.array([(t.pld_s, t.label_duration_s, t.efficiency) for t in timings])
         plds, durations, efficiencies = (c[None, :, None].astype(dtype) for c in columns.T)
-        return Block(labeling, (plds + offsets).astype(dtype), durations, efficiencies)
+        return TimingBlock(labeling, (plds + offsets).astype(dtype), durations, efficiencies)
 
     groups = groupby(acquisition.timings, key=lambda t: t.labeling)
     return KineticModel(
@@ -91,7 +91,7 @@ def take_slices(model: KineticModel, index: slice) -> KineticModel:
     return replace(model, blocks=blocks)
 
 
-def tissue_curve(model: KineticModel, att):  # type: ignore[no-untyped-def]
+def tissue_curve(model: KineticModel, att: Array) -> Array:
     """ΔM/M0 per unit CBF, (..., voxels) -> (..., n, voxels).
 
     PCASL/CASL and PASL: general kinetic model (Buxton 1998, doi:10.1002/mrm.1910400308) in the
@@ -101,12 +101,12 @@ def tissue_curve(model: KineticModel, att):  # type: ignore[no-untyped-def]
     return _concatenate(_CURVES[b.labeling](model, b, att[..., None, :]) for b in model.blocks)
 
 
-def tissue_slope(model: KineticModel, att):  # type: ignore[no-untyped-def]
+def tissue_slope(model: KineticModel, att: Array) -> Array:
     """Derivative of `tissue_curve` by ATT [per s], (..., voxels) -> (..., n, voxels)."""
     return _concatenate(_SLOPES[b.labeling](model, b, att[..., None, :]) for b in model.blocks)
 
 
-def kinks(model: KineticModel):  # type: ignore[no-untyped-def]
+def kinks(model: KineticModel) -> Array:
     """Arrival times at which the slope of a tissue curve jumps [s], (slices, 2 n)."""
     ends = [
         b.plds - b.label_durations if b.labeling == "pasl" else b.plds + b.label_durations
@@ -116,7 +116,7 @@ def kinks(model: KineticModel):  # type: ignore[no-untyped-def]
     return namespace(times[0]).concatenate(times, axis=-2)[..., 0]
 
 
-def arterial_curve(model: KineticModel, abat):  # type: ignore[no-untyped-def]
+def arterial_curve(model: KineticModel, abat: Array) -> Array:
     """ΔM/M0 per unit arterial blood volume, (..., voxels) -> (..., n, voxels).
 
     The label passes through the voxel's arteries from aBAT to aBAT + bolus duration (Chappell
@@ -126,7 +126,13 @@ def arterial_curve(model: KineticModel, abat):  # type: ignore[no-untyped-def]
     return _concatenate(_arterial_block(model, b, abat[..., None, :]) for b in model.blocks)
 
 
-def delta_m(model: KineticModel, cbf, att, abv=None, abat=None):  # type: ignore[no-untyped-def]
+def delta_m(
+    model: KineticModel,
+    cbf: Array,
+    att: Array,
+    abv: Array | None = None,
+    abat: Array | None = None,
+) -> Array:
     """ΔM/M0 of tissue and, where given, of the arterial compartment, (..., n, voxels)."""
     signal = cbf[..., None, :] * tissue_curve(model, att)
     if abv is not None:
@@ -134,12 +140,12 @@ def delta_m(model: KineticModel, cbf, att, abv=None, abat=None):  # type: ignore
     return signal
 
 
-def _scale(model: KineticModel, block: Block):  # type: ignore[no-untyped-def]
+def _scale(model: KineticModel, block: TimingBlock) -> Array:
     """2α/λ per CBF unit."""
     return 2 * block.efficiencies / (model.partition * CBF_PER_ML_G_S)
 
 
-def _pcasl_parts(model: KineticModel, block: Block, a):  # type: ignore[no-untyped-def]
+def _pcasl_parts(model: KineticModel, block: TimingBlock, a: Array) -> tuple[Array, Array, Array]:
     """Arrived part u of the bolus, time v since its end arrived, and the common decay."""
     xp = namespace(a)
     tau = block.label_durations
@@ -149,14 +155,14 @@ def _pcasl_parts(model: KineticModel, block: Block, a):  # type: ignore[no-untyp
     return u, since, decay * _scale(model, block)
 
 
-def _pcasl_curve(model: KineticModel, block: Block, a):  # type: ignore[no-untyped-def]
+def _pcasl_curve(model: KineticModel, block: TimingBlock, a: Array) -> Array:
     xp = namespace(a)
     u, _, decay = _pcasl_parts(model, block, a)
     t1 = model.t1_after_arrival
     return -t1 * decay * xp.expm1(-u / t1)
 
 
-def _pcasl_slope(model: KineticModel, block: Block, a):  # type: ignore[no-untyped-def]
+def _pcasl_slope(model: KineticModel, block: TimingBlock, a: Array) -> Array:
     xp = namespace(a)
     u, since, decay = _pcasl_parts(model, block, a)
     t1 = model.t1_after_arrival
@@ -166,7 +172,9 @@ def _pcasl_slope(model: KineticModel, block: Block, a):  # type: ignore[no-untyp
     return curve * rate - xp.where(is_arriving, decay * xp.exp(-u / t1), 0 * decay)
 
 
-def _pasl_parts(model: KineticModel, block: Block, a):  # type: ignore[no-untyped-def]
+def _pasl_parts(
+    model: KineticModel, block: TimingBlock, a: Array
+) -> tuple[Array, Array, Array, Array]:
     """Arrived part u of the bolus, whether all of it has arrived, rate k and common decay."""
     xp = namespace(a)
     since = block.plds - a
@@ -176,12 +184,12 @@ def _pasl_parts(model: KineticModel, block: Block, a):  # type: ignore[no-untype
     return u, since, k, decay
 
 
-def _pasl_curve(model: KineticModel, block: Block, a):  # type: ignore[no-untyped-def]
+def _pasl_curve(model: KineticModel, block: TimingBlock, a: Array) -> Array:
     u, _, k, decay = _pasl_parts(model, block, a)
     return decay * _expm1_ratio(k, u)
 
 
-def _pasl_slope(model: KineticModel, block: Block, a):  # type: ignore[no-untyped-def]
+def _pasl_slope(model: KineticModel, block: TimingBlock, a: Array) -> Array:
     xp = namespace(a)
     u, since, k, decay = _pasl_parts(model, block, a)
     is_arriving = (since > 0) & (since < block.label_durations)
@@ -189,7 +197,7 @@ def _pasl_slope(model: KineticModel, block: Block, a):  # type: ignore[no-untype
     return xp.where(is_arriving, -decay, passed)
 
 
-def _expm1_ratio(k, u):  # type: ignore[no-untyped-def]
+def _expm1_ratio(k: Array, u: Array) -> Array:
     """(exp(k u) - 1) / k, continued to u at k = 0."""
     xp = namespace(u)
     if isinstance(k, float):
@@ -198,23 +206,23 @@ def _expm1_ratio(k, u):  # type: ignore[no-untyped-def]
     return xp.where(k == 0, u, xp.expm1(safe * u) / safe)
 
 
-def _vsasl_curve(model: KineticModel, block: Block, a):  # type: ignore[no-untyped-def]
+def _vsasl_curve(model: KineticModel, block: TimingBlock, a: Array) -> Array:
     xp = namespace(a)
     return _vsasl_scale(model, block) * xp.minimum(a, block.plds + 0 * a)
 
 
-def _vsasl_slope(model: KineticModel, block: Block, a):  # type: ignore[no-untyped-def]
+def _vsasl_slope(model: KineticModel, block: TimingBlock, a: Array) -> Array:
     xp = namespace(a)
     return xp.where(a < block.plds, _vsasl_scale(model, block) + 0 * a, 0 * a)
 
 
-def _vsasl_scale(model: KineticModel, block: Block):  # type: ignore[no-untyped-def]
+def _vsasl_scale(model: KineticModel, block: TimingBlock) -> Array:
     xp = namespace(block.plds)
     decay = xp.exp(-block.plds / model.t1_blood)
     return model.saturation_recovery * _scale(model, block) * decay
 
 
-def _arterial_block(model: KineticModel, block: Block, a):  # type: ignore[no-untyped-def]
+def _arterial_block(model: KineticModel, block: TimingBlock, a: Array) -> Array:
     xp = namespace(a)
     if block.labeling == "vsasl":
         return 0 * (block.plds + a)
@@ -228,11 +236,11 @@ def _arterial_block(model: KineticModel, block: Block, a):  # type: ignore[no-un
     return 2 * block.efficiencies / model.partition * decay * inside
 
 
-def _edge(time_s):  # type: ignore[no-untyped-def]
+def _edge(time_s: Array) -> Array:
     return namespace(time_s).clip(time_s / ARTERIAL_EDGE_S + 0.5, 0, 1)
 
 
-def _concatenate(curves: Iterator):  # type: ignore[type-arg,no-untyped-def]
+def _concatenate(curves: Iterator[Array]) -> Array:
     parts = list(curves)
     return parts[0] if len(parts) == 1 else namespace(parts[0]).concatenate(parts, axis=-2)
 

@@ -5,6 +5,7 @@ taken over the brain alone: how much air the field of view holds changes nothing
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ class _NormedReLU(torch.autograd.Function):
     """The arithmetic of `BrainNorm`, in few passes over the features, forwards and backwards."""
 
     @staticmethod
-    def forward(ctx, x, mask, weight, bias):  # type: ignore[no-untyped-def]
+    def forward(ctx: Any, x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """(b, c, x, y), (b, 1, x, y), (c,), (c,) -> (b, c, x, y)."""
         x = x * mask
         count = mask.float().sum((2, 3)).clamp(min=1) * (x.shape[1] // NORM_GROUPS)
@@ -36,7 +37,7 @@ class _NormedReLU(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx, upstream):  # type: ignore[no-untyped-def]
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         """Slopes with respect to features, weight and bias."""
         x, mask, y, weight, mean, inverse, count = ctx.saved_tensors
         slope = torch.ops.aten.threshold_backward(upstream, y, 0)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aslkit.core.acquisition import Acquisition
+from aslkit.core.backend import Array
 from aslkit.core.series_and_maps import FloatImage, MaskImage
 from aslkit.fit.curve_table import TYPICAL_ATT_S
 from aslkit.fit.variable_projection import Solution
@@ -56,7 +57,7 @@ class Layout:
         """All of them, the mask included."""
         return sum(self.curves) + self.n_features + 1
 
-    def split(self, channels):  # type: ignore[no-untyped-def]
+    def split(self, channels: Array) -> list[Array]:
         """Channels (batch, c, …) as the curves of each labeling, and the rest."""
         ends = list(accumulate(self.curves))
         starts = [0, *ends[:-1]]
@@ -90,12 +91,12 @@ def encode(
     Parameters
     ----------
     model : KineticModel
-        Of one slice, whitened.
+        Of one slice, weighted.
     signal : array, (1, n, voxels)
         Whitened ΔM/M0.
     errors : (se_cbf, se_att), each (1, voxels)
     sd : array, (1, voxels)
-        Noise of one whitened volume.
+        Noise of one weighted volume.
     """
     curves = tissue_curve(model, PROFILE_ATTS_S[None].astype(np.float32))[0]
     norms = np.sqrt(np.maximum((curves**2).sum(axis=0), 1e-20))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aslkit.core.acquisition import Acquisition, Timing
-from aslkit.core.backend import namespace
+from aslkit.core.backend import Array, namespace
 from aslkit.core.errors import InputError
 from aslkit.core.series_and_maps import AslSeries
 from aslkit.nets.profile_encoding import Layout
@@ -67,7 +67,7 @@ class RawEncoding:
         n_single = self.features.count("t1_artery")
         return Layout(curves, len(curves) * (len(self.features) - n_single) + n_single)
 
-    def encode(self, signal, mask, t1_blood_s):  # type: ignore[no-untyped-def]
+    def encode(self, signal: Array, mask: Array, t1_blood_s: Array) -> Array:
         """Channels of slices, 0 outside the brain; of numpy or torch, like what they are made of.
 
         Parameters
@@ -114,12 +114,12 @@ class RawEncoding:
         channels: NDArray[np.floating] = self.encode(signal, mask, t1_blood_s).astype(np.float32)
         return channels
 
-    def to_outputs(self, cbf, att):  # type: ignore[no-untyped-def]
+    def to_outputs(self, cbf: Array, att: Array) -> Array:
         """CBF [ml/100 g/min] and ATT [s] in the units of a network's outputs."""
         (cbf_centre, cbf_width), (att_centre, att_width) = self.cbf_unit, self.att_unit
         return (cbf - cbf_centre) / cbf_width, (att - att_centre) / att_width
 
-    def from_outputs(self, cbf, att):  # type: ignore[no-untyped-def]
+    def from_outputs(self, cbf: Array, att: Array) -> Array:
         """The first two outputs of a network as CBF [ml/100 g/min] and ATT [s]."""
         (cbf_centre, cbf_width), (att_centre, att_width) = self.cbf_unit, self.att_unit
         return cbf_centre + cbf_width * cbf, att_centre + att_width * att
@@ -135,7 +135,7 @@ class RawEncoding:
             fix="use a model for any protocol, such as the default one",
         )
 
-    def _normalised(self, curves):  # type: ignore[no-untyped-def]
+    def _normalised(self, curves: Array) -> Array:
         if self.normalization == "global_scale":
             return curves
         least = PERCENT * self.scale * SMALLEST_SD
@@ -160,7 +160,7 @@ class RawEncoding:
         return order if is_whole else None
 
 
-def _sd(curves):  # type: ignore[no-untyped-def]
+def _sd(curves: Array) -> Array:
     """Standard deviation over the timings, (b, 1, …)."""
     centred = curves - curves.mean(1)[:, None]
     return (centred**2).mean(1)[:, None] ** 0.5

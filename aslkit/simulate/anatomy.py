@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from aslkit.core.backend import alike, namespace
+from aslkit.core.backend import Array, FloatArray, array_like, namespace
 from aslkit.simulate.lesions import MAX_LESIONS, MIN_TISSUE, Lesions, draw_lesions
 from aslkit.simulate.random_fields import (
-    FloatArray,
     Planes,
     RandomFields,
     draw_random_fields,
@@ -119,7 +118,7 @@ class Subjects:
         f = self.random_fields.at(planes)
         s = {name: f[:, i] for i, name in enumerate(FIELD_NAMES)}
         warp = xp.moveaxis(f[:, :3], 1, -1)
-        place = planes.points * alike(self.size[:, None, None], planes.x) + WARP_MM * warp
+        place = planes.points * array_like(self.size[:, None, None], planes.x) + WARP_MM * warp
         maps = atlas().at(place)
         gm, wm = self._fractions(maps, planes)
         sides = xp.clip(place[..., 0] / (2 * MIDLINE_MM) + 0.5, 0, 1)
@@ -149,12 +148,12 @@ class Subjects:
             mask=maps["brain"] > 0.5,
         )
 
-    def _value(self, name: str, like, part: int | None = None):  # type: ignore[no-untyped-def]
+    def _value(self, name: str, like: Array, part: int | None = None) -> Array:
         """A number of every subject, to broadcast over planes (planes, nx, ny)."""
         values = getattr(self, name)
-        return alike((values if part is None else values[:, part])[:, None, None], like)
+        return array_like((values if part is None else values[:, part])[:, None, None], like)
 
-    def _fractions(self, maps, planes: Planes):  # type: ignore[no-untyped-def]
+    def _fractions(self, maps: dict[str, Array], planes: Planes) -> tuple[Array, Array]:
         """GM and WM with smoothstep borders than the template's, together at most the brain's."""
         xp = namespace(planes.x)
         share = self._value("sharpness", planes.x)
@@ -163,10 +162,12 @@ class Subjects:
         fill = xp.minimum(total, maps["brain"]) / total
         return gm * fill, wm * fill
 
-    def _territories(self, maps, right, shift):  # type: ignore[no-untyped-def]
+    def _territories(
+        self, maps: dict[str, Array], right: Array, shift: Array
+    ) -> tuple[Array, Array]:
         """Membership of `TERRITORIES` (planes, 6, nx, ny), and of the borders between arteries."""
         xp = namespace(right)
-        bias = alike(np.exp(self.territory_bias)[..., None, None], right)
+        bias = array_like(np.exp(self.territory_bias)[..., None, None], right)
         names = "aca", "mca", "pca"
         weights = bias * xp.stack([maps[n] for n in names], 1)
         weights = weights * xp.exp(xp.stack([0 * shift, shift, 0 * shift], 1))
@@ -175,18 +176,20 @@ class Subjects:
         both = [weights * (1 - right)[:, None], weights * right[:, None]]
         return xp.concatenate(both, 1), watershed
 
-    def _cbf(self, s):  # type: ignore[no-untyped-def]
+    def _cbf(self, s: dict[str, Array]) -> Array:
         like = s["cbf"]
         slow, fine = (self._value("cbf_variation", like, i) for i in (0, 1))
         return self._value("cbf_gm", like) * namespace(like).exp(
             slow * like + fine * s["fine cbf"]
         )
 
-    def _att(self, s, territories, watershed, artery_mm):  # type: ignore[no-untyped-def]
+    def _att(
+        self, s: dict[str, Array], territories: Array, watershed: Array, artery_mm: Array
+    ) -> Array:
         """ATT of GM without lesions [s]: late far from the arteries and between territories."""
         like = s["att"]
         slow, fine = (self._value("att_variation", like, i) for i in (0, 1))
-        delays = alike(self.territory_delays[..., None, None], like)
+        delays = array_like(self.territory_delays[..., None, None], like)
         return (
             self._value("att_gm", like)
             + (territories * delays).sum(1)
@@ -196,7 +199,7 @@ class Subjects:
             + fine * s["fine att"]
         )
 
-    def _abv(self, s, gm, csf, maps):  # type: ignore[no-untyped-def]
+    def _abv(self, s: dict[str, Array], gm: Array, csf: Array, maps: dict[str, Array]) -> Array:
         """Arterial blood: large arteries, their branches, sulci, and a little in all GM."""
         xp = namespace(gm)
         distance = maps["artery_mm"]

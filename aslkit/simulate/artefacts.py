@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from aslkit.core.backend import namespace, standard_normal
+from aslkit.core.backend import Array, FloatArray, namespace, standard_normal
 from aslkit.core.series_and_maps import FloatImage, MaskImage
 from aslkit.prepare.motion import Frame, Parameters, rigid_matrix
-from aslkit.simulate.random_fields import FloatArray
 
 NOISES = ("thermal", "coil", "physio", "drift", "motion", "spikes", "dropouts", "suppression")
 
@@ -79,7 +78,7 @@ def draw_artefacts(
     )
 
 
-def add_thermal_noise(rng: np.random.Generator, image, sd):  # type: ignore[no-untyped-def]
+def add_thermal_noise(rng: np.random.Generator, image: Array, sd: Array) -> Array:
     """Magnitude of an image with complex noise: Gaussian in tissue, Rayleigh in air.
 
     Image and standard deviation (an array that broadcasts, or a number) are of numpy or torch.

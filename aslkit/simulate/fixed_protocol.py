@@ -7,12 +7,20 @@ from numpy.typing import NDArray
 
 from aslkit.config.one_protocol import N_PULSES, OneProtocolConfig, nominal_timings
 from aslkit.core.acquisition import REFERENCE_SIGNAL, Acquisition
-from aslkit.core.backend import alike, first_places, namespace, rows_at, scattered, standard_normal
+from aslkit.core.backend import (
+    Array,
+    FloatArray,
+    array_like,
+    first_axis_indices,
+    namespace,
+    scatter_to_images,
+    standard_normal,
+    take_rows,
+)
 from aslkit.fit.curve_table import model_like
-from aslkit.kinetics.model import Block, KineticModel, kinetic_model
+from aslkit.kinetics.model import KineticModel, TimingBlock, kinetic_model
 from aslkit.simulate.anatomy import Tissue, draw_planes, draw_subjects
 from aslkit.simulate.artefacts import add_thermal_noise, draw_drift, draw_physio
-from aslkit.simulate.random_fields import FloatArray
 from aslkit.simulate.signal import mixed_signal, noise_sd
 from aslkit.simulate.training_scans import (
     ARRIVALS,
@@ -71,8 +79,8 @@ def draw_patches(
     rows = signal(model, tissue, rng)
     clean = namespace(rows).moveaxis(rows, 1, -1).reshape(*tissue.mask.shape, -1)[tissue.mask]
     return Patches(
-        signal=scattered(_add_noise(clean, tissue.mask, config, rng), tissue.mask),
-        clean=scattered(clean, tissue.mask),
+        signal=scatter_to_images(_add_noise(clean, tissue.mask, config, rng), tissue.mask),
+        clean=scatter_to_images(clean, tissue.mask),
         cbf=tissue.cbf * tissue.mask,
         att=tissue.att * tissue.mask,
         mask=tissue.mask,
@@ -85,11 +93,13 @@ def draw_second_measurement(
 ) -> FloatArray:
     """The signal of patches with other noise, of an SNR of its own."""
     rows = namespace(patches.clean).moveaxis(patches.clean, 1, -1)[patches.mask]
-    again: FloatArray = scattered(_add_noise(rows, patches.mask, config, rng), patches.mask)
+    again: FloatArray = scatter_to_images(
+        _add_noise(rows, patches.mask, config, rng), patches.mask
+    )
     return again
 
 
-def _draw_model(config: OneProtocolConfig, rng: np.random.Generator, like) -> KineticModel:  # type: ignore[no-untyped-def]
+def _draw_model(config: OneProtocolConfig, rng: np.random.Generator, like: Array) -> KineticModel:
     """The kinetic model of every patch, arrays (b, n, 1) as `like`."""
     nominal = kinetic_model(Acquisition(nominal_timings(config)), 1, np.float32)
     column: FloatArray = np.ones((config.patches, 1, 1))
@@ -114,12 +124,12 @@ def _draw_model(config: OneProtocolConfig, rng: np.random.Generator, like) -> Ki
             early = rng.uniform(-PLD_SCATTER_S, PLD_SCATTER_S, (config.patches, *plds.shape[1:]))
             plds = np.maximum(plds - early, 0)
         durations = block.label_durations * duration
-        blocks.append(Block(block.labeling, plds, durations, efficiency))
+        blocks.append(TimingBlock(block.labeling, plds, durations, efficiency))
     t1_blood = config.t1_blood_s * column
     if config.domain_randomization:
         t1_blood = drawn(config.t1_blood_range_s)
     drawn_model = replace(nominal, blocks=tuple(blocks))
-    return replace(model_like(drawn_model, like), t1_blood=alike(t1_blood, like))
+    return replace(model_like(drawn_model, like), t1_blood=array_like(t1_blood, like))
 
 
 def _tissue_signal(model: KineticModel, tissue: Tissue, rng: np.random.Generator) -> FloatArray:
@@ -130,18 +140,18 @@ def _tissue_signal(model: KineticModel, tissue: Tissue, rng: np.random.Generator
 def _extended_signal(model: KineticModel, tissue: Tissue, rng: np.random.Generator) -> FloatArray:
     """Likewise with arteries in some patches, dispersed arrival, and a gain of every delay."""
     abv, column = tissue.abv, (len(tissue.mask), 1, 1)
-    has_arteries = alike(rng.random(column) < ARTERIAL_SHARE, abv)
+    has_arteries = array_like(rng.random(column) < ARTERIAL_SHARE, abv)
     spread = rng.uniform(0, DISPERSION_S, column)
 
     def arriving(shift: FloatArray) -> Tissue:
-        times = {name: getattr(tissue, name) + alike(shift, abv) for name in ARRIVAL_TIMES}
+        times = {name: getattr(tissue, name) + array_like(shift, abv) for name in ARRIVAL_TIMES}
         later = {name: namespace(t).clip(t, EARLIEST_S, None) for name, t in times.items()}
         return replace(tissue, abv=abv * has_arteries, **later)
 
     parts = (mixed_signal(model, arriving(spread * a), _flat, True) for a in ARRIVALS)
     rows: FloatArray = sum(parts) / len(ARRIVALS)  # type: ignore[assignment]
     error = rng.uniform(0, GAIN_ERROR, column) * rng.standard_normal((*rows.shape[:2], 1))
-    return rows * alike(np.exp(error), rows)
+    return rows * array_like(np.exp(error), rows)
 
 
 def _flat(images: FloatArray) -> FloatArray:
@@ -149,7 +159,7 @@ def _flat(images: FloatArray) -> FloatArray:
     return images.reshape(len(images), -1)
 
 
-def _correlated_noise(rng: np.random.Generator, mask, like):  # type: ignore[no-untyped-def]
+def _correlated_noise(rng: np.random.Generator, mask: Array, like: Array) -> Array:
     """Noise of unit variance (voxels, n), in most patches alike in neighbours and regions."""
     b, nx, ny = mask.shape
     _, power = draw_spectrum(rng, b, nx, ny)
@@ -157,13 +167,15 @@ def _correlated_noise(rng: np.random.Generator, mask, like):  # type: ignore[no-
     return namespace(images).moveaxis(images, 1, -1)[mask]
 
 
-def _add_noise(clean, mask, config: OneProtocolConfig, rng: np.random.Generator):  # type: ignore[no-untyped-def]
+def _add_noise(
+    clean: Array, mask: Array, config: OneProtocolConfig, rng: np.random.Generator
+) -> Array:
     """Control minus label of a clean ΔM/M0 (voxels, n), with the noise of the configuration."""
-    patches = first_places(mask)
+    patches = first_axis_indices(mask)
 
-    def of_voxels(of_patches: FloatArray):  # type: ignore[no-untyped-def]
+    def of_voxels(of_patches: FloatArray) -> Array:
         """FloatArray (patches, …) of the patch of every voxel, (voxels, …)."""
-        return rows_at(alike(of_patches, clean), patches)
+        return take_rows(array_like(of_patches, clean), patches)
 
     b, n, signal = config.patches, clean.shape[1], clean
     for name, draw in (("physio", draw_physio), ("drift", draw_drift)):

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from aslkit.core.backend import alike, namespace
-from aslkit.simulate.random_fields import FloatArray, Planes, smoothstep_at_zero
+from aslkit.core.backend import Array, FloatArray, array_like, namespace
+from aslkit.simulate.random_fields import Planes, smoothstep_at_zero
 from aslkit.simulate.vessels import TERRITORIES, TERRITORY_CENTRES_MM
 
 LESION_CLASSES = {
@@ -82,7 +82,9 @@ class Lesions:
         """Lengths of the fields that make the boundaries ragged, (b, lesions)."""
         return np.maximum(self.axes.mean(axis=-1) / 2, 6)
 
-    def at(self, planes: Planes, boundaries, territories):  # type: ignore[no-untyped-def]
+    def at(
+        self, planes: Planes, boundaries: Array, territories: Array
+    ) -> tuple[Array, Array, Array]:
         """Factor of CBF, added ATT [s] and class of every point, (planes, nx, ny) each.
 
         Parameters
@@ -98,7 +100,7 @@ class Lesions:
             parts = self._parts(i, planes, boundaries[:, i], territories)
             for j, part in enumerate(parts):
                 cbf, att, name = (
-                    alike(v[:, i, j, None, None], planes.x)
+                    array_like(v[:, i, j, None, None], planes.x)
                     for v in (self.cbf_factors, self.att_delays_s, self.classes)
                 )
                 factor = factor * (1 + (cbf - 1) * part)
@@ -106,15 +108,17 @@ class Lesions:
                 label = xp.where((part > 0.5) & (name > 0), name, label)
         return factor, delay, label
 
-    def _parts(self, i: int, planes: Planes, boundary, territories):  # type: ignore[no-untyped-def]
+    def _parts(
+        self, i: int, planes: Planes, boundary: Array, territories: Array
+    ) -> tuple[Array, Array]:
         """Membership (0-1) of the outer and the inner part of the lesions in place i."""
         like = planes.x
-        centre, axes = (alike(v[:, i, None], like) for v in (self.centres, self.axes))
+        centre, axes = (array_like(v[:, i, None], like) for v in (self.centres, self.axes))
         x, y = (planes.x - centre) / axes, planes.y / axes
         square = (x**2).sum(-1)[:, :, None] + (y**2).sum(-1)[:, None]
         square = square + 2 * namespace(like).matmul(x, y.swapaxes(-1, -2))
         edge, ragged, share = (
-            alike(v[:, i, None, None], like)
+            array_like(v[:, i, None, None], like)
             for v in (self.edges, self.raggedness, self.inner_shares)
         )
         distance = namespace(like).clip(square, 0, None) ** 0.5 + ragged * boundary
@@ -123,9 +127,9 @@ class Lesions:
             smoothstep_at_zero((share - distance) / edge),
         )
         chosen = np.arange(len(TERRITORIES)) == self.territories[:, i, None]
-        own = (alike(chosen[..., None, None].astype(float), like) * territories).sum(1)
+        own = (array_like(chosen[..., None, None].astype(float), like) * territories).sum(1)
         within = smoothstep_at_zero((own - 0.5) / TERRITORY_EDGE)
-        vascular = alike(self.is_vascular[:, i, None, None].astype(float), like)
+        vascular = array_like(self.is_vascular[:, i, None, None].astype(float), like)
         within = 1 + vascular * (within - 1)
         return (outer - inner) * within, inner * within
 
@@ -136,7 +140,7 @@ def draw_lesions(rng: np.random.Generator, b: int) -> Lesions:
     kinds = rng.integers(1, len(LESION_KINDS), shape)
     kinds[np.arange(MAX_LESIONS) >= rng.integers(0, MAX_LESIONS + 1, (b, 1))] = 0
 
-    def pick(values) -> NDArray[np.floating]:  # type: ignore[no-untyped-def]
+    def pick(values: Array) -> NDArray[np.floating]:
         return np.array([getattr(k, values) for k in LESION_KINDS], dtype=float)[kinds]
 
     def draw(ranges: str) -> FloatArray:

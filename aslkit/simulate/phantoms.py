@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from aslkit.bids.json_files import read_json
 from aslkit.bids.nifti import read_volumes, stem
+from aslkit.core.backend import Array
 from aslkit.core.errors import InputError
 from aslkit.simulate.anatomy import Tissue, draw_subjects
 from aslkit.simulate.lesions import LESION_CLASSES
@@ -197,7 +198,7 @@ def _plain_tissue(gm: Image, wm: Image, cbf: Image, att: Image, lesions: Image) 
     )
 
 
-def _plan_cells(rng: np.random.Generator, x, y, z):  # type: ignore[no-untyped-def]
+def _plan_cells(rng: np.random.Generator, x: Array, y: Array, z: Array) -> tuple[Array, ...]:
     """Voronoi cells of GM, WM and CSF inside an ellipse: fractions, CBF and ATT."""
     sites = rng.uniform(0, 64, (N_SITES, 2))
     kinds = rng.choice(3, N_SITES, p=(0.45, 0.4, 0.15))
@@ -214,7 +215,9 @@ def _plan_cells(rng: np.random.Generator, x, y, z):  # type: ignore[no-untyped-d
     return gm.astype(float), wm.astype(float), cbf[cell], att[cell]
 
 
-def _plan_lesions(rng: np.random.Generator, x, y, cbf, att):  # type: ignore[no-untyped-def]
+def _plan_lesions(
+    rng: np.random.Generator, x: Array, y: Array, cbf: Array, att: Array
+) -> tuple[Array, Array, Array]:
     """The plan's tumour and stroke, discs on either side: CBF, ATT and classes."""
     lesions = np.zeros(cbf.shape)
     for side, name, flow, delay in (

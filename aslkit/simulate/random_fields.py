@@ -11,11 +11,8 @@ numpy and torch run through the same code.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from aslkit.core.backend import alike, namespace
-
-FloatArray = NDArray[np.floating]
+from aslkit.core.backend import Array, FloatArray, array_like, namespace
 
 N_WAVES = 16  # of a random smooth field
 RIDGE_WIDTH = 0.25  # in standard deviations of the field
@@ -66,10 +63,10 @@ class RandomFields:
     def at(self, planes: Planes) -> FloatArray:
         """FloatArray (planes, k, nx, ny); subject p is seen on plane p, a single one on all."""
         xp = namespace(planes.x)
-        waves, phases = alike(self.waves, planes.x), alike(self.phases, planes.x)
+        waves, phases = array_like(self.waves, planes.x), array_like(self.phases, planes.x)
         b, _, k, n = waves.shape
 
-        def angles(points):  # type: ignore[no-untyped-def]
+        def angles(points: Array) -> Array:
             turned = xp.matmul(points, waves.reshape(b, 3, k * n))
             return turned.reshape(*points.shape[:2], k, n).swapaxes(1, 2)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aslkit.core.acquisition import REFERENCE_SIGNAL, Acquisition, Timing, protocol
+from aslkit.core.backend import FloatArray
 from aslkit.core.series_and_maps import AslSeries, FloatImage, MaskImage, ParameterMaps
 from aslkit.kinetics.dispersion import dispersed
 from aslkit.kinetics.model import (
@@ -17,7 +18,6 @@ from aslkit.kinetics.model import (
 )
 from aslkit.simulate.anatomy import Tissue
 from aslkit.simulate.phantoms import Phantom
-from aslkit.simulate.random_fields import FloatArray
 from aslkit.simulate.subject_physics import SubjectPhysics
 
 SIX_PLDS_S = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)

@@ -7,13 +7,17 @@ doi:10.1016/j.neuroimage.2010.07.033). numpy and torch run through the same code
 from dataclasses import dataclass
 from functools import cache
 from math import prod
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from aslkit.core.backend import namespace, rows_at, whole
+from aslkit.core.backend import Array, as_indices, namespace, take_rows
 from aslkit.simulate.vessels import MAX_ARTERY_DISTANCE_MM, artery_distance_mm, territory_weights
+
+if TYPE_CHECKING:
+    import torch
 
 TEMPLATE_MM = 2
 TEMPLATE_BLUR_MM = 1.0
@@ -40,23 +44,23 @@ class Atlas:
     shape: tuple[int, ...]
     centre: tuple[float, ...]
 
-    def at(self, points_mm):  # type: ignore[no-untyped-def]
+    def at(self, points_mm: Array) -> dict[str, Array]:
         """Maps (…) at points (…, 3), linearly between voxels, by name."""
         xp = namespace(points_mm)
         rows = self.rows if xp is np else _rows_on(points_mm.device)
-        flat, parts = whole(0 * points_mm[..., 0]), []
+        flat, parts = as_indices(0 * points_mm[..., 0]), []
         for axis, size, centre in zip(SLICEWISE, self.shape, self.centre, strict=True):
             place = points_mm[..., axis] / TEMPLATE_MM + centre
             place = xp.clip(place, 0, size - 1.001)
             low = xp.floor(place)
             parts.append(place - low)
-            flat = flat * size + whole(low)
+            flat = flat * size + as_indices(low)
         values = 0 * points_mm[..., :1]
         for corner in np.ndindex(2, 2, 2):
             sides = (p if upper else 1 - p for p, upper in zip(parts, corner, strict=True))
             weight = prod(sides)
             step = int(np.ravel_multi_index(corner, self.shape))
-            values = values + rows_at(rows, flat + step) * weight[..., None]
+            values = values + take_rows(rows, flat + step) * weight[..., None]
         return {name: values[..., i] for i, name in enumerate(MAPS)}
 
 
@@ -87,7 +91,7 @@ def atlas() -> Atlas:
 
 
 @cache
-def _rows_on(device):  # type: ignore[no-untyped-def]
+def _rows_on(device: "torch.device") -> "torch.Tensor":
     """The rows as a tensor on a device."""
     import torch
 

@@ -1,8 +1,10 @@
 """Random generator -> acquisitions as scanners run them, for training."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aslkit.core.acquisition import (
     EFFICIENCY,
@@ -87,7 +89,12 @@ def _single(rng: np.random.Generator, kind: str) -> tuple[Timing, ...]:
     return _run(rng, kind, [rng.uniform(1.0, 2.6)], duration)
 
 
-def _run(rng: np.random.Generator, labeling: str, plds, duration) -> tuple[Timing, ...]:  # type: ignore[no-untyped-def]
+def _run(
+    rng: np.random.Generator,
+    labeling: str,
+    plds: Sequence[float] | NDArray[np.float64],
+    duration: float | NDArray[np.float64],
+) -> tuple[Timing, ...]:
     """Timings of one run, with up to four background-suppression pulses."""
     bs_efficiency = EFFICIENCY_PER_PULSE ** rng.integers(0, 5)
     return protocol(labeling, plds, duration, EFFICIENCY[labeling] * bs_efficiency)

@@ -4,6 +4,7 @@ What training data are made of, whatever a network then sees of them. numpy and 
 the same code; on a CPU numpy in several processes is faster.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,19 +13,21 @@ from numpy.typing import NDArray
 from aslkit.config import DataConfig
 from aslkit.core.acquisition import Acquisition
 from aslkit.core.backend import (
-    alike,
+    Array,
+    FloatArray,
+    array_like,
     as_complex,
-    first_places,
+    as_indices,
+    first_axis_indices,
     namespace,
-    repeated,
-    rows_at,
-    scattered,
+    repeat_first_axis,
+    scatter_to_images,
     standard_normal,
-    whole,
+    take_rows,
 )
 from aslkit.kinetics.model import KineticModel, arterial_curve, kinetic_model, tissue_curve
 from aslkit.simulate.anatomy import Tissue, draw_planes, draw_subjects
-from aslkit.simulate.random_fields import FloatArray, Planes, draw_random_fields
+from aslkit.simulate.random_fields import Planes, draw_random_fields
 from aslkit.simulate.signal import noise_sd
 from aslkit.simulate.training_protocols import draw_acquisition, draw_mismatched_model
 
@@ -105,8 +108,8 @@ def draw_training_scans(
     is_matched = bool(rng.random() >= config.mismatched_share)
     has_arterial, is_arterial_fitted = _arteries(rng, config, acquisition, is_matched)
     planes = draw_planes(rng, b, config.patch, depth).on(device)
-    tissue = repeated(draw_subjects(rng, b), depth).at(planes)
-    subjects = first_places(tissue.mask) // depth
+    tissue = repeat_first_axis(draw_subjects(rng, b), depth).at(planes)
+    subjects = first_axis_indices(tissue.mask) // depth
     if is_matched:
         curves = _tabulate(kinetic_model(acquisition), planes.x)
     else:
@@ -115,8 +118,8 @@ def draw_training_scans(
     rows = _clean_rows(curves, tissue, subjects, has_arterial)
     if not is_matched:
         gains = rng.uniform(0, GAIN_ERROR, (b, 1)) * rng.standard_normal((b, rows.shape[-1]))
-        rows = rows * rows_at(alike(np.exp(gains), rows), subjects)
-    clean = scattered(rows, tissue.mask)
+        rows = rows * take_rows(array_like(np.exp(gains), rows), subjects)
+    clean = scatter_to_images(rows, tissue.mask)
     sd = _noise_level(rng, config, planes, depth) * tissue.mask
     return TrainingScans(
         acquisition=acquisition,
@@ -154,35 +157,35 @@ class _Curves:
     n_times: int
     is_shared: bool
 
-    def at(self, table: FloatArray, times, subjects):  # type: ignore[no-untyped-def]
+    def at(self, table: FloatArray, times: Array, subjects: Array) -> Array:
         """Rows (voxels, n) of a table at arrival times of voxels, linearly between its own."""
         place = namespace(times).clip((times - EARLIEST_S) / STEP_S, 0, self.n_times - 1.01)
-        first = whole(place)
+        first = as_indices(place)
         part = (place - namespace(place).floor(place))[:, None]
         if not self.is_shared:
             first = first + self.n_times * subjects
-        return rows_at(table, first) * (1 - part) + rows_at(table, first + 1) * part
+        return take_rows(table, first) * (1 - part) + take_rows(table, first + 1) * part
 
 
-def _tabulate(model: KineticModel, like, spread_s: FloatArray | None = None) -> _Curves:  # type: ignore[no-untyped-def]
+def _tabulate(model: KineticModel, like: Array, spread_s: FloatArray | None = None) -> _Curves:
     """Curves of a model of one or `b` subjects; dispersed arrival averages over time."""
     times = np.arange(EARLIEST_S, LATEST_S + STEP_S / 2, STEP_S)[None]
     shifts = [0.0] if spread_s is None else [spread_s * a for a in ARRIVALS]
     shifted = [np.clip(times + s, EARLIEST_S, None) for s in shifts]
 
-    def rows(curve):  # type: ignore[no-untyped-def]
+    def rows(curve: Callable[[KineticModel, Array], Array]) -> Array:
         mean = sum(curve(model, t) for t in shifted) / len(shifted)
         table = np.swapaxes(mean, 1, 2)
-        return alike(np.ascontiguousarray(table.reshape(-1, table.shape[-1])), like)
+        return array_like(np.ascontiguousarray(table.reshape(-1, table.shape[-1])), like)
 
     return _Curves(rows(tissue_curve), rows(arterial_curve), times.size, spread_s is None)
 
 
-def _clean_rows(curves: _Curves, tissue: Tissue, subjects, has_arterial: bool):  # type: ignore[no-untyped-def]
+def _clean_rows(curves: _Curves, tissue: Tissue, subjects: Array, has_arterial: bool) -> Array:
     """Signal without noise of the voxels in the mask, (voxels, n): tissues mix their signals."""
     inside = tissue.mask
 
-    def part(amount, table, times):  # type: ignore[no-untyped-def]
+    def part(amount: Array, table: Array, times: Array) -> Array:
         return amount[inside][:, None] * curves.at(table, times[inside], subjects)
 
     rows = part(tissue.gm * tissue.cbf_gm, curves.tissue, tissue.att_gm)
@@ -192,18 +195,24 @@ def _clean_rows(curves: _Curves, tissue: Tissue, subjects, has_arterial: bool): 
     return rows
 
 
-def _noise_level(rng: np.random.Generator, config: DataConfig, planes: Planes, depth: int):  # type: ignore[no-untyped-def]
+def _noise_level(
+    rng: np.random.Generator, config: DataConfig, planes: Planes, depth: int
+) -> Array:
     """Standard deviation of the noise (b, x, y): of a random SNR, and uneven in some slices."""
     b = len(planes.x) // depth
     low, high = np.log(config.snr_range)
     sd = noise_sd(1.0) / np.exp(rng.uniform(low, high, b))
     spread = rng.uniform(0, MAX_UNEVENNESS, b) * (rng.random(b) < UNEVEN_SHARE)
-    across = repeated(draw_random_fields(rng, np.full((b, 1), UNEVEN_MM)), depth).at(planes)[:, 0]
-    sd, spread = (alike(repeated(v, depth)[:, None, None], across) for v in (sd, spread))
+    across = repeat_first_axis(draw_random_fields(rng, np.full((b, 1), UNEVEN_MM)), depth).at(
+        planes
+    )[:, 0]
+    sd, spread = (
+        array_like(repeat_first_axis(v, depth)[:, None, None], across) for v in (sd, spread)
+    )
     return sd * namespace(across).exp(spread * across)
 
 
-def _noise(rng: np.random.Generator, shape: tuple[int, ...], like, depth: int):  # type: ignore[no-untyped-def]
+def _noise(rng: np.random.Generator, shape: tuple[int, ...], like: Array, depth: int) -> Array:
     """Noise (b, n, x, y) of unit variance on average.
 
     Often correlated among neighbours and across regions, and uneven, as in vivo.
@@ -212,22 +221,22 @@ def _noise(rng: np.random.Generator, shape: tuple[int, ...], like, depth: int): 
     b = n // depth
     is_correlated, power = draw_spectrum(rng, b, nx, ny)
     spread = (rng.uniform(0, SCATTER_SD, b) * is_correlated)[:, None, None]
-    noise = coloured_noise(rng, shape, like, repeated(power, depth))
+    noise = coloured_noise(rng, shape, like, repeat_first_axis(power, depth))
     if depth > 1:
         noise = _blurred_across(noise, rng.uniform(0, MAX_BLUR_SLICES, b) * is_correlated, depth)
     blurred = power_spectrum(np.full(n, SCATTER_PIXELS), nx, ny)
-    spread = alike(repeated(spread, depth), like)
+    spread = array_like(repeat_first_axis(spread, depth), like)
     level = coloured_noise(rng, (n, 1, nx, ny), like, blurred)[:, 0]
     return noise * namespace(like).exp(spread * level - spread**2)[:, None]
 
 
-def _blurred_across(noise, sigma_slices: FloatArray, depth: int):  # type: ignore[no-untyped-def]
+def _blurred_across(noise: Array, sigma_slices: FloatArray, depth: int) -> Array:
     """Noise of stacks of slices after a Gaussian blur across them, of the same variance."""
     apart = np.subtract.outer(np.arange(depth), np.arange(depth))
     kernels = np.exp(-0.5 * (apart / np.maximum(sigma_slices, 1e-3)[:, None, None]) ** 2)
     kernels /= np.sqrt((kernels**2).sum(axis=2, keepdims=True))
     stacks = noise.reshape(len(sigma_slices), depth, -1)
-    return namespace(noise).matmul(alike(kernels, noise), stacks).reshape(noise.shape)
+    return namespace(noise).matmul(array_like(kernels, noise), stacks).reshape(noise.shape)
 
 
 def draw_spectrum(
@@ -251,12 +260,14 @@ def power_spectrum(sigma_pixels: FloatArray, nx: int, ny: int) -> FloatArray:
     return along(nx)[:, :, None] * along(ny)[:, None, : ny // 2 + 1]
 
 
-def coloured_noise(rng: np.random.Generator, shape: tuple[int, ...], like, power: FloatArray):  # type: ignore[no-untyped-def]
+def coloured_noise(
+    rng: np.random.Generator, shape: tuple[int, ...], like: Array, power: FloatArray
+) -> Array:
     """Noise (b, n, x, y) of a power spectrum (b, x, y // 2 + 1), for an even number along y."""
     b, n, nx, ny = shape
     gain = np.sqrt(power * nx * ny / 2)
     gain[..., [0, -1]] *= np.sqrt(2)  # of these columns only the real part counts
     white = standard_normal(rng, (b, n, nx, ny // 2 + 1, 2), like)
-    spectrum = as_complex(white * alike(gain[:, None, ..., None], like))
+    spectrum = as_complex(white * array_like(gain[:, None, ..., None], like))
     xp = namespace(like)
     return xp.asarray(xp.fft.irfft2(spectrum), dtype=like.dtype)  # numpy 1 makes it float64

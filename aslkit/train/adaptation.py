@@ -15,7 +15,7 @@ from aslkit.config import TrainingConfig
 from aslkit.config.adaptation import AdaptationConfig
 from aslkit.core.errors import InputError
 from aslkit.fit.curve_table import model_like
-from aslkit.fit.variable_projection import whitened
+from aslkit.fit.variable_projection import weighted
 from aslkit.kinetics.model import KineticModel, kinetic_model, take_slices
 from aslkit.nets.residual_unet import N_OUTPUTS
 from aslkit.train.batches import Batch, Draw
@@ -88,9 +88,9 @@ def _loss(
 def _nominal_model(
     scans: Sequence[RealScan], real: Mapping[str, Tensor], like: Tensor
 ) -> KineticModel:
-    """The whitened model of the slices of a batch, as least squares has it."""
+    """The weighted model of the slices of a batch, as least squares has it."""
     number, first = real["place"].tolist()
     series = scans[number].series
     model = kinetic_model(series.acquisition, series.mask.shape[2], np.float32)
     model = take_slices(model, slice(first, first + len(like)))
-    return model_like(whitened(model, real["weights"].cpu().numpy()), like)
+    return model_like(weighted(model, real["weights"].cpu().numpy()), like)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from aslkit.batch.worker_process import defer_termination
 from aslkit.config import DataConfig
 from aslkit.core.acquisition import SINGLE_DELAY_ATT_S, Acquisition
-from aslkit.core.backend import first_places, scattered
+from aslkit.core.backend import first_axis_indices, scatter_to_images
 from aslkit.fit.arterial import solve_arterial
 from aslkit.fit.curve_table import tabulate
 from aslkit.fit.least_squares import N_ARTERIAL
@@ -135,7 +135,7 @@ class _Fit:
 def _known_sd(scans: TrainingScans, fit: _Fit, signal: Voxels, rng: np.random.Generator) -> Voxels:
     """The noise level (1, voxels) as an estimator knows it: from repeats, or from residuals."""
     b = len(scans.mask) // scans.depth
-    subjects = first_places(scans.mask) // scans.depth
+    subjects = first_axis_indices(scans.mask) // scans.depth
     n_free = scans.acquisition.n_timings - 2 - (N_ARTERIAL if fit.has_arterial else 0)
     has_repeats = (rng.random(b) < REPEATS_SHARE) | (n_free < 1)
     scatter = np.exp(SIGMA_SCATTER * rng.standard_normal(b))
@@ -157,4 +157,4 @@ def _rows(images: Voxels, mask: NDArray[np.bool_]) -> Voxels:
 
 def _images(rows: Voxels, mask: NDArray[np.bool_]) -> Voxels:
     """Rows (c, voxels in the mask) as images (b, c, x, y), 0 outside."""
-    return scattered(np.ascontiguousarray(rows.swapaxes(0, 1), dtype=np.float32), mask)
+    return scatter_to_images(np.ascontiguousarray(rows.swapaxes(0, 1), dtype=np.float32), mask)

@@ -12,7 +12,7 @@ from aslkit.config.schema import DataConfig, LossConfig, TrainingConfig
 from aslkit.core.acquisition import Acquisition
 from aslkit.core.backend import namespace
 from aslkit.fit.curve_table import model_like
-from aslkit.kinetics.model import kinetic_model
+from aslkit.kinetics.model import KineticModel, kinetic_model
 from aslkit.nets.encoding_registry import build_encoding
 from aslkit.nets.raw_encoding import RawEncoding
 from aslkit.simulate.fixed_protocol import draw_patches, draw_second_measurement
@@ -94,7 +94,7 @@ def _raw_loss(
     return losses
 
 
-def _nominal_model(encoding: RawEncoding, t1_blood_s):  # type: ignore[no-untyped-def]
+def _nominal_model(encoding: RawEncoding, t1_blood_s: Tensor) -> KineticModel:
     """The model that estimators know: nominal efficiencies, T1 of blood of every subject."""
     nominal = kinetic_model(Acquisition(encoding.timings), 1, np.float32)
     return replace(model_like(nominal, t1_blood_s), t1_blood=t1_blood_s[:, None, None])

@@ -133,7 +133,7 @@ def draw_real_batch(
     -------
     dict
         `channels` (b, c, x, y), `base` and `errors` (b, 2, x, y) as in `batch_from_scans`; of the
-        other half `signal` (b, n, x, y), whitened and without the arterial signal of the base
+        other half `signal` (b, n, x, y), weighted and without the arterial signal of the base
         fit, its noise `sd` and where both are, `inside` (b, 1, x, y), and its `weights` (n,);
         `place` (2,), the numbers of the scan and of its first slice.
     """

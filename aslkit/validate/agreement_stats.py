@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from aslkit.core.backend import Array
 from aslkit.core.series_and_maps import MaskImage
 from aslkit.validate.metrics import Values
 
@@ -143,7 +144,9 @@ def _figures(sums: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
     }
 
 
-def _mean_squares(n, a, b, var_a, var_b, covariance):  # type: ignore[no-untyped-def]
+def _mean_squares(
+    n: int, a: Array, b: Array, var_a: Array, var_b: Array, covariance: Array
+) -> tuple[Array, Array, Array]:
     """Between rows, between the two columns, and the rest, of a two-way analysis of variance."""
     rows = (var_a + var_b + 2 * covariance) / 2
     return rows, n * (a - b) ** 2 / 2, (var_a + var_b - 2 * covariance) / 2
