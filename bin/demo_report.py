@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from aslkit.bids.nifti import read_volumes
+from aslkit.core.constants import MIN_CBF
 from aslkit.core.series_and_maps import Flag, FloatImage, MaskImage, ParameterMaps
 from aslkit.report.map_pictures import map_comparison
 from aslkit.report.page import Report, Section, Table, provenance, render
@@ -17,7 +18,6 @@ from aslkit.report.page import Report, Section, Table, provenance, render
 ESTIMATORS = {"least squares": "ls", "network": "network"}
 COLUMNS = ("median over the brain", "CBF", "± sd", "ATT [s]", "± sd")
 ERROR_COLUMNS = ("mean error of CBF", "of ATT [ms]")
-PERFUSED = 5.0  # ml/100 g/min; errors are taken where the true CBF is larger
 GLOSSARY = {
     "CBF": "Cerebral blood flow, ml/100 g/min.",
     "ATT": "Arterial transit time.",
@@ -83,7 +83,7 @@ def summary(maps: dict[str, ParameterMaps], mask: MaskImage, truth: ParameterMap
     rows = [[name, *_medians(m, mask)] for name, m in maps.items()]
     if truth is None:
         return Table(COLUMNS, rows)
-    where = mask & (truth.cbf > PERFUSED)
+    where = mask & (truth.cbf > MIN_CBF)
     for row, m in zip(rows, maps.values(), strict=True):
         cbf_error = np.abs(m.cbf - truth.cbf)[where].mean()
         att_error = 1000 * np.abs(m.att - truth.att)[where].mean()

@@ -8,6 +8,7 @@ import torch
 from scipy.optimize import least_squares
 
 from aslkit.core.acquisition import Acquisition, protocol
+from aslkit.core.constants import ATT_BOUNDS_S
 from aslkit.core.series_and_maps import AslSeries, Flag, ParameterMaps
 from aslkit.fit.arterial import arterial_given_tissue, solve_arterial
 from aslkit.fit.curve_table import tabulate
@@ -21,7 +22,7 @@ from aslkit.fit.least_squares import (
     residual_sd,
 )
 from aslkit.fit.standard_errors import cramer_rao_sd, errors_with_assumed_att
-from aslkit.fit.variable_projection import ATT_BOUNDS_S, solve_tissue
+from aslkit.fit.variable_projection import solve_tissue
 from aslkit.kinetics.model import delta_m, kinetic_model
 from aslkit.simulate.signal import PROTOCOLS, noise_sd
 

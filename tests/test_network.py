@@ -14,7 +14,7 @@ from aslkit.cli.predict import main as asl_predict
 from aslkit.cli.sim import main as asl_sim
 from aslkit.cli.train import main as asl_train
 from aslkit.config import load_config
-from aslkit.core.acquisition import SINGLE_DELAY_ATT_S
+from aslkit.core.constants import TYPICAL_ATT_S
 from aslkit.core.errors import InputError, UnavailableError
 from aslkit.core.series_and_maps import Flag
 from aslkit.fit.least_squares import FitSettings, fit_least_squares, fitted_signal
@@ -75,7 +75,7 @@ def test_an_untrained_network_leaves_a_single_delay_at_the_usual_att_with_wider_
     series = replace(series, noise_sd=np.full(brain.mask.shape, noise_sd(3), np.float32))
     torch.manual_seed(0)
     maps = predict_maps(series, Model("untrained", untrained(), {"n_timings": [1, 20]}, ""), OFF)
-    ls = fit_least_squares(series, FitSettings(fixed_att_s=SINGLE_DELAY_ATT_S))
+    ls = fit_least_squares(series, FitSettings(fixed_att_s=TYPICAL_ATT_S))
     np.testing.assert_allclose(maps.cbf, ls.cbf, rtol=1e-6)
     np.testing.assert_allclose(maps.att, ls.att, rtol=1e-6)
     assert np.all(maps.cbf_std[brain.mask] >= ls.cbf_std[brain.mask])

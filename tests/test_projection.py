@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 
 from aslkit.core.acquisition import Acquisition, protocol
+from aslkit.core.constants import ATT_BOUNDS_S
 from aslkit.fit.curve_table import evaluate_cubic, maximum_of_cubic, tabulate
-from aslkit.fit.variable_projection import ATT_BOUNDS_S, solve_fixed, solve_tissue, weighted
+from aslkit.fit.variable_projection import solve_fixed, solve_tissue, weighted
 from aslkit.kinetics.model import kinetic_model, tissue_curve
 
 JOINT = protocol("pcasl", [0.5, 1.0, 2.0], 1.8) + protocol("vsasl", [1.5, 2.0], 0)

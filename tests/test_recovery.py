@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 from oracles import signal_of
 
 from aslkit.core.acquisition import Acquisition, protocol
+from aslkit.core.constants import ATT_BOUNDS_S
 from aslkit.core.series_and_maps import AslSeries, ParameterMaps
 from aslkit.fit.curve_table import evaluate_cubic, tabulate
 from aslkit.fit.intervals import profile_intervals
 from aslkit.fit.least_squares import FitSettings, fit_least_squares, fitted_signal
-from aslkit.fit.variable_projection import ATT_BOUNDS_S, solve_tissue
+from aslkit.fit.variable_projection import solve_tissue
 from aslkit.kinetics.model import delta_m, kinetic_model, tissue_curve
 from aslkit.simulate.signal import PROTOCOLS, noise_sd
 

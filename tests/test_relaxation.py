@@ -12,8 +12,9 @@ from scans import CBF, PAIR, head, volumes, write_scan
 
 from aslkit.cli.fit_ls import main
 from aslkit.core.acquisition import Acquisition, protocol
+from aslkit.core.constants import T1_TISSUE_BOUNDS_S
 from aslkit.core.series_and_maps import AslSeries, Flag, ParameterMaps
-from aslkit.fit.free_t1 import T1_BOUNDS_S, with_t1
+from aslkit.fit.free_t1 import with_t1
 from aslkit.fit.least_squares import FitSettings, fit_least_squares, fitted_signal
 from aslkit.kinetics.model import kinetic_model, tissue_curve
 from aslkit.quality.goodness_of_fit import diagnostic_maps
@@ -80,7 +81,7 @@ def test_no_dense_search_finds_a_smaller_residual(name, snr):
     signal = series.delta_m.reshape(600, -1).astype(np.float64)
     model, atts = kinetic_model(acquisition), np.arange(0.1, 4.0005, 0.005)[None]
     least = np.full(600, np.inf)
-    for t1 in np.linspace(*T1_BOUNDS_S, 121):
+    for t1 in np.linspace(*T1_TISSUE_BOUNDS_S, 121):
         curves = tissue_curve(replace(model, t1_tissue=t1), atts)[0]
         units = curves / np.sqrt(np.maximum(np.sum(curves**2, axis=0), 1e-30))
         gain = np.max((signal @ units) ** 2, axis=1)

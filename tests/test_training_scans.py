@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from aslkit.config import DataConfig
-from aslkit.core.acquisition import SINGLE_DELAY_ATT_S, Acquisition, protocol
+from aslkit.core.acquisition import Acquisition, protocol
+from aslkit.core.constants import TYPICAL_ATT_S
 from aslkit.kinetics.model import kinetic_model, tissue_curve
 from aslkit.nets.profile_encoding import CHANNELS
 from aslkit.simulate.signal import PROTOCOLS, noise_sd
@@ -91,8 +92,8 @@ def test_few_delays_make_finite_batches_whose_target_is_the_truth(plds_s):
 def test_a_single_delay_is_fitted_with_the_usual_att():
     scans = draw(5, Acquisition(protocol("pcasl", (1.8,), 1.8)), **QUIET)
     base = batch(scans)["base"].numpy().swapaxes(0, 1)[:, scans.mask]
-    assert np.all(base[1] == np.float32(SINGLE_DELAY_ATT_S))
-    curve = tissue_curve(kinetic_model(scans.acquisition), np.array([[SINGLE_DELAY_ATT_S]]))
+    assert np.all(base[1] == np.float32(TYPICAL_ATT_S))
+    curve = tissue_curve(kinetic_model(scans.acquisition), np.array([[TYPICAL_ATT_S]]))
     signal = scans.signal[:, 0][scans.mask]
     np.testing.assert_allclose(base[0], signal / curve.item(), rtol=1e-3, atol=1e-3)
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from aslkit.bids.overrides import Overrides
 from aslkit.bids.run import PERFUSION_CONTEXTS, RawImage
 from aslkit.bids.sidecar import Sidecar
-from aslkit.core.acquisition import LONGEST_DELAY_S
+from aslkit.core.constants import LONGEST_DELAY_S
 from aslkit.core.errors import InputError
 
 CUT_OFF_TECHNIQUES = ("QUIPSS", "QUIPSSII", "Q2TIPS")

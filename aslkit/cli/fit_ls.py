@@ -14,6 +14,7 @@ from aslkit.cli.preparation import prepare
 from aslkit.cli.results import Clock, Estimate
 from aslkit.cli.scan_options import ScanArguments, read_runs, scan_options
 from aslkit.cli.terminal import print_result, progress
+from aslkit.core.constants import ATT_BOUNDS_S, LONGEST_DELAY_S, T1_TISSUE_BOUNDS_S
 from aslkit.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from aslkit.core.series_and_maps import AslSeries, FloatImage
     from aslkit.fit.least_squares import FitSettings
 
-LONGEST_ATT_S = 20.0
-ATT_BOUNDS_S = (0.1, 4.0)
 
 EXAMPLES = """Examples:
   asl_fit_ls -i sub-01_asl.nii.gz -o cbf.nii.gz
@@ -73,8 +72,8 @@ def main(
     """
     if scan.macrovascular == "on" and (att or cbf_bounds):
         raise click.UsageError("--macrovascular on excludes --att and --cbf-bounds")
-    if att_bounds[1] > LONGEST_ATT_S:
-        raise click.UsageError(f"--att-bounds are seconds, at most {LONGEST_ATT_S:g}")
+    if att_bounds[1] > LONGEST_DELAY_S:
+        raise click.UsageError(f"--att-bounds are seconds, at most {LONGEST_DELAY_S:g}")
     if fit_t1t:
         _check_options_of_free_t1(scan, att, cbf_bounds)
     run(
@@ -178,12 +177,12 @@ def _known_att(given: str, series: "AslSeries", runs: "list[AslRun]") -> "float 
         seconds = float(given)
     except ValueError:
         return read_on_grid(Path(given), series.mask.shape, runs[0].affine)
-    if not 0 < seconds <= LONGEST_ATT_S:
+    if not 0 < seconds <= LONGEST_DELAY_S:
         raise InputError(
             "--att",
             "",
             found=given,
-            expected=f"seconds, above 0 to {LONGEST_ATT_S:g}",
+            expected=f"seconds, above 0 to {LONGEST_DELAY_S:g}",
             fix="give --att 1.3",
         )
     return seconds
@@ -193,11 +192,10 @@ def _describe(
     settings: "FitSettings", series: "AslSeries", sigma_mm: float, att: str | None
 ) -> dict[str, object]:
     from aslkit.bids.sidecar import in_dataset
-    from aslkit.fit.free_t1 import T1_BOUNDS_S
 
     known = settings.fixed_att_s
     is_map = known is not None and not isinstance(known, float)
-    free_t1 = {"TissueT1": None, "TissueT1Bounds": list(T1_BOUNDS_S)}
+    free_t1 = {"TissueT1": None, "TissueT1Bounds": list(T1_TISSUE_BOUNDS_S)}
     return {
         "Estimator": "voxel-wise least squares",
         "ArterialCompartment": settings.has_arterial(series.acquisition),

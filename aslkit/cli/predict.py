@@ -16,6 +16,7 @@ from aslkit.cli.preparation import prepare
 from aslkit.cli.results import Clock, Estimate
 from aslkit.cli.scan_options import ScanArguments, read_runs, scan_options
 from aslkit.cli.terminal import print_result, print_warning, progress
+from aslkit.core.constants import ASSUMED_ATT_HALF_WIDTH_S, TYPICAL_ATT_S
 from aslkit.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -193,8 +194,6 @@ def _citation(model: "Model") -> str:
 
 def _check_delays(scan: ScanArguments, series: "AslSeries", model: "Model") -> None:
     """Whether the model takes a single delay, where there is but one."""
-    from aslkit.core.acquisition import SINGLE_DELAY_ATT_S
-    from aslkit.fit.standard_errors import ASSUMED_WITHIN_S
 
     if series.acquisition.n_timings > 1:
         return
@@ -208,7 +207,7 @@ def _check_delays(scan: ScanArguments, series: "AslSeries", model: "Model") -> N
         )
     print_result(
         "note: a single delay, which cannot tell ATT: CBF allows for any within "
-        f"{ASSUMED_WITHIN_S:g} s of {SINGLE_DELAY_ATT_S:g} s, and the ATT map is but a guess "
+        f"{ASSUMED_ATT_HALF_WIDTH_S:g} s of {TYPICAL_ATT_S:g} s, and the ATT map is but a guess "
         "from the anatomy"
     )
 

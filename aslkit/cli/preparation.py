@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aslkit.cli.scan_options import ARTERIAL_PARAMETERS, ScanArguments
+from aslkit.cli.scan_options import ScanArguments
 from aslkit.cli.terminal import print_result, progress
+from aslkit.core.constants import N_ARTERIAL_PARAMETERS
 from aslkit.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -106,11 +107,11 @@ def _without_outliers(
 def _check_macrovascular(scan: ScanArguments, series: "AslSeries") -> None:
     labelings = [timing.labeling for timing in series.acquisition.timings]
     n_delays = len(labelings) - labelings.count("vsasl")
-    if scan.macrovascular == "on" and n_delays < ARTERIAL_PARAMETERS:
+    if scan.macrovascular == "on" and n_delays < N_ARTERIAL_PARAMETERS:
         raise InputError(
             "--macrovascular on",
             "",
             found=f"{n_delays} delays of PCASL, CASL or PASL",
-            expected=f"at least {ARTERIAL_PARAMETERS}, one for each of CBF, ATT, aBV and aBAT",
+            expected=f"at least {N_ARTERIAL_PARAMETERS}, one for each of CBF, ATT, aBV and aBAT",
             fix="give --macrovascular auto",
         )

@@ -17,14 +17,11 @@ from aslkit.cli.option_types import (
     Threshold,
 )
 from aslkit.cli.terminal import print_result
+from aslkit.core.constants import OUTLIER_Z
 
 if TYPE_CHECKING:
     from aslkit.bids.overrides import Overrides
     from aslkit.bids.run import AslRun
-
-
-ARTERIAL_PARAMETERS = 4
-OUTLIER_THRESHOLD = 5.0  # robust z
 
 
 @dataclass(frozen=True)
@@ -207,7 +204,7 @@ _OPTIONS = (
         "--outliers",
         type=Threshold(),
         metavar="Z|off",
-        default=str(OUTLIER_THRESHOLD),
+        default=str(OUTLIER_Z),
         show_default=True,
         help="Leave out control-label pairs that stray from their repeats by this robust z.",
     ),

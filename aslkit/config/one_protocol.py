@@ -6,7 +6,8 @@ import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
 from aslkit.config.network_kinds import Strict
-from aslkit.core.acquisition import LONGEST_DELAY_S, Timing, protocol
+from aslkit.core.acquisition import Timing, protocol
+from aslkit.core.constants import LONGEST_DELAY_S
 
 N_PULSES = {"pcasl": 4, "vsasl": 3}  # of background suppression, where physics are drawn
 

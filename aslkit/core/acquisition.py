@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from aslkit.core.constants import LONGEST_DELAY_S
+
 LABELINGS = ("pcasl", "casl", "pasl", "vsasl")
 KINETICS = ("single", "tissue")
 
@@ -15,8 +17,6 @@ T1_TISSUE_S = 1.3  # grey matter at 3 T (Alsop 2015)
 PARTITION_ML_PER_G = 0.9  # blood-brain partition coefficient (Alsop 2015)
 EFFICIENCY = {"pcasl": 0.85, "casl": 0.68, "pasl": 0.98, "vsasl": 0.56}  # labeling alone
 EFFICIENCY_PER_PULSE = 0.95  # label that survives one background-suppression pulse
-SINGLE_DELAY_ATT_S = 1.3  # grey matter of healthy adults, where a single delay cannot tell
-LONGEST_DELAY_S = 20.0  # a longer delay is milliseconds written for seconds
 # ΔM/M0 of PCASL at CBF 60, ATT 1.5 s, PLD 2.0 s, label duration 1.8 s, α 0.85: the "signal" of SNR
 REFERENCE_SIGNAL = 0.00616
 

@@ -12,8 +12,9 @@ from collections.abc import Callable
 import numpy as np
 
 from aslkit.core.backend import Array, array_like, away_from_zero, first_axis_indices, namespace
-from aslkit.fit.curve_table import TYPICAL_ATT_S, regular_atts
-from aslkit.fit.variable_projection import ATT_BOUNDS_S, Solution
+from aslkit.core.constants import ATT_BOUNDS_S, TYPICAL_ATT_S
+from aslkit.fit.curve_table import regular_atts
+from aslkit.fit.variable_projection import Solution
 from aslkit.kinetics.model import KineticModel, arterial_curve, tissue_curve
 
 EVIDENCE = 6.0  # chi squared of two degrees of freedom exceeds it by chance in 5 %

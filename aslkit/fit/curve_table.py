@@ -16,6 +16,7 @@ from typing import TypeAlias
 import numpy as np
 
 from aslkit.core.backend import SMALLEST_NORM, Array, array_like, namespace
+from aslkit.core.constants import TYPICAL_ATT_S
 from aslkit.kinetics.model import KineticModel, TimingBlock, kinks, tissue_curve, tissue_slope
 
 # values at 0 and 1, slopes at 0 and 1
@@ -26,7 +27,6 @@ TURN = 0.03  # radians that a unit curve may turn in a cell: keeps the error of 
 MOST_PIECES = 16
 INSIDE_S = 1e-5  # how far inside a cell the slopes at its edges are taken
 EDGE_DECIMALS = 6  # edges are rounded to so many decimals of a second
-TYPICAL_ATT_S = 1.3  # the answer where the data cannot tell
 FLAT = 1e-9  # slope of a unit curve that keeps its shape [per s]
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from aslkit.core.acquisition import Acquisition
 from aslkit.core.backend import FloatArray, IndexArray, away_from_zero
+from aslkit.core.constants import T1_TISSUE_BOUNDS_S
 from aslkit.core.progress import Progress
 from aslkit.core.series_and_maps import AslSeries, FloatImage
 from aslkit.fit.curve_table import CurveTable, regular_atts, tabulate
@@ -22,8 +23,7 @@ from aslkit.fit.variable_projection import solve_tissue
 from aslkit.fit.voxel_chunks import by_chunk
 from aslkit.kinetics.model import KineticModel, kinks, tissue_curve, tissue_slope
 
-T1_BOUNDS_S = (0.8, 2.0)  # from white matter at 1.5 T to cortex at 7 T
-GRID_S = np.linspace(*T1_BOUNDS_S, 13)
+GRID_S = np.linspace(*T1_TISSUE_BOUNDS_S, 13)
 N_STARTS = 3  # best T1s of the grid from which the optimum is sought: kinks part the valley
 FEWEST_TIMINGS = 4
 DERIVATIVE_S = 1e-3  # half the distance of the difference quotient by T1
@@ -73,7 +73,7 @@ def errors_with_free_t1(
     them), as `standard_errors` does for two parameters; or, where larger, from the fits with
     every T1 of the grid, weighted by their likelihood. `sd` is the noise of one volume.
     """
-    widths = [high - low for low, high in (att_bounds_s, T1_BOUNDS_S)]
+    widths = [high - low for low, high in (att_bounds_s, T1_TISSUE_BOUNDS_S)]
 
     def tables(model: KineticModel) -> tuple[list[CurveTable], FloatArray]:
         curves = tissue_curve(model, regular_atts(model, att_bounds_s, STEP_S))
@@ -215,7 +215,7 @@ def _improved(
     to_kink = np.take_along_axis(corners, nearest, axis=1)[:, 0] - att
     for att_step, t1_step in _steps(by_att, by_t1, residual, to_kink):
         new_att = np.clip(att + att_step, *fit.att_bounds_s)
-        new_t1 = np.clip(t1 + t1_step, *T1_BOUNDS_S)
+        new_t1 = np.clip(t1 + t1_step, *T1_TISSUE_BOUNDS_S)
         rss = np.sum(fit.projected(new_att, new_t1)[1] ** 2, axis=-2)
         is_better = rss < best - margin
         best_att, best_t1 = np.where(is_better, (new_att, new_t1), (best_att, best_t1))

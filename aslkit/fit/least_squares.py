@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaincinv
 
-from aslkit.core.acquisition import SINGLE_DELAY_ATT_S, Acquisition
+from aslkit.core.acquisition import Acquisition
 from aslkit.core.backend import FloatArray, IndexArray
+from aslkit.core.constants import ATT_BOUNDS_S, TYPICAL_ATT_S
 from aslkit.core.progress import Progress
 from aslkit.core.series_and_maps import (
     AslSeries,
@@ -32,13 +33,7 @@ from aslkit.fit.standard_errors import (
     standard_error_of_cbf,
     standard_errors,
 )
-from aslkit.fit.variable_projection import (
-    ATT_BOUNDS_S,
-    Solution,
-    solve_fixed,
-    solve_tissue,
-    weighted,
-)
+from aslkit.fit.variable_projection import Solution, solve_fixed, solve_tissue, weighted
 from aslkit.fit.voxel_chunks import by_chunk
 from aslkit.kinetics.model import (
     KineticModel,
@@ -111,7 +106,7 @@ class FitSettings:
     def assuming_att(self, acquisition: Acquisition) -> "FitSettings":
         """With ATT held at its usual value where a single timing cannot tell it."""
         is_told = acquisition.n_timings > 1 or self.fixed_att_s is not None
-        return self if is_told else replace(self, fixed_att_s=SINGLE_DELAY_ATT_S)
+        return self if is_told else replace(self, fixed_att_s=TYPICAL_ATT_S)
 
     def n_free(self, acquisition: Acquisition) -> int:
         """Degrees of freedom that the fit leaves to the residuals."""

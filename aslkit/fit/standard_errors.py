@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aslkit.core.acquisition import SINGLE_DELAY_ATT_S, Acquisition
+from aslkit.core.acquisition import Acquisition
 from aslkit.core.backend import Array, array_like, as_indices, away_from_zero, namespace
+from aslkit.core.constants import ASSUMED_ATT_HALF_WIDTH_S, ATT_BOUNDS_S, TYPICAL_ATT_S
 from aslkit.core.series_and_maps import FloatImage, ParameterMaps, as_image, as_slices
 from aslkit.fit.arterial import ABAT_GRID_S, ABAT_STEP_S
 from aslkit.fit.curve_table import regular_atts
-from aslkit.fit.variable_projection import ATT_BOUNDS_S, Solution, weighted
+from aslkit.fit.variable_projection import Solution, weighted
 from aslkit.kinetics.model import (
     KineticModel,
     arterial_curve,
@@ -24,7 +25,6 @@ from aslkit.kinetics.model import (
 
 STEP_S = 0.02  # of the table
 KINK_S = 0.05  # information is averaged over att ± this, because curves have kinks
-ASSUMED_WITHIN_S = 1.0  # of its usual value, where a single timing leaves ATT to be assumed
 LEAST_SENSITIVITY = 0.01  # of the best in the search range; bounds the standard error of CBF
 
 
@@ -87,16 +87,16 @@ def standard_errors(table: Information, solution: Solution, sd: Array) -> tuple[
 def errors_with_assumed_att(model: KineticModel, cbf: Array, sd: Array) -> tuple[Array, Array]:
     """Standard errors of CBF and ATT (slices, voxels) of a single timing, which tells no ATT.
 
-    CBF is that of an ATT of `SINGLE_DELAY_ATT_S`; ATT is taken to lie anywhere within
-    `ASSUMED_WITHIN_S` of it, which adds to the error of CBF what the curve varies there.
+    CBF is that of an ATT of `TYPICAL_ATT_S`; ATT is taken to lie anywhere within
+    `ASSUMED_ATT_HALF_WIDTH_S` of it, which adds to the error of CBF what the curve varies there.
     """
-    shifts = ASSUMED_WITHIN_S * np.linspace(-0.95, 0.95, 20)
-    atts = SINGLE_DELAY_ATT_S + np.array([[0.0, *shifts]])
+    shifts = ASSUMED_ATT_HALF_WIDTH_S * np.linspace(-0.95, 0.95, 20)
+    atts = TYPICAL_ATT_S + np.array([[0.0, *shifts]])
     curve = tissue_curve(model, array_like(atts, cbf))[:, 0]
     usual = away_from_zero(curve[:, :1])
     variance = ((curve[:, 1:] / usual - 1) ** 2).mean(-1)[:, None]
     cbf_se = ((sd / usual) ** 2 + cbf**2 * variance) ** 0.5
-    return cbf_se, 0 * cbf_se + ASSUMED_WITHIN_S / 3**0.5
+    return cbf_se, 0 * cbf_se + ASSUMED_ATT_HALF_WIDTH_S / 3**0.5
 
 
 def standard_error_of_cbf(model: KineticModel, solution: Solution, sd: Array) -> Array:

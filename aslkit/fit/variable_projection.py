@@ -20,7 +20,6 @@ from aslkit.core.backend import Array, away_from_zero, namespace
 from aslkit.fit.curve_table import TURN, Cubic, CurveTable, evaluate_cubic, maximum_of_cubic
 from aslkit.kinetics.model import KineticModel, tissue_curve
 
-ATT_BOUNDS_S = (0.1, 4.0)
 TRIED = -1e30  # gain of a place that is out of the running
 
 

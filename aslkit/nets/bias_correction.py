@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from aslkit.fit.curve_table import TYPICAL_ATT_S
+from aslkit.core.constants import TYPICAL_ATT_S
 from aslkit.nets.profile_encoding import CHANNELS, LEAST_ATT_SE_S
 
 CBF, ATT, ATT_SE = (

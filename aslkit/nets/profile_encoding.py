@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from aslkit.core.acquisition import Acquisition
 from aslkit.core.backend import Array
+from aslkit.core.constants import TYPICAL_ATT_S
 from aslkit.core.series_and_maps import FloatImage, MaskImage
-from aslkit.fit.curve_table import TYPICAL_ATT_S
 from aslkit.fit.variable_projection import Solution
 from aslkit.kinetics.model import KineticModel, arterial_curve, tissue_curve
 

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from aslkit.core.constants import Z_95
 from aslkit.report.style import (
     ACCENT,
     FAINT,
@@ -20,7 +21,6 @@ from aslkit.report.style import (
     tidy,
     to_png,
 )
-from aslkit.validate.agreement_stats import LIMITS
 from aslkit.validate.metrics import Values
 from aslkit.validate.records import QUANTITIES
 
@@ -96,7 +96,7 @@ def _density(
     is_known = np.isfinite(difference)
     reference, difference = reference[is_known], difference[is_known]
     density(ax, reference, difference, extent)
-    mean, half_width = float(difference.mean()), LIMITS * float(difference.std())
+    mean, half_width = float(difference.mean()), Z_95 * float(difference.std())
     for level, style in ((mean, "-"), (mean - half_width, "--"), (mean + half_width, "--")):
         ax.axhline(level, color=ACCENT, linestyle=style, linewidth=1.2)
     ax.axhline(0, color=INK, linewidth=0.6)

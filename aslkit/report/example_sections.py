@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from aslkit.core.constants import MIN_CBF
 from aslkit.report.agreement_plots import bland_altman
 from aslkit.report.map_pictures import Region, close_ups, map_comparison
 from aslkit.report.page import Section
@@ -16,7 +17,6 @@ from aslkit.validate.estimators import TRUTH, Example
 from aslkit.validate.records import QUANTITIES, values_in
 
 ORIENTATION = "Axial slices, anterior up; the right of the brain is on the right (neurological)."
-PERFUSED = 5.0  # [ml/100 g/min] of the truth; where less, ATT means nothing
 
 
 def map_sections(f: Findings, examples: Iterable[Example]) -> list[Section]:
@@ -56,7 +56,7 @@ def agreement_sections(f: Findings, examples: Iterable[Example]) -> list[Section
 
 
 def _agreement_section(example: Example, left_out: str) -> Section:
-    inside = example.mask & (example.maps[TRUTH].cbf > PERFUSED)
+    inside = example.mask & (example.maps[TRUTH].cbf > MIN_CBF)
     values = {
         name: {q: values_in(getattr(m, q), inside, q) for q in QUANTITIES}
         for name, m in example.maps.items()

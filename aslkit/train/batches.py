@@ -10,13 +10,14 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from aslkit.batch.worker_process import defer_termination
 from aslkit.config import DataConfig
-from aslkit.core.acquisition import SINGLE_DELAY_ATT_S, Acquisition
+from aslkit.core.acquisition import Acquisition
 from aslkit.core.backend import first_axis_indices, scatter_to_images
+from aslkit.core.constants import ATT_BOUNDS_S, TYPICAL_ATT_S
 from aslkit.fit.arterial import solve_arterial
 from aslkit.fit.curve_table import tabulate
 from aslkit.fit.least_squares import N_ARTERIAL
 from aslkit.fit.standard_errors import errors_with_assumed_att, information, standard_errors
-from aslkit.fit.variable_projection import ATT_BOUNDS_S, Solution, solve_fixed, solve_tissue
+from aslkit.fit.variable_projection import Solution, solve_fixed, solve_tissue
 from aslkit.kinetics.model import kinetic_model
 from aslkit.nets.profile_encoding import encode
 from aslkit.simulate.template import atlas
@@ -120,7 +121,7 @@ class _Fit:
 
     def __call__(self, signal: Voxels, sd: Voxels) -> Solution:
         if self._is_single:
-            return solve_fixed(self.model, signal, np.full_like(sd, SINGLE_DELAY_ATT_S))
+            return solve_fixed(self.model, signal, np.full_like(sd, TYPICAL_ATT_S))
         if self._cells is None:
             return solve_arterial(self.model, signal, sd)
         return solve_tissue(self._cells, signal)

@@ -13,14 +13,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from aslkit.config.schema import LossConfig
-from aslkit.fit.variable_projection import ATT_BOUNDS_S
+from aslkit.core.constants import ATT_BOUNDS_S, Z_95
 from aslkit.kinetics.model import KineticModel, delta_m
 from aslkit.nets.raw_encoding import ATT_CLOSE_S, CBF_CLOSE, PERCENT, RawEncoding
 from aslkit.nets.residual_unet import N_OUTPUTS
 
 SD_WEIGHT = 0.1  # of the standard deviations' likelihood beside the estimates' error
 SD_PER_ERROR = math.sqrt(math.pi / 2)  # sd of a Gaussian over its mean absolute error
-INTERVAL, Z_95 = 0.95, 1.96  # share of the errors, and sds of a Gaussian, of an interval
+INTERVAL = 0.95  # share of the errors inside an interval
 INTERVAL_WEIGHT = 0.3
 CONFIDENCE_WEIGHT = 0.1  # of the likelihood of what a network says of its own errors
 LEAST_ERROR = 1e-4  # of a standard error: smaller ones count as this

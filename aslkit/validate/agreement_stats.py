@@ -1,7 +1,6 @@
 """Pairs of values, by block -> how far they agree: bias, limits, CCC, ICC(A,1), with intervals.
 
-Neighbouring voxels are alike, so that single voxels drawn again would give intervals far too
-narrow. Blocks of them are drawn instead.
+Neighbouring voxels are correlated, so the bootstrap resamples blocks of voxels.
 """
 
 from dataclasses import dataclass
@@ -12,10 +11,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from aslkit.core.backend import Array
+from aslkit.core.constants import Z_95
 from aslkit.core.series_and_maps import MaskImage
 from aslkit.validate.metrics import Values
 
-LIMITS = 1.96  # standard deviations of the difference that hold 95 % of a Gaussian
 BLOCK_MM = 20.0  # edge: wider than the blur of ASL and the folds of cortex
 N_RESAMPLES = 1000
 FEWEST_BLOCKS = 5  # with fewer there is no interval
@@ -92,8 +91,8 @@ def mean_interval(values: Values) -> Interval:
 def limits_of_agreement(differences: Values) -> tuple[Interval, Interval]:
     """Limits over subjects with their intervals (Bland 1999, doi:10.1191/096228099673819272)."""
     n, sd = differences.size, float(differences.std(ddof=1))
-    half = float(stats.t.ppf(0.975, n - 1)) * sd * np.sqrt(1 / n + LIMITS**2 / (2 * (n - 1)))
-    ends = (differences.mean() - LIMITS * sd, differences.mean() + LIMITS * sd)
+    half = float(stats.t.ppf(0.975, n - 1)) * sd * np.sqrt(1 / n + Z_95**2 / (2 * (n - 1)))
+    ends = (differences.mean() - Z_95 * sd, differences.mean() + Z_95 * sd)
     low, high = (Interval(float(e), float(e - half), float(e + half)) for e in ends)
     return low, high
 
@@ -127,7 +126,7 @@ def _figures(sums: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
     a, b, aa, bb, ab, absolute = sums[1:] / n
     var_a, var_b, covariance = aa - a * a, bb - b * b, ab - a * b
     apart = a - b
-    spread = LIMITS * np.sqrt(np.maximum(var_a + var_b - 2 * covariance, 0))
+    spread = Z_95 * np.sqrt(np.maximum(var_a + var_b - 2 * covariance, 0))
     scale = n / (n - 1)
     variances = (scale * v for v in (var_a, var_b, covariance))
     rows, columns, rest = _mean_squares(n, a, b, *variances)
@@ -144,9 +143,8 @@ def _figures(sums: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
     }
 
 
-def _mean_squares(
-    n: int, a: Array, b: Array, var_a: Array, var_b: Array, covariance: Array
-) -> tuple[Array, Array, Array]:
+def _mean_squares(n: int, a: Array, b: Array, *variances: Array) -> tuple[Array, Array, Array]:
     """Between rows, between the two columns, and the rest, of a two-way analysis of variance."""
+    var_a, var_b, covariance = variances
     rows = (var_a + var_b + 2 * covariance) / 2
     return rows, n * (a - b) ** 2 / 2, (var_a + var_b - 2 * covariance) / 2

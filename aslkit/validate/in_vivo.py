@@ -12,6 +12,7 @@ import numpy as np
 
 from aslkit.bids.reference_maps import read_reference
 from aslkit.bids.run import AslRun
+from aslkit.core.constants import OUTLIER_Z
 from aslkit.core.errors import InputError
 from aslkit.core.series_and_maps import AslSeries, MaskImage
 from aslkit.fit.least_squares import FitSettings
@@ -43,7 +44,6 @@ from aslkit.validate.split_half import (
 )
 
 QUALITY = "quality"  # the stratum of figures that have a traffic light
-STRAY_Z = 5.0  # robust z above which a pair strays, as in asl_fit_ls
 MEAN = "mean over the mask"
 
 
@@ -151,7 +151,7 @@ def _rows_of_all(scan: Scan) -> Iterator[Row]:
 
 def _quality_rows(scan: Scan) -> Iterator[Row]:
     """Figures that have a traffic light."""
-    strays = [s for run in scan.runs for s in score_pairs(run, scan.series.mask, STRAY_Z)]
+    strays = [s for run in scan.runs for s in score_pairs(run, scan.series.mask, OUTLIER_Z)]
     judged = [s.is_rejected for s in strays if np.isfinite(s.z)]
     percent = 100 * float(np.mean(judged)) if judged else None
     for name, maps in scan.maps.items():

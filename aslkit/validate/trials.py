@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from aslkit.core.constants import MIN_CBF
 from aslkit.core.progress import Progress
 from aslkit.core.series_and_maps import (
     AslSeries,
@@ -40,7 +41,6 @@ from aslkit.validate.records import (
     values_in,
 )
 
-LOWEST_CBF = 5.0  # [ml/100 g/min] of the truth; below it ATT means nothing
 PURE = 0.8  # tissue fraction above which a voxel counts as grey or white matter
 MIXED = 0.2  # fraction of each above which it counts as boundary between them
 
@@ -166,14 +166,14 @@ def simulated(phantom: Phantom, condition: Condition) -> AslSeries:
 
 def scored_voxels(phantom: Phantom) -> MaskImage:
     """Brain voxels with perfusion, and all of every lesion."""
-    return phantom.mask & ((phantom.cbf > LOWEST_CBF) | (phantom.lesions > 0))
+    return phantom.mask & ((phantom.cbf > MIN_CBF) | (phantom.lesions > 0))
 
 
 def strata(phantom: Phantom) -> dict[str, MaskImage]:
     """Where errors are averaged; tissue strata leave lesions out, "brain" has everything."""
-    healthy = phantom.mask & (phantom.lesions == 0) & (phantom.cbf > LOWEST_CBF)
+    healthy = phantom.mask & (phantom.lesions == 0) & (phantom.cbf > MIN_CBF)
     tissue = {
-        "brain": phantom.mask & (phantom.cbf > LOWEST_CBF),
+        "brain": phantom.mask & (phantom.cbf > MIN_CBF),
         "GM": healthy & (phantom.gm > PURE),
         "WM": healthy & (phantom.wm > PURE),
         "boundary": healthy & (np.minimum(phantom.gm, phantom.wm) > MIXED),

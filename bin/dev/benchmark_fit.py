@@ -17,12 +17,13 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from aslkit.core.acquisition import Acquisition
+from aslkit.core.constants import ATT_BOUNDS_S, Z_95
 from aslkit.core.series_and_maps import AslSeries
 from aslkit.fit.curve_table import tabulate
 from aslkit.fit.intervals import profile_intervals
 from aslkit.fit.least_squares import FitSettings, fit_least_squares
 from aslkit.fit.standard_errors import cramer_rao_sd
-from aslkit.fit.variable_projection import ATT_BOUNDS_S, solve_tissue
+from aslkit.fit.variable_projection import solve_tissue
 from aslkit.kinetics.model import KineticModel, delta_m, kinetic_model, tissue_curve
 from aslkit.report.page import machine
 from aslkit.simulate.phantoms import brain_phantom
@@ -117,7 +118,7 @@ def coverage(seed: int) -> None:
                 low, high = (intervals[f"{q}-ci95"][..., i] for i in (0, 1))
                 is_in = (low <= known[q]) & (known[q] <= high)
                 z = np.abs(getattr(maps, q) - known[q]) / getattr(maps, f"{q}_std")
-                shares += [100 * s[known["grey"]].mean() for s in (is_in, z < 1.96)]
+                shares += [100 * s[known["grey"]].mean() for s in (is_in, z < Z_95)]
             print(
                 f"  {name}, SNR {snr}: CBF {shares[0]:.1f} % ({shares[1]:.1f}), "
                 f"ATT {shares[2]:.1f} % ({shares[3]:.1f})"
@@ -136,14 +137,14 @@ def free_t1(seed: int) -> None:
             shown = []
             for q, unit, true in (("cbf", "", known["cbf"]), ("att", " s", known["att"])):
                 rms = [np.sqrt(np.mean((getattr(m, q) - true)[grey] ** 2)) for m in (maps, found)]
-                is_in = np.abs(getattr(maps, q) - true) < 1.96 * getattr(maps, f"{q}_std")
+                is_in = np.abs(getattr(maps, q) - true) < Z_95 * getattr(maps, f"{q}_std")
                 shown.append(
                     f"{q.upper()} {rms[0]:.3g}{unit}, x {rms[0] / rms[1]:.2f}, "
                     f"{100 * is_in[grey].mean():.1f} %"
                 )
             assert maps.t1_tissue is not None and maps.t1_tissue_std is not None
             error = (maps.t1_tissue - t1)[grey]
-            is_in = np.abs(error) < 1.96 * maps.t1_tissue_std[grey]
+            is_in = np.abs(error) < Z_95 * maps.t1_tissue_std[grey]
             shown.append(f"T1t {np.sqrt(np.mean(error**2)):.3g} s, {100 * is_in.mean():.1f} %")
             print(f"  {name}, SNR {snr}: {'; '.join(shown)}; {rate:.0f} voxels/s")
 

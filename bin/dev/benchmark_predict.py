@@ -18,6 +18,7 @@ import numpy as np
 from benchmark_fit import scipy_loop
 from scipy import ndimage
 
+from aslkit.core.constants import Z_95
 from aslkit.core.series_and_maps import AslSeries
 from aslkit.fit.least_squares import FitSettings, fit_least_squares
 from aslkit.nets.model_store import DEFAULT_MODEL, load_model, save_model
@@ -142,7 +143,7 @@ def uncertainty(seed: int) -> None:
         for name, passes in (("one pass", Passes()), ("--tta", Passes(is_mirrored=True))):
             maps = predict_maps(series, model, OFF, passes=passes)
             off = np.abs(maps.cbf - phantom.cbf)[where]
-            share = np.mean(off < 1.96 * maps.cbf_std[where])
+            share = np.mean(off < Z_95 * maps.cbf_std[where])
             print(f"  pcasl6, SNR {snr}, {name}: {off.mean() / error:.3f}, {100 * share:.1f} %")
 
 
