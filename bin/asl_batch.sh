@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs asl_fit_ls or asl_predict on every subject of a BIDS data set, one process and one log per
-# subject; subjects that are done are skipped.
+# Runs asl_fit_ls or asl_predict on every subject of a BIDS data set, with one process and one log
+# per subject. Finished subjects are skipped.
 set -euo pipefail
 
 usage() {
@@ -13,10 +13,10 @@ Usage: asl_batch.sh [--dry-run] COMMAND BIDS DERIVATIVES [OPTIONS …]
   OPTIONS      of the command, for all subjects
   --dry-run    print the commands only
 
-One subject after the other, each in a process of its own; what a subject prints is in
-DERIVATIVES/logs/batch_sub-….log. Subjects whose maps are there, of the same inputs and options,
-are skipped. Exits with 4 where a subject failed. On one computer, --n-jobs of the command itself
-is faster: it reads the next scan while it computes.
+Runs one subject after the other, each in its own process. The output of a subject is in
+DERIVATIVES/logs/batch_sub-….log. Subjects with maps from the same inputs and options are skipped.
+The exit code is 4 if a subject failed. On one computer, --n-jobs of the command itself is faster,
+because it reads the next scan while it computes.
 
   asl_batch.sh asl_predict study study/derivatives/aslkit --model small
 TEXT

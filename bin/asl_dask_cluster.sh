@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Starts a dask scheduler and its workers, runs asl_fit_ls or asl_predict on them, stops them again.
+# Starts a dask scheduler and workers, runs asl_fit_ls or asl_predict on them, and stops them.
 set -euo pipefail
 
 usage() {
@@ -68,12 +68,12 @@ for needed in dask "$command" $($is_slurm && echo sbatch); do
     }
 done
 
-# dask's value gives every large array back to the system, which makes networks a third slower
+# dask's setting returns every large array to the system, which slows networks by a third
 export DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON='{"MALLOC_TRIM_THRESHOLD_": None}'
 workers=() job="" running="" scheduling=""
 stop() {
-    # The command first: it writes to the end what it has begun, and says so. The scheduler last:
-    # workers that it leaves while they stop may hang for 8 s.
+    # Stop the command first, because it completes the maps that it is writing, and the scheduler
+    # last, because workers that lose it may hang for 8 s.
     end ${running:+"$running"}
     [ -z "$job" ] || scancel "$job" || true
     end ${workers[@]+"${workers[@]}"}

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Submits asl_fit_ls or asl_predict as a SLURM job array, each task with its part of a data set.
+# Submits asl_fit_ls or asl_predict as a SLURM job array; each task maps a part of a data set.
 set -euo pipefail
 
 usage() {
@@ -13,8 +13,8 @@ Usage: asl_slurm_array.sh [--dry-run] N COMMAND BIDS DERIVATIVES [OPTIONS …]
   OPTIONS      of the command, for all tasks
   --dry-run    print the sbatch command and its script only
 
-Task k takes --part k/N of the scans and skips those that are done, so that the same line, given
-again, makes what is missing. SBATCH_OPTIONS holds options of sbatch: partition, time, memory
+Task k maps part k/N of the scans and skips finished ones, so that the same command, given again,
+maps the missing scans. SBATCH_OPTIONS holds options of sbatch: partition, time, memory
 (default: --cpus-per-task=2 --mem=4G --time=02:00:00). The command has to be on the PATH of the
 nodes. Output of the tasks is in DERIVATIVES/logs/slurm-….out.
 
@@ -41,7 +41,7 @@ fi
 
 read -r -a options <<<"${SBATCH_OPTIONS:---cpus-per-task=2 --mem=4G --time=02:00:00}"
 printf -v quoted '%q ' "$command" --bids "$bids" --derivatives "$derivatives" --skip-existing "$@"
-# the number of the task is known on the node only
+# only the node knows the number of its task
 script="#!/usr/bin/env bash
 exec $quoted--part \"\$SLURM_ARRAY_TASK_ID/$n\""
 line=(sbatch --job-name=aslkit "--array=1-$n" "--output=$derivatives/logs/slurm-%A_%a.out"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # bash bin/demo.sh [sub-01_asl.nii.gz]
-# Makes ./.venv if needed; maps CBF and ATT of the given scan, else of one that it simulates, by
-# least squares and by the network; leaves maps, a picture and a report in demo/.
+# Makes ./.venv if needed, maps CBF and ATT of the given scan (or of a simulated one) by least
+# squares and by the network, and writes maps, a picture and a report into demo/.
 set -euo pipefail
 
 scan=${1:-}

@@ -53,12 +53,12 @@ def main() -> None:
 
 
 def read(path: Path) -> FloatImage:
-    """Values of a 3D image."""
+    """Return the values of a 3D image."""
     return read_volumes(path)[0][..., 0]
 
 
 def read_maps(prefix: Path, label: str) -> ParameterMaps:
-    """The maps that one command wrote."""
+    """Read the maps that one command wrote."""
 
     def image(kind: str) -> FloatImage:
         return read(prefix.with_name(f"{prefix.name}_desc-{label}_{kind}.nii.gz"))
@@ -73,13 +73,13 @@ def read_maps(prefix: Path, label: str) -> ParameterMaps:
 
 
 def truth_maps(cbf: FloatImage, att: FloatImage) -> ParameterMaps:
-    """The truth, which has no error."""
+    """Return the true maps with standard deviations of zero."""
     zero = np.zeros_like(cbf)
     return ParameterMaps(cbf, att, zero, zero, zero.astype(np.uint8))
 
 
 def summary(maps: dict[str, ParameterMaps], mask: MaskImage, truth: ParameterMaps | None) -> Table:
-    """Medians over the brain, and mean absolute errors where the truth is known."""
+    """Return medians over the brain and, where the truth is known, mean absolute errors."""
     rows = [[name, *_medians(m, mask)] for name, m in maps.items()]
     if truth is None:
         return Table(COLUMNS, rows)

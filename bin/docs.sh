@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # bash bin/docs.sh
-# Makes ./.venv if needed, then the pages of docs/ in build/docs; a warning is an error.
+# Makes ./.venv if needed, and builds the pages of docs/ into build/docs; a warning is an error.
 set -euo pipefail
 . "$(dirname "$0")/env.sh"
 

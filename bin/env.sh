@@ -1,9 +1,9 @@
-# Sourced by the scripts beside it: goes to the repository, makes ./.venv if needed and puts it
-# first on PATH. Needs the network only when something has to be installed.
+# Other scripts source this file. It changes to the repository, makes ./.venv if needed and puts it
+# first on PATH. It needs the network only to install.
 # PYTHON=/path/to/python3 chooses the interpreter.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
-TORCH=2.13.0 # that the tests run with
+TORCH=2.13.0 # version of the tests
 
 is_recent_python() {
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
@@ -51,7 +51,7 @@ make_environment() {
 
 ensure_environment() {
     is_environment_current && return
-    ( # one installation at a time; whoever waited finds it done
+    ( # one installation at a time
         if command -v flock >/dev/null && ! flock --nonblock 9; then
             echo "Waiting for another installation into $PWD/.venv"
             flock 9

@@ -1,10 +1,10 @@
-"""Experiment 14 measured: what adapting a model to some subjects does to its errors in others.
+"""Measure experiment 14: errors in new subjects after adaptation to a few others.
 
 Usage: python bin/dev/benchmark_adaptation.py [--seed 1] [--adapt-to 2] [--steps 80] [--folder DIR]
 
 Simulates ten subjects of the mismatched track (pcasl6, 4 repeats, SNR 5, the twelve slices in the
-middle), adapts exp21 to the first of them in every way of `WAYS`, and judges by the others, where
-the true CBF is above 3. What is in the folder already is not made again.
+middle), adapts exp21 to the first of them in every way of `WAYS`, and measures the errors in the
+other subjects where the true CBF is above 3. Files that exist in the folder are used again.
 """
 
 import argparse
@@ -30,7 +30,7 @@ BUDGET = "warmup_steps=10 averaging=0.9 data.patch=32 data.groups=1 learning_rat
 SUBJECTS = [f"sub-{i:02}" for i in range(1, 11)]
 MODEL = "exp21"
 LOWEST_CBF = 3.0  # of the truth [ml/100 g/min]
-WAYS = {  # what a line of the table is called: configuration and changes
+WAYS = {  # name of a row of the table: configuration and changes
     "as many steps without real scans": "exp21",
     "as many steps without real scans, seed 1": "exp21 seed=1",
     "real scans judge CBF": "exp14",
@@ -41,7 +41,7 @@ WAYS = {  # what a line of the table is called: configuration and changes
 
 
 def main() -> None:
-    """Simulate, adapt, judge."""
+    """Simulate the subjects, adapt the model and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--adapt-to", type=int, default=2)
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def simulate(folder: Path, seed: int, chosen: list[str]) -> None:
-    """Data sets `scans`, of all subjects, and `own`, of those to adapt to."""
+    """Simulate data set `scans` (all subjects) and `own` (the subjects to adapt to)."""
     scans, own = folder / "scans", folder / "own"
     if not scans.exists():
         options = f"{SCANS} --participants {len(SUBJECTS)} --seed {seed} --out {scans} -q"
@@ -76,7 +76,7 @@ def simulate(folder: Path, seed: int, chosen: list[str]) -> None:
 
 
 def adapt(way: str, steps: int, scans: Path, out: Path) -> None:
-    """Go on training the model as `way` says."""
+    """Continue the training of the model with the options of `way`."""
     config, *changes = way.split()
     options = ["--config", config, "--init-from", MODEL, "--out", str(out), "-q"]
     options += ["--finetune-bids", str(scans)] if config == "exp14" else []
@@ -86,7 +86,10 @@ def adapt(way: str, steps: int, scans: Path, out: Path) -> None:
 
 
 def judge(scans: Path, subjects: list[str], models: dict[str, str]) -> None:
-    """A row for least squares and for every model; "lower" is than before adaptation."""
+    """Print a row for least squares and each model.
+
+    "lower in" counts the subjects with a smaller error than before adaptation.
+    """
     settings = FitSettings()
     estimators: dict[str, Estimator] = {"least squares": least_squares(settings, "auto")}
     estimators |= zip(models, networks([*models.values()], settings).values(), strict=True)
@@ -109,14 +112,14 @@ def judge(scans: Path, subjects: list[str], models: dict[str, str]) -> None:
 
 
 def subject(scans: Path, name: str) -> tuple[AslSeries, dict[str, FloatImage]]:
-    """The scan of a subject, and its truth."""
+    """Return the scan of a subject and its true maps."""
     series = series_from_runs([read_run(scans / name / "perf" / f"{name}_asl.nii.gz")])
     truth = scans / "derivatives" / "truth"
     return series, read_reference(truth, name, series.mask.shape, series.affine).images
 
 
 def figures(estimator: Estimator, series: AslSeries, truth: dict[str, FloatImage]) -> list[float]:
-    """Mean absolute error and bias of CBF, mean absolute error of ATT, coverage of CBF."""
+    """Return MAE and bias of CBF, MAE of ATT, and coverage of the CBF intervals."""
     maps, inside = estimator(series), series.usable & (truth["cbf"] > LOWEST_CBF)
     cbf, att = ((getattr(maps, q) - truth[q])[inside] for q in ("cbf", "att"))
     held = coverage(cbf, maps.cbf_std[inside], 0.95)

@@ -1,8 +1,8 @@
-"""Many subjects measured: throughput, memory and restart of asl_predict on a data set.
+"""Measure throughput, memory and restart of asl_predict on a data set of many subjects.
 
 Usage: python bin/dev/benchmark_batch.py [--subjects 500] [--ways "--n-jobs 1" …] [--seed 1]
-Simulates the subjects (30 x 36 x 8 voxels, 6 delays), runs the command in every way, watches the
-memory of all its processes, and at last kills a run by SIGKILL and starts it again.
+Simulates the subjects (30 x 36 x 8 voxels, 6 delays), runs the command in every way, records the
+memory of all its processes, then ends a run by SIGKILL and starts it again.
 """
 
 import argparse
@@ -28,7 +28,7 @@ MANY = 100_000  # subjects to project to
 
 
 def main() -> None:
-    """Simulate, run, kill, run again."""
+    """Simulate the subjects, time every way, and measure the restart after SIGKILL."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--subjects", type=int, default=500)
     parser.add_argument("--ways", nargs="*", default=WAYS)
@@ -50,19 +50,19 @@ def main() -> None:
 
 
 def command(name: str, arguments: str) -> list[str]:
-    """An asl_* command of this environment."""
+    """Return the path of an asl_* command of this environment."""
     return [sys.executable, "-m", f"aslkit.cli.{name}", *shlex.split(arguments)]
 
 
 def run(name: str, arguments: str) -> str:
-    """Output of a command that has to succeed."""
+    """Run a command that must succeed and return its output."""
     return subprocess.run(
         command(name, arguments), check=True, stdout=subprocess.PIPE, text=True
     ).stdout
 
 
 def start(study: Path, maps: Path, options: str) -> subprocess.Popen[str]:
-    """asl_predict of a data set, in a process group of its own."""
+    """Start asl_predict on a data set in its own process group."""
     arguments = f"--bids {study} --derivatives {maps} {options}"
     return subprocess.Popen(
         command("predict", arguments),
@@ -73,7 +73,7 @@ def start(study: Path, maps: Path, options: str) -> subprocess.Popen[str]:
 
 
 def watched(process: "subprocess.Popen[str]") -> tuple[float, list[float]]:
-    """Wall time of a run, and the memory [MiB] of all its processes along it."""
+    """Return the wall time [s] of a run and samples of the memory [MiB] of all its processes."""
     began, memory = time.perf_counter(), []
     while process.poll() is None:
         memory.append(resident_mib(process.pid))
@@ -84,7 +84,7 @@ def watched(process: "subprocess.Popen[str]") -> tuple[float, list[float]]:
 
 
 def resident_mib(session: int) -> float:
-    """Proportional memory of every process of a session: shared pages count once."""
+    """Return the proportional memory [MiB] of a session's processes: shared pages count once."""
     total = 0
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -92,12 +92,12 @@ def resident_mib(session: int) -> float:
                 found = re.search(r"^Pss:\s+(\d+)", (folder / "smaps_rollup").read_text(), re.M)
                 total += int(found[1]) if found else 0
         except (OSError, ProcessLookupError):
-            continue  # it has ended
+            continue  # the process has ended
     return total / KIB
 
 
 def show(way: str, seconds: float, memory: list[float], n: int) -> None:
-    """One line: time, and the memory in the second and the last fifth of the run."""
+    """Print time, and memory in the second and the last fifth of the run."""
     fifth = max(len(memory) // 5, 1)
     parts = memory[fifth : 2 * fifth + 1], memory[-fifth:]
     early, late = (sorted(part)[len(part) // 2] for part in parts)
@@ -109,7 +109,7 @@ def show(way: str, seconds: float, memory: list[float], n: int) -> None:
 
 
 def project(way: str, seconds: float, speedup: float, n: int) -> None:
-    """One line: gain over the first way, per worker, and what very many subjects would cost."""
+    """Print the speedup over the first way, the efficiency, and the time of `MANY` subjects."""
     n_workers = int(way.partition("--n-jobs ")[2].split()[0])
     hours = MANY * seconds / n / HOURS_S
     print(
@@ -121,7 +121,7 @@ def project(way: str, seconds: float, speedup: float, n: int) -> None:
 
 
 def killed(study: Path, maps: Path, n: int) -> None:
-    """Kill a run with all its processes, and count what the next one makes."""
+    """End a run with all its processes by SIGKILL and count the subjects of the next run."""
     process = start(study, maps, WAYS[1])
     while process.poll() is None and n_done(maps) < SHARE_BEFORE_KILL * n:
         time.sleep(POLL_S)
@@ -136,7 +136,7 @@ def killed(study: Path, maps: Path, n: int) -> None:
 
 
 def n_done(maps: Path) -> int:
-    """Subjects whose maps are complete: the CBF sidecar comes last."""
+    """Count the subjects with complete maps (the CBF sidecar is written last)."""
     return len(list(maps.glob(f"sub-*/perf/*_desc-{DEFAULT_MODEL}_cbf.json")))
 
 

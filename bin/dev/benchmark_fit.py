@@ -1,4 +1,4 @@
-"""Least squares measured: speed, efficiency, coverage, global optimum, arteries, memory.
+"""Measure least squares: speed, efficiency, coverage, global optimum, arteries, memory.
 
 Usage: python bin/dev/benchmark_fit.py [--seed N] [PART ...]. The parts are named at the foot; the
 default is all of them. Every number is printed with its condition. Brain phantoms are simulated.
@@ -41,10 +41,10 @@ GIB = 1024**3
 
 
 def main() -> None:
-    """Run the parts that were asked for."""
+    """Run the requested parts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--voxels", type=int, help=argparse.SUPPRESS)  # of one size of `memory`
+    parser.add_argument("--voxels", type=int, help=argparse.SUPPRESS)  # one size of `memory`
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     arguments = parser.parse_args()
     if arguments.voxels:
@@ -59,7 +59,7 @@ def main() -> None:
 def brain_scan(
     protocol: str, snr: float, seed: int, kinetic: str = "single"
 ) -> tuple[AslSeries, dict[str, np.ndarray]]:
-    """A simulated whole brain of known noise level, its truth and the mask of pure tissue."""
+    """Simulate a whole brain with known noise; return it, its truth and the pure-tissue mask."""
     phantom = brain_phantom("brain", seed)
     acquisition = replace(PROTOCOLS[protocol].acquisition(phantom.mask.shape[2]), kinetic=kinetic)
     series = simulate_series(phantom, acquisition, snr, seed)
@@ -72,7 +72,7 @@ def brain_scan(
 
 
 def speed(seed: int) -> None:
-    """Voxels per second of a whole volume, all maps, median (range) of five fits."""
+    """Voxels per second for all maps of a whole volume: median (range) of five fits."""
     for name, settings in (
         ("joint6", OFF),
         ("pasl8", OFF),
@@ -93,7 +93,7 @@ def speed(seed: int) -> None:
 
 
 def efficiency(seed: int) -> None:
-    """Error in grey matter over that of an efficient estimator (0.8 x the Cramér-Rao sd)."""
+    """MAE in grey matter divided by that of an efficient estimator (0.8 x the Cramér-Rao sd)."""
     for name in ("joint6", "pcasl6", "pasl8"):
         for snr in (20, 30):
             series, known = brain_scan(name, snr, seed)
@@ -107,7 +107,7 @@ def efficiency(seed: int) -> None:
 
 
 def coverage(seed: int) -> None:
-    """Share of grey matter inside the 95 % intervals (in brackets: 1.96 standard errors)."""
+    """Coverage of the 95 % intervals in grey matter (in brackets: of 1.96 standard errors)."""
     for name in ("joint6", "pcasl6", "pasl8"):
         for snr in (5, 10, 20):
             series, known = brain_scan(name, snr, seed)
@@ -126,7 +126,7 @@ def coverage(seed: int) -> None:
 
 
 def free_t1(seed: int) -> None:
-    """Grey matter, free tissue T1: RMS error (x that of known T1), share in 1.96 std. errors."""
+    """Free tissue T1, grey matter: RMS error (x that with known T1), coverage of 1.96 SE."""
     for name in ("joint6", "pcasl6", "pasl8"):
         for snr in (10, 30):
             series, known = brain_scan(name, snr, seed, "tissue")
@@ -150,7 +150,7 @@ def free_t1(seed: int) -> None:
 
 
 def optimum(seed: int) -> None:
-    """Residuals above those of a dense 1 ms search: curves of random CBF, ATT and SNR 1-30."""
+    """Residuals compared with a dense 1 ms search, for random CBF, ATT and SNR 1-30."""
     atts = np.arange(ATT_BOUNDS_S[0], ATT_BOUNDS_S[1] + 5e-4, 1e-3)[None]
     for name in ("joint6", "pcasl6", "pcasl6-2d", "pcasl5", "pasl8", "vsasl6"):
         rng = np.random.default_rng(seed)
@@ -175,7 +175,7 @@ def optimum(seed: int) -> None:
 
 
 def arteries(seed: int) -> None:
-    """Error with the arterial compartment over that without, on scans without arterial signal."""
+    """Error with the arterial compartment / error without it, on scans without arterial signal."""
     for name in ("pcasl6-2d", "pcasl5"):
         for snr in (3, 5, 10, 30):
             ratios = []
@@ -192,7 +192,7 @@ def arteries(seed: int) -> None:
 
 
 def memory(seed: int) -> None:
-    """Seconds and memory for 12 timings by number of voxels, each in a process of its own."""
+    """Time and memory against the number of voxels, 12 timings, each size in its own process."""
     for n in SIZES:
         command = [sys.executable, __file__, "--voxels", str(n), "--seed", str(seed)]
         print(
@@ -202,7 +202,7 @@ def memory(seed: int) -> None:
 
 
 def fit_many(n_voxels: int, seed: int) -> None:
-    """Fit so many noisy voxels; print time and peak memory beyond the input."""
+    """Fit `n_voxels` noisy voxels; print the time and the peak memory beyond the input."""
     acquisition = PROTOCOLS["joint6"].acquisition(1)
     rng = np.random.default_rng(seed)
     shape = n_voxels // 100, 100, 1
@@ -219,20 +219,20 @@ def fit_many(n_voxels: int, seed: int) -> None:
 
 
 def timed(run: Callable[[], object]) -> float:
-    """Seconds that a call takes."""
+    """Return the wall time of a call [s]."""
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
 
 
 def scipy_rate(series: AslSeries) -> float:
-    """Voxels per second of the usual way."""
+    """Return the voxels per second of a scipy loop over voxels."""
     signals = series.delta_m[series.mask][:N_LOOP]
     return N_LOOP / timed(lambda: scipy_loop(series.acquisition, signals))
 
 
 def scipy_loop(acquisition: Acquisition, signals: np.ndarray) -> None:
-    """Bounded trust-region fits of signals (voxels, n), one after the other, of a usual start."""
+    """Fit signals (voxels, n) one by one by bounded trust-region fits from a common start."""
     model = kinetic_model(Acquisition(acquisition.timings))
     for signal in signals.astype(np.float64):
         least_squares(
@@ -244,7 +244,7 @@ def scipy_loop(acquisition: Acquisition, signals: np.ndarray) -> None:
 
 
 def residual(parameters: np.ndarray, model: KineticModel, signal: np.ndarray) -> np.ndarray:
-    """Model minus data of one voxel, in units that scipy's tolerances expect."""
+    """Return model minus data of one voxel, scaled for scipy's tolerances."""
     cbf, att = parameters[:1, None], parameters[1:, None]
     return 1000 * (delta_m(model, cbf, att)[0, :, 0] - signal)
 

@@ -1,10 +1,10 @@
-"""What no estimator can be expected to do: two bounds on the phantoms of the benchmark.
+"""Print two bounds for any estimator on the phantoms of the benchmark.
 
 Usage: python bin/dev/benchmark_limits.py [PROTOCOL …]   (joint6 and pcasl6)
-Prints, in the four brains of the matched track (seed 0): the CBF error of least squares that is
-told the true ATT, over that of least squares; and how well the exact standard deviation of least
-squares (Cramér-Rao, at the truth) tells its largest tenth of the errors from the rest, as the area
-under the ROC curve.
+Both are measured in the four brains of the matched track (seed 0). First, the CBF error of least
+squares with known ATT, divided by that of least squares. Second, the area under the ROC curve for
+the detection of the largest tenth of the errors by the exact standard deviation of least squares
+(Cramér-Rao bound at the truth).
 """
 
 import sys
@@ -25,7 +25,7 @@ SNRS = 3, 10, 30
 
 
 def main() -> None:
-    """A row per protocol and SNR."""
+    """Print a row per protocol and SNR."""
     brains = phantom_sets(Path(__file__).parents[2] / "data" / "phantoms")[BRAINS]
     print("| protocol, SNR | CBF error with known ATT | AUROC of exact sd: CBF | ATT |")
     print("|---|---|---|---|")
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def bounds(brain: Phantom, condition: Condition) -> list[float]:
-    """Ratio of CBF errors, and areas for CBF and ATT."""
+    """Return the ratio of CBF errors, and the ROC areas for CBF and ATT."""
     series, scored = simulated(brain, condition), scored_voxels(brain)
     truth = truth_maps(brain)
     free = fit_least_squares(series, FitSettings(macrovascular="off"))

@@ -1,4 +1,4 @@
-"""asl_predict measured: time and memory, against least squares, patches, places, uncertainty.
+"""Measure asl_predict: time, memory, least squares, patches, patch places, uncertainty.
 
 Usage: python bin/dev/benchmark_predict.py [--seed N] [PART ...]. The parts are named at the foot;
 the default is all of them. Every number is printed with its condition. Scans are simulated.
@@ -33,13 +33,13 @@ from aslkit.simulate.signal import PROTOCOLS, simulate_series
 
 OFF = FitSettings(macrovascular="off")
 SIZES = ((64, 64, 24), (128, 128, 60), (256, 256, 100))
-FIELD_MM = (220.0, 220.0, 140.0)  # of view, whatever the matrix
+FIELD_MM = (220.0, 220.0, 140.0)  # field of view for every matrix size
 N_LOOP = 1000  # voxels of the scipy loop
 GIB = 1024**3
 
 
 def main() -> None:
-    """Run the parts that were asked for."""
+    """Run the requested parts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def resources(seed: int) -> None:
-    """The command from start to end, imports included: wall time, CPU time, peak memory."""
+    """Wall time, CPU time and peak memory of the whole command, imports included."""
     for shape in SIZES:
         with tempfile.TemporaryDirectory() as folder:
             settings = ScanSettings(PROTOCOLS["joint6"])
@@ -68,7 +68,7 @@ def resources(seed: int) -> None:
 
 
 def rivals(seed: int) -> None:
-    """CPU time of a whole brain: scipy voxel by voxel, least squares, one member, three."""
+    """CPU time of a whole brain: scipy loop, least squares, one member, three members."""
     phantom = brain_phantom("brain", seed)
     acquisition = PROTOCOLS["joint6"].acquisition(phantom.mask.shape[2])
     series = simulate_series(phantom, acquisition, 10.0, seed)
@@ -88,7 +88,7 @@ def rivals(seed: int) -> None:
 
 
 def patches(seed: int) -> None:
-    """Patches against whole slices: mean deviation of CBF, worst row or column [% of CBF]."""
+    """Patches compared with whole slices: mean deviation of CBF, worst row or column [%]."""
     model = load_model(DEFAULT_MODEL)
     for size_mm in (3.5, 1.8):
         series = _middle(brain_phantom("brain", seed, size_mm), seed)
@@ -110,7 +110,7 @@ def patches(seed: int) -> None:
 
 
 def places(seed: int) -> None:
-    """Patch grid moved against the brain: largest change of CBF where it is above 5, mean [%]."""
+    """Largest change of CBF, where CBF > 5, when the patch grid moves; mean change [%]."""
     model = load_model(DEFAULT_MODEL)
     for snr in (3.0, 10.0, 30.0):
         series = _middle(brain_phantom("brain", seed), seed, snr)
@@ -131,7 +131,7 @@ def places(seed: int) -> None:
 
 
 def uncertainty(seed: int) -> None:
-    """Error of CBF over that of one pass, and coverage of 95 % intervals, where CBF > 5."""
+    """CBF error divided by that of one pass, and coverage of 95 % intervals, where CBF > 5."""
     model = load_model(DEFAULT_MODEL)
     phantom = brain_phantom("brain", seed)
     where = phantom.mask & (phantom.cbf > 5)
@@ -148,7 +148,7 @@ def uncertainty(seed: int) -> None:
 
 
 def _middle(phantom: Phantom, seed: int, snr: float = 5.0) -> AslSeries:
-    """Six slices of a joint scan, of known noise level."""
+    """Return six slices of a joint scan with a known noise level."""
     z = slice(phantom.mask.shape[2] // 2, phantom.mask.shape[2] // 2 + 6)
     acquisition = PROTOCOLS["joint6"].acquisition(phantom.mask.shape[2])
     whole = simulate_series(phantom, acquisition, snr, seed)
@@ -172,7 +172,7 @@ def _measured(name: str, arguments: str) -> None:
 
 
 def _of_three_members(folder: Path) -> Path:
-    """A model that is the default one three times; time does not depend on weights."""
+    """Write a model with the default network three times (time does not depend on weights)."""
     model = load_model(DEFAULT_MODEL)
     state = {f"{i}.{k}": v for i in range(3) for k, v in model.network.state_dict().items()}
     save_model(folder, state, {**model.card, "members": 3})
@@ -180,14 +180,14 @@ def _of_three_members(folder: Path) -> Path:
 
 
 def _cpu_time(run: Callable[[], object]) -> float:
-    """Seconds of all cores together."""
+    """Return the CPU time of a call over all cores [s]."""
     start = time.process_time()
     run()
     return time.process_time() - start
 
 
 def _moved(series: AslSeries, shift: int) -> AslSeries:
-    """The scan with a voxel far off in its mask, from which patches are laid."""
+    """Add a distant voxel to the mask of the scan, which moves the patch grid."""
     assert series.noise_sd is not None
     wide = [(shift, 0), (shift + 1, 0), (0, 0)]
     mask = np.pad(series.mask, wide)
@@ -198,7 +198,7 @@ def _moved(series: AslSeries, shift: int) -> AslSeries:
 
 
 def _resampled(phantom: Phantom, shape: tuple[int, ...]) -> Phantom:
-    """The phantom on a grid of some shape over `FIELD_MM`."""
+    """Resample the phantom to a matrix of the given shape over `FIELD_MM`."""
     size = np.array(FIELD_MM) / shape
     affine = np.diag([*size, 1.0])
     affine[:3, 3] = -size * (np.array(shape) - 1) / 2

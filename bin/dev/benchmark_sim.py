@@ -1,4 +1,4 @@
-"""The simulator measured: training stream, its share of a training step, whole-brain scans.
+"""Measure the simulator: training stream, its share of a training step, whole-brain scans.
 
 Usage: python bin/dev/benchmark_sim.py [PART ...]. The parts are named at the foot; the default
 is all of them. CPU time is the figure to compare on a shared machine; wall time is printed too.
@@ -39,7 +39,7 @@ N_CORES = 2
 
 
 def main() -> None:
-    """Run the parts that were asked for."""
+    """Run the requested parts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     print(f"machine: {machine()}")
@@ -67,7 +67,7 @@ def batches() -> None:
     """Stream of 64 x 64 patches of random protocols, with least squares and its features."""
     show("one process", cpu_seconds(batch, N_BATCHES) / PATCHES)
     loaded = stream_batches(partial(draw_batch, DATA), 0, 0, N_CORES)
-    for _ in range(3 * N_CORES):  # what lay ready
+    for _ in range(3 * N_CORES):  # batches drawn in advance
         next(loaded)
     start = time.perf_counter()
     for _ in range(N_BATCHES):
@@ -77,7 +77,7 @@ def batches() -> None:
 
 
 def share() -> None:
-    """Share of a training step (model small, 32 patches) that is spent outside the network."""
+    """Share of a training step (model small, 32 patches) outside of the network."""
     step = step_seconds()
     print(f"network, loss and optimiser: {step:.3f} s of CPU time a step")
     mixed = cpu_seconds(lambda k: draw_training_scans(DATA, generator(k)), N_SCANS)
@@ -89,7 +89,7 @@ def share() -> None:
 
 
 def brains() -> None:
-    """Whole brains (joint6, 3.5 mm) from nothing to files by asl_sim."""
+    """Time of asl_sim per whole brain (joint6, 3.5 mm), files included."""
     with tempfile.TemporaryDirectory() as folder:
         options = ["--participants", str(N_SUBJECTS), "--protocol", "joint6"]
         asl_sim(["--out", f"{folder}/first"], standalone_mode=False)  # loads the template
@@ -100,7 +100,7 @@ def brains() -> None:
 
 
 def readback() -> None:
-    """Raw scans of SNR 10 (4 repeats, background suppression) through reader and least squares."""
+    """Read raw scans of SNR 10 (4 repeats, background suppression) and fit them."""
     with tempfile.TemporaryDirectory() as folder:
         for name in ("joint6", "pcasl6"):
             root = Path(folder) / name
@@ -134,17 +134,17 @@ def draw_joint_scans(number: int, device: str | None = None) -> None:
 
 
 def batch(number: int) -> None:
-    """Draw an encoded batch; nothing of it is kept."""
+    """Draw an encoded batch and discard it."""
     draw_batch(DATA, generator(number))
 
 
 def generator(number: int) -> np.random.Generator:
-    """The generator of a step of the training stream."""
+    """Return the random generator of a step of the training stream."""
     return np.random.default_rng([STREAM_SEED, 0, number])
 
 
 def cpu_seconds(run: Callable[[int], object], n: int) -> float:
-    """CPU time of one of n runs, after a first one that does not count."""
+    """Return the mean CPU time of n runs [s], after one warm-up run."""
     run(n)
     start = time.process_time()
     for k in range(n):
@@ -153,9 +153,9 @@ def cpu_seconds(run: Callable[[int], object], n: int) -> float:
 
 
 def step_seconds() -> float:
-    """CPU time of a training step in the process that trains (others make the data).
+    """Return the CPU time of a training step [s] without simulation.
 
-    With one thread: more of them, waiting for each other, would count their waiting.
+    One thread is used, because waiting threads would count as CPU time.
     """
     config = load_config("small", (f"steps={LAST_STEP}",))
     times = {}
@@ -169,7 +169,7 @@ def step_seconds() -> float:
 
 
 def show(name: str, seconds: float) -> None:
-    """One line for the CPU time of a patch."""
+    """Print the CPU time per patch."""
     rate = N_CORES / seconds
     print(f"{name}: {1e3 * seconds:.2f} ms of CPU time a patch, {rate:.0f}/s on {N_CORES} cores")
 

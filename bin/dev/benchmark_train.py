@@ -1,7 +1,7 @@
-"""Training measured: patches per second of a configuration, and what its parts take.
+"""Measure training: patches per second of a configuration and of its parts.
 
 Usage: python bin/dev/benchmark_train.py [CONFIG ...] [--device cuda] [--steps 60] [--set K=V ...]
-Whole is `asl_train` as it runs, simulation included; drawing and network are each alone.
+`whole` is asl_train with simulation; `drawing` and `network` are measured separately.
 """
 
 import argparse
@@ -23,12 +23,12 @@ from aslkit.train.batches import STREAM_SEED, Batch
 from aslkit.train.loop import train
 from aslkit.train.objectives import build_draw, build_loss
 
-WARM_SHARE = 0.3  # of the steps, which do not count
+WARM_SHARE = 0.3  # share of the steps that are not timed
 N_BATCHES = 4
 
 
 def main() -> None:
-    """Run the configurations that were asked for."""
+    """Measure the requested configurations."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("configs", nargs="*", default=["exp09", "small"], metavar="CONFIG")
     parser.add_argument("--device", default="cpu")
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def whole_rate(config: TrainingConfig, device: str) -> float:
-    """Of a run of the training loop, from its wall time after the first steps."""
+    """Return the patches/s of the training loop after the first steps."""
     times = {}
 
     def note(step: int, _: Mapping[str, float]) -> None:
@@ -63,13 +63,13 @@ def whole_rate(config: TrainingConfig, device: str) -> float:
 
 
 def drawing_rate(config: TrainingConfig, device: str) -> float:
-    """Of simulation and encoding where the training loop has them done."""
+    """Return the patches/s of simulation and encoding, on the device of the training loop."""
     rate = config.data.patches / seconds(lambda: drawn(config, device), device)
     return N_BATCHES * rate
 
 
 def network_rate(config: TrainingConfig, batches: list[Batch], device: str) -> float:
-    """Of forward, loss and backward on batches that are there."""
+    """Return the patches/s of forward pass, loss and backward pass on prepared batches."""
     network = build_network(config.network, build_encoding(config).layout).to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     loss_function = build_loss(config)
@@ -85,14 +85,14 @@ def network_rate(config: TrainingConfig, batches: list[Batch], device: str) -> f
 
 
 def drawn(config: TrainingConfig, device: str) -> list[Batch]:
-    """Batches of the stream, on the device."""
+    """Draw batches of the stream on the device."""
     draw = build_draw(config, None if device == "cpu" else device)
     rngs = (np.random.default_rng([STREAM_SEED, 1, k]) for k in range(N_BATCHES))
     return [{k: v.to(device) for k, v in draw(rng).items()} for rng in rngs]
 
 
 def seconds(run: Callable[[], object], device: str, n: int = 5) -> float:
-    """Wall time of one of n runs, after one that does not count."""
+    """Return the mean wall time of n runs [s], after one warm-up run."""
     run()
     synchronise(device)
     start = time.perf_counter()
@@ -103,7 +103,7 @@ def seconds(run: Callable[[], object], device: str, n: int = 5) -> float:
 
 
 def synchronise(device: str) -> None:
-    """Wait until a GPU has done what it was told."""
+    """Wait until the GPU has finished."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()
 

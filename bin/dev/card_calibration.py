@@ -1,4 +1,4 @@
-"""results.json of asl_validate -> JSON for a card: how often intervals of a model hold the truth.
+"""results.json of asl_validate -> coverage of a model's intervals, as JSON for its card.
 
 Usage: python bin/dev/card_calibration.py RESULTS MODEL [CARD]
 
@@ -14,7 +14,7 @@ from aslkit.nets.card_text import interval_coverage
 
 
 def main() -> None:
-    """Print the field, or write it into a card."""
+    """Print the field, or write it into a model card."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path)
     parser.add_argument("model")

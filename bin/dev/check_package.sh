@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # bash bin/dev/check_package.sh [--lowest | --lowest-torch]
 # Builds wheel and sdist of the tracked files, installs the wheel into an empty environment outside
-# of the repository, and uses it there. --lowest installs the lowest versions that setup.cfg allows,
-# and runs some of the tests as well; torch is the one of bin/env.sh, so its own lower bound stays
-# untested. --lowest-torch takes that one too: several GB where a registry has it for GPUs only.
-# PYTHON=/path/to/python3 chooses the interpreter; the lowest versions have wheels for 3.11 alone.
+# of the repository, and runs the commands there. --lowest installs the lowest versions that
+# setup.cfg allows, and runs some of the tests; torch stays at the version of bin/env.sh.
+# --lowest-torch installs the lowest torch too: several GB where only GPU builds exist.
+# PYTHON=/path/to/python3 chooses the interpreter; the lowest versions need Python 3.11.
 set -euo pipefail
 
 MOST_MB=40 # of a wheel

@@ -1,10 +1,9 @@
-"""The physics, a table, and a folder in which the tutorial ran -> pictures of docs/images.
+"""Signal model, a table, and the tutorial's output folder -> pictures of docs/images.
 
 Usage: python bin/dev/docs_pictures.py [FOLDER]
 
-Draws kinetics.png, and ideas.png from the table of docs/experiments.md. With FOLDER, where the
-command lines of docs/tutorial.md have run, also takes the pictures of the tutorial out of the
-reports there.
+Draws kinetics.png, and ideas.png from the table of docs/experiments.md. With FOLDER, in which the
+commands of docs/tutorial.md have run, it also extracts the tutorial's pictures from the reports.
 """
 
 import base64
@@ -57,7 +56,7 @@ def main() -> None:
 
 
 def kinetics() -> bytes:
-    """ΔM/M0 over the delay, a panel for every kind of signal and a line for every arrival time."""
+    """Plot ΔM/M0 against the delay: a panel per kind of signal, a line per arrival time."""
     figure = Figure(figsize=(PAGE_WIDTH, 3.0), layout="constrained")
     axes = figure.subplots(1, len(PANELS))
     for ax, (title, (labeling, duration_s, curve)) in zip(axes, PANELS.items(), strict=True):
@@ -74,7 +73,7 @@ def kinetics() -> bytes:
 
 
 def ideas(page: str) -> bytes:
-    """Errors of experiments 10 to 20 over those of exp09, whose seeds are the grey bands."""
+    """Plot errors of experiments 10-20 divided by those of exp09; grey bands: seeds of exp09."""
     text = page.partition("### What was measured of them")[2].partition("\n## ")[0]
     rows = [line.replace("`", "").split("|")[1:-1] for line in text.splitlines() if "|" in line]
     errors = {name.strip(): cells for name, *cells in rows}
@@ -100,7 +99,7 @@ def ideas(page: str) -> bytes:
 
 
 def picture_below(heading: str, page: str) -> bytes:
-    """The first picture of a report below a heading."""
+    """Return the first picture below a heading of a report."""
     below = page.partition(f">{heading}</h2>")[2]
     found = re.search(r"data:image/png;base64,([^\"]+)", below)
     if found is None:

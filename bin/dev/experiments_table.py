@@ -1,7 +1,7 @@
 """results.tsv of asl_validate -> the tables and the figure of docs/experiments.md.
 
 Usage: python bin/dev/experiments_table.py RESULTS.tsv [--into PAGE.md] [--figure FIGURE.png]
-Prints the tables, or puts them between the two marks of a page.
+Prints the tables, or writes them between the two marks of a page.
 """
 
 import argparse
@@ -20,7 +20,7 @@ Table = dict[tuple[str, ...], str]
 
 
 def main() -> None:
-    """Read, lay out, write."""
+    """Read the results and write the tables and the figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path)
     parser.add_argument("--into", type=Path)
@@ -33,14 +33,14 @@ def main() -> None:
 
 
 def of_brains(results: Path) -> list[dict[str, str]]:
-    """The lines of the table that are of whole brains."""
+    """Select the rows about whole brains."""
     with results.open() as lines:
         rows = list(csv.DictReader(lines, delimiter="\t"))
     return [r for r in rows if r["stratum"] == "brain" and r["phantoms"] == "brain"]
 
 
 def write(text: str, page: Path | None) -> None:
-    """Print a text, or put it between the marks of a page."""
+    """Print a text, or write it between the marks of a page."""
     if page is None:
         print(text)
         return
@@ -50,9 +50,9 @@ def write(text: str, page: Path | None) -> None:
 
 
 def figure(rows: list[dict[str, str]]) -> bytes:
-    """Error over that of least squares against SNR, a panel by track and quantity.
+    """Plot the error divided by that of least squares against SNR, per track and quantity.
 
-    Without further seeds and members, whose names have a hyphen.
+    Further seeds and members (names with a hyphen) are left out.
     """
     own = [r for r in rows if r["metric"] == "MAE / LS" and "-" not in r["estimator"]]
     panels = []
@@ -79,7 +79,7 @@ def figure(rows: list[dict[str, str]]) -> bytes:
 
 
 def tables(rows: list[dict[str, str]]) -> str:
-    """Errors by track and quantity, then what the amplitude and the field of view do."""
+    """Return tables of errors by track and quantity, amplitude, and field of view."""
     parts = [
         errors(rows, track, quantity)
         for track in dict.fromkeys(r["track"] for r in rows)
@@ -89,7 +89,7 @@ def tables(rows: list[dict[str, str]]) -> str:
 
 
 def errors(rows: list[dict[str, str]], track: str, quantity: str) -> str:
-    """MAE, bias and win rate over least squares of every method at every SNR."""
+    """Return MAE, bias and win rate over least squares of every method at every SNR."""
     own = [
         r
         for r in rows
@@ -112,7 +112,7 @@ def errors(rows: list[dict[str, str]], track: str, quantity: str) -> str:
 
 
 def amplitudes(rows: list[dict[str, str]]) -> str:
-    """CBF of a signal 0.1 to 10 times as strong, and in other fields of view."""
+    """Return CBF for signals scaled by 0.1 to 10, and in other fields of view."""
     own = [r for r in rows if r["metric"].startswith(("scale", "FOV"))]
     found = {(r["estimator"], r["metric"]): float(r["value"]) for r in own}
     names = list(dict.fromkeys(r["estimator"] for r in own))
@@ -137,7 +137,7 @@ def amplitudes(rows: list[dict[str, str]]) -> str:
 
 
 def laid_out(title: str, heads: list[str], lines: list[list[str]]) -> str:
-    """A Markdown table under a line of text."""
+    """Return a Markdown table below a line of text."""
     rows = [heads, ["---"] * len(heads), *lines]
     return f"{title}:\n\n" + "".join(f"| {' | '.join(r)} |\n" for r in rows)
 

@@ -1,8 +1,8 @@
-"""Damaged input by the thousand: whatever is wrong, the readers say so in one sentence or read it.
+"""Read thousands of damaged inputs: each must be read, or refused with one sentence.
 
 Usage: python bin/dev/fuzz.py [sidecar|image|model ...] [--cases N] [--seed S]
-Counts what was read, refused (InputError, exit code 3) and crashed (any other exception, or more
-than 20 s), and prints the first crash of every kind with the case that repeats it.
+Counts inputs that were read, refused (InputError, exit code 3) and crashed (other exceptions, or
+more than 20 s). Prints the first crash of each kind with the number of its case.
 """
 
 import argparse
@@ -52,7 +52,7 @@ Case = Callable[[random.Random, Path], Callable[[], object]]
 
 
 def sidecar(rng: random.Random, folder: Path) -> Callable[[], object]:
-    """A scan whose sidecar or aslcontext file is damaged, in its values or in its bytes."""
+    """Damage values or bytes of the sidecar or the aslcontext file of a scan."""
     image = write_scan(folder)
     path = image.with_name("sub-01_asl.json")
     fields = copy.deepcopy(SIDECAR)
@@ -67,7 +67,7 @@ def sidecar(rng: random.Random, folder: Path) -> Callable[[], object]:
 
 
 def image(rng: random.Random, folder: Path) -> Callable[[], object]:
-    """A scan whose image has wrong bytes, mostly in its header, or a length of its own."""
+    """Damage bytes of the image of a scan, mostly of its header, or its length."""
     path = write_scan(folder)
     data = bytearray(gzip.decompress(path.read_bytes()))
     for _ in range(rng.choice((1, 1, 2, 4, 8))):
@@ -82,7 +82,7 @@ def image(rng: random.Random, folder: Path) -> Callable[[], object]:
 
 
 def model(rng: random.Random, folder: Path) -> Callable[[], object]:
-    """A copy of a shipped model whose card or weights are damaged."""
+    """Damage the card or the weights of a copy of a shipped model."""
     source = PACKAGE_FOLDER / "voxelwise"
     card, weights = (source / CARD).read_text(), bytearray((source / WEIGHTS).read_bytes())
     if rng.random() < 0.6:
@@ -103,7 +103,7 @@ KINDS: dict[str, Case] = {f.__name__: f for f in (sidecar, image, model)}
 
 
 def main() -> None:
-    """Fuzz every kind that was asked for."""
+    """Run the requested kinds of damage."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=", ".join(KINDS))
     parser.add_argument("--cases", type=int, default=1000)
@@ -124,7 +124,7 @@ def main() -> None:
 
 
 def fuzzed(kind: str, n: int, seed: int) -> tuple[Counter[str], dict[str, int]]:
-    """How many cases ended how, and the first case of every crash."""
+    """Count the outcomes, and keep the first case of every crash."""
     counts: Counter[str] = Counter()
     crashes: dict[str, int] = {}
     for case in range(n):
@@ -137,7 +137,7 @@ def fuzzed(kind: str, n: int, seed: int) -> tuple[Counter[str], dict[str, int]]:
                 counts["read"] += 1
             except AslkitError:
                 counts["refused"] += 1
-            except Exception as error:  # what this is looking for
+            except Exception as error:  # any other exception counts as a crash
                 counts["crashed"] += 1
                 crashes.setdefault(f"{type(error).__name__}: {error}"[:200], case)
     return counts, crashes
@@ -158,7 +158,7 @@ def _no_longer_than(seconds: int) -> Iterator[None]:
 
 
 def _damage_fields(rng: random.Random, fields: dict[str, object]) -> None:
-    """Remove, add, replace or bend one field, or an element of it."""
+    """Remove, add, replace or alter one field, or one of its elements."""
     name = rng.choice(list(fields) or ["x"])
     value = fields.get(name)
     what = rng.randrange(6)
@@ -185,14 +185,14 @@ def _damage_lines(rng: random.Random, lines: list[str]) -> None:
 
 
 def _damage_bytes(rng: random.Random, data: bytearray, end: int) -> None:
-    """Overwrite one to eight bytes before the end, at random or by extreme values."""
+    """Overwrite one to eight bytes before `end` with random or extreme values."""
     place, n = rng.randrange(max(min(end, len(data)), 1)), rng.choice((1, 1, 2, 4, 8))
     new = rng.choice((rng.randbytes(n), b"\x00" * n, b"\xff" * n, b"\x7f" + b"\x00" * (n - 1)))
     data[place : place + n] = new[: len(data) - place]
 
 
 def _encoded(rng: random.Random, text: str) -> bytes:
-    """Text as a file, sometimes cut off, in another encoding, deeply nested or with odd bytes."""
+    """Encode a text, sometimes truncated, in another encoding, deeply nested or with odd bytes."""
     data = bytearray(text.encode("utf-8", "surrogatepass"))
     what = rng.randrange(24)
     if what == 0:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write docs/errors.md and docs/faults.md: what the commands say to every fault of the tests.
+"""Write docs/errors.md and docs/faults.md: the message of the commands for every tested fault.
 
 python bin/dev/list_faults.py
 """
@@ -30,7 +30,7 @@ RUN_MARK = "<!-- written by bin/dev/list_faults.py -->\n"
 
 
 def main() -> None:
-    """Cause every fault in a folder of its own, and write the pages."""
+    """Cause every fault in its own folder and write the pages."""
     rows = []
     for fault in FAULTS:
         with tempfile.TemporaryDirectory() as folder:
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def run_rows() -> list[str]:
-    """The lines about what goes wrong while a command runs."""
+    """Return the rows about faults while a command runs."""
     os.chdir(ROOT)
     rows = []
     for fault in run_faults.FAULTS:

@@ -1,4 +1,4 @@
-"""Requirements of setup.cfg -> constraints for pip: each at the lowest version that it allows.
+"""Requirements of setup.cfg -> constraints for pip at the lowest allowed versions.
 
 python bin/dev/lowest_versions.py setup.cfg
 """
@@ -12,7 +12,7 @@ from packaging.version import Version
 
 
 def lowest_versions(path: Path) -> list[str]:
-    """`name==version` of every requirement of the package; those of its extras are left out.
+    """Return `name==version` of every requirement of the package, extras excluded.
 
     Raises
     ------

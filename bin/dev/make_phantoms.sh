@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # bash bin/dev/make_phantoms.sh FOLDER
-# Makes the phantoms of data/phantoms anew, bit for bit, in a new folder.
+# Writes the phantoms of data/phantoms again, bit for bit, into a new folder.
 set -euo pipefail
 
 out=${1:?Usage: bash bin/dev/make_phantoms.sh FOLDER}

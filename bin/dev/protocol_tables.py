@@ -1,7 +1,7 @@
 """results.tsv of asl_validate -> the tables of docs/benchmark.md: errors by protocol.
 
 Usage: python bin/dev/protocol_tables.py RESULTS.tsv [--into PAGE.md]
-Prints the tables, or puts them between the two marks of a page.
+Prints the tables, or writes them between the two marks of a page.
 """
 
 import argparse
@@ -16,7 +16,7 @@ DECIMALS = {"cbf": 1, "att": 0}
 
 
 def main() -> None:
-    """Read, lay out, write."""
+    """Read the results and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path)
     parser.add_argument("--into", type=Path)
@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def table(rows: list[dict[str, str]], snr: str, quantity: str) -> str:
-    """A row per protocol, a column per method and track, the Cramér-Rao bound first."""
+    """Return a table: rows are protocols, columns the Cramér-Rao bound, methods and tracks."""
     own = [r for r in rows if (r["snr"], r["quantity"]) == (snr, quantity)]
     cells = {
         (r["protocol"], r["estimator"], r["track"]): f"{float(r['value']):.{DECIMALS[quantity]}f}"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # bash bin/dev/train_experiments.sh FOLDER [JOBS] [NAME[:SEED] …] [asl_train option …]
 # Trains configurations in FOLDER/NAME, those with a SEED in FOLDER/NAME-seedSEED, JOBS at a time
-# [1]; without names experiments 00 to 09, and exp00 and exp02 once more from another seed. Called
-# again, it goes on where it was stopped.
-# All with one budget; a small one for a machine without a GPU (see docs/experiments.md):
+# [1]. The default is experiments 00 to 09, with exp00 and exp02 from a second seed. A second call
+# continues where the first was stopped. All runs have one budget; a small budget for a machine
+# without a GPU (see docs/experiments.md):
 #   bash bin/dev/train_experiments.sh runs 2 exp10 exp11 exp11:1 --set steps=1200 \
 #       --set data.patches=16 --set learning_rate=0.003 --set "network.widths=[16,32,64,128]"
-# data.patches is of 64 x 64 pixels: exp15 and exp16 see a quarter as many, of 128 x 128.
+# data.patches counts patches of 64 x 64 pixels; exp15 and exp16 use a quarter as many, 128 x 128.
 set -euo pipefail
 
 out=${1:?Usage: bash bin/dev/train_experiments.sh FOLDER [JOBS] [NAME[:SEED] …] [option …]}
