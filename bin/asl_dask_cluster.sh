@@ -14,7 +14,7 @@ Usage: asl_dask_cluster.sh [--dry-run] [--slurm] N COMMAND BIDS DERIVATIVES [OPT
   --slurm      workers are jobs of SLURM; by default they run on this machine
   --dry-run    print the commands only
 
-Maps that are done are skipped, so that the same line, given again, makes what is missing.
+Finished maps are skipped, so that the same command, given again, computes the missing ones.
 SBATCH_OPTIONS holds options of sbatch (default: --cpus-per-task=1 --mem=4G --time=02:00:00). aslkit
 and dask have to be on the PATH of the nodes: pip install 'aslkit[cluster]'.
 
