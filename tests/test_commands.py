@@ -93,6 +93,14 @@ def test_wrong_arguments_of_bids_apps_are_refused(arguments, message):
     assert message in run("asl_fit_ls", *arguments, code=2)
 
 
+def test_an_old_name_of_an_option_is_accepted_with_a_warning(tmp_path):
+    arguments = ("--anatomy", "disc", "--phantoms", "--out", tmp_path / "phantoms")
+    printed = run("asl_sim", *arguments)
+    assert "Warning: --phantoms is now --phantoms-only" in printed
+    assert "--phantoms " not in help_text("asl_sim")
+    assert list((tmp_path / "phantoms").iterdir())
+
+
 def process_state():
     """Settings of this process that belong to the program that calls a command."""
     loggers = [logging.getLogger(name) for name in ("", "aslkit", "distributed.client")]

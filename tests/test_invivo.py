@@ -318,8 +318,8 @@ def test_a_label_chooses_participants(study, tmp_path):
     [
         (["--bids", "{study}", "--participant-label", "9"], 3, "sub-9: found no ASL image"),
         (["--bids", "{study}", "--model", "best"], 5, "model 'best' is not there"),
-        (["--phantoms", "{study}", "--n-jobs", "2"], 2, "belong to --bids"),
-        (["--phantoms", "{study}", "--part", "1/2"], 2, "belong to --bids"),
+        (["--phantoms", "{study}", "--n-jobs", "2"], 2, "are for --bids"),
+        (["--phantoms", "{study}", "--part", "1/2"], 2, "are for --bids"),
     ],
 )  # fmt: skip
 def test_wrong_requests_leave_nothing_behind(study, tmp_path, arguments, code, message):

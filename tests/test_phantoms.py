@@ -200,7 +200,9 @@ def test_a_phantom_survives_its_files(brain, tmp_path):
     ],
 )
 def test_the_shipped_phantoms_are_those_of_their_command_bit_for_bit(tmp_path, name, options):
-    done = CliRunner().invoke(asl_sim, ["--phantoms", "--out", str(tmp_path / "out"), *options])
+    done = CliRunner().invoke(
+        asl_sim, ["--phantoms-only", "--out", str(tmp_path / "out"), *options]
+    )
     assert done.exit_code == 0, done.output
     made = tmp_path / "out" / f"{name}.nii.gz"
     shipped = SHIPPED / made.name

@@ -432,7 +432,7 @@ def test_the_command_writes_the_parts_of_the_uncertainty_and_the_structure(folde
     )
     assert done.exit_code == 0, done.output
     assert "1 member, 4 mirrored views, patches of 64, overlap 0.5, hann blend" in done.output
-    assert "structure left in the data" in done.output and "cite: aslkit" in done.output
+    assert "residual structure: " in done.output and "cite: aslkit" in done.output
     assert "s (reading" in done.output
     for name in ("cbf", "att"):
         total, data, network = (
@@ -475,7 +475,7 @@ def test_a_single_delay_is_mapped_with_an_assumed_att_or_refused(tmp_path):
     out, ls = tmp_path / "out" / "cbf.nii.gz", tmp_path / "ls" / "cbf.nii.gz"
     done = CliRunner().invoke(asl_predict, ["-i", str(scan), "-o", str(out)])
     assert done.exit_code == 0, done.output
-    assert "a single delay, which cannot tell ATT" in done.output
+    assert "single-delay data do not determine ATT" in done.output
     assert json.loads(out.with_name("cbf.json").read_text())["AssumedATT"] == 1.3
     assert CliRunner().invoke(asl_fit_ls, ["-i", str(scan), "-o", str(ls)]).exit_code == 0
     folder = tmp_path / "derivatives" / "truth" / "sub-01" / "perf"

@@ -324,7 +324,10 @@ def test_without_tissue_maps_the_table_says_so_and_the_summary_names_the_proxy(t
     names, values = (tmp_path / "quality.tsv").read_text().splitlines()
     assert dict(zip(names.split("\t"), values.split("\t"), strict=True))["qei_cbf"] == "n/a"
     assert json.loads((tmp_path / "cbf.json").read_text())["QualityFigures"]["qei_cbf"] is None
-    assert "(whole brain as a proxy; QEI and GM figures need --gm and --wm)" in result.output
+    assert (
+        "(whole brain instead of grey matter; QEI and GM figures need --gm and --wm)"
+        in result.output
+    )
     assert "\nfit: median chi2 " in result.output
 
 

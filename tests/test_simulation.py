@@ -124,10 +124,10 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_number_of_jobs(tmp_path
         (["--plds", "500,1000"], 3, "--plds: found PLD 500.0 s is outside 0-20 s"),
         (["--plds", "1,2", "--protocol", "joint6"], 2, "not both"),
         (["--noise", "thermal,ghosts"], 3, "--noise: found ghosts, expected some of thermal"),
-        (["--noise", "suppression"], 3, "found suppression without background suppression"),
+        (["--noise", "suppression"], 3, "found suppression, and no background-suppression pulses"),
         (["--snr", "30,3"], 2, "'30,3' is not a positive number X or a range A,B"),
         (["--snr", "0"], 2, "'0' is not a positive number X"),
-        (["--matrix", "20,20,0.5"], 2, "is not three numbers of voxels like 64,64,24"),
+        (["--matrix", "20,20,0.5"], 2, "is not three whole numbers like 64,64,24"),
         (["--matrix", "9,9,9", "--anatomy", "disc"], 2, "--matrix is for --anatomy brain"),
     ],
 )

@@ -56,7 +56,9 @@ def test_subjects_that_are_there_and_other_data_sets_are_refused(tmp_path):
     (tmp_path / "notes" / "mine").touch()
     assert "found no data set" in run(tmp_path / "notes", "--skip-existing", code=3)
     assert [p.name for p in (tmp_path / "notes").iterdir()] == ["mine"]
-    assert "not for --phantoms" in run(tmp_path / "p", "--phantoms", "--part", "1/2", code=2)
+    assert "exclude --phantoms-only" in run(
+        tmp_path / "p", "--phantoms-only", "--part", "1/2", code=2
+    )
 
 
 def test_a_subject_that_fails_does_not_end_the_others(tmp_path):

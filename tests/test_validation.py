@@ -113,9 +113,9 @@ def test_shipped_phantoms_are_those_of_the_installation(tmp_path, monkeypatch):
         (["--phantoms", "{phantoms}", "--model", "best"], 5, "model 'best' is not there"),
         (["--phantoms", "{phantoms}", "--protocol", "pcasl"], 3, "found pcasl, expected one of"),
         (["--phantoms", "{phantoms}", "--snr", "0"], 2, "--snr must be positive"),
-        (["--bids", "{empty}", "--snr", "3"], 2, "belong to --phantoms"),
-        (["--bids", "{empty}", "--quick"], 2, "belong to --phantoms"),
-        (["--bids", "{empty}", "--mc-dropout", "4"], 2, "belong to --phantoms"),
+        (["--bids", "{empty}", "--snr", "3"], 2, "are for --phantoms"),
+        (["--bids", "{empty}", "--quick"], 2, "are for --phantoms"),
+        (["--bids", "{empty}", "--mc-dropout", "4"], 2, "are for --phantoms"),
         (["--bids", "{empty}"], 3, "Error: "),
     ],
 )

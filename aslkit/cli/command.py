@@ -21,7 +21,9 @@ KILLED = 128  # exit code of a command stopped by signal n: 128 + n
 Decorated = TypeVar("Decorated", bound=Callable[..., object])
 
 
-def aslkit_command(name: str, epilog: str) -> Callable[[Callable[..., None]], click.Command]:
+def aslkit_command(
+    name: str, epilog: str, renamed: Mapping[str, str] | None = None
+) -> Callable[[Callable[..., None]], click.Command]:
     """Decorate a function to make it a command with the options and messages of all commands.
 
     Parameters
@@ -30,26 +32,32 @@ def aslkit_command(name: str, epilog: str) -> Callable[[Callable[..., None]], cl
         Name of the command, like "asl_predict".
     epilog : str
         Examples, printed unchanged at the end of the help.
+    renamed : mapping, optional
+        New names of options by their old names, which are accepted with a warning.
     """
 
     def decorate(function: Callable[..., None]) -> click.Command:
-        command = click.command(
+        command: _Command = click.command(
             name,
             cls=_Command,
             epilog=f"\b\n{epilog}",
             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 99},
         )(_run_safely(function))
         command.params += _common_options(name)
+        command.renamed = renamed or {}
         return command
 
     return decorate
 
 
 class _Command(click.Command):
-    """A command that accepts `--participant-label 01 02` like BIDS Apps."""
+    """A command that accepts `--participant-label 01 02` like BIDS Apps, and renamed options."""
+
+    renamed: Mapping[str, str]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Repeat the option before each further label."""
+        """Replace old names of options, and repeat the option before each further label."""
+        args = [self._current_name(arg) for arg in args]
         options = [p for p in self.params if isinstance(p, click.Option)]
         label_flags = {flag for p in options if p.metavar == LABELS for flag in p.opts}
         repeated: list[str] = []
@@ -61,6 +69,14 @@ class _Command(click.Command):
                 repeated.append(current)
             repeated.append(arg)
         return super().parse_args(ctx, repeated)
+
+    def _current_name(self, arg: str) -> str:
+        old, equals, value = arg.partition("=")
+        if old not in self.renamed:
+            return arg
+        new = self.renamed[old]
+        click.echo(f"Warning: {old} is now {new}; the next release removes {old}", err=True)
+        return f"{new}{equals}{value}"
 
 
 def listing_option(

@@ -1,4 +1,4 @@
-"""One scan, or all scans of a BIDS data set -> maps on disk, and what became of every scan."""
+"""One scan, or all scans of a BIDS data set -> maps on disk."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -134,7 +134,7 @@ def _run_data_set(
 def _tasks(
     scan: ScanArguments, data_set: DataSetArguments, bids: Path, desc: str
 ) -> Sequence[ScanTask]:
-    """The scans of the part that is asked for."""
+    """Return the scans of the requested participants, sessions and part."""
     from aslkit.bids.layout import find_acquisitions, scan_name
     from aslkit.outputs.map_names import Destination
 
@@ -157,7 +157,7 @@ def _tasks(
 
 
 def _parameters(scan: ScanArguments, estimator: Estimator) -> dict[str, object]:
-    """Everything but the files that the maps depend on."""
+    """Return the options that the maps depend on."""
     from aslkit.outputs.provenance import version
 
     shared = asdict(replace(scan, inputs=(), out=None))

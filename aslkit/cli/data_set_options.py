@@ -1,4 +1,4 @@
-"""The options for whole data sets."""
+"""Options for data sets -> the scans to process and how."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -21,29 +21,32 @@ participants_option = click.option(
     "participants",
     multiple=True,
     metavar=LABELS,
-    help="These participants only, with or without sub-.",
+    help="Process only these participants; the prefix sub- may be omitted.",
 )
 sessions_option = click.option(
     "--session-label",
     "sessions",
     multiple=True,
     metavar=LABELS,
-    help="These sessions only, with or without ses-.",
+    help="Process only these sessions; the prefix ses- may be omitted.",
 )
 
 
 part_option = click.option(
-    "--part", type=Part(), help="The K-th of N parts of the scans, for job arrays."
+    "--part", type=Part(), help="Process the K-th of N parts, for job arrays."
 )
 skip_existing_option = click.option(
     "--skip-existing",
     is_flag=True,
-    help="Leave what is there of the same inputs, parameters and version; make all else.",
+    help="Skip results that exist with the same input, options and version.",
 )
 
 
 n_jobs_option = click.option(
-    "--n-jobs", type=click.IntRange(1), metavar="N", help="Scans at a time, in processes [1]."
+    "--n-jobs",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Number of scans processed in parallel [1].",
 )
 dask_option = click.option(
     "--dask",
@@ -56,11 +59,13 @@ dask_option = click.option(
 def check_n_jobs(n_jobs: int | None, dask: str | None) -> None:
     """Refuse --n-jobs for a cluster that has its own workers."""
     if n_jobs and dask not in (None, "local", "slurm"):
-        raise click.UsageError("--n-jobs goes with --dask local or slurm; ADDRESS has workers")
+        raise click.UsageError(
+            "--n-jobs goes with --dask local or slurm; a scheduler at ADDRESS has its workers"
+        )
 
 
 def select_part(scans: Sequence[Item], part: tuple[int, int] | None) -> Sequence[Item]:
-    """The scans of a part; without one, all."""
+    """Return the items of a part, or all items without a part."""
     k, n = part or (1, 1)
     return scans[k - 1 :: n]
 
@@ -110,7 +115,7 @@ class DataSetArguments:
         if self.skip_existing and self.overwrite:
             raise click.UsageError("give either --skip-existing or --overwrite")
         check_n_jobs(self.n_jobs, self.dask)
-        of_one_scan = {
+        single_scan_values = {
             "-i": scan.inputs,
             "-o": scan.out,
             "-m": scan.mask,
@@ -118,9 +123,9 @@ class DataSetArguments:
             "--wm": scan.wm,
             "--m0 FILE": scan.m0 if scan.m0 and not _is_number(scan.m0) else None,
         }
-        for flag, value in of_one_scan.items():
+        for flag, value in single_scan_values.items():
             if value:
-                raise click.UsageError(f"{flag} is for a single scan, and excludes --bids")
+                raise click.UsageError(f"{flag} is for a single scan and excludes --bids")
 
 
 def _flag(name: str) -> str:
@@ -142,13 +147,13 @@ _OPTIONS = (
         "--bids",
         type=click.Path(path_type=Path, exists=True, file_okay=False),
         metavar="DIR",
-        help="BIDS data set: process all of its ASL scans, not one.",
+        help="BIDS data set; all of its ASL scans are processed.",
     ),
     click.option(
         "--derivatives",
         type=click.Path(path_type=Path, file_okay=False),
         metavar="DIR",
-        help="Folder of the BIDS derivative to write, with logs and failed.tsv.",
+        help="Output folder, a BIDS derivative with logs and failed.tsv.",
     ),
     participants_option,
     sessions_option,
@@ -156,6 +161,6 @@ _OPTIONS = (
     n_jobs_option,
     dask_option,
     skip_existing_option,
-    click.option("--overwrite", is_flag=True, help="Make all maps again."),
+    click.option("--overwrite", is_flag=True, help="Compute all maps again."),
 )
 data_set_options = options_as_dataclass(_OPTIONS, DataSetArguments, "data_set")

@@ -1,4 +1,4 @@
-"""asl_fit_ls: CBF and ATT maps of one scan by voxel-wise least squares."""
+"""asl_fit_ls: CBF and ATT maps by voxel-wise least squares."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,10 +39,13 @@ EXAMPLES = """Examples:
     "--smooth",
     "sigma_mm",
     type=click.FloatRange(0, 50, min_open=True),
-    help="In-plane smoothing, sigma [mm].",
+    metavar="MM",
+    help="Sigma of the in-plane Gaussian smoothing of the data.",
 )
-@click.option("--att", metavar="FILE|S", help="Known ATT: fit CBF alone.")
-@click.option("--cbf-bounds", type=NumberList(2), metavar="A,B", help="Bounds of CBF [none].")
+@click.option(
+    "--att", metavar="FILE|S", help="Known ATT, an image or one value; only CBF is fitted."
+)
+@click.option("--cbf-bounds", type=NumberList(2), metavar="A,B", help="Bounds of CBF [no bounds].")
 @click.option(
     "--att-bounds",
     type=NumberList(2),
@@ -53,7 +56,7 @@ EXAMPLES = """Examples:
 @click.option(
     "--fit-t1t",
     is_flag=True,
-    help="Fit tissue T1 too, 0.8-2 s; needs --kinetic tissue and four timings or more.",
+    help="Also fit tissue T1 (0.8-2 s); needs --kinetic tissue and at least four delays.",
 )
 @data_set_options
 def main(
@@ -65,10 +68,10 @@ def main(
     att_bounds: tuple[float, float],
     fit_t1t: bool,
 ) -> None:
-    """CBF and arrival time of an ASL scan by exact voxel-wise least squares.
+    """Estimate CBF and ATT of an ASL scan by voxel-wise least squares.
 
-    Writes CBF [ml/100 g/min], ATT [s], their standard errors, flags, and a table of quality
-    figures, each with a JSON sidecar; with --bids, of all scans of a data set.
+    Writes maps of CBF [ml/100 g/min], ATT [s], their standard errors and flags, and a table of
+    quality figures, each with a JSON sidecar. With --bids, all scans of a data set are processed.
     """
     if scan.macrovascular == "on" and (att or cbf_bounds):
         raise click.UsageError("--macrovascular on excludes --att and --cbf-bounds")
@@ -85,7 +88,7 @@ def main(
 
 @dataclass(frozen=True)
 class LeastSquaresEstimator:
-    """Voxel-wise least squares, as the options say."""
+    """Voxel-wise least squares with the options of asl_fit_ls."""
 
     sigma_mm: float
     att: str | None
@@ -94,22 +97,22 @@ class LeastSquaresEstimator:
     is_t1_free: bool
 
     def desc(self) -> str:
-        """Name of the estimator in file names."""
+        """Return the name of the estimator in file names."""
         return "ls"
 
     def parameters(self) -> dict[str, object]:
-        """All that the maps depend on, the scan and its options aside."""
+        """Return the options of the estimator that the maps depend on."""
         return asdict(self)
 
     def read(self, scan: ScanArguments) -> "list[AslRun]":
-        """The runs, which this estimator can fit."""
+        """Read the runs and check that they can be fitted."""
         runs = read_runs(scan)
         if self.is_t1_free:
             _check_timings_of_free_t1(runs)
         return runs
 
     def estimate(self, scan: ScanArguments, runs: "list[AslRun]", clock: Clock) -> Estimate:
-        """The maps of a scan."""
+        """Estimate the maps of a scan."""
         from aslkit.fit.intervals import profile_intervals
         from aslkit.fit.least_squares import FitSettings, fit_least_squares
         from aslkit.quality.figures import quality_figures
@@ -126,7 +129,10 @@ class LeastSquaresEstimator:
             raise click.UsageError(str(error)) from error
         known = settings.fixed_att_s
         if known is not None and given is None:
-            print_result(f"note: a single delay: ATT is held at {known:g} s (--att FILE|S)")
+            print_result(
+                f"note: single-delay data do not determine ATT; ATT is held at {known:g} s. "
+                "Give another value or a map with --att."
+            )
         has_arterial = settings.has_arterial(series.acquisition)
         print_result(
             f"arterial compartment: {'on' if has_arterial else 'off'} ({scan.macrovascular})"
@@ -170,7 +176,7 @@ def _check_timings_of_free_t1(runs: "list[AslRun]") -> None:
 
 
 def _known_att(given: str, series: "AslSeries", runs: "list[AslRun]") -> "float | FloatImage":
-    """The ATT that --att tells, of every voxel or of all."""
+    """Return the value of --att [s], or its map."""
     from aslkit.bids.nifti import read_on_grid
 
     try:

@@ -1,4 +1,4 @@
-"""The text of an option -> a checked value."""
+"""Text of an option -> checked value."""
 
 import math
 import re
@@ -14,7 +14,7 @@ MACROVASCULAR = click.Choice(["auto", "on", "off"])
 
 
 class NumberList(click.ParamType):  # type: ignore[type-arg]
-    """Comma-separated numbers, as many as asked for (0: any)."""
+    """Comma-separated numbers: `length` of them, or any number of them if it is 0."""
 
     name = "A,B,…"
 
@@ -24,7 +24,7 @@ class NumberList(click.ParamType):  # type: ignore[type-arg]
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[float, ...]:
-        """The numbers of a text; a default that is a tuple passes as it is."""
+        """Return the numbers; a tuple (a default value) is returned unchanged."""
         if isinstance(value, tuple):
             return value
         try:
@@ -32,35 +32,35 @@ class NumberList(click.ParamType):  # type: ignore[type-arg]
         except ValueError:
             self.fail(f"{value!r} is not a list of numbers like 0.5,1.0", param, ctx)
         if not all(math.isfinite(number) for number in numbers):
-            self.fail(f"{value!r} holds a number that is not finite", param, ctx)
+            self.fail(f"{value!r} contains a number that is not finite", param, ctx)
         if self.length and len(numbers) != self.length:
             self.fail(f"{value!r} has {len(numbers)} numbers, expected {self.length}", param, ctx)
         return numbers
 
 
 class Threshold(click.ParamType):  # type: ignore[type-arg]
-    """A positive number, or off (None)."""
+    """A positive number, or "off"."""
 
     name = "Z|off"
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> float | None:
-        """The number; None for off."""
+        """Return the number, or None for "off"."""
         if str(value) == "off":
             return None
         return float(POSITIVE.convert(value, param, ctx))  # type: ignore[arg-type]
 
 
 class Part(click.ParamType):  # type: ignore[type-arg]
-    """K/N: the K-th of N parts."""
+    """The K-th of N parts, written K/N."""
 
     name = "K/N"
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, int]:
-        """K and N."""
+        """Return K and N."""
         found = re.fullmatch(r"(\d+)/(\d+)", str(value))
         if not found or not 1 <= int(found[1]) <= int(found[2]):
             self.fail(f"{value!r} is not like 2/8, with K from 1 to N", param, ctx)
@@ -68,14 +68,14 @@ class Part(click.ParamType):  # type: ignore[type-arg]
 
 
 class SnrRange(NumberList):
-    """One SNR, or the lowest and highest of a range."""
+    """One SNR, or a range of SNRs."""
 
     name = "X|A,B"
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[float, ...]:
-        """Lowest and highest."""
+        """Return the lowest and the highest SNR."""
         numbers = super().convert(value, param, ctx)
         if len(numbers) > 2 or not 0 < numbers[0] <= numbers[-1]:
             self.fail(f"{value!r} is not a positive number X or a range A,B", param, ctx)
@@ -83,15 +83,15 @@ class SnrRange(NumberList):
 
 
 class MatrixSize(NumberList):
-    """Three whole numbers of voxels."""
+    """Numbers of voxels along x, y and z."""
 
     name = "X,Y,Z"
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[float, ...]:
-        """The numbers."""
+        """Return the three numbers."""
         numbers = super().convert(value, param, ctx)
         if any(n % 1 or n < 1 for n in numbers):
-            self.fail(f"{value!r} is not three numbers of voxels like 64,64,24", param, ctx)
+            self.fail(f"{value!r} is not three whole numbers like 64,64,24", param, ctx)
         return tuple(int(n) for n in numbers)

@@ -1,4 +1,4 @@
-"""The options of asl_predict that say how the network runs -> `Passes`."""
+"""Options of asl_predict that control the network -> `Passes`."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PassArguments:
-    """What the options say."""
+    """Values of the options."""
 
     patch: str
     overlap: float
@@ -26,7 +26,7 @@ class PassArguments:
     tta: bool
 
     def passes(self, model: "Model") -> "Passes":
-        """The passes, which the model can make."""
+        """Return the passes, after checking that the model supports them."""
         from aslkit.predict.passes import Passes
         from aslkit.predict.tiling import Tiling
 
@@ -37,14 +37,14 @@ class PassArguments:
         return passes
 
     def describe(self, model: "Model") -> str:
-        """The passes in words."""
+        """Describe the passes in words."""
         n = len(model.members[: self.members])
         parts = [f"{n} member" + "s" * (n > 1)]
         if self.mc_dropout:
             parts.append(f"{self.mc_dropout} runs with MC dropout")
         if self.tta:
             parts.append("4 mirrored views")
-        whole = "slices whole"
+        whole = "whole slices"
         tiles = f"patches of {self.patch}, overlap {self.overlap:g}, {self.blend} blend"
         return ", ".join([*parts, whole if self.patch == "full" else tiles])
 
@@ -55,7 +55,7 @@ _OPTIONS = (
         type=click.Choice(["64", "128", "full"]),
         default="full",
         show_default=True,
-        help="Patches that the network sees [pixels]; full: whole slices.",
+        help="Side of the patches that the network processes [pixels]; full: whole slices.",
     ),
     click.option(
         "--overlap",
@@ -63,29 +63,33 @@ _OPTIONS = (
         default=0.75,
         show_default=True,
         metavar="X",
-        help="Share of its side that a patch has in common with the next.",
+        help="Overlap of neighbouring patches, as a fraction of their side.",
     ),
     click.option(
         "--blend",
         type=click.Choice(["hann", "gaussian", "mean"]),
         default="gaussian",
         show_default=True,
-        help="Weight of a pixel by its place in the patch.",
+        help="Weights of the pixels of overlapping patches.",
     ),
     click.option(
-        "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N, mps."
+        "--device",
+        default="auto",
+        show_default=True,
+        metavar="auto|cpu|cuda[:N]|mps",
+        help="Device that runs the network.",
     ),
     click.option(
         "--batch",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Patches at a time [what pays, and fits into the free memory].",
+        help="Patches per batch [chosen by device and free memory].",
     ),
     click.option(
         "--members",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Members of the model that run [all].",
+        help="Number of ensemble members to run [all].",
     ),
     click.option(
         "--mc-dropout",
@@ -94,7 +98,9 @@ _OPTIONS = (
         help="Run each member N times with random dropout (MC dropout).",
     ),
     click.option(
-        "--tta", is_flag=True, help="Also run on slices mirrored in x, in y and in both."
+        "--tta",
+        is_flag=True,
+        help="Test-time augmentation: average over mirrored slices (x, y, and both).",
     ),
 )
 pass_options = options_as_dataclass(_OPTIONS, PassArguments, "passing")

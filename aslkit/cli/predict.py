@@ -1,4 +1,4 @@
-"""asl_predict: CBF and ATT maps of one scan by a trained network on top of least squares."""
+"""asl_predict: CBF and ATT maps by a trained network that corrects least squares."""
 
 import functools
 import re
@@ -35,14 +35,14 @@ EXAMPLES = """Examples:
 
 
 def _models() -> dict[str, str | Path]:
-    """The text of every model's card."""
+    """Return a description of every model."""
     from aslkit.nets.card_text import describe_card
     from aslkit.nets.model_store import list_models, read_card
 
     def text(folder: Path) -> str:
         try:
             return "\n  ".join([str(folder), *describe_card(read_card(folder))])
-        except InputError as error:  # the others are still worth listing
+        except InputError as error:  # the other models are listed nevertheless
             return str(error)
 
     return {name: text(folder) for name, folder in list_models().items()}
@@ -50,14 +50,16 @@ def _models() -> dict[str, str | Path]:
 
 @aslkit_command("asl_predict", epilog=EXAMPLES)
 @scan_options
-@click.option("--model", "model_name", metavar="NAME|DIR", help="Trained model [the shipped one].")
-@listing_option("--list-models", _models, "Print the cards of the models that are there; stop.")
+@click.option(
+    "--model", "model_name", metavar="NAME|DIR", help="Trained model [the default model]."
+)
+@listing_option("--list-models", _models, "Print the available models and exit.")
 @pass_options
 @click.option(
     "--ood",
     is_flag=True,
-    help="Also write ood.nii.gz, the structure that the maps leave in the data (motion, ghosts, "
-    "spikes, wrong delays), and a score of the scan.",
+    help="Also write a map and a score of residual structure (ood.nii.gz), which motion, ghosts, "
+    "spikes or wrong delays cause.",
 )
 @data_set_options
 def main(
@@ -67,19 +69,20 @@ def main(
     passing: PassArguments,
     ood: bool,
 ) -> None:
-    """CBF and arrival time of an ASL scan by a network that corrects least squares.
+    """Estimate CBF and ATT of an ASL scan by a network that corrects least squares.
 
-    Writes CBF [ml/100 g/min], ATT [s], their standard deviations, flags, and a table of quality
-    figures, each with a JSON sidecar; with --bids, of all scans of a data set. Where the network
-    runs several times (--tta, --mc-dropout, a model of several members), the parts of the
-    standard deviations are written too; of a model that states it, also its confidence (0-1).
+    Writes maps of CBF [ml/100 g/min], ATT [s], their standard deviations and flags, and a table
+    of quality figures, each with a JSON sidecar. With --bids, all scans of a data set are
+    processed. If the network runs several times (--tta, --mc-dropout, a model with several
+    members), the standard deviations due to the data and to the network are written as well.
+    Some models also write a confidence map (0-1).
     """
     run(scan, data_set, NetworkEstimator(model_name, passing, ood))
 
 
 @functools.cache
 def _loaded(name: str | None) -> "Model":
-    """A model, read once by each process."""
+    """Load a model once in each process."""
     from aslkit.nets.model_store import DEFAULT_MODEL, load_model
 
     return load_model(name or DEFAULT_MODEL)
@@ -87,18 +90,18 @@ def _loaded(name: str | None) -> "Model":
 
 @dataclass(frozen=True)
 class NetworkEstimator:
-    """A trained network on top of least squares, as the options say."""
+    """A trained network that corrects least squares, with the options of asl_predict."""
 
     model_name: str | None
     passing: PassArguments
     ood: bool
 
     def desc(self) -> str:
-        """Name of the estimator in file names."""
+        """Return the name of the model in file names."""
         return re.sub("[^A-Za-z0-9]", "", _loaded(self.model_name).name)
 
     def parameters(self) -> dict[str, object]:
-        """All that the maps depend on, the scan and its options aside; checks the device."""
+        """Return the options of the estimator that the maps depend on; checks the device."""
         from aslkit.nets.device import select_device
 
         model = _loaded(self.model_name)
@@ -108,11 +111,11 @@ class NetworkEstimator:
         return {"model": model.name, "sha256": model.sha256, "passing": passing, "ood": self.ood}
 
     def read(self, scan: ScanArguments) -> "list[AslRun]":
-        """The runs of a scan."""
+        """Read the runs of a scan."""
         return read_runs(scan)
 
     def estimate(self, scan: ScanArguments, runs: "list[AslRun]", clock: Clock) -> Estimate:
-        """The maps of a scan."""
+        """Estimate the maps of a scan."""
         with clock.timing("model"):
             model = _loaded(self.model_name)
             from aslkit.fit.least_squares import FitSettings
@@ -159,7 +162,7 @@ class NetworkEstimator:
 
 
 def _parts(maps: "ParameterMaps") -> "dict[str, FloatImage]":
-    """What of the standard deviations comes from the data, and what from the network."""
+    """Return the standard deviations due to the data and due to the network."""
     import numpy as np
 
     images: dict[str, FloatImage] = {}
@@ -172,13 +175,13 @@ def _parts(maps: "ParameterMaps") -> "dict[str, FloatImage]":
 
 
 def _ood(series: "AslSeries", maps: "ParameterMaps") -> "tuple[FloatImage, float | None]":
-    """Map and score of what the maps leave unexplained."""
+    """Return the map and the score of residual structure, and print the score."""
     from aslkit.quality.residual_structure import leftovers
 
     found = leftovers(series, maps)
     score = "unknown" if found.score is None else f"{found.score:.1f}"
     print_result(
-        f"structure left in the data: {score} (clean simulated scans, white noise: 2.7-7.4)"
+        f"residual structure: {score} (2.7-7.4 in clean simulated scans with white noise)"
     )
     return found.structure, found.score
 
@@ -193,7 +196,7 @@ def _citation(model: "Model") -> str:
 
 
 def _check_delays(scan: ScanArguments, series: "AslSeries", model: "Model") -> None:
-    """Whether the model takes a single delay, where there is but one."""
+    """Check that the model accepts single-delay data, and print a note on their limits."""
 
     if series.acquisition.n_timings > 1:
         return
@@ -203,12 +206,12 @@ def _check_delays(scan: ScanArguments, series: "AslSeries", model: "Model") -> N
             "PostLabelingDelay",
             found=f"a single delay, for which model {model.name} was not trained",
             expected="at least two",
-            fix="use the default model, or asl_fit_ls, which holds ATT fixed",
+            fix="use the default model, or asl_fit_ls, which fixes ATT",
         )
     print_result(
-        "note: a single delay, which cannot tell ATT: CBF allows for any within "
-        f"{ASSUMED_ATT_HALF_WIDTH_S:g} s of {TYPICAL_ATT_S:g} s, and the ATT map is but a guess "
-        "from the anatomy"
+        "note: single-delay data do not determine ATT. The CBF error bars assume ATT = "
+        f"{TYPICAL_ATT_S:g} ± {ASSUMED_ATT_HALF_WIDTH_S:g} s; the ATT map shows the network's "
+        "prior."
     )
 
 

@@ -1,4 +1,4 @@
-"""Estimated maps -> files on disk and the summary that a user reads."""
+"""Estimated maps -> files on disk and a printed summary."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -29,7 +29,7 @@ IN_GM: tuple[str, Shown] = (
     ),
 )
 IN_BRAIN: tuple[str, Shown] = (
-    "whole brain as a proxy; QEI and GM figures need --gm and --wm",
+    "whole brain instead of grey matter; QEI and GM figures need --gm and --wm",
     (
         ("spatial CoV", "spatial_cov_brain_cbf"),
         ("negative CBF [%]", "percentage_negative_brain_cbf"),
@@ -44,14 +44,14 @@ OF_FIT: Shown = (
 
 
 class Clock:
-    """Wall time of the steps of a run."""
+    """Wall time of the steps of a command."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def timing(self, name: str) -> Iterator[None]:
-        """Add the time of a step."""
+        """Add the time spent in the context to a step."""
         start = time.perf_counter()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
@@ -63,20 +63,20 @@ class Clock:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Maps of a scan, and what their sidecars say of the way to them.
+    """Maps of a scan, and the content of their sidecars.
 
     Attributes
     ----------
     prepared : Prepared
     maps : ParameterMaps
     settings : FitSettings
-        Of the least squares behind the maps.
+        Settings of the least-squares fit that the maps are based on.
     fields : mapping
-        Sidecar fields of the estimator.
+        Sidecar fields written by the estimator.
     figures : Figures
         Quality figures.
     images : mapping
-        More maps by kind; they replace diagnostic maps of their kind.
+        Additional maps by kind; they replace diagnostic maps of the same kind.
     """
 
     prepared: Prepared
@@ -88,31 +88,34 @@ class Estimate:
 
 
 class Estimator(Protocol):
-    """What asl_fit_ls and asl_predict do differently."""
+    """An estimator: the part in which asl_fit_ls and asl_predict differ."""
 
     def desc(self) -> str:
-        """Name of the estimator in file names."""
+        """Return the name of the estimator in file names."""
         ...
 
     def parameters(self) -> dict[str, object]:
-        """All that the maps depend on, the scan and its options aside."""
+        """Return the options of the estimator that the maps depend on."""
         ...
 
     def read(self, scan: ScanArguments) -> "list[AslRun]":
-        """The runs of a scan, which this estimator can take."""
+        """Read the runs of a scan and check that the estimator supports them."""
         ...
 
     def estimate(self, scan: ScanArguments, runs: "list[AslRun]", clock: Clock) -> Estimate:
-        """The maps of a scan."""
+        """Estimate the maps of a scan."""
         ...
 
 
 def write_results(
     scan: ScanArguments, estimate: Estimate, destination: "Destination"
 ) -> list[Path]:
-    """Write the maps with everything used in their sidecars.
+    """Write the maps with their sidecars.
 
-    Returns the files written, sidecars aside.
+    Returns
+    -------
+    list of Path
+        The files written, except the sidecars.
     """
     from aslkit.fit.least_squares import fitted_signal
     from aslkit.outputs.maps import describe, write_maps
@@ -143,7 +146,7 @@ def write_results(
 
 
 def print_summary(estimate: Estimate, files: list[Path], clock: Clock) -> None:
-    """Mean and median of the maps in the mask, flagged voxels, quality, time, and files."""
+    """Print means and medians in the mask, flagged voxels, quality, time and files."""
     import numpy as np
 
     from aslkit.core.series_and_maps import Flag
@@ -185,12 +188,12 @@ def _statistics(values: "FloatImage", digits: int) -> str:
 
 
 def _quality(figures: "Figures") -> tuple[str, str]:
-    """The figures that matter most, in two lines."""
+    """Return two lines with the main quality figures."""
     region, shown = IN_BRAIN if figures["qei_cbf"] is None else IN_GM
     return f"quality: {_known(figures, shown)} ({region})", f"fit: {_known(figures, OF_FIT)}"
 
 
 def _known(figures: "Figures", shown: Shown) -> str:
-    """Labels and values of those figures that the data define."""
+    """Return the labels and values of the figures that are defined."""
     values = [(label, figures[name]) for label, name in shown]
     return ", ".join(f"{label} {value:.2f}" for label, value in values if value is not None)

@@ -1,4 +1,4 @@
-"""The options that asl_fit_ls and asl_predict share -> the runs that they name."""
+"""Scan options of asl_fit_ls and asl_predict -> the runs of a scan."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScanArguments:
-    """What the shared options say; None where the sidecar or the default decides."""
+    """Values of the shared options; None means the value of the sidecar or the default."""
 
     inputs: tuple[Path, ...]
     out: Path | None
@@ -58,7 +58,7 @@ class ScanArguments:
     dry_run: bool
 
     def overrides(self) -> "Overrides":
-        """The values that replace the metadata."""
+        """Return the values that replace the metadata."""
         from aslkit.bids.overrides import Overrides
 
         names = {f.name for f in fields(Overrides)}
@@ -67,7 +67,7 @@ class ScanArguments:
 
 
 def check_scan(scan: ScanArguments) -> None:
-    """Refuse options that do not say which scan to read, and where to write."""
+    """Check that the input, the output and both tissue maps are given."""
     if not scan.inputs:
         raise click.UsageError("give the ASL image: -i FILE")
     if scan.out is None and not scan.dry_run:
@@ -77,7 +77,7 @@ def check_scan(scan: ScanArguments) -> None:
 
 
 def read_runs(scan: ScanArguments) -> "list[AslRun]":
-    """Read every input and print what was understood of it."""
+    """Read every input and print its timing table."""
     from aslkit.bids.reader import read_run
     from aslkit.outputs.map_names import check_output
     from aslkit.prepare.timing_table import timing_table
@@ -103,30 +103,32 @@ _OPTIONS = (
         type=_FILE,
         multiple=True,
         metavar="FILE",
-        help="ASL NIfTI; its sidecars and M0 are found by BIDS rules. Repeat it for the runs of "
-        "one joint acquisition.",
+        help="ASL image; its sidecars and M0 image are found by BIDS rules. Repeat -i for the "
+        "runs of a joint acquisition.",
     ),
     click.option(
         "-o",
         "--out",
         type=_FILE,
         metavar="FILE",
-        help="CBF map; ATT, standard deviations and flags are written beside it.",
+        help="CBF map. The other maps are written to the same folder.",
     ),
-    click.option("-m", "--mask", type=_FILE, metavar="FILE", help="Brain mask [from M0]."),
-    click.option("--m0", metavar="FILE|NUMBER", help="M0 image or value."),
+    click.option(
+        "-m", "--mask", type=_FILE, metavar="FILE", help="Brain mask [computed from the M0 image]."
+    ),
+    click.option("--m0", metavar="FILE|NUMBER", help="M0 image, or one M0 value for all voxels."),
     click.option(
         "--m0-scale",
         type=click.FloatRange(0, 1_000_000, min_open=True),
         metavar="X",
-        help="Factor on M0 [1].",
+        help="Factor by which M0 is multiplied [1].",
     ),
     click.option(
         "--m0-tr",
         "m0_tr_s",
         type=click.FloatRange(0.1, 60),
         metavar="S",
-        help="TR of the M0 image.",
+        help="Repetition time of the M0 image.",
     ),
     click.option(
         "--no-m0-tr-correction",
@@ -134,92 +136,108 @@ _OPTIONS = (
         flag_value=False,
         type=bool,
         default=True,
-        help="Leave an M0 of short TR as it is.",
+        help="Do not correct the M0 image for a short repetition time.",
     ),
     click.option(
         "--plds",
         "plds_s",
         type=NumberList(),
         metavar="A,B,…",
-        help="Post-labeling delays [s]: one, one per volume, or those the pairs cycle through.",
+        help="Post-labeling delays: one, one per volume, or one cycle of delays that repeats.",
     ),
     click.option(
         "--label-duration",
         "label_durations_s",
         type=NumberList(),
         metavar="A,B,…",
-        help="Label duration [s].",
+        help="Label duration: one, one per volume, or one cycle of durations that repeats.",
     ),
-    click.option("--labeling", type=LABELING),
+    click.option("--labeling", type=LABELING, help="Labeling method."),
     click.option(
         "--order",
         type=click.Choice(["ct", "tc", "diff"]),
-        help="Control first, label (tag) first, or differences.",
+        help="Order of the volumes: control first, label (tag) first, or differences.",
     ),
     click.option(
         "--bolus-duration",
         "bolus_duration_s",
         type=click.FloatRange(0, 20, min_open=True),
         metavar="S",
-        help="TI1 of PASL.",
+        help="Bolus duration of PASL (TI1).",
     ),
     click.option("--alpha", type=FRACTION, metavar="X", help="Labeling efficiency."),
     click.option(
-        "--alpha-bs", type=FRACTION, metavar="X", help="Label left by one suppression pulse."
+        "--alpha-bs",
+        type=FRACTION,
+        metavar="X",
+        help="Background-suppression efficiency of one pulse.",
     ),
-    click.option("--n-bs", type=click.IntRange(0, 10), metavar="N", help="Suppression pulses."),
+    click.option(
+        "--n-bs",
+        type=click.IntRange(0, 10),
+        metavar="N",
+        help="Number of background-suppression pulses.",
+    ),
     click.option("--t1b", "t1_blood_s", type=T1_RANGE, metavar="S", help="T1 of blood [1.65]."),
     click.option("--t1t", "t1_tissue_s", type=T1_RANGE, metavar="S", help="T1 of tissue [1.3]."),
     click.option(
         "--kinetic",
         type=KINETIC,
-        help="T1 after arrival: of blood (single, default) or tissue.",
+        help="T1 of the label after its arrival: of blood (single, default) or tissue.",
     ),
     click.option(
         "--slice-dt",
         "slice_dt_s",
         type=click.FloatRange(min=0),
         metavar="S",
-        help="Time between slices, lowest first.",
+        help="Time between two slices; the lowest slice is acquired first.",
     ),
     click.option(
         "--lambda",
         "partition_ml_per_g",
         type=click.FloatRange(0.1, 2),
         metavar="X",
-        help="Partition coefficient [0.9 ml/g].",
+        help="Blood-brain partition coefficient [0.9 ml/g].",
     ),
     click.option(
         "--macrovascular",
         type=MACROVASCULAR,
         default="auto",
         show_default=True,
-        help="Arterial compartment.",
+        help="Arterial compartment; auto: if the protocol supports it.",
     ),
     click.option(
-        "--gm", type=_FILE, metavar="FILE", help="Grey matter probability, for quality figures."
+        "--gm",
+        type=_FILE,
+        metavar="FILE",
+        help="Grey matter probability map, for quality figures.",
     ),
-    click.option("--wm", type=_FILE, metavar="FILE", help="White matter probability, likewise."),
+    click.option(
+        "--wm",
+        type=_FILE,
+        metavar="FILE",
+        help="White matter probability map, for quality figures.",
+    ),
     click.option(
         "--outliers",
         type=Threshold(),
         metavar="Z|off",
         default=str(OUTLIER_Z),
         show_default=True,
-        help="Leave out control-label pairs that stray from their repeats by this robust z.",
+        help="Reject control-label pairs with a robust z-score above Z.",
     ),
     click.option(
         "--moco/--no-moco",
         default=False,
         show_default=True,
-        help="Realign the volumes rigidly before subtraction.",
+        help="Realign the volumes (rigid motion correction) before subtraction.",
     ),
-    click.option("--fitted", is_flag=True, help="Also write the model's signal, fit.nii.gz."),
+    click.option("--fitted", is_flag=True, help="Also write the fitted signal, fit.nii.gz."),
     click.option(
         "--diagnostics",
         is_flag=True,
-        help="Also write chi2, model adequacy, 95 % intervals and the delay of every voxel.",
+        help="Also write maps of chi2, model adequacy, 95 % intervals and effective delays.",
     ),
-    click.option("--dry-run", is_flag=True, help="Print what was understood of the input; stop."),
+    click.option("--dry-run", is_flag=True, help="Print the timing table of the input and exit."),
 )
 scan_options = options_as_dataclass(_OPTIONS, ScanArguments, "scan")

@@ -1,4 +1,4 @@
-"""asl_sim: simulated ASL scans as a BIDS data set, with their truth."""
+"""asl_sim: a BIDS data set of simulated ASL scans, with the true maps."""
 
 import sys
 import time
@@ -10,7 +10,12 @@ from pathlib import Path
 import click
 
 from aslkit.cli.command import aslkit_command
-from aslkit.cli.data_set_options import part_option, select_part, skip_existing_option
+from aslkit.cli.data_set_options import (
+    n_jobs_option,
+    part_option,
+    select_part,
+    skip_existing_option,
+)
 from aslkit.cli.option_types import KINETIC, LABELING, POSITIVE, MatrixSize, NumberList, SnrRange
 from aslkit.cli.sim_options import (
     ANATOMIES,
@@ -36,75 +41,133 @@ EXAMPLES = """Examples:
   asl_sim --out study --track mismatched --noise coil,physio,drift,motion,spikes --repeats 8
   asl_sim --out study --labeling pcasl --plds 0.5,1,1.5,2 --label-duration 1.8 --deltam
   asl_sim --out study --participants 500 --skip-existing --part 3/20
-  asl_sim --out phantoms --phantoms --participants 4 --seed 101    for asl_validate --phantoms"""
+  asl_sim --out phantoms --phantoms-only --participants 4 --seed 101"""
 
 
-@aslkit_command("asl_sim", epilog=EXAMPLES)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="New folder.")
-@click.option("--participants", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--anatomy", type=click.Choice(ANATOMIES), default="brain", show_default=True)
+@aslkit_command("asl_sim", epilog=EXAMPLES, renamed={"--phantoms": "--phantoms-only"})
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="DIR",
+    help="New folder for the data set.",
+)
+@click.option(
+    "--participants",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Number of participants.",
+)
+@click.option(
+    "--anatomy",
+    type=click.Choice(ANATOMIES),
+    default="brain",
+    show_default=True,
+    help="Brain or geometric phantom.",
+)
 @click.option(
     "--voxel-size",
     type=click.FloatRange(1, 10),
     default=VOXEL_SIZE_MM,
     show_default=True,
-    help="Of the brain [mm].",
+    metavar="MM",
+    help="Voxel size of the brain.",
 )
 @click.option(
-    "--matrix", type=MatrixSize(3), help="Voxels around the centre of the brain [the whole head]."
+    "--matrix",
+    type=MatrixSize(3),
+    help="Number of voxels, around the centre of the brain [the whole head].",
 )
-@click.option("--protocol", metavar="NAME", help=f"One of {PROTOCOLS} [{DEFAULT_PROTOCOL}].")
-@click.option("--plds", type=NumberList(), metavar="A,B,…", help="Own protocol: PLDs [s].")
-@click.option("--labeling", type=LABELING, default="pcasl")
-@click.option("--label-duration", type=POSITIVE, default=1.8, show_default=True, help="[s]")
+@click.option("--protocol", metavar="NAME", help=f"Protocol: {PROTOCOLS} [{DEFAULT_PROTOCOL}].")
+@click.option(
+    "--plds",
+    type=NumberList(),
+    metavar="A,B,…",
+    help="Post-labeling delays of your own protocol [s].",
+)
+@click.option(
+    "--labeling",
+    type=LABELING,
+    default="pcasl",
+    show_default=True,
+    help="Labeling method of your own protocol.",
+)
+@click.option(
+    "--label-duration",
+    type=POSITIVE,
+    default=1.8,
+    show_default=True,
+    metavar="S",
+    help="Label duration of your own protocol.",
+)
 @click.option(
     "--n-bs",
     type=click.IntRange(0, 10),
     default=0,
     show_default=True,
-    help="Background-suppression pulses; none: no suppression.",
+    metavar="N",
+    help="Number of background-suppression pulses; 0: no background suppression.",
 )
-@click.option("--repeats", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--raw/--deltam", "is_raw", default=True, help="Control and label [default], or ΔM.")
+@click.option(
+    "--repeats",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Number of repeats of each delay.",
+)
+@click.option(
+    "--raw/--deltam",
+    "is_raw",
+    default=True,
+    help="Write control and label volumes [default], or ΔM volumes.",
+)
 @click.option(
     "--snr",
     type=SnrRange(),
     default=(10.0, 10.0),
-    help="Of the average of the repeats; a range: drawn for every participant [10].",
+    help="SNR of the average over the repeats; a range A,B: drawn for each participant [10].",
 )
 @click.option(
     "--track",
     type=click.Choice(["matched", "mismatched"]),
     default="matched",
     show_default=True,
-    help="Mismatched: subjects differ from the constants, with arteries and dispersion.",
+    help="matched: physical constants as in the sidecars; mismatched: random constants, "
+    "arteries and dispersion.",
 )
 @click.option(
     "--noise",
     metavar="A,B,…",
     default="thermal",
     show_default=True,
-    help=f"Of {NOISES}.",
+    help=f"Noise and artefacts: {NOISES}.",
 )
 @click.option(
     "--kinetic",
     type=KINETIC,
     default="single",
     show_default=True,
-    help="T1 of the label after arrival: of blood, or of tissue.",
+    help="T1 of the label after its arrival: of blood (single) or tissue.",
 )
-@click.option("--macrovascular", is_flag=True, help="Add the signal of arteries.")
+@click.option("--macrovascular", is_flag=True, help="Add the arterial signal.")
 @click.option(
     "--seed",
     type=click.IntRange(0),
     default=0,
     show_default=True,
-    help="Of the first participant; the next has one more, and so on.",
+    metavar="N",
+    help="Seed of the first participant; participant k has seed N + k - 1.",
 )
-@click.option("--n-jobs", type=click.IntRange(1), default=1, show_default=True)
+@n_jobs_option
 @part_option
 @skip_existing_option
-@click.option("--phantoms", "is_phantom_only", is_flag=True, help="Write the phantoms, no scans.")
+@click.option(
+    "--phantoms-only", is_flag=True, help="Write phantoms for asl_validate, and no scans."
+)
 def main(
     out: Path,
     participants: int,
@@ -124,23 +187,23 @@ def main(
     kinetic: str,
     macrovascular: bool,
     seed: int,
-    n_jobs: int,
+    n_jobs: int | None,
     part: tuple[int, int] | None,
     skip_existing: bool,
-    is_phantom_only: bool,
+    phantoms_only: bool,
 ) -> None:
-    """Simulate ASL scans of known CBF and arrival time.
+    """Simulate ASL scans with known CBF and ATT.
 
-    Writes a BIDS data set (control and label volumes, or differences, M0 image, sidecars) and the
-    truth under derivatives/truth. The same seed gives the same bytes, whatever --n-jobs. With
-    --part or --skip-existing, into a data set that may be there, subject by subject.
+    Writes a BIDS data set (control and label or ΔM volumes, M0 image, sidecars) and the true maps
+    under derivatives/truth. The same seed gives the same bytes for any --n-jobs. With --part or
+    --skip-existing, participants are added to an existing data set.
     """
     from aslkit.simulate.scanner import ScanSettings
 
     if matrix is not None and anatomy != "brain":
         raise click.UsageError("--matrix is for --anatomy brain")
-    if is_phantom_only and (part or skip_existing):
-        raise click.UsageError("--part and --skip-existing are for scans, not for --phantoms")
+    if phantoms_only and (part or skip_existing):
+        raise click.UsageError("--part and --skip-existing exclude --phantoms-only")
     settings = ScanSettings(
         protocol=choose_protocol(protocol, plds, labeling, label_duration),
         repeats=repeats,
@@ -151,7 +214,7 @@ def main(
         n_pulses=n_bs,
         has_arterial=macrovascular,
     )
-    jobs = [
+    tasks = [
         SubjectTask(
             folder=out,
             subject=f"{i + 1:02d}",
@@ -159,55 +222,57 @@ def main(
             anatomy=anatomy,
             voxel_size_mm=voxel_size,
             matrix=matrix,
-            settings=None if is_phantom_only else settings,
+            settings=None if phantoms_only else settings,
             is_raw=is_raw,
         )
         for i in range(participants)
     ]
     if part or skip_existing:
         with explain_output_errors(out):
-            simulate_subjects(select_part(jobs, part), n_jobs, skip_existing)
+            simulate_subjects(select_part(tasks, part), n_jobs or 1, skip_existing)
     else:
-        _simulate_data_set(jobs, out, n_jobs)
+        _simulate_data_set(tasks, out, n_jobs or 1)
 
 
-def _simulate_data_set(jobs: Sequence[SubjectTask], out: Path, n_jobs: int) -> None:
-    """All of a new data set, or nothing."""
+def _simulate_data_set(tasks: Sequence[SubjectTask], out: Path, n_jobs: int) -> None:
+    """Write a new data set; it appears when it is complete."""
     from tqdm import tqdm
 
     from aslkit.simulate.bids_writer import write_dataset_description
 
-    started, is_silent = time.perf_counter(), not sys.stderr.isatty()
+    start, is_silent = time.perf_counter(), not sys.stderr.isatty()
     with _new_folder(out) as folder:
-        if jobs[0].settings is not None:
+        if tasks[0].settings is not None:
             write_dataset_description(folder)
-        here = [replace(job, folder=folder) for job in jobs]
-        for line in tqdm(_run(here, n_jobs), "Simulating", len(jobs), disable=is_silent):
+        tasks = [replace(task, folder=folder) for task in tasks]
+        for line in tqdm(
+            _simulate_all(tasks, n_jobs), "Simulating", len(tasks), disable=is_silent
+        ):
             with tqdm.external_write_mode():
                 print_result(line)
-    seconds = (time.perf_counter() - started) / len(jobs)
+    seconds = (time.perf_counter() - start) / len(tasks)
     print_result(f"written: {out} ({seconds:.1f} s per participant)")
 
 
-def _run(jobs: Sequence[SubjectTask], n_jobs: int) -> Iterator[str]:
-    """What came out of every job, as they come."""
+def _simulate_all(tasks: Sequence[SubjectTask], n_jobs: int) -> Iterator[str]:
+    """Simulate all subjects, and yield a line for each in the order in which they end."""
     if n_jobs == 1:
-        yield from map(simulate_subject, jobs)
+        yield from map(simulate_subject, tasks)
         return
     from aslkit.batch.processes import SingleStep, run_in_processes
 
-    with closing(run_in_processes(jobs, SingleStep(_try, _lost), n_jobs)) as found:
-        for line in found:
-            if isinstance(line, Exception):
-                raise line
-            yield line
+    with closing(run_in_processes(tasks, SingleStep(_line_or_error, _lost), n_jobs)) as results:
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+            yield result
 
 
-def _try(job: SubjectTask) -> str | Exception:
-    """What came out of a job, or why nothing did."""
+def _line_or_error(task: SubjectTask) -> str | Exception:
+    """Simulate a subject, and return its line or the error."""
     try:
-        return simulate_subject(job)
-    except Exception as error:  # whatever it is, it is raised where the job came from
+        return simulate_subject(task)
+    except Exception as error:  # raised in the main process
         return error
 
 
@@ -217,7 +282,7 @@ def _lost(_: SubjectTask, reason: str) -> Exception:
 
 @contextmanager
 def _new_folder(out: Path) -> Iterator[Path]:
-    """A folder that becomes `out` when all is written, and vanishes when anything fails."""
+    """Yield a temporary folder that is renamed to `out`, or removed after an error."""
     from aslkit.outputs.atomic_write import folder_appears
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

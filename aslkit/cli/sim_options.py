@@ -1,4 +1,4 @@
-"""The options of asl_sim that name things -> protocols, noises, ranges."""
+"""Names in the options of asl_sim -> protocol, noise and artefacts."""
 
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ VOXEL_SIZE_MM = 3.5
 
 
 def parse_noises(text: str, n_pulses: int) -> tuple[str, ...]:
-    """The artefacts that a list names; an unknown one is refused (InputError)."""
+    """Return the names in a comma-separated list; InputError for an unknown name."""
     from aslkit.simulate.artefacts import NOISES
 
     names = tuple(text.split(","))
@@ -34,8 +34,8 @@ def parse_noises(text: str, n_pulses: int) -> tuple[str, ...]:
         raise InputError(
             "--noise",
             "",
-            found="suppression without background suppression",
-            expected="pulses that can fail",
+            found="suppression, and no background-suppression pulses",
+            expected="background-suppression pulses",
             fix="give --n-bs 2",
         )
     return names
@@ -44,7 +44,7 @@ def parse_noises(text: str, n_pulses: int) -> tuple[str, ...]:
 def choose_protocol(
     name: str | None, plds: tuple[float, ...] | None, labeling: str, label_duration: float
 ) -> "Protocol":
-    """A named protocol, or the one that the options spell out; others are refused (InputError)."""
+    """Return a named protocol or the one of the options; InputError for an unknown name."""
     from aslkit.core.acquisition import protocol
     from aslkit.simulate.signal import PROTOCOLS, Protocol
 

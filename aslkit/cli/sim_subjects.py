@@ -1,4 +1,4 @@
-"""Simulated subjects -> a data set that may be there, each whole or not at all."""
+"""Simulated subjects -> folders of a new or existing data set, complete or absent."""
 
 import errno
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SubjectTask:
-    """One participant: the phantom, and how it is scanned (None: it is written itself)."""
+    """One participant to simulate.
+
+    Attributes
+    ----------
+    settings : ScanSettings or None
+        Settings of the scan; None writes the phantom itself.
+    """
 
     folder: Path
     subject: str
@@ -30,7 +36,7 @@ class SubjectTask:
 
     @property
     def fingerprint(self) -> str:
-        """Of everything that the subject depends on."""
+        """Return a hash of everything that the subject depends on."""
         from aslkit.outputs.fingerprints import fingerprint
         from aslkit.outputs.provenance import version
 
@@ -38,35 +44,35 @@ class SubjectTask:
         return fingerprint((), {"version": version(), "job": own})
 
 
-def simulate_subject(job: SubjectTask) -> str:
-    """Do the job, in any process; returns a line that says what came out."""
+def simulate_subject(task: SubjectTask) -> str:
+    """Simulate a subject and write its files; return a line that describes them."""
     from aslkit.simulate.bids_writer import write_scan
     from aslkit.simulate.phantoms import save_phantom
     from aslkit.simulate.scanner import scan_phantom
 
-    phantom = _phantom(job)
-    if job.settings is None:
-        save_phantom(phantom, job.folder)
+    phantom = _phantom(task)
+    if task.settings is None:
+        save_phantom(phantom, task.folder)
         return phantom.name
-    scan = scan_phantom(phantom, job.settings, job.seed)
+    scan = scan_phantom(phantom, task.settings, task.seed)
     write_scan(
-        *(job.folder, job.subject, phantom, job.settings, scan),
-        is_deltam=not job.is_raw,
-        fingerprint=job.fingerprint,
+        *(task.folder, task.subject, phantom, task.settings, scan),
+        is_deltam=not task.is_raw,
+        fingerprint=task.fingerprint,
     )
     voxels = scan.m0.size * sum(run.volumes.shape[3] for run in scan.runs)
     measured = scan.measured_snr
-    snr = f"SNR {measured:.2f} (asked for {scan.snr:.4g})" if measured else "no thermal noise"
-    return f"sub-{job.subject}: {phantom.name}, {voxels / 1e6:.1f} million voxels, {snr}"
+    snr = f"SNR {measured:.2f} (requested {scan.snr:.4g})" if measured else "no thermal noise"
+    return f"sub-{task.subject}: {phantom.name}, {voxels / 1e6:.1f} million voxels, {snr}"
 
 
-def _phantom(job: SubjectTask) -> "Phantom":
+def _phantom(task: SubjectTask) -> "Phantom":
     from aslkit.simulate.phantoms import brain_phantom, shape_phantom
 
-    if job.anatomy != "brain":
-        return shape_phantom(job.anatomy, job.seed)
-    name = f"brain-{job.seed:03d}"
-    return brain_phantom(name, job.seed, job.voxel_size_mm, job.matrix)
+    if task.anatomy != "brain":
+        return shape_phantom(task.anatomy, task.seed)
+    name = f"brain-{task.seed:03d}"
+    return brain_phantom(name, task.seed, task.voxel_size_mm, task.matrix)
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,7 @@ class SimulationWork:
         """Do nothing: `compute` has written the files."""
 
 
-def simulate_subjects(jobs: Sequence[SubjectTask], n_jobs: int, skip_current: bool) -> None:
+def simulate_subjects(tasks: Sequence[SubjectTask], n_jobs: int, skip_current: bool) -> None:
     """Add the subjects to their data set; logs and failed.tsv go to the folder of the truth.
 
     Raises
@@ -119,39 +125,39 @@ def simulate_subjects(jobs: Sequence[SubjectTask], n_jobs: int, skip_current: bo
     from aslkit.outputs.dataset import open_logs
     from aslkit.simulate.bids_writer import check_is_simulated, truth_root
 
-    if not jobs:
+    if not tasks:
         return
-    out = jobs[0].folder
+    out = tasks[0].folder
     _create_data_set(out)
     check_is_simulated(out)
-    existing = [job.subject for job in jobs if (out / f"sub-{job.subject}").exists()]
+    existing = [task.subject for task in tasks if (out / f"sub-{task.subject}").exists()]
     if existing and not skip_current:
         raise InputError(
             out / f"sub-{existing[0]}",
             "",
-            found=share(len(existing), len(jobs), "subject"),
+            found=share(len(existing), len(tasks), "subject"),
             expected="none",
             fix="give --skip-existing, or another --out",
         )
     truth = truth_root(out)
     open_logs(truth)
     settings = BatchSettings(truth, skip_current, n_jobs, noun="subject")
-    run_batch(jobs, SimulationWork(), settings, console())
+    run_batch(tasks, SimulationWork(), settings, console())
 
 
 @contextmanager
 def explain_output_errors(out: Path) -> Iterator[None]:
-    """Tell of the folder where something cannot be written, or is there already.
+    """Turn an OSError into an error that names the output folder.
 
     Raises
     ------
     InputError
-        For an OSError.
+        When the folder cannot be written or has files already.
     """
     try:
         yield
     except OSError as error:
-        if error.errno == errno.ENOTEMPTY:  # another run was faster
+        if error.errno == errno.ENOTEMPTY:  # another run has written the folder
             raise existing_files_error(out) from error
         raise InputError(
             out,
@@ -163,14 +169,14 @@ def explain_output_errors(out: Path) -> Iterator[None]:
 
 
 def existing_files_error(out: Path) -> InputError:
-    """The error of a folder that should have been new."""
+    """Return the error for an output folder that has files already."""
     return InputError(
         out, "", found="existing files", expected="a new folder", fix="give another --out"
     )
 
 
 def _create_data_set(out: Path) -> None:
-    """Describe the data set where it is new; several parts may begin at once."""
+    """Create the data set if it does not exist; several parts may do so at the same time."""
     from aslkit.outputs.atomic_write import folder_appears
     from aslkit.simulate.bids_writer import write_dataset_description
 
@@ -180,5 +186,5 @@ def _create_data_set(out: Path) -> None:
         with folder_appears(out) as folder:
             write_dataset_description(folder)
     except OSError as error:
-        if error.errno != errno.ENOTEMPTY:  # else another part was faster
+        if error.errno != errno.ENOTEMPTY:  # another part has created it
             raise

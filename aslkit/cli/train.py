@@ -1,4 +1,4 @@
-"""asl_train: a network from a configuration, trained on simulated scans."""
+"""asl_train: a network trained on simulated scans."""
 
 import logging
 import math
@@ -32,27 +32,53 @@ def _configs() -> "dict[str, Path]":
 
 
 @aslkit_command("asl_train", epilog=EXAMPLES)
-@click.option("--config", required=True, metavar="NAME|FILE.yaml", help="Configuration.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Model folder.")
-@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change one value.")
+@click.option("--config", required=True, metavar="NAME|FILE.yaml", help="Training configuration.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="DIR",
+    help="Model folder.",
+)
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change one value of the configuration.",
+)
 @click.option(
     "--members",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Networks of other seeds in one model [the configuration's].",
+    help="Number of ensemble members, trained with different seeds [as configured].",
 )
-@click.option("--max-minutes", type=POSITIVE, default=math.inf, help="Finish in this time.")
+@click.option(
+    "--max-minutes",
+    type=POSITIVE,
+    default=math.inf,
+    metavar="N",
+    help="Time limit; the learning rate reaches zero at its end [no limit].",
+)
 @click.option("--resume", is_flag=True, help="Continue from the checkpoint in --out.")
 @click.option("--init-from", metavar="NAME|DIR", help="Start from the weights of this model.")
 @click.option(
     "--finetune-bids",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Adapt to the repeated scans of this BIDS data set, with a section adaptation.",
+    help="Adapt to the scans of this BIDS data set; the configuration needs a section "
+    "`adaptation`.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N, mps.")
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda[:N]|mps",
+    help="Device that trains the network.",
+)
 @click.option("--tensorboard", is_flag=True, help="Also write TensorBoard event files.")
-@listing_option("--list-configs", _configs, "Print the configurations that are there; stop.")
+@listing_option("--list-configs", _configs, "Print the available configurations and exit.")
 def main(
     config: str,
     out: Path,
@@ -65,15 +91,15 @@ def main(
     device: str,
     tensorboard: bool,
 ) -> None:
-    """Train a network on scans that are simulated while it learns.
+    """Train a network on scans that are simulated during training.
 
-    Writes weights, model card, resolved configuration, metrics.csv, loss.png and a checkpoint,
-    every few minutes, on SIGTERM and at the end. Under torchrun, several processes or GPUs train
-    one network, each with batches of its own.
+    Writes weights, model card, resolved configuration, metrics.csv, loss.png and a checkpoint
+    every few minutes, on SIGTERM and at the end. With torchrun, several processes or GPUs train
+    one network; each simulates its own batches.
     """
     from aslkit.config import load_config
 
-    is_first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts
+    is_first = os.environ.get("RANK", "0") == "0"  # process of torchrun
     if not is_first:
         logging.getLogger("aslkit").setLevel(logging.ERROR)
     if members is not None:

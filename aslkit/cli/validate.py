@@ -1,4 +1,4 @@
-"""asl_validate: a report on least squares and models, on phantoms or on real scans."""
+"""asl_validate: a report on least squares and models, on phantoms or in vivo."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -39,15 +39,21 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 @click.option(
     "--phantoms",
     metavar="shipped|DIR",
-    help="Phantoms, those of this installation or of a folder: judge against the truth.",
+    help="Simulate scans of phantoms and compare estimates with the truth. shipped: the phantoms "
+    "of this installation.",
 )
-@click.option("--bids", type=_FOLDER, help="BIDS data set: judge without truth, in vivo.")
+@click.option(
+    "--bids",
+    type=_FOLDER,
+    metavar="DIR",
+    help="BIDS data set; estimates are evaluated in vivo, without truth.",
+)
 @click.option(
     "--model",
     "models",
     multiple=True,
     metavar="NAME|DIR",
-    help="Trained model; repeat it for several. Without, least squares alone.",
+    help="Trained model; repeat the option for several models [least squares only].",
 )
 @click.option(
     "--snr", "snrs", type=NumberList(), metavar="A,B,…", help="SNRs to simulate [1,3,10,30]."
@@ -57,20 +63,20 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
     "protocols",
     multiple=True,
     metavar="NAME",
-    help="Protocol to simulate; repeat it for several [all].",
+    help="Protocol to simulate; repeat the option for several protocols [all].",
 )
 @click.option(
     "--track",
     "tracks",
     type=click.Choice(["matched", "mismatched"]),
     multiple=True,
-    help="matched: the constants are known and vessels do not show; mismatched: estimators get "
-    "nominal values; repeat it for both [both].",
+    help="matched: known physical constants, no arteries; mismatched: random constants and "
+    "arteries, which the estimators do not know [both].",
 )
 @click.option(
     "--quick",
     is_flag=True,
-    help="Two protocols, SNR 3 and 30, two phantoms of each kind: a first look in a minute.",
+    help="Two protocols, SNR 3 and 30, two phantoms of each kind; takes a minute.",
 )
 @click.option(
     "--mc-dropout",
@@ -83,36 +89,44 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
     type=KINETIC,
     default="single",
     show_default=True,
-    help="T1 after arrival: of blood (single) or tissue.",
+    help="T1 of the label after its arrival: of blood (single) or tissue.",
 )
 @click.option(
     "--macrovascular",
     type=MACROVASCULAR,
     default="auto",
     show_default=True,
-    help="Arterial compartment of the models, in vivo.",
+    help="Arterial compartment in vivo; auto: if the protocol supports it.",
 )
 @participants_option
 @sessions_option
 @click.option(
     "--reference",
     type=_FOLDER,
-    help="Maps to compare with, in vivo: <scan>_cbf.nii.gz and _att or _arrival, on the grid of "
-    "the scan, with Units in their sidecars (BASIL, ASLPrep, the truth of asl_sim).",
+    metavar="DIR",
+    help="Reference maps in vivo: <scan>_cbf.nii.gz and _att or _arrival, on the grid of the "
+    "scan, with Units in their sidecars (BASIL, ASLPrep, the truth of asl_sim).",
 )
 @part_option
 @n_jobs_option
 @dask_option
 @skip_existing_option
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Seed of the noise, or of the random halves in vivo.",
+)
 @click.option(
     "-o",
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
     metavar="DIR",
-    help="Folder for report.html, results.tsv, results.json and, in vivo, a page per scan, logs "
-    "and failed.tsv.",
+    help="Output folder: report.html, results.tsv, results.json; in vivo also a page per scan, "
+    "logs and failed.tsv.",
 )
 def main(
     phantoms: str | None,
@@ -137,9 +151,9 @@ def main(
 ) -> None:
     """Measure how well least squares and trained models estimate CBF and ATT.
 
-    On phantoms the truth is known and every method meets the same noise; in vivo, part of each
-    scan's repeats judges what the others estimate. Prints a table and writes a report, in vivo
-    also a page per scan.
+    On phantoms, all methods get the same noisy data and are compared with the truth. In vivo,
+    maps from some repeats of a scan are compared with its other repeats. Prints a table and
+    writes a report; in vivo also a page per scan.
     """
     if (phantoms is None) == (bids is None):
         raise click.UsageError("give either --phantoms shipped|DIR or --bids DIR")
@@ -148,7 +162,7 @@ def main(
         if participants or sessions or reference or part or n_jobs or dask or skip_existing:
             raise click.UsageError(
                 "--participant-label, --session-label, --reference, --part, --n-jobs, --dask and "
-                "--skip-existing belong to --bids"
+                "--skip-existing are for --bids"
             )
         from aslkit.validate.design import FULL, QUICK
 
@@ -166,7 +180,7 @@ def main(
     elif bids is not None:
         if snrs or protocols or tracks or quick or mc_dropout:
             raise click.UsageError(
-                "--snr, --protocol, --track, --quick and --mc-dropout belong to --phantoms"
+                "--snr, --protocol, --track, --quick and --mc-dropout are for --phantoms"
             )
         from aslkit.cli.validate_bids import Study, validate_study
 
@@ -196,7 +210,7 @@ def _check_snrs(snrs: tuple[float, ...] | None) -> None:
 
 
 def _phantoms_of(given: str) -> Path:
-    """The folder that was given, or for its word that of this installation, which is said."""
+    """Return the folder of the phantoms; "shipped" is that of this installation."""
     if given != SHIPPED:
         return Path(given)
     from aslkit.simulate.resources import phantoms_folder

@@ -1,4 +1,4 @@
-"""The scans of a BIDS data set -> a page each, one for the group, and tables; failures apart."""
+"""Scans of a BIDS data set -> one page per scan, a page of the group, and tables."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ RunPaths = tuple[Path, ...]  # the runs of one acquisition
 
 @dataclass(frozen=True)
 class Study:
-    """What to validate, and how."""
+    """Data set to validate, and the options of asl_validate."""
 
     folder: Path
     participants: tuple[str, ...]
@@ -114,7 +114,7 @@ def validate_study(study: Study) -> None:
 
 
 def _parameters(study: Study) -> dict[str, object]:
-    """Everything but files of the scan that the findings depend on; models have to be there."""
+    """Return the options that the results depend on; UnavailableError for a missing model."""
     from aslkit.fit.least_squares import FitSettings
     from aslkit.outputs.provenance import version
     from aslkit.validate.estimators import networks
@@ -158,7 +158,7 @@ def _write_findings(study: Study, paths: RunPaths, name: str, fingerprint: str) 
 
 
 def _write_group(out: Path, outcomes: "Sequence[Outcome]") -> None:
-    """Write the page and tables of all scans that did not fail, and print the table."""
+    """Write the page and tables of the group without failed scans, and print the table."""
     from aslkit.report.group_report import invivo_report
     from aslkit.report.page import provenance, write_benchmark
     from aslkit.report.scan_files import read_scan_findings

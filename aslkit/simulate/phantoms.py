@@ -158,7 +158,7 @@ def find_phantoms(folder: Path) -> list[Path]:
             "",
             found="no phantom",
             expected="NAME.nii.gz with NAME.json",
-            fix="give --phantoms shipped, or make some with asl_sim --phantoms",
+            fix="give --phantoms shipped, or make some with asl_sim --phantoms-only",
         )
     return found
 

@@ -7,7 +7,7 @@ out=${1:?Usage: bash bin/dev/make_phantoms.sh FOLDER}
 mkdir "$out"
 
 make() { # PARTICIPANTS SEED OPTION…
-    asl_sim --phantoms --out "$out/part" --participants "$1" --seed "$2" "${@:3}"
+    asl_sim --phantoms-only --out "$out/part" --participants "$1" --seed "$2" "${@:3}"
     mv "$out"/part/* "$out"
     rmdir "$out/part"
 }
