@@ -14,10 +14,10 @@ from sphinx.pycode import ModuleAnalyzer
 from aslkit.config.adaptation import AdaptationConfig
 from aslkit.config.schema import (
     AmplitudeAwareConfig,
+    AnyProtocolConfig,
     BrainUNetConfig,
-    DataConfig,
+    FixedProtocolConfig,
     LossConfig,
-    OneProtocolConfig,
     RawEncodingConfig,
     ResidualConfig,
     TrainingConfig,
@@ -38,8 +38,8 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "`network` of kind `amplitude_aware`": AmplitudeAwareConfig,
     "`encoding` of kind `raw`": RawEncodingConfig,
     "`loss`": LossConfig,
-    "`data` of kind `any_protocol`": DataConfig,
-    "`data` of kind `one_protocol`": OneProtocolConfig,
+    "`data` of kind `any_protocol`": AnyProtocolConfig,
+    "`data` of kind `fixed_protocol`": FixedProtocolConfig,
     "`validation`": ValidationConfig,
     "`adaptation`": AdaptationConfig,
 }

@@ -29,7 +29,7 @@ from aslkit.cli.train import main as asl_train
 from aslkit.cli.validate import main as asl_validate
 from aslkit.nets.model_store import PACKAGE_FOLDER
 
-CHANGES = ("network.widths=[8,16]", "data.patch=16", "data.groups=1", "steps=2")
+CHANGES = ("network.widths=[8,16]", "data.patch_size=16", "data.protocols_per_step=1", "steps=2")
 TINY = [part for change in CHANGES for part in ("--set", change)]
 TIMES = re.compile(r"; \d+ s, [\d.]+ s each$")
 MOST_NAMES = 4  # of files

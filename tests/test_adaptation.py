@@ -24,10 +24,10 @@ from aslkit.train.losses import prediction_loss
 pytestmark = pytest.mark.usefixtures("own_batches")
 TINY = (
     "network.widths=[8,8]",
-    "data.patch=16",
-    "data.groups=1",
-    "data.patches_per_group=2",
-    "data.slices=2",
+    "data.patch_size=16",
+    "data.protocols_per_step=1",
+    "data.patches_per_protocol=2",
+    "data.slices_per_subject=2",
     "warmup_steps=0",
     "schedule=cosine",
 )
@@ -88,7 +88,7 @@ def test_a_bias_of_the_network_is_found_by_its_correction_alone(data, tmp_path):
     }
     weights["bias.log_scale"] = torch.tensor([0.3, 0.0])
     save_model(tmp_path / "biased", weights, load_model(str(tmp_path / "first")).card)
-    changes = ("steps=24", "learning_rate=0.05", "averaging=0", "adaptation.bias_correction=true")
+    changes = ("steps=24", "learning_rate=0.05", "ema_decay=0", "adaptation.bias_correction=true")
     config = tiny(*changes, "adaptation.weight=10")
     train(config, tmp_path / "out", init_from=str(tmp_path / "biased"), finetune_bids=data)
     found = {k.removeprefix("network."): v for k, v in saved(tmp_path / "out").items()}
@@ -106,7 +106,7 @@ def test_without_a_bias_correction_of_its_own_a_model_may_start_one(data, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "change", ["adaptation.adversarial=0.1", "adaptation.bias_correction=true"]
+    "change", ["adaptation.adversarial_weight=0.1", "adaptation.bias_correction=true"]
 )
 def test_an_adaptation_survives_an_interruption_to_the_bit(data, tmp_path, change):
     config = tiny("steps=4", "learning_rate=0.01", change)
@@ -128,7 +128,7 @@ def test_the_real_scans_and_the_classifier_change_what_is_learned(data, tmp_path
     runs = {
         "weak": ("adaptation.weight=0.001",),
         "strong": ("adaptation.weight=1",),
-        "adversarial": ("adaptation.weight=1", "adaptation.adversarial=1"),
+        "adversarial": ("adaptation.weight=1", "adaptation.adversarial_weight=1"),
     }
     for name, changes in runs.items():
         train(tiny("steps=3", "learning_rate=0.01", *changes), tmp_path / name, finetune_bids=data)
@@ -174,7 +174,11 @@ def test_the_section_and_the_data_set_go_together(data, tmp_path, config, option
     ("config", "changes", "said"),
     [
         ("exp14", ("adaptation.wieght=2",), "expected a known key, like adaptation.weight"),
-        ("exp14", ("adaptation={bias_correction: true, adversarial: 1}",), "freezes the network"),
+        (
+            "exp14",
+            ("adaptation={bias_correction: true, adversarial_weight: 1}",),
+            "freezes the network",
+        ),
         ("exp21", ("network.bias_correction=true",), "by adaptation.bias_correction alone"),
         ("exp09", ("adaptation.weight=1",), "network.kind physics_residual with a section"),
     ],

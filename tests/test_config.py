@@ -1,13 +1,18 @@
 """Configurations: strict, in units, and every key of the founding plan's experiment 09 used."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 import yaml
 
-from aslkit.config import dump_config, list_configs, load_config
+from aslkit.config import dump_config, is_dump_of, list_configs, load_config
+from aslkit.config.old_keys import RENAMED_KEYS
+from aslkit.config.schema import SECTIONS
 from aslkit.core.errors import InputError
 from aslkit.nets.encoding_registry import build_encoding
+from aslkit.nets.model_store import list_models, read_card
 from aslkit.nets.registry import build_network
 from aslkit.train.objectives import build_draw, build_loss
 
@@ -117,11 +122,45 @@ def test_a_change_wins_over_the_file_by_either_name(tmp_path):
     assert load_config(path, ("n_epochs=2",)).steps == 2000
 
 
+def test_keys_of_the_last_version_are_read_with_a_message(tmp_path, caplog):
+    values = {
+        "base": "exp09",
+        "name": "old",
+        "averaging": 0.9,
+        "balance": "learned",
+        "loss": {"dc_weight": 0.2},
+        "data": {"kind": "one_protocol", "patch": 32, "patches": 4},
+    }
+    path = written(tmp_path, values)
+    config = load_config(path, ("data.patch=16",))
+    assert config.ema_decay == 0.9 and config.loss_weighting == "learned"
+    assert config.loss.data_consistency_weight == 0.2
+    assert config.data.patch_size == 16 and config.data.patches_per_step == 4
+    assert "averaging is now called ema_decay" in caplog.text
+    assert "data.kind: one_protocol is now called fixed_protocol" in caplog.text
+
+
+@pytest.mark.parametrize("model", list_models())
+def test_the_training_configuration_in_every_model_card_is_read(tmp_path, model):
+    training = dict(read_card(list_models()[model])["training"])
+    if training.get("schedule") == "one_cycle":  # cards from before the key was refused there
+        training.pop("warmup_steps")
+    path = written(tmp_path, training)
+    assert load_config(path).name == training["name"]
+    assert is_dump_of(Path(path).read_text(), load_config(path))
+    assert not is_dump_of(Path(path).read_text(), load_config(path, ("seed=99",)))
+
+
+@pytest.mark.parametrize("old", RENAMED_KEYS)
+def test_every_renamed_key_is_one_of_the_schema(old):
+    assert RENAMED_KEYS[old] in SECTIONS and old not in SECTIONS
+
+
 @pytest.fixture(scope="module")
 def usual(tmp_path_factory):
     values = yaml.safe_load(EXPERIMENT_09) | TINY
     return trace(
-        load_config(written(tmp_path_factory.mktemp("usual"), values), ("data.patch=32",))
+        load_config(written(tmp_path_factory.mktemp("usual"), values), ("data.patch_size=32",))
     )
 
 
@@ -130,7 +169,7 @@ def test_each_key_of_the_block_changes_the_first_step_of_training(tmp_path, usua
     values = yaml.safe_load(EXPERIMENT_09) | TINY | {key: OTHER_VALUES[key]}
     if key == "model_class_name":
         values = {k: v for k, v in values.items() if k not in FILMS}
-    assert trace(load_config(written(tmp_path, values), ("data.patch=32",))) != usual
+    assert trace(load_config(written(tmp_path, values), ("data.patch_size=32",))) != usual
 
 
 def test_every_other_key_of_the_block_belongs_to_the_loop():
@@ -156,10 +195,16 @@ def test_a_configuration_written_out_is_read_back(tmp_path):
         ("steps", "--set: steps: found steps, expected section.key=value"),
         ("seed.x=1", "--set: seed.x: found seed, expected section.key=value"),
         ("network.kind=spatial", "expected encoding.kind raw for network.kind spatial"),
-        ("encoding.kind=raw", "expected encoding.kind raw together with data.kind one_protocol"),
-        ("cbf_first_share=0.2", "expected network.separate_decoders with cbf_first_share"),
-        ("pretrain_share=0.2", "expected network.denoising_head together with pretrain_share"),
-        ("balance=validation", "expected a section validation with balance validation"),
+        ("encoding.kind=raw", "expected encoding.kind raw together with data.kind fixed_protocol"),
+        ("cbf_first_fraction=0.2", "expected network.separate_decoders with cbf_first_fraction"),
+        (
+            "pretraining_fraction=0.2",
+            "expected network.denoising_head together with pretraining_fraction",
+        ),
+        (
+            "loss_weighting=validation",
+            "expected a section validation with loss_weighting validation",
+        ),
         ("loss.error=l2", "expected a section loss with encoding.kind raw, and only with it"),
     ],
 )
@@ -172,14 +217,17 @@ def test_a_wrong_configuration_is_named(change, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (("balance=learned", "loss.att_weight=0"), "weights of loss above 0 with balance"),
         (
-            ("balance=learned", "cbf_first_share=0.5", "network.separate_decoders=true"),
-            "either cbf_first_share or balance",
+            ("loss_weighting=learned", "loss.att_weight=0"),
+            "weights of loss above 0 with loss_weighting",
         ),
         (
-            ("pretrain_share=0.5", "network.denoising_head=true", "validation.batches=1"),
-            "either pretrain_share or validation",
+            ("loss_weighting=learned", "cbf_first_fraction=0.5", "network.separate_decoders=true"),
+            "either cbf_first_fraction or loss_weighting",
+        ),
+        (
+            ("pretraining_fraction=0.5", "network.denoising_head=true", "validation.batches=1"),
+            "either pretraining_fraction or validation",
         ),
     ],
 )
@@ -196,7 +244,10 @@ def test_ideas_that_exclude_one_another_are_refused_together(changes, message):
             "data.alpha_bs_range=[1.0,0.8]",
             "data.alpha_bs_range: found [1.0, 0.8], expected a range",
         ),
-        ("network.widths=[8,8,8,8,8,8,8,8]", "expected data.patch a multiple of 128, the stride"),
+        (
+            "network.widths=[8,8,8,8,8,8,8,8]",
+            "expected data.patch_size a multiple of 128, the stride",
+        ),
         ("network.widths=[12,24]", "network.widths: found [12, 24], expected multiples of 8"),
     ],
 )

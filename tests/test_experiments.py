@@ -29,15 +29,15 @@ DEFINITIONS = {
     "exp03": AWARE | {"network.film_at_bottleneck": False, "network.film_at_decoder": False},
     "exp04": AWARE | {"network.output_modulation": False},
     "exp05": AWARE | {"network.film_at_decoder": False, "network.output_modulation": False},
-    "exp06": AWARE | {"loss.dc_weight": 0.1},
-    "exp07": AWARE | {"loss.dc_weight": 0.3},
+    "exp06": AWARE | {"loss.data_consistency_weight": 0.1},
+    "exp07": AWARE | {"loss.data_consistency_weight": 0.3},
     "exp08": AWARE | RANDOM,
     "exp09": AWARE
     | RANDOM
     | {"encoding.features": ["mean", "std", "peak", "t1_artery"], "members": 3},
 }
 LOOKS = {
-    "validation.every_steps": 100,
+    "validation.interval_steps": 100,
     "validation.batches": 4,
     "validation.patience": 1000,
 }
@@ -47,9 +47,9 @@ OWN = {
     "exp10: exp09": {"network.separate_decoders": True},
     "exp11: exp10": {"network.att_film": True},
     "exp11b: exp10": {"network.att_attention": True},
-    "exp12a: exp09": {"balance": "validation"} | LOOKS,
-    "exp12b: exp09": {"balance": "learned"},
-    "exp12c: exp10": {"cbf_first_share": 0.6},
+    "exp12a: exp09": {"loss_weighting": "validation"} | LOOKS,
+    "exp12b: exp09": {"loss_weighting": "learned"},
+    "exp12c: exp10": {"cbf_first_fraction": 0.6},
     "exp13: exp09": {
         "data.extended_randomization": True,
         "data.t1_blood_range_s": [1.4, 2.3],
@@ -57,17 +57,17 @@ OWN = {
         "data.alpha_vsasl_range": [0.3, 0.8],
         "data.noise_type": "gaussian",
     },
-    "exp15: exp09": {"data.patch": 128, "data.patches": 8},
+    "exp15: exp09": {"data.patch_size": 128, "data.patches_per_step": 8},
     "exp16: exp15": {"network.context_branch": True},
     "exp17: exp09": {"network.dropout": 0.3},
     "exp17b: exp09": {"network.dropout": 0.5},
     "exp17c: exp09": {"network.confidence_head": True},
     "exp18: exp09": {"members": 5},
     "exp19: exp09": {"data.snr_levels": [3 * snr for snr in PLAN_SNRS]},
-    "exp20: exp09": {"pretrain_share": 0.25, "network.denoising_head": True},
+    "exp20: exp09": {"pretraining_fraction": 0.25, "network.denoising_head": True},
 }
 NAMES = [*DEFINITIONS, *(pair.partition(":")[0] for pair in OWN)]
-TINY = ("network.widths=[8,16]", "data.patch=16", "data.patches=2")
+TINY = ("network.widths=[8,16]", "data.patch_size=16", "data.patches_per_step=2")
 
 
 def flat(config):
@@ -117,9 +117,15 @@ def written(folder, name, values):
 
 
 def test_a_file_holds_only_what_differs_from_its_base(tmp_path):
-    middle = written(tmp_path, "middle", {"base": "exp02", "data": {"patch": 32}, "name": "m"})
-    top = written(tmp_path, "top", {"base": middle, "data": {"patches": 4}, "n_epochs": 2})
-    expected = load_config("exp02", ("data.patch=32", "data.patches=4", "steps=2000", "name=m"))
+    middle = written(
+        tmp_path, "middle", {"base": "exp02", "data": {"patch_size": 32}, "name": "m"}
+    )
+    top = written(
+        tmp_path, "top", {"base": middle, "data": {"patches_per_step": 4}, "n_epochs": 2}
+    )
+    expected = load_config(
+        "exp02", ("data.patch_size=32", "data.patches_per_step=4", "steps=2000", "name=m")
+    )
     assert load_config(top) == expected
 
 
@@ -215,14 +221,16 @@ def script_trains(tmp_path, *arguments):
 
 
 def test_the_script_trains_any_list_at_one_budget_of_pixels(tmp_path):
-    budget = ("--set", "steps=1200", "--set", "data.patches=16")
+    budget = ("--set", "steps=1200", "--set", "data.patches_per_step=16")
     found = script_trains(tmp_path, "1", "exp10", "exp11:2", "exp15", *budget)
     runs = tmp_path / "runs"
     assert found == [
-        f"--config exp10 --set seed=0 --out {runs}/exp10 --set steps=1200 --set data.patches=16",
+        f"--config exp10 --set seed=0 --out {runs}/exp10 --set steps=1200"
+        " --set data.patches_per_step=16",
         f"--config exp11 --set seed=2 --out {runs}/exp11-seed2 --set steps=1200"
-        " --set data.patches=16",
-        f"--config exp15 --set seed=0 --out {runs}/exp15 --set steps=1200 --set data.patches=4",
+        " --set data.patches_per_step=16",
+        f"--config exp15 --set seed=0 --out {runs}/exp15 --set steps=1200"
+        " --set data.patches_per_step=4",
     ]
 
 

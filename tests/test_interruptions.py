@@ -20,16 +20,21 @@ from aslkit.train.loop import train
 pytestmark = pytest.mark.slow
 
 N_STEPS = 12
-COMMON = (f"steps={N_STEPS}", "seed=5", "data.patch=16", "checkpoint_minutes=1e-9")
-LOOKS = "validation={every_steps: 2, batches: 1, patience: 50}"
+COMMON = (f"steps={N_STEPS}", "seed=5", "data.patch_size=16", "checkpoint_minutes=1e-9")
+LOOKS = "validation={interval_steps: 2, batches: 1, patience: 50}"
 RUNS = {
     "amplitude_aware": (
         "production_v2",
-        (*COMMON, LOOKS, "members=1", "network.widths=[8,16]", "data.patches=2"),
+        (*COMMON, LOOKS, "members=1", "network.widths=[8,16]", "data.patches_per_step=2"),
     ),
     "physics_residual": (
         "small",
-        (*COMMON, "network.widths=[8,8]", "data.groups=1", "data.patches_per_group=2"),
+        (
+            *COMMON,
+            "network.widths=[8,8]",
+            "data.protocols_per_step=1",
+            "data.patches_per_protocol=2",
+        ),
     ),
 }
 

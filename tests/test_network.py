@@ -31,7 +31,12 @@ from aslkit.train.batches import draw_batch
 from aslkit.train.loop import train
 
 OFF = FitSettings(macrovascular="off")
-TINY = ("network.widths=[8,8]", "data.patch=32", "data.groups=1", "data.patches_per_group=2")
+TINY = (
+    "network.widths=[8,8]",
+    "data.patch_size=32",
+    "data.protocols_per_step=1",
+    "data.patches_per_protocol=2",
+)
 
 
 @pytest.fixture(scope="module")

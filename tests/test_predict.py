@@ -445,7 +445,7 @@ def test_the_command_writes_the_parts_of_the_uncertainty_and_the_structure(folde
 
 
 def test_the_command_writes_the_confidence_of_a_network_that_states_it(folder, tmp_path):
-    own = ("data.labelings=[pcasl]", "network.widths=[8,8]", "data.patch=16")
+    own = ("data.labelings=[pcasl]", "network.widths=[8,8]", "data.patch_size=16")
     config = load_config("exp17c", own)
     network = build_network(config.network, build_encoding(config).layout)
     save_model(tmp_path, network.state_dict(), model_card(config, 1, 1, 1.0, None))

@@ -21,9 +21,14 @@ from aslkit.train.loop import train
 pytestmark = pytest.mark.slow
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-SIZES = ("network.widths=[8,8]", "data.patch=16", "data.groups=1", "data.patches_per_group=2")
-LOOKS = "validation={every_steps: 4, batches: 1, patience: 50}"
-CHANGES = (*SIZES, LOOKS, "steps=12", "warmup_steps=4", "seed=3", "balance=learned")
+SIZES = (
+    "network.widths=[8,8]",
+    "data.patch_size=16",
+    "data.protocols_per_step=1",
+    "data.patches_per_protocol=2",
+)
+LOOKS = "validation={interval_steps: 4, batches: 1, patience: 50}"
+CHANGES = (*SIZES, LOOKS, "steps=12", "warmup_steps=4", "seed=3", "loss_weighting=learned")
 SAME_LOSS = 1e-3  # relative; 1.4e-5 here: bfloat16 gradients add up in another order
 TWO_RUNS = """
 import os, signal, sys

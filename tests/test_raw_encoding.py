@@ -25,7 +25,13 @@ pytestmark = pytest.mark.usefixtures("own_batches")
 PLDS = (0.5, 1.5, 2.5)
 TIMINGS = protocol("pcasl", PLDS, 1.8, 0.6) + protocol("vsasl", PLDS, 0.0, 0.5)
 FEATURES = ("mean", "std", "peak", "t1_artery")
-TINY = ("network.widths=[8,8]", "data.patch=32", "data.patches=2", "members=1", "steps=2")
+TINY = (
+    "network.widths=[8,8]",
+    "data.patch_size=32",
+    "data.patches_per_step=2",
+    "members=1",
+    "steps=2",
+)
 
 
 def encoding(**changes):
@@ -172,10 +178,10 @@ def test_members_are_independent_and_live_in_one_model(tmp_path):
 def test_the_command_trains_members_and_says_what_the_plans_keys_became(tmp_path):
     path = tmp_path / "own.yaml"
     path.write_text("{name: own, n_epochs: 1, batch_size: 2, hidden_sizes: [8, 8], cbf_weight: 2}")
-    tiny = [part for c in ("steps=1", "data.patch=32") for part in ("--set", c)]
+    tiny = [part for c in ("steps=1", "data.patch_size=32") for part in ("--set", c)]
     network = ["--set", "network.kind=spatial"]
     command = ["--config", str(path), "--out", str(tmp_path / "run"), "--members", "2"]
     done = CliRunner().invoke(asl_train, [*command, *tiny, *network])
     assert done.exit_code == 0, done.output
-    assert "batch_size: 2 is read as data.patches: 2" in done.output
+    assert "batch_size: 2 is read as data.patches_per_step: 2" in done.output
     assert len(load_model(str(tmp_path / "run")).members) == 2

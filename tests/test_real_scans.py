@@ -18,8 +18,8 @@ from aslkit.prepare.series import select_repeats, series_from_runs
 from aslkit.train.real_scans import RealScan, describe_scans, draw_real_batch, read_real_scans
 
 EVERYWHERE = tuple(slice(0, size) for size in SHAPE)
-SIZES = ("network.widths=[8,8]", "data.patch=16", "data.groups=1")
-SLICES = ("data.slices=2", "data.patches_per_group=2")
+SIZES = ("network.widths=[8,8]", "data.patch_size=16", "data.protocols_per_step=1")
+SLICES = ("data.slices_per_subject=2", "data.patches_per_protocol=2")
 DATA = load_config("exp14", (*SIZES, *SLICES)).data
 ONE_DELAY = {"PostLabelingDelay": [0.0, *[1.8] * 12]}
 
@@ -74,7 +74,9 @@ def test_one_half_of_the_repeats_is_seen_and_the_other_judges(scan, chosen):
 
 
 def test_the_network_sees_what_inference_encodes(image, scan, chosen):
-    data = load_config("exp14", (*SIZES, "data.slices=4", "data.patches_per_group=4")).data
+    data = load_config(
+        "exp14", (*SIZES, "data.slices_per_subject=4", "data.patches_per_protocol=4")
+    ).data
     seed = 0
     while not chosen or chosen[0] != [[1], [1], [1]]:  # as one series has it
         chosen.clear()

@@ -19,7 +19,12 @@ from aslkit.simulate.phantoms import brain_phantom
 
 BIN = Path(__file__).parents[1] / "bin" / "dev"
 WITH_OPTIONS = sorted(p.stem for p in BIN.glob("*.py") if "ArgumentParser" in p.read_text())
-TINY = ("network.widths=[8,8]", "data.patch=16", "data.groups=1", "data.patches_per_group=2")
+TINY = (
+    "network.widths=[8,8]",
+    "data.patch_size=16",
+    "data.protocols_per_step=1",
+    "data.patches_per_protocol=2",
+)
 
 
 @pytest.fixture
@@ -119,7 +124,7 @@ def test_training_is_measured(run):
 def test_adaptation_is_measured(run):
     changes = {"SCANS": "--protocol pcasl6 --voxel-size 9 --repeats 2 --deltam"}
     changes |= {"SUBJECTS": ["sub-01", "sub-02"], "WAYS": {"adapted": "exp14"}}
-    changes["BUDGET"] = "data.patch=16 data.groups=1"
+    changes["BUDGET"] = "data.patch_size=16 data.protocols_per_step=1"
     _, *table = run("benchmark_adaptation", "--steps", 1, "--adapt-to", 1, **changes)
     names = [row.split("|")[1].strip() for row in table[2:]]
     assert names == ["least squares", "exp21", "adapted"]

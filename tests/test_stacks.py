@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from aslkit.config import DataConfig, load_config
+from aslkit.config import AnyProtocolConfig, load_config
 from aslkit.core.backend import repeat_first_axis
 from aslkit.core.errors import InputError
 from aslkit.fit.least_squares import FitSettings
@@ -29,9 +29,16 @@ from aslkit.train.objectives import run_network
 
 pytestmark = pytest.mark.usefixtures("own_batches")
 OFF = FitSettings(macrovascular="off")
-DATA = DataConfig(patch=32, groups=3, patches_per_group=8, slices=4)
-TINY = ("network.widths=[8,8]", "data.patch=32", "data.groups=1", "data.patches_per_group=4")
-FOUR = (*TINY, "data.slices=4")
+DATA = AnyProtocolConfig(
+    patch_size=32, protocols_per_step=3, patches_per_protocol=8, slices_per_subject=4
+)
+TINY = (
+    "network.widths=[8,8]",
+    "data.patch_size=32",
+    "data.protocols_per_step=1",
+    "data.patches_per_protocol=4",
+)
+FOUR = (*TINY, "data.slices_per_subject=4")
 
 
 def awake(n_channels, widths=(8, 8)):
@@ -191,9 +198,15 @@ def test_training_moves_what_neighbours_say(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("data.slices=1", "network.across_slices together with data.slices above 1"),
-        ("network.across_slices=false", "network.across_slices together with data.slices above"),
-        ("data.slices=3", "slices that divide patches_per_group"),
+        (
+            "data.slices_per_subject=1",
+            "network.across_slices together with data.slices_per_subject above 1",
+        ),
+        (
+            "network.across_slices=false",
+            "network.across_slices together with data.slices_per_subject above",
+        ),
+        ("data.slices_per_subject=3", "slices_per_subject that divides patches_per_protocol"),
     ],
 )
 def test_stacks_and_networks_that_see_them_go_together(change, message):

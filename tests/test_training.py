@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from aslkit.cli.train import main as asl_train
 from aslkit.config import load_config
-from aslkit.config.plan_names import IMPLIED, PLAN_NAMES
+from aslkit.config.old_keys import IMPLIED, PLAN_KEYS
 from aslkit.config.schema import NETWORKS
 from aslkit.core.errors import InputError
 from aslkit.nets.encoding_registry import build_encoding
@@ -23,7 +23,7 @@ from aslkit.train.objectives import build_draw, build_loss, pretraining_loss
 from aslkit.train.schedules import learning_rate
 
 pytestmark = pytest.mark.usefixtures("own_batches")
-TINY = ("network.widths=[8,16]", "data.patch=32", "data.patches=4", "members=1")
+TINY = ("network.widths=[8,16]", "data.patch_size=32", "data.patches_per_step=4", "members=1")
 
 
 def tiny(*changes):
@@ -34,7 +34,10 @@ def tiny(*changes):
 def test_every_network_learns_a_batch(kind):
     torch.manual_seed(0)
     config = tiny(
-        "data.patch=16", "data.snr_levels=[25]", "data.noise_components=[thermal]", "loss.mode=mae"
+        "data.patch_size=16",
+        "data.snr_levels=[25]",
+        "data.noise_components=[thermal]",
+        "loss.mode=mae",
     )
     described = NETWORKS.validate_python({"kind": kind, "widths": (8, 16)})
     network = build_network(described, build_encoding(config).layout)
@@ -124,8 +127,8 @@ def test_the_best_weights_are_kept_and_worse_ones_counted():
 
 
 def test_a_run_that_no_longer_improves_stops(tmp_path):
-    changes = ("steps=50", "validation={every_steps: 1, batches: 1, patience: 2}")
-    train(tiny(*changes, "learning_rate=1e-12", "averaging=0"), tmp_path / "run")
+    changes = ("steps=50", "validation={interval_steps: 1, batches: 1, patience: 2}")
+    train(tiny(*changes, "learning_rate=1e-12", "ema_decay=0"), tmp_path / "run")
     assert load_model(str(tmp_path / "run")).card["steps"] <= 10
 
 
@@ -153,8 +156,8 @@ def test_the_validation_loss_is_the_mean_over_the_batches():
 def test_the_model_of_a_run_with_early_stopping_holds_the_best_weights(tmp_path, monkeypatch):
     losses = iter(torch.tensor([2.0, 1.0, 3.0, 4.0])[:, None, None].expand(4, 2, 2))
     monkeypatch.setattr("aslkit.train.loop.validation_losses", lambda *_: next(losses))
-    changes = ("learning_rate=0.01", "schedule=cosine", "warmup_steps=0", "averaging=0")
-    config = tiny("steps=4", *changes, "validation={every_steps: 1, batches: 1}")
+    changes = ("learning_rate=0.01", "schedule=cosine", "warmup_steps=0", "ema_decay=0")
+    config = tiny("steps=4", *changes, "validation={interval_steps: 1, batches: 1}")
     train(config, tmp_path / "run")
     kept = load_file(tmp_path / "run" / "weights.safetensors")
     run = load_file(tmp_path / "run" / "checkpoint.safetensors")
@@ -164,7 +167,7 @@ def test_the_model_of_a_run_with_early_stopping_holds_the_best_weights(tmp_path,
 
 
 def test_early_stopping_survives_an_interruption(tmp_path):
-    changes = ("steps=4", "validation={every_steps: 1, batches: 1, patience: 9}")
+    changes = ("steps=4", "validation={interval_steps: 1, batches: 1, patience: 9}")
     config = tiny(*changes, "checkpoint_minutes=1e-9")
 
     def interrupt(step, loss):
@@ -180,8 +183,8 @@ def test_early_stopping_survives_an_interruption(tmp_path):
 
 @pytest.mark.parametrize("kind", ["learned", "validation"])
 def test_a_balance_survives_an_interruption_to_the_bit(tmp_path, kind):
-    looks = "validation={every_steps: 1, batches: 1, patience: 9}"
-    config = tiny("steps=4", "learning_rate=0.01", f"balance={kind}", looks)
+    looks = "validation={interval_steps: 1, batches: 1, patience: 9}"
+    config = tiny("steps=4", "learning_rate=0.01", f"loss_weighting={kind}", looks)
     config = config.model_copy(update={"checkpoint_minutes": 1e-9})
     weights = []
 
@@ -203,20 +206,25 @@ def test_a_balance_survives_an_interruption_to_the_bit(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", ["learned", "validation"])
 def test_any_network_can_be_balanced(tmp_path, kind):
-    looks = "validation={every_steps: 1, batches: 1}"
-    sizes = ("network.widths=[8,8]", "data.patch=16", "data.groups=1", "data.patches_per_group=2")
-    config = load_config("small", (*sizes, "steps=2", f"balance={kind}", looks))
+    looks = "validation={interval_steps: 1, batches: 1}"
+    sizes = (
+        "network.widths=[8,8]",
+        "data.patch_size=16",
+        "data.protocols_per_step=1",
+        "data.patches_per_protocol=2",
+    )
+    config = load_config("small", (*sizes, "steps=2", f"loss_weighting={kind}", looks))
     train(config, tmp_path / "run")
     saved = load_file(tmp_path / "run" / CHECKPOINT)
     assert [saved[k] for k in saved if k.startswith("balance.")][0].shape == (2,)
 
 
-PRETRAINED = ("pretrain_share=0.5", "network.denoising_head=true", "weight_decay=0")
+PRETRAINED = ("pretraining_fraction=0.5", "network.denoising_head=true", "weight_decay=0")
 
 
 def test_pre_training_leaves_the_heads_of_the_estimates_as_they_were(tmp_path):
     def weights(share):
-        changes = (*PRETRAINED, f"pretrain_share={share}")
+        changes = (*PRETRAINED, f"pretraining_fraction={share}")
         train(tiny("steps=3", "learning_rate=0.01", *changes), tmp_path / f"{share}")
         return load_file(tmp_path / f"{share}" / CHECKPOINT)
 
@@ -237,7 +245,7 @@ def test_pre_training_leaves_the_heads_of_the_estimates_as_they_were(tmp_path):
 @pytest.mark.slow
 def test_the_network_learns_to_denoise_from_pairs_of_noisy_scans():
     torch.manual_seed(0)
-    small = (*PRETRAINED, "data.patch=16")
+    small = (*PRETRAINED, "data.patch_size=16")
     config = tiny("data.snr_levels=[2]", "data.noise_components=[thermal]", *small)
     network = build_network(config.network, build_encoding(config).layout)
     optimizer = torch.optim.Adam(network.parameters(), 5e-3)
@@ -277,7 +285,7 @@ def test_a_pre_trained_run_is_used_like_any_other(tmp_path):
 
 
 def test_cbf_is_learned_first_and_then_att_alone_by_what_is_its_own(tmp_path):
-    changes = ("network.separate_decoders=true", "weight_decay=0", "cbf_first_share=0.5")
+    changes = ("network.separate_decoders=true", "weight_decay=0", "cbf_first_fraction=0.5")
     config = tiny("steps=3", "learning_rate=0.01", "checkpoint_minutes=1e-9", *changes)
 
     def stop_before_att(step, numbers):
@@ -302,7 +310,7 @@ def test_cbf_is_learned_first_and_then_att_alone_by_what_is_its_own(tmp_path):
     assert {"cbf_head.0.weight", "encoder.pairs.0.convs.0.weight"} <= moved_first
 
 
-SHORT = ("steps=2", "validation={every_steps: 2, batches: 1}")
+SHORT = ("steps=2", "validation={interval_steps: 2, batches: 1}")
 
 
 def asl_train_tiny(out, *options):
@@ -345,15 +353,15 @@ LOOP = {
     "learning_rate": "0.01",
     "weight_decay": "50",
     "schedule": "cosine",
-    "averaging": "0.1",
+    "ema_decay": "0.1",
     "swa_start": "0.1",
-    "data.patch": "16",
+    "data.patch_size": "16",
     "data.labelings": "[vsasl]",
 }
 
 
 def trained(folder, *changes):
-    train(tiny("data.patches=2", "steps=3", "learning_rate=0.001", *changes), folder)
+    train(tiny("data.patches_per_step=2", "steps=3", "learning_rate=0.001", *changes), folder)
     return load_model(str(folder)).network.state_dict()
 
 
@@ -372,7 +380,7 @@ def test_every_key_of_production_v2_is_one_of_the_plan_or_of_the_run():
     values = load_config("production_v2").model_dump(mode="json", exclude_none=True)
     keys = {k for k, v in values.items() if not isinstance(v, dict)}
     keys |= {f"{s}.{k}" for s, own in values.items() if isinstance(own, dict) for k in own}
-    of_the_plan = {new for new, _ in PLAN_NAMES.values()} | set(IMPLIED)
+    of_the_plan = {new for new, _ in PLAN_KEYS.values()} | set(IMPLIED)
     named = {"name", "checkpoint_minutes"}  # in the card; see test_interruptions
     heads = ("denoising_head", "confidence_head")
     names = ("separate_decoders", "att_film", "att_attention", "context_branch", *heads)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from aslkit.config import DataConfig
+from aslkit.config import AnyProtocolConfig
 from aslkit.core.acquisition import Acquisition, protocol
 from aslkit.core.constants import TYPICAL_ATT_S
 from aslkit.kinetics.model import kinetic_model, tissue_curve
@@ -25,7 +25,7 @@ QUIET = {"snr_range": (1e4, 1e4)}
 
 
 def config(**values):
-    return DataConfig(patch=32, patches_per_group=6, **values)
+    return AnyProtocolConfig(patch_size=32, patches_per_protocol=6, **values)
 
 
 def draw(seed=0, acquisition=None, device=None, **values):
@@ -57,7 +57,7 @@ def test_snr_is_drawn_uniformly_in_its_logarithm():
 
 
 def test_without_noise_least_squares_finds_the_truth_of_matched_scans():
-    scans = draw(3, JOINT, mismatched_share=0, arterial_share=0, **QUIET)
+    scans = draw(3, JOINT, mismatched_fraction=0, arterial_fraction=0, **QUIET)
     base, truth = (batch(scans)[k].numpy().swapaxes(1, 3) for k in ("base", "truth"))
     inside = scans.mask.swapaxes(1, 2) & (truth[..., 0] > 5)
     error = np.abs(base - truth)[inside]
@@ -68,7 +68,7 @@ def test_without_noise_least_squares_finds_the_truth_of_matched_scans():
 
 def test_wrong_constants_move_the_signal_and_the_target():
     matched, wrong = (
-        draw(4, JOINT, mismatched_share=share, arterial_share=0, **QUIET) for share in (0, 1)
+        draw(4, JOINT, mismatched_fraction=share, arterial_fraction=0, **QUIET) for share in (0, 1)
     )
     assert matched.is_matched and not wrong.is_matched
     assert np.abs(matched.clean - wrong.clean).max() > 0.05 * matched.clean.max()
@@ -82,7 +82,7 @@ def test_wrong_constants_move_the_signal_and_the_target():
 @pytest.mark.parametrize("plds_s", [(1.8,), (1.0, 2.0)])
 def test_few_delays_make_finite_batches_whose_target_is_the_truth(plds_s):
     acquisition = Acquisition(protocol("pcasl", plds_s, 1.8))
-    scans = draw(5, acquisition, mismatched_share=1)
+    scans = draw(5, acquisition, mismatched_fraction=1)
     found = batch(scans)
     assert not scans.is_matched and all(torch.isfinite(v).all() for v in found.values())
     np.testing.assert_allclose(found["truth"], np.stack([scans.cbf, scans.att], 1), rtol=1e-6)
@@ -112,17 +112,19 @@ def test_each_subject_has_constants_of_its_own():
 
 
 def test_arteries_show_and_are_fitted_together_more_often_than_not():
-    draws = [draw(s, EARLY, mismatched_share=0, arterial_share=0.5, **QUIET) for s in range(24)]
+    draws = [
+        draw(s, EARLY, mismatched_fraction=0, arterial_fraction=0.5, **QUIET) for s in range(24)
+    ]
     fitted = [s.is_arterial_fitted for s in draws]
     assert 4 < sum(fitted) < 20
     vsasl = PROTOCOLS["vsasl6"].acquisition(1)
-    assert not any(draw(s, vsasl, arterial_share=1).is_arterial_fitted for s in range(5))
+    assert not any(draw(s, vsasl, arterial_fraction=1).is_arterial_fitted for s in range(5))
     bright = [np.percentile(s.clean[:, 0], 99.9) for s in draws]
     assert np.median(np.array(bright)[fitted]) > np.median(np.array(bright)[~np.array(fitted)])
 
 
 def test_numpy_and_torch_draw_the_same_truth():
-    here, there = (draw(5, JOINT, device, mismatched_share=1) for device in (None, "cpu"))
+    here, there = (draw(5, JOINT, device, mismatched_fraction=1) for device in (None, "cpu"))
     for name in ("clean", "cbf", "att", "noise_sd"):
         one, other = getattr(here, name), getattr(there, name)
         assert isinstance(other, torch.Tensor) and other.dtype == torch.float32
@@ -145,7 +147,7 @@ def test_a_batch_has_the_channels_of_the_network():
 @pytest.mark.parametrize("patch", [16, 64])
 def test_slices_that_hardly_touch_the_brain_make_finite_batches(patch):
     for seed in range(6):
-        data = DataConfig(patch=patch, patches_per_group=12)
+        data = AnyProtocolConfig(patch_size=patch, patches_per_protocol=12)
         scans = draw_training_scans(data, np.random.default_rng(seed))
         assert patch < 64 or scans.mask.sum((1, 2)).min() > 200
         assert all(torch.isfinite(v).all() for v in batch(scans).values())
@@ -177,10 +179,11 @@ def test_training_scans_and_phantoms_need_no_torch():
     script = """
 import sys
 import numpy as np
-from aslkit.config import DataConfig
+from aslkit.config import AnyProtocolConfig
 from aslkit.simulate.phantoms import brain_phantom
 from aslkit.simulate.training_scans import draw_training_scans
-draw_training_scans(DataConfig(patch=16, patches_per_group=1), np.random.default_rng(0))
+config = AnyProtocolConfig(patch_size=16, patches_per_protocol=1)
+draw_training_scans(config, np.random.default_rng(0))
 brain_phantom("brain", 1, voxel_size_mm=20)
 print("torch" in sys.modules)
 """

@@ -18,7 +18,7 @@ from aslkit.core.errors import InputError
 EXAMPLES = """Examples:
   asl_train --config small --out my_model --max-minutes 90
   asl_train --config small --out my_model --resume
-  asl_train --config small --out quick --set steps=500 --set data.patch=32
+  asl_train --config small --out quick --set steps=500 --set data.patch_size=32
   asl_train --config production_v2 --out ensemble --members 5
   torchrun --nproc-per-node 2 -m aslkit.cli.train --config small --out my_model
   asl_train --config exp14 --init-from exp21 --finetune-bids study --out adapted --max-minutes 10

@@ -12,12 +12,19 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from aslkit.bids.json_files import read_text
-from aslkit.config.plan_names import PLAN_NAMES, rename
-from aslkit.config.schema import KINDS, SECTIONS, DataConfig, TrainingConfig
+from aslkit.config.old_keys import PLAN_KEYS, update_keys
+from aslkit.config.schema import SECTION_KINDS, SECTIONS, AnyProtocolConfig, TrainingConfig
 from aslkit.config.yaml_files import parse_yaml
 from aslkit.core.errors import InputError
 
-__all__ = ["DataConfig", "TrainingConfig", "dump_config", "list_configs", "load_config"]
+__all__ = [
+    "AnyProtocolConfig",
+    "TrainingConfig",
+    "dump_config",
+    "is_dump_of",
+    "list_configs",
+    "load_config",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +64,16 @@ def dump_config(config: TrainingConfig) -> str:
     return yaml.safe_dump(config.model_dump(mode="json", exclude_none=True), sort_keys=False)
 
 
+def is_dump_of(text: str, config: TrainingConfig) -> bool:
+    """Check that `dump_config` of this or the last version wrote this text for `config`."""
+    values = yaml.safe_load(text)
+    update_keys(values, _set)
+    try:
+        return TrainingConfig.model_validate(values) == config
+    except ValidationError:
+        return False
+
+
 def _find(name_or_file: str) -> Path:
     path = list_configs().get(name_or_file, Path(name_or_file))
     if not path.is_file():
@@ -86,7 +103,7 @@ def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 def _convert(path: Path, values: dict[str, Any]) -> None:
     """Keys of the founding plan become those of the schema, and a message each."""
-    for note in rename(values, _set):
+    for note in update_keys(values, _set):
         logger.warning("%s: %s", path.name, note)
 
 
@@ -104,13 +121,13 @@ def _merged(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
 
 def _explained(path: Path, error: ErrorDetails) -> InputError:
     """The first fault in a configuration; for an unknown key, the known ones like it."""
-    parts = [str(part) for part in error["loc"] if part not in KINDS]
+    parts = [str(part) for part in error["loc"] if part not in SECTION_KINDS]
     found = shorten(reprlib.repr(error["input"]), MOST_SHOWN)
     expected = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error" and not parts:
         found = "other sections"
     if error["type"] == "extra_forbidden":
-        known = [*SECTIONS, *PLAN_NAMES]
+        known = [*SECTIONS, *PLAN_KEYS]
         near = get_close_matches(".".join(parts), known) or get_close_matches(
             parts[-1], [name.rpartition(".")[2] for name in known]
         )

@@ -14,11 +14,13 @@ class AdaptationConfig(Strict):
     """Weight of their loss beside that of the simulated scans."""
     bias_correction: bool = False
     """Only a scale and an offset of CBF and of ATT are trained."""
-    adversarial: float | None = Field(None, gt=0)
+    adversarial_weight: float | None = Field(None, gt=0)
     """With this weight, the deepest features learn not to tell real scans from simulated ones."""
 
     @model_validator(mode="after")
     def _check_adversarial(self) -> Self:
-        if self.bias_correction and self.adversarial:
-            raise ValueError("either bias_correction, which freezes the network, or adversarial")
+        if self.bias_correction and self.adversarial_weight:
+            raise ValueError(
+                "either bias_correction, which freezes the network, or adversarial_weight"
+            )
         return self

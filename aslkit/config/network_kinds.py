@@ -32,7 +32,7 @@ class ResidualConfig(Strict):
     widths: tuple[int, ...] = Field(min_length=2)
     """Feature maps per resolution, finest first."""
     across_slices: bool = False
-    """Whether neighbouring slices see each other, in every block; goes with `data.slices`."""
+    """Convolve across neighbouring slices too, in every block; needs `data.slices_per_subject`."""
     bias_correction: bool = False
     """Whether an adaptation scales and shifts the estimates, as the network's last step."""
 
@@ -66,7 +66,7 @@ class AmplitudeAwareConfig(BrainUNetConfig):
     att_attention: bool = False
     """Features of the ATT head are weighted by place, by their mean and largest within 7 x 7."""
     denoising_head: bool = False
-    """A head of its own learns the signal without noise; goes with `pretrain_share`."""
+    """A head of its own learns the signal without noise; goes with `pretraining_fraction`."""
     context_branch: bool = False
     """A second encoder sees the image at half the resolution and joins at the deepest features."""
     confidence_head: bool = False

@@ -12,6 +12,7 @@ from pydantic import (
 )
 
 from aslkit.config.adaptation import AdaptationConfig
+from aslkit.config.fixed_protocol import FixedProtocolConfig, Range
 from aslkit.config.network_kinds import (
     AmplitudeAwareConfig,
     BrainUNetConfig,
@@ -20,7 +21,6 @@ from aslkit.config.network_kinds import (
     Strict,
     VoxelwiseConfig,
 )
-from aslkit.config.one_protocol import OneProtocolConfig, Range
 
 WARMUP_STEPS = 200
 
@@ -65,48 +65,48 @@ class LossConfig(Strict):
     """Of the error of CBF; 0: the model knows nothing of CBF."""
     att_weight: float = Field(1.0, ge=0)
     """Of the error of ATT; 0: the model knows nothing of ATT."""
-    dc_weight: float = Field(0.0, ge=0)
+    data_consistency_weight: float = Field(0.0, ge=0)
     """Of the distance between the signal and that of the estimates, in percent of M0."""
     variance_weight: float = Field(0.0, ge=0)
     """Of a penalty where estimates vary less over the brain than the truth."""
 
 
-class DataConfig(Strict):
+class AnyProtocolConfig(Strict):
     """The stream of simulated patches of any protocol."""
 
     kind: Literal["any_protocol"] = "any_protocol"
-    patch: int = Field(64, ge=16, multiple_of=8)
+    patch_size: int = Field(64, ge=16, multiple_of=8)
     """Pixels of a side."""
-    groups: int = Field(4, ge=1)
+    protocols_per_step: int = Field(4, ge=1)
     """Protocols in a step."""
-    patches_per_group: int = Field(8, ge=1)
+    patches_per_protocol: int = Field(8, ge=1)
     """Slices per protocol."""
-    slices: int = Field(1, ge=1)
+    slices_per_subject: int = Field(1, ge=1)
     """Neighbouring slices of each subject, 2.5-8 mm apart, in 80 % of the groups; the others hold
     one of each."""
     snr_range: Range = (0.7, 80.0)
     """SNR as in `asl_sim`, drawn per subject, uniformly in the logarithm."""
-    arterial_share: float = Field(0.45, ge=0, le=1)
+    arterial_fraction: float = Field(0.45, ge=0, le=1)
     """Of the protocols: with arterial signal in the data."""
-    mismatched_share: float = Field(0.5, ge=0, le=1)
+    mismatched_fraction: float = Field(0.5, ge=0, le=1)
     """Of the protocols: the signal does not follow the model that the estimator assumes."""
 
     @model_validator(mode="after")
     def _check_slices(self) -> Self:
-        if self.patches_per_group % self.slices:
-            raise ValueError("slices that divide patches_per_group")
+        if self.patches_per_protocol % self.slices_per_subject:
+            raise ValueError("slices_per_subject that divides patches_per_protocol")
         return self
 
     @property
-    def patches(self) -> int:
+    def patches_per_step(self) -> int:
         """Patches in a step."""
-        return self.groups * self.patches_per_group
+        return self.protocols_per_step * self.patches_per_protocol
 
 
 class ValidationConfig(Strict):
     """Early stopping: the best weights by their loss on scans that never train are kept."""
 
-    every_steps: int = Field(500, ge=1)
+    interval_steps: int = Field(500, ge=1)
     """Between two looks."""
     batches: int = Field(8, ge=1)
     """Of the noisy scans that the averaged weights meet at every look."""
@@ -133,7 +133,7 @@ class TrainingConfig(Strict):
     """`cosine`: after a warm-up; `one_cycle`: up in 30 % of the run, then down to 0."""
     warmup_steps: int | None = Field(None, ge=0)
     """Of `cosine` alone, and 200 there unless given."""
-    averaging: float = Field(0.998, ge=0, lt=1)
+    ema_decay: float = Field(0.998, ge=0, lt=1)
     """Decay of the running average of the weights, which is the model that is saved."""
     swa_start: float | None = Field(None, gt=0, lt=1)
     """Share of the run from which on the model is the plain mean of the weights since, and the
@@ -143,13 +143,13 @@ class TrainingConfig(Strict):
     network: NetworkConfig = Field(discriminator="kind")
     encoding: ProfileEncodingConfig | RawEncodingConfig = Field(discriminator="kind")
     loss: LossConfig | None = None
-    pretrain_share: float | None = Field(None, gt=0, lt=1)
+    pretraining_fraction: float | None = Field(None, gt=0, lt=1)
     """First share of the run, in which `network.denoising_head` learns and nothing else."""
-    cbf_first_share: float | None = Field(None, gt=0, lt=1)
+    cbf_first_fraction: float | None = Field(None, gt=0, lt=1)
     """First share of the run, in which CBF alone is learned; then ATT alone."""
-    balance: Literal["learned", "validation"] | None = None
+    loss_weighting: Literal["learned", "validation"] | None = None
     """How the run weighs CBF and ATT: learned with the network, or by looks of `validation`."""
-    data: DataConfig | OneProtocolConfig = Field(discriminator="kind")
+    data: AnyProtocolConfig | FixedProtocolConfig = Field(discriminator="kind")
     validation: ValidationConfig | None = None
     adaptation: AdaptationConfig | None = None
 
@@ -185,8 +185,8 @@ class TrainingConfig(Strict):
     @model_validator(mode="after")
     def _check_sections(self) -> Self:
         is_raw = isinstance(self.encoding, RawEncodingConfig)
-        if is_raw != isinstance(self.data, OneProtocolConfig):
-            raise ValueError("encoding.kind raw together with data.kind one_protocol")
+        if is_raw != isinstance(self.data, FixedProtocolConfig):
+            raise ValueError("encoding.kind raw together with data.kind fixed_protocol")
         if is_raw != (self.loss is not None):
             raise ValueError("a section loss with encoding.kind raw, and only with it")
         needs_curves = not isinstance(self.network, ResidualConfig | VoxelwiseConfig)
@@ -198,17 +198,19 @@ class TrainingConfig(Strict):
     def _check_ideas(self) -> Self:
         """Whether what goes together is there together."""
         network = self.network
-        if getattr(network, "across_slices", False) != (getattr(self.data, "slices", 1) > 1):
-            raise ValueError("network.across_slices together with data.slices above 1")
+        if getattr(network, "across_slices", False) != (
+            getattr(self.data, "slices_per_subject", 1) > 1
+        ):
+            raise ValueError("network.across_slices together with data.slices_per_subject above 1")
         stride = 2 ** (len(network.widths) - 1 + getattr(network, "context_branch", False))
-        if isinstance(network, BrainUNetConfig) and self.data.patch % stride:
-            raise ValueError(f"data.patch a multiple of {stride}, the stride of the network")
-        if getattr(network, "denoising_head", False) != (self.pretrain_share is not None):
-            raise ValueError("network.denoising_head together with pretrain_share")
-        if self.pretrain_share and self.validation:
-            raise ValueError("either pretrain_share or validation")
-        if self.cbf_first_share and not getattr(network, "separate_decoders", False):
-            raise ValueError("network.separate_decoders with cbf_first_share")
+        if isinstance(network, BrainUNetConfig) and self.data.patch_size % stride:
+            raise ValueError(f"data.patch_size a multiple of {stride}, the stride of the network")
+        if getattr(network, "denoising_head", False) != (self.pretraining_fraction is not None):
+            raise ValueError("network.denoising_head together with pretraining_fraction")
+        if self.pretraining_fraction and self.validation:
+            raise ValueError("either pretraining_fraction or validation")
+        if self.cbf_first_fraction and not getattr(network, "separate_decoders", False):
+            raise ValueError("network.separate_decoders with cbf_first_fraction")
         return self
 
     @model_validator(mode="before")
@@ -230,13 +232,13 @@ class TrainingConfig(Strict):
         return self
 
     @model_validator(mode="after")
-    def _check_balance(self) -> Self:
-        if self.balance and self.loss and not self.loss.cbf_weight * self.loss.att_weight:
-            raise ValueError("weights of loss above 0 with balance")
-        if self.balance and self.cbf_first_share:
-            raise ValueError("either cbf_first_share or balance")
-        if self.balance == "validation" and self.validation is None:
-            raise ValueError("a section validation with balance validation")
+    def _check_loss_weighting(self) -> Self:
+        if self.loss_weighting and self.loss and not self.loss.cbf_weight * self.loss.att_weight:
+            raise ValueError("weights of loss above 0 with loss_weighting")
+        if self.loss_weighting and self.cbf_first_fraction:
+            raise ValueError("either cbf_first_fraction or loss_weighting")
+        if self.loss_weighting == "validation" and self.validation is None:
+            raise ValueError("a section validation with loss_weighting validation")
         return self
 
 
@@ -244,11 +246,11 @@ _MODELS: dict[str, tuple[type[BaseModel], ...]] = {
     "network": (ResidualConfig, VoxelwiseConfig, BrainUNetConfig, AmplitudeAwareConfig),
     "encoding": (ProfileEncodingConfig, RawEncodingConfig),
     "loss": (LossConfig,),
-    "data": (DataConfig, OneProtocolConfig),
+    "data": (AnyProtocolConfig, FixedProtocolConfig),
     "validation": (ValidationConfig,),
     "adaptation": (AdaptationConfig,),
 }
-KINDS = {
+SECTION_KINDS = {
     kind
     for section in DEFAULT_KINDS
     for model in _MODELS[section]

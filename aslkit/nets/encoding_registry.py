@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from aslkit.config.one_protocol import OneProtocolConfig, nominal_timings
+from aslkit.config.fixed_protocol import FixedProtocolConfig, nominal_timings
 from aslkit.config.schema import RawEncodingConfig, TrainingConfig
 from aslkit.core.acquisition import Timing
 from aslkit.nets.profile_encoding import CHANNELS, ProfileEncoding
@@ -16,7 +16,7 @@ Encoding = ProfileEncoding | RawEncoding
 def build_encoding(config: TrainingConfig) -> Encoding:
     """What the network of a training run sees."""
     if isinstance(config.encoding, RawEncodingConfig) and isinstance(
-        config.data, OneProtocolConfig
+        config.data, FixedProtocolConfig
     ):
         return RawEncoding(
             nominal_timings(config.data),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from aslkit.config.one_protocol import N_PULSES, OneProtocolConfig, nominal_timings
+from aslkit.config.fixed_protocol import N_PULSES, FixedProtocolConfig, nominal_timings
 from aslkit.core.acquisition import REFERENCE_SIGNAL, Acquisition
 from aslkit.core.backend import (
     Array,
@@ -63,17 +63,17 @@ class Patches:
 
 
 def draw_patches(
-    config: OneProtocolConfig, rng: np.random.Generator, device: str | None = None
+    config: FixedProtocolConfig, rng: np.random.Generator, device: str | None = None
 ) -> Patches:
-    """`config.patches` random slices under the protocol.
+    """`config.patches_per_step` random slices under the protocol.
 
     Parameters
     ----------
     device : str, optional
         Makes torch tensors on this device; without it, numpy arrays.
     """
-    planes = draw_planes(rng, config.patches, config.patch).on(device)
-    tissue = draw_subjects(rng, config.patches).at(planes)
+    planes = draw_planes(rng, config.patches_per_step, config.patch_size).on(device)
+    tissue = draw_subjects(rng, config.patches_per_step).at(planes)
     model = _draw_model(config, rng, planes.x)
     signal = _extended_signal if config.extended_randomization else _tissue_signal
     rows = signal(model, tissue, rng)
@@ -89,7 +89,7 @@ def draw_patches(
 
 
 def draw_second_measurement(
-    patches: Patches, config: OneProtocolConfig, rng: np.random.Generator
+    patches: Patches, config: FixedProtocolConfig, rng: np.random.Generator
 ) -> FloatArray:
     """The signal of patches with other noise, of an SNR of its own."""
     rows = namespace(patches.clean).moveaxis(patches.clean, 1, -1)[patches.mask]
@@ -99,10 +99,12 @@ def draw_second_measurement(
     return again
 
 
-def _draw_model(config: OneProtocolConfig, rng: np.random.Generator, like: Array) -> KineticModel:
+def _draw_model(
+    config: FixedProtocolConfig, rng: np.random.Generator, like: Array
+) -> KineticModel:
     """The kinetic model of every patch, arrays (b, n, 1) as `like`."""
     nominal = kinetic_model(Acquisition(nominal_timings(config)), 1, np.float32)
-    column: FloatArray = np.ones((config.patches, 1, 1))
+    column: FloatArray = np.ones((config.patches_per_step, 1, 1))
 
     def drawn(limits: tuple[float, float]) -> FloatArray:
         return rng.uniform(*limits, column.shape)
@@ -121,7 +123,9 @@ def _draw_model(config: OneProtocolConfig, rng: np.random.Generator, like: Array
                 efficiency = efficiency * drawn(config.alpha_bs_range)
         plds = block.plds
         if config.extended_randomization:
-            early = rng.uniform(-PLD_SCATTER_S, PLD_SCATTER_S, (config.patches, *plds.shape[1:]))
+            early = rng.uniform(
+                -PLD_SCATTER_S, PLD_SCATTER_S, (config.patches_per_step, *plds.shape[1:])
+            )
             plds = np.maximum(plds - early, 0)
         durations = block.label_durations * duration
         blocks.append(TimingBlock(block.labeling, plds, durations, efficiency))
@@ -168,7 +172,7 @@ def _correlated_noise(rng: np.random.Generator, mask: Array, like: Array) -> Arr
 
 
 def _add_noise(
-    clean: Array, mask: Array, config: OneProtocolConfig, rng: np.random.Generator
+    clean: Array, mask: Array, config: FixedProtocolConfig, rng: np.random.Generator
 ) -> Array:
     """Control minus label of a clean ΔM/M0 (voxels, n), with the noise of the configuration."""
     patches = first_axis_indices(mask)
@@ -177,7 +181,7 @@ def _add_noise(
         """FloatArray (patches, …) of the patch of every voxel, (voxels, …)."""
         return take_rows(array_like(of_patches, clean), patches)
 
-    b, n, signal = config.patches, clean.shape[1], clean
+    b, n, signal = config.patches_per_step, clean.shape[1], clean
     for name, draw in (("physio", draw_physio), ("drift", draw_drift)):
         if name in config.noise_components:
             course = np.stack([draw(rng, n) for _ in range(b)])

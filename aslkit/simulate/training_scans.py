@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from aslkit.config import DataConfig
+from aslkit.config import AnyProtocolConfig
 from aslkit.core.acquisition import Acquisition
 from aslkit.core.backend import (
     Array,
@@ -88,12 +88,12 @@ class TrainingScans:
 
 
 def draw_training_scans(
-    config: DataConfig,
+    config: AnyProtocolConfig,
     rng: np.random.Generator,
     acquisition: Acquisition | None = None,
     device: str | None = None,
 ) -> TrainingScans:
-    """Draw noisy scans of `config.patches_per_group` slices under one protocol.
+    """Draw noisy scans of `config.patches_per_protocol` slices under one protocol.
 
     Parameters
     ----------
@@ -102,12 +102,16 @@ def draw_training_scans(
     device : str, optional
         Makes torch tensors on this device; without it, numpy arrays.
     """
-    depth = 1 if config.slices == 1 or rng.random() >= STACKED_SHARE else config.slices
-    b = config.patches_per_group // depth
+    depth = (
+        1
+        if config.slices_per_subject == 1 or rng.random() >= STACKED_SHARE
+        else config.slices_per_subject
+    )
+    b = config.patches_per_protocol // depth
     acquisition = acquisition or draw_acquisition(rng)
-    is_matched = bool(rng.random() >= config.mismatched_share)
+    is_matched = bool(rng.random() >= config.mismatched_fraction)
     has_arterial, is_arterial_fitted = _arteries(rng, config, acquisition, is_matched)
-    planes = draw_planes(rng, b, config.patch, depth).on(device)
+    planes = draw_planes(rng, b, config.patch_size, depth).on(device)
     tissue = repeat_first_axis(draw_subjects(rng, b), depth).at(planes)
     subjects = first_axis_indices(tissue.mask) // depth
     if is_matched:
@@ -136,10 +140,10 @@ def draw_training_scans(
 
 
 def _arteries(
-    rng: np.random.Generator, config: DataConfig, acquisition: Acquisition, is_matched: bool
+    rng: np.random.Generator, config: AnyProtocolConfig, acquisition: Acquisition, is_matched: bool
 ) -> tuple[bool, bool]:
     """Whether arteries show, and whether they are fitted: mostly both or neither."""
-    has_arterial = bool(rng.random() < config.arterial_share)
+    has_arterial = bool(rng.random() < config.arterial_fraction)
     is_fitted = has_arterial != (is_matched and rng.random() < DISAGREEMENT_SHARE)
     is_fitted = is_fitted and acquisition.has_arterial_signal
     return (has_arterial if is_matched else is_fitted), is_fitted
@@ -196,7 +200,7 @@ def _clean_rows(curves: _Curves, tissue: Tissue, subjects: Array, has_arterial: 
 
 
 def _noise_level(
-    rng: np.random.Generator, config: DataConfig, planes: Planes, depth: int
+    rng: np.random.Generator, config: AnyProtocolConfig, planes: Planes, depth: int
 ) -> Array:
     """Standard deviation of the noise (b, x, y): of a random SNR, and uneven in some slices."""
     b = len(planes.x) // depth

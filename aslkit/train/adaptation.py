@@ -79,7 +79,7 @@ def _loss(
     added = config.weight * prediction_loss(
         estimates, real, _nominal_model(scans, real, estimates)
     )
-    if config.adversarial:
+    if config.adversarial_weight:
         added = added + confusion_loss(outputs[:, N_OUTPUTS:], n)
     losses = loss(outputs[:n, :N_OUTPUTS], simulated)
     return losses + losses.new_tensor([[1, 0], [0, 0]]) * added

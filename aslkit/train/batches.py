@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from aslkit.batch.worker_process import defer_termination
-from aslkit.config import DataConfig
+from aslkit.config import AnyProtocolConfig
 from aslkit.core.acquisition import Acquisition
 from aslkit.core.backend import first_axis_indices, scatter_to_images
 from aslkit.core.constants import ATT_BOUNDS_S, TYPICAL_ATT_S
@@ -63,20 +63,23 @@ def stream_batches(draw: Draw, seed: int, first: int, n_workers: int, stride: in
     )
 
 
-def draw_batch(config: DataConfig, rng: np.random.Generator) -> Batch:
-    """Draw one batch: `config.groups` groups of scans, encoded by `batch_from_scans`.
+def draw_batch(config: AnyProtocolConfig, rng: np.random.Generator) -> Batch:
+    """Draw one batch: `config.protocols_per_step` groups of scans, encoded by `batch_from_scans`.
 
     With neighbouring slices, also `stack` (batch,): those of a subject have the same number.
     """
-    groups = [_group(config, rng, i * config.patches_per_group) for i in range(config.groups)]
+    groups = [
+        _group(config, rng, i * config.patches_per_protocol)
+        for i in range(config.protocols_per_step)
+    ]
     return {key: torch.cat([s[key] for s in groups]) for key in groups[0]}
 
 
-def _group(config: DataConfig, rng: np.random.Generator, first: int) -> Batch:
+def _group(config: AnyProtocolConfig, rng: np.random.Generator, first: int) -> Batch:
     """Draw and encode the scans of one protocol; number their stacks from `first` on."""
     scans = draw_training_scans(config, rng)
     batch = batch_from_scans(scans, rng)
-    if config.slices > 1:
+    if config.slices_per_subject > 1:
         batch["stack"] = first + torch.arange(len(scans.mask)) // scans.depth
     return batch
 

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from aslkit.config import TrainingConfig, dump_config
+from aslkit.config import TrainingConfig, dump_config, is_dump_of
 from aslkit.core.errors import InputError
 from aslkit.nets.model_store import read_tensors
 from aslkit.nets.residual_unet import Network
@@ -104,7 +104,7 @@ def read_checkpoint(state: TrainingState, config: TrainingConfig, out: Path) -> 
         meta, tensors = read_tensors(out / CHECKPOINT)
     except (OSError, SafetensorError) as error:
         raise _refused(out, "", str(error), "a checkpoint of asl_train") from error
-    if meta.get("config") != dump_config(config) or "numbers" not in meta:
+    if not is_dump_of(meta.get("config", "{}"), config) or "numbers" not in meta:
         other = "another configuration or version of aslkit"
         raise _refused(out, "config", other, "those of the run")
     parts: dict[str, dict[str, Tensor]] = {s: {} for s in SECTIONS}

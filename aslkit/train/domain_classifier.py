@@ -71,9 +71,9 @@ def confusion_loss(odds: Tensor, n_simulated: int) -> Tensor:
 
 def build_classifier(config: TrainingConfig) -> nn.Module:
     """The classifier of a configuration; without weights where it asks for none."""
-    if config.adaptation is None or config.adaptation.adversarial is None:
+    if config.adaptation is None or config.adaptation.adversarial_weight is None:
         return nn.Identity()
-    return DomainClassifier(config.network.widths[-1], config.adaptation.adversarial)
+    return DomainClassifier(config.network.widths[-1], config.adaptation.adversarial_weight)
 
 
 def attach_classifier(network: Network, classifier: nn.Module) -> Network:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from aslkit.config import TrainingConfig, dump_config
-from aslkit.config.one_protocol import OneProtocolConfig
+from aslkit.config.fixed_protocol import FixedProtocolConfig
 from aslkit.core.errors import DivergenceError, InputError
 from aslkit.nets.bias_correction import freeze_all_but_bias
 from aslkit.nets.encoding_registry import build_encoding
@@ -81,7 +81,7 @@ def train(
     scans = read_adaptation_scans(config, finetune_bids)
     adapted_to = describe_scans(scans) if scans else None
     state = _start(config, out, device, resume, init_from, adapted_to)
-    makes_own = device != "cpu" and isinstance(config.data, OneProtocolConfig)
+    makes_own = device != "cpu" and isinstance(config.data, FixedProtocolConfig)
     draw = build_draw(config, device if makes_own else None)
     draw, loss_function = add_real_scans(config, scans, draw, build_loss(config))
     first = state.n_batches + distributed.rank()
@@ -102,9 +102,9 @@ def train(
             is_stopped = stopped > 0
             state.losses.append(loss)
             numbers = {"loss": loss, "learning_rate": state.optimizer.param_groups[0]["lr"]}
-            if config.validation and state.step % config.validation.every_steps == 0:
+            if config.validation and state.step % config.validation.interval_steps == 0:
                 numbers["validation_loss"] = _look(state, apart, loss_function)
-            if config.balance:
+            if config.loss_weighting:
                 weights = zip(QUANTITIES, state.loss_weighting.weights().tolist(), strict=True)
                 numbers |= {f"{quantity}_weight": weight for quantity, weight in weights}
             progress(state.step, numbers)
@@ -148,12 +148,12 @@ def _step(
     batch["channels"] = batch["channels"].contiguous(memory_format=torch.channels_last)
     with torch.autocast(device.type, dtype=torch.bfloat16):
         outputs = run_network(model, batch)
-    is_att_alone = done >= (config.cbf_first_share or 1)
-    if done < (config.pretrain_share or 0):
+    is_att_alone = done >= (config.cbf_first_fraction or 1)
+    if done < (config.pretraining_fraction or 0):
         loss = pretraining_loss(outputs, batch)
     else:
         losses = loss_function(outputs, batch)
-        if config.cbf_first_share:
+        if config.cbf_first_fraction:
             losses = losses[:, int(is_att_alone)]
         loss = state.loss_weighting(losses)
     state.optimizer.zero_grad()
@@ -175,7 +175,7 @@ def _step(
 
 def _average(state: TrainingState, config: TrainingConfig, done: float) -> None:
     """Take the weights of this step into the running average or, from `swa_start`, the mean."""
-    decay = min(config.averaging, state.step / (state.step + 10))
+    decay = min(config.ema_decay, state.step / (state.step + 10))
     if config.swa_start is not None and done >= config.swa_start:
         decay = state.n_averaged / (state.n_averaged + 1)
         state.n_averaged += 1
@@ -209,7 +209,7 @@ def _start(
     average = deepcopy(network).requires_grad_(False).eval()
     if config.adaptation and config.adaptation.bias_correction:
         freeze_all_but_bias(network)
-    loss_weighting = build_loss_weighting(config.balance).to(device)
+    loss_weighting = build_loss_weighting(config.loss_weighting).to(device)
     classifier = build_classifier(config).to(device)
     groups = [
         {"params": network.parameters(), "weight_decay": config.weight_decay},

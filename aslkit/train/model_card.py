@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from aslkit.config import DataConfig, TrainingConfig
+from aslkit.config import AnyProtocolConfig, TrainingConfig
 from aslkit.core.acquisition import KINETICS, LABELINGS
 from aslkit.nets.encoding_registry import build_encoding, describe_encoding
 from aslkit.simulate.training_protocols import MAX_TIMINGS
@@ -44,7 +44,7 @@ def model_card(
         **_scope(config),
         "training": config.model_dump(mode="json", exclude_none=True),
         "steps": step,
-        "patches": n_batches * config.data.patches,
+        "patches": n_batches * config.data.patches_per_step,
         "hours": round(seconds / 3600, 2),
         "initialised_from": origin,
         **({"adapted_to": adapted_to} if adapted_to else {}),
@@ -55,7 +55,7 @@ def model_card(
 def _scope(config: TrainingConfig) -> dict[str, object]:
     """What the model was trained for, as fields of its card."""
     data = config.data
-    if isinstance(data, DataConfig):
+    if isinstance(data, AnyProtocolConfig):
         return {
             "labelings": list(LABELINGS),
             "kinetics": list(KINETICS),

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from aslkit.config.schema import DataConfig, LossConfig, TrainingConfig
+from aslkit.config.schema import AnyProtocolConfig, LossConfig, TrainingConfig
 from aslkit.core.acquisition import Acquisition
 from aslkit.core.backend import namespace
 from aslkit.fit.curve_table import model_like
@@ -30,7 +30,7 @@ def build_draw(config: TrainingConfig, device: str | None = None) -> Draw:
     device : str, optional
         Where batches of one protocol are made; those of any protocol are fitted on the CPU.
     """
-    if isinstance(config.data, DataConfig):
+    if isinstance(config.data, AnyProtocolConfig):
         return partial(draw_batch, config.data)
     return partial(draw_raw_batch, config, device=device)
 
@@ -64,7 +64,7 @@ def draw_raw_batch(
     For pre-training also `again`, the signal with other noise.
     """
     encoding = build_encoding(config)
-    assert isinstance(encoding, RawEncoding) and not isinstance(config.data, DataConfig)
+    assert isinstance(encoding, RawEncoding) and not isinstance(config.data, AnyProtocolConfig)
     patches = draw_patches(config.data, rng, device)
     arrays = {
         "channels": encoding.encode(patches.signal, patches.mask, patches.t1_blood_s),
@@ -72,7 +72,7 @@ def draw_raw_batch(
         "signal": patches.signal,
         "t1_blood": patches.t1_blood_s,
     }
-    if config.pretrain_share is not None:
+    if config.pretraining_fraction is not None:
         arrays["again"] = draw_second_measurement(patches, config.data, rng)
     return {name: torch.as_tensor(values) for name, values in arrays.items()}
 
@@ -87,10 +87,10 @@ def _raw_loss(
 ) -> Tensor:
     mask = batch["channels"][:, -1:]
     losses = estimate_loss(outputs, batch["truth"], mask, encoding, config, has_confidence)
-    if config.dc_weight:
+    if config.data_consistency_weight:
         model = _nominal_model(encoding, batch["t1_blood"])
         misfit = data_misfit(outputs, batch["signal"], mask, encoding, model)
-        losses = losses + losses.new_tensor([[config.dc_weight / 2], [0]]) * misfit
+        losses = losses + losses.new_tensor([[config.data_consistency_weight / 2], [0]]) * misfit
     return losses
 
 

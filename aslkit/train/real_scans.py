@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from aslkit.bids.layout import find_acquisitions, scan_name
 from aslkit.bids.reader import read_run
 from aslkit.bids.sidecar import entities
-from aslkit.config import DataConfig
+from aslkit.config import AnyProtocolConfig
 from aslkit.core.errors import InputError
 from aslkit.core.series_and_maps import AslSeries, FloatImage, MaskImage, bounding_box
 from aslkit.fit.least_squares import fitted_signal
@@ -125,7 +125,7 @@ def describe_scans(scans: Sequence[RealScan]) -> dict[str, object]:
 
 
 def draw_real_batch(
-    scans: Sequence[RealScan], config: DataConfig, rng: np.random.Generator
+    scans: Sequence[RealScan], config: AnyProtocolConfig, rng: np.random.Generator
 ) -> Batch:
     """Neighbouring slices of a scan, from half of its repeats, and what the other half says.
 
@@ -155,16 +155,16 @@ def draw_real_batch(
     }
     channels = np.stack([fit.encode_slice(z) for z in range(inside.shape[2])])
     patches = {"channels": channels} | {k: v.transpose(2, 3, 0, 1) for k, v in images.items()}
-    batch = {key: _placed(values, corner, config.patch) for key, values in patches.items()}
+    batch = {key: _placed(values, corner, config.patch_size) for key, values in patches.items()}
     place = torch.tensor([number, window[2].start])
     return batch | {"weights": torch.from_numpy(weights), "place": place}
 
 
 def _draw_window(
-    mask: MaskImage, config: DataConfig, rng: np.random.Generator
+    mask: MaskImage, config: AnyProtocolConfig, rng: np.random.Generator
 ) -> tuple[Window, tuple[int, int]]:
     """A part of the image that a patch holds, and the pixel of the patch where it begins."""
-    sides = (config.patch, config.patch, config.patches_per_group)
+    sides = (config.patch_size, config.patch_size, config.patches_per_protocol)
     firsts = []
     for brain, side in zip(bounding_box(mask), sides, strict=True):
         ends = brain.start, brain.stop - side

@@ -26,7 +26,10 @@ from aslkit.validate.estimators import Estimator, least_squares, networks
 from aslkit.validate.metrics import coverage
 
 SCANS = "--protocol pcasl6 --repeats 4 --snr 5 --track mismatched --matrix 56,68,12"
-BUDGET = "warmup_steps=10 averaging=0.9 data.patch=32 data.groups=1 learning_rate=0.0003"
+BUDGET = (
+    "warmup_steps=10 ema_decay=0.9 data.patch_size=32 data.protocols_per_step=1"
+    " learning_rate=0.0003"
+)
 SUBJECTS = [f"sub-{i:02}" for i in range(1, 11)]
 MODEL = "exp21"
 LOWEST_CBF = 3.0  # of the truth [ml/100 g/min]
@@ -35,7 +38,7 @@ WAYS = {  # name of a row of the table: configuration and changes
     "as many steps without real scans, seed 1": "exp21 seed=1",
     "real scans judge CBF": "exp14",
     "real scans judge CBF, seed 1": "exp14 seed=1",
-    "adversarial 0.1": "exp14 adaptation.adversarial=0.1",
+    "adversarial 0.1": "exp14 adaptation.adversarial_weight=0.1",
     "bias correction alone": "exp14 adaptation.bias_correction=true learning_rate=0.01",
 }
 

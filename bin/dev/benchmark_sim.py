@@ -19,7 +19,7 @@ import torch
 from aslkit.bids.nifti import read_volumes
 from aslkit.bids.reader import read_run
 from aslkit.cli.sim import main as asl_sim
-from aslkit.config import DataConfig, load_config
+from aslkit.config import AnyProtocolConfig, load_config
 from aslkit.core.acquisition import REFERENCE_SIGNAL
 from aslkit.fit.least_squares import FitSettings, fit_least_squares
 from aslkit.prepare.series import series_from_runs
@@ -53,13 +53,13 @@ def signals() -> None:
     """Stream of 64 x 64 patches with 12 volumes (joint6): signals and truth, no least squares."""
     for kind, device in (("numpy", None), ("torch", "cpu")):
         seconds = cpu_seconds(partial(draw_joint_scans, device=device), N_SCANS)
-        show(f"one process, {kind}", seconds / DATA.patches_per_group)
+        show(f"one process, {kind}", seconds / DATA.patches_per_protocol)
     with ProcessPoolExecutor(N_CORES, get_context("fork")) as pool:
         list(pool.map(draw_joint_scans, range(N_CORES)))
         start = time.perf_counter()
         list(pool.map(draw_joint_scans, range(N_SCANS), chunksize=10))
         wall = time.perf_counter() - start
-    patches = N_SCANS * DATA.patches_per_group
+    patches = N_SCANS * DATA.patches_per_protocol
     print(f"{N_CORES} processes, numpy: {patches / wall:.0f} patches/s of wall time")
 
 
@@ -83,7 +83,7 @@ def share() -> None:
     mixed = cpu_seconds(lambda k: draw_training_scans(DATA, generator(k)), N_SCANS)
     for name, seconds in (
         ("with least squares", cpu_seconds(batch, N_BATCHES)),
-        ("signals and truth alone", mixed * DATA.groups),
+        ("signals and truth alone", mixed * DATA.protocols_per_step),
     ):
         print(f"data {name}: {seconds:.3f} s, {100 * seconds / (seconds + step):.0f} % of the sum")
 
@@ -175,9 +175,9 @@ def show(name: str, seconds: float) -> None:
 
 
 SMALL = load_config("small").data
-assert isinstance(SMALL, DataConfig)
-DATA: DataConfig = SMALL
-PATCHES = DATA.groups * DATA.patches_per_group
+assert isinstance(SMALL, AnyProtocolConfig)
+DATA: AnyProtocolConfig = SMALL
+PATCHES = DATA.protocols_per_step * DATA.patches_per_protocol
 JOINT = PROTOCOLS["joint6"].acquisition(1)
 PARTS = {f.__name__: f for f in (signals, batches, share, brains, readback)}
 

@@ -59,12 +59,16 @@ def whole_rate(config: TrainingConfig, device: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         train(config, Path(folder), device, progress=note)
     first = max(round(WARM_SHARE * config.steps), 1)
-    return (config.steps - first) * config.data.patches / (times[config.steps] - times[first])
+    return (
+        (config.steps - first)
+        * config.data.patches_per_step
+        / (times[config.steps] - times[first])
+    )
 
 
 def drawing_rate(config: TrainingConfig, device: str) -> float:
     """Return the patches/s of simulation and encoding, on the device of the training loop."""
-    rate = config.data.patches / seconds(lambda: drawn(config, device), device)
+    rate = config.data.patches_per_step / seconds(lambda: drawn(config, device), device)
     return N_BATCHES * rate
 
 
@@ -81,7 +85,7 @@ def network_rate(config: TrainingConfig, batches: list[Batch], device: str) -> f
                 outputs = network(images)
             loss_function(outputs, batch).sum().backward()
 
-    return N_BATCHES * config.data.patches / seconds(step, device)
+    return N_BATCHES * config.data.patches_per_step / seconds(step, device)
 
 
 def drawn(config: TrainingConfig, device: str) -> list[Batch]:

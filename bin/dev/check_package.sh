@@ -8,7 +8,7 @@
 set -euo pipefail
 
 MOST_MB=40 # of a wheel
-FAST_TESTS=(artefacts bids cli_fit config experiments fitting fuzz network one_protocol outliers
+FAST_TESTS=(artefacts bids cli_fit config experiments fitting fuzz network fixed_protocol outliers
     phantoms physics quality raw_encoding reading recovery simulation_parts weights)
 
 lowest=${1:-}

@@ -5,8 +5,8 @@
 # continues where the first was stopped. All runs have one budget; a small budget for a machine
 # without a GPU (see docs/experiments.md):
 #   bash bin/dev/train_experiments.sh runs 2 exp10 exp11 exp11:1 --set steps=1200 \
-#       --set data.patches=16 --set learning_rate=0.003 --set "network.widths=[16,32,64,128]"
-# data.patches counts patches of 64 x 64 pixels; exp15 and exp16 use a quarter as many, 128 x 128.
+#       --set data.patches_per_step=16 --set learning_rate=0.003 --set "network.widths=[16,32,64,128]"
+# data.patches_per_step counts patches of 64 x 64 pixels; exp15 and exp16 use a quarter as many, 128 x 128.
 set -euo pipefail
 
 out=${1:?Usage: bash bin/dev/train_experiments.sh FOLDER [JOBS] [NAME[:SEED] …] [option …]}
@@ -33,8 +33,8 @@ train() { # CONFIG SEED
     local name=$1 own=() option
     (($2 == 0)) || name=$1-seed$2
     for option in ${options[@]+"${options[@]}"}; do
-        if [[ $1 =~ ^exp1[56]$ && $option =~ ^data\.patches=([0-9]+)$ ]]; then
-            option=data.patches=$(((BASH_REMATCH[1] + 3) / 4))
+        if [[ $1 =~ ^exp1[56]$ && $option =~ ^data\.patches_per_step=([0-9]+)$ ]]; then
+            option=data.patches_per_step=$(((BASH_REMATCH[1] + 3) / 4))
         fi
         own+=("$option")
     done

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from aslkit.config import load_config
-from aslkit.config.one_protocol import nominal_timings
+from aslkit.config.fixed_protocol import nominal_timings
 from aslkit.core.acquisition import REFERENCE_SIGNAL
 from aslkit.core.errors import InputError
 from aslkit.nets.encoding_registry import build_encoding
@@ -13,7 +13,7 @@ from aslkit.simulate.fixed_protocol import draw_patches
 from aslkit.simulate.signal import noise_sd
 from aslkit.train.objectives import draw_raw_batch
 
-SMALL = ("data.patch=32", "data.patches=8")
+SMALL = ("data.patch_size=32", "data.patches_per_step=8")
 QUIET = (*SMALL, "data.noise_components=[]")
 
 
@@ -98,7 +98,9 @@ EXTENDED = ("data.extended_randomization=true", "data.noise_type=gaussian")
 
 def lasting(*changes):
     """Curves without noise (voxels, 12) of brains on 32 patches, their patch and their CBF."""
-    patches = drawn("data.patch=32", "data.patches=32", "data.noise_components=[]", *changes)
+    patches = drawn(
+        "data.patch_size=32", "data.patches_per_step=32", "data.noise_components=[]", *changes
+    )
     curves = np.moveaxis(patches.signal, 1, -1)[patches.mask]
     return curves, np.nonzero(patches.mask)[0], patches.cbf[patches.mask]
 

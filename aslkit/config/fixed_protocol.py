@@ -27,13 +27,13 @@ def _in_seconds(plds: tuple[float, ...]) -> tuple[float, ...]:
 Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
 
 
-class OneProtocolConfig(Strict):
+class FixedProtocolConfig(Strict):
     """The stream of simulated patches of one protocol, with physics drawn per patch."""
 
-    kind: Literal["one_protocol"]
-    patch: int = Field(64, ge=16, multiple_of=8)
+    kind: Literal["fixed_protocol"]
+    patch_size: int = Field(64, ge=16, multiple_of=8)
     """Pixels of a side."""
-    patches: int = Field(32, ge=1)
+    patches_per_step: int = Field(32, ge=1)
     """In a step."""
     labelings: tuple[Literal["pcasl", "vsasl"], ...] = Field(("pcasl", "vsasl"), min_length=1)
     """Of the protocol, in this order."""
@@ -77,7 +77,7 @@ class OneProtocolConfig(Strict):
         return self
 
 
-def nominal_timings(config: OneProtocolConfig) -> tuple[Timing, ...]:
+def nominal_timings(config: FixedProtocolConfig) -> tuple[Timing, ...]:
     """The protocol as estimators know it, one labeling after the other."""
     pulse = float(np.mean(config.alpha_bs_range)) if config.domain_randomization else 1.0
     runs = []
