@@ -154,7 +154,7 @@ def test_slices_that_hardly_touch_the_brain_make_finite_batches(patch):
 
 
 def test_a_batch_is_the_same_however_many_workers_make_it():
-    small = config(groups=1)
+    small = config(protocols_per_step=1)
     one, two = (
         list(islice(stream_batches(partial(draw_batch, small), 7, 3, n), 4)) for n in (1, 2)
     )

@@ -1,6 +1,6 @@
 """Phantom and acquisition -> AslSeries with thermal noise of a stated SNR."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,17 +25,17 @@ SIX_PLDS_S = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
 
 @dataclass(frozen=True)
 class Protocol:
-    """What a scanner runs: the timings of each run, and the time between slices [s] (0: 3D)."""
+    """The timings of every run of an examination, and the time between slices [s]; 0 for 3D."""
 
     runs: tuple[tuple[Timing, ...], ...]
     slice_duration_s: float = 0.0
 
     def acquisitions(self, n_slices: int) -> tuple[Acquisition, ...]:
-        """One acquisition per run."""
+        """Return one acquisition per run."""
         return tuple(Acquisition(timings, self._offsets(n_slices)) for timings in self.runs)
 
     def acquisition(self, n_slices: int) -> Acquisition:
-        """All runs as one joint acquisition."""
+        """Return all runs as one joint acquisition."""
         return Acquisition(sum(self.runs, ()), self._offsets(n_slices))
 
     def _offsets(self, n_slices: int) -> tuple[float, ...]:
@@ -45,7 +45,7 @@ class Protocol:
 
 
 def noise_sd(snr: float) -> float:
-    """Standard deviation of the thermal noise of one averaged ΔM/M0 volume."""
+    """Return the standard deviation of the noise of one averaged ΔM/M0 volume."""
     return REFERENCE_SIGNAL / snr
 
 
@@ -56,13 +56,14 @@ def mixed_signal(
     has_arterial: bool,
     dispersion_s: float | FloatArray = 0.0,
 ) -> FloatArray:
-    """Noise-free ΔM/M0 (..., n, voxels) of GM and WM together and, if asked, of arteries.
+    """Compute the noise-free ΔM/M0 (..., n, voxels): the sum over GM, WM and arteries.
 
     Parameters
     ----------
     rows : callable
-        Turns an array of the tissue into (..., voxels): slices, or patches of a batch. What it
-        makes, numpy or torch, is what comes out.
+        Converts an array of `tissue` to (..., voxels), of numpy or torch.
+    has_arterial : bool
+        Whether to add the signal of arteries.
     dispersion_s : float or array (..., 1)
         Standard deviation of the transit times inside a voxel [s].
     """
@@ -85,7 +86,7 @@ def mixed_signal(
 
 
 def clean_signal(phantom: Phantom, physics: SubjectPhysics) -> FloatImage:
-    """Noise-free ΔM/M0 of a phantom, (x, y, z, n); 0 outside its mask."""
+    """Compute the noise-free ΔM/M0 of a phantom, (x, y, z, n); 0 outside its mask."""
     model = kinetic_model(physics.acquisition, phantom.mask.shape[2], np.float32)
     signal = np.zeros((*phantom.mask.shape, physics.acquisition.n_timings), dtype=np.float32)
     for z, inside in enumerate(np.moveaxis(phantom.mask, 2, 0)):
@@ -93,10 +94,8 @@ def clean_signal(phantom: Phantom, physics: SubjectPhysics) -> FloatImage:
         def rows(values: FloatArray, z: int = z, inside: MaskImage = inside) -> FloatArray:
             return values[:, :, z][inside][None]
 
-        slice_model = take_slices(model, slice(z, z + 1))
-        mixed = mixed_signal(
-            slice_model, phantom, rows, physics.has_arterial, physics.dispersion_s
-        )
+        of_z = take_slices(model, slice(z, z + 1))
+        mixed = mixed_signal(of_z, phantom, rows, physics.has_arterial, physics.dispersion_s)
         signal[:, :, z][inside] = mixed[0].T
     return signal
 
@@ -108,9 +107,10 @@ def simulate_series(
     seed: int,
     physics: SubjectPhysics | None = None,
 ) -> AslSeries:
-    """A noisy scan of a phantom; `snr` holds for a ΔM volume of mean weight.
+    """Simulate a noisy scan of a phantom; `snr` is that of a ΔM volume of mean weight.
 
-    The series says that `acquisition` was measured; `physics` (by default the same) really was.
+    `acquisition` holds the nominal constants, which the series states. `physics` holds the true
+    ones, which determine the signal; the default is the nominal ones.
     """
     clean = clean_signal(phantom, physics or SubjectPhysics(acquisition))
     rng = np.random.default_rng(seed)
@@ -120,7 +120,7 @@ def simulate_series(
 
 
 def truth_maps(phantom: Phantom) -> ParameterMaps:
-    """The phantom's CBF and ATT, without error."""
+    """Return the true CBF, ATT, aBV and aBAT of a phantom as parameter maps."""
     nothing = np.zeros(phantom.mask.shape, dtype=np.float32)
     return ParameterMaps(
         cbf=phantom.cbf,
@@ -133,22 +133,18 @@ def truth_maps(phantom: Phantom) -> ParameterMaps:
     )
 
 
-def _pcasl(
-    plds_s: Sequence[float], label_duration_s: float | Sequence[float]
-) -> tuple[Timing, ...]:
-    return protocol("pcasl", plds_s, label_duration_s)
-
-
 PROTOCOLS = {
-    "joint6": Protocol((_pcasl(SIX_PLDS_S, 1.8), protocol("vsasl", SIX_PLDS_S, 0.0))),
-    "joint5": Protocol((_pcasl(SIX_PLDS_S[:5], 1.8), protocol("vsasl", SIX_PLDS_S[:5], 0.0))),
-    "pcasl6": Protocol((_pcasl(SIX_PLDS_S, 1.8),)),
-    "pcasl6-2d": Protocol((_pcasl((0.25, 0.5, 0.75, 1.0, 1.25, 1.5), 1.4),), 0.0452),
-    "pcasl5": Protocol((_pcasl((0.2, 0.7, 1.2, 1.7, 2.2), 1.5),)),
+    "joint6": Protocol((protocol("pcasl", SIX_PLDS_S, 1.8), protocol("vsasl", SIX_PLDS_S, 0.0))),
+    "joint5": Protocol(
+        (protocol("pcasl", SIX_PLDS_S[:5], 1.8), protocol("vsasl", SIX_PLDS_S[:5], 0.0))
+    ),
+    "pcasl6": Protocol((protocol("pcasl", SIX_PLDS_S, 1.8),)),
+    "pcasl6-2d": Protocol((protocol("pcasl", (0.25, 0.5, 0.75, 1.0, 1.25, 1.5), 1.4),), 0.0452),
+    "pcasl5": Protocol((protocol("pcasl", (0.2, 0.7, 1.2, 1.7, 2.2), 1.5),)),
     "pcasl-varied": Protocol(
-        (_pcasl((0.3, 0.6, 1.0, 1.4, 1.9, 2.4), (1.0, 1.2, 1.5, 1.8, 2.2, 2.6)),)
+        (protocol("pcasl", (0.3, 0.6, 1.0, 1.4, 1.9, 2.4), (1.0, 1.2, 1.5, 1.8, 2.2, 2.6)),)
     ),
     "pasl8": Protocol((protocol("pasl", (0.4, 0.7, 1.0, 1.3, 1.6, 1.9, 2.2, 2.5), 0.7),)),
     "vsasl6": Protocol((protocol("vsasl", SIX_PLDS_S, 0.0),)),
-    "pcasl1": Protocol((_pcasl((1.8,), 1.8),)),
+    "pcasl1": Protocol((protocol("pcasl", (1.8,), 1.8),)),
 }
