@@ -24,7 +24,12 @@ NAMES = ("asl_fit_ls", "asl_predict", "asl_sim", "asl_train", "asl_validate")
 PAGE = Path(__file__).parents[1] / "docs" / "commands.md"
 HELP = re.compile(r"^## (asl_\w+)\n(.*?)^```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TINY_SIM = ("--anatomy", "disc", "--protocol", "pcasl1")
-TINY_NETWORK = ("network.widths=[8,16]", "data.patch=16", "data.groups=1", "steps=1")
+TINY_NETWORK = (
+    "network.widths=[8,16]",
+    "data.patch_size=16",
+    "data.protocols_per_step=1",
+    "steps=1",
+)
 
 
 def command(name):
