@@ -1,18 +1,25 @@
-"""The pages hold what they promise: links lead somewhere, commands parse, examples run."""
+"""The pages are right: links lead to a heading, commands parse, examples run.
 
+`python tests/test_docs.py` writes the printed output of the tutorial again, from a real run.
+"""
+
+import contextlib
 import importlib
 import json
 import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import click
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from aslkit.config import load_config
+from aslkit.report.scan_tables import HEADLINE
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -23,6 +30,11 @@ HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 TYPED = re.compile(r"^ {2,4}((?:asl_|torchrun )(?:\\\n|.)*)", re.MULTILINE)
 INLINE = re.compile(r"`(asl_\w+ -[^`]*)`")
+TUTORIAL = DOCS / "tutorial.md"
+PRINTED = re.compile(r"^<!-- printed(?: from: (.+))? -->\n\n((?:(?: {4}.*)?\n)+?)(?=\S|\Z)", re.M)
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
+VARIES = re.compile(r"(?<=aslkit )\d+\.\d+\.\d+")
+DURATION = re.compile(r"\d[\d.]* (?:s|min|h)\b")
 MODULE = re.compile(r"^torchrun .* -m aslkit\.cli\.(\w+)")
 
 
@@ -126,3 +138,77 @@ def test_the_pages_build_without_a_warning(tmp_path):
 def test_the_citation_names_the_version_of_the_package():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert f"version = {citation['version']}\n" in (ROOT / "setup.cfg").read_text()
+
+
+def tutorial_steps():
+    """Yield every command line of the tutorial and, where the page shows its output, the match."""
+    page = TUTORIAL.read_text()
+    found = sorted([*TYPED.finditer(page), *PRINTED.finditer(page)], key=lambda m: m.start())
+    for step, following in zip(found, [*found[1:], None], strict=True):
+        if step.re is TYPED:
+            line = " ".join(part.strip() for part in step[1].split("\\\n"))
+            yield line, following if following and following.re is PRINTED else None
+
+
+def printed_by(line, start):
+    """Run a command line and return the lines that it prints, from the first that begins so."""
+    command, name, arguments = parsed(line)
+    result = CliRunner().invoke(command, arguments, prog_name=name)
+    assert result.exit_code == 0, result.output
+    lines = [text.rstrip() for text in result.output.splitlines()]
+    first = next(i for i, text in enumerate(lines) if text.startswith(start or ""))
+    return lines[first:]
+
+
+def block(lines):
+    """Indent lines, so that they are a code block of a page."""
+    return "".join(f"    {line}".rstrip() + "\n" for line in lines) + "\n"
+
+
+def comparable(text):
+    """Mask times and the version, and make all spaces single."""
+    lines = [VARIES.sub("VERSION", line) for line in text.splitlines()]
+    has_time = re.compile(r" *(\[\d+/\d+\]|time:|\d+ scans:)")
+    lines = [DURATION.sub("TIME", line) if has_time.match(line) else line for line in lines]
+    return "\n".join(" ".join(line.split()) for line in lines).strip()
+
+
+def test_the_tutorial_shows_what_its_commands_print(tmp_path, monkeypatch):
+    """Numbers with a decimal point may differ by 2 % or two units of the last digit."""
+    monkeypatch.chdir(tmp_path)
+    for line, shown in tutorial_steps():
+        if line.startswith("asl_validate"):  # takes a minute; see the next test
+            continue
+        found = printed_by(line, shown and shown[1])
+        if shown:
+            now, page = comparable(block(found)), comparable(shown[2])
+            assert NUMBER.sub("#", now) == NUMBER.sub("#", page), "run python tests/test_docs.py"
+            for a, b in zip(NUMBER.findall(now), NUMBER.findall(page), strict=True):
+                last_digit = 10.0 ** -len(b.partition(".")[2]) if "." in b else 0.0
+                assert float(a) == pytest.approx(float(b), rel=0.02, abs=2 * last_digit), line
+
+
+def test_the_table_of_the_tutorial_has_the_figures_of_the_report():
+    (shown,) = [m for line, m in tutorial_steps() if line.startswith("asl_validate")]
+    title, *rows = [re.split(r" {2,}", row.strip())[0] for row in shown[2].splitlines() if row]
+    assert (title, rows[: len(HEADLINE)]) == ("figure", list(HEADLINE))
+
+
+def write_tutorial():
+    """Run the commands of the tutorial and put what they print into the page.
+
+    Usage: python tests/test_docs.py [FOLDER], where FOLDER keeps what the commands write.
+    """
+    page, parts, end = TUTORIAL.read_text(), [], 0
+    with contextlib.chdir(sys.argv[1] if sys.argv[1:] else tempfile.mkdtemp()):
+        for line, shown in tutorial_steps():
+            print(line)
+            lines = printed_by(line, shown and shown[1])
+            if shown:
+                parts += [page[end : shown.start(2)], block(lines)]
+                end = shown.end(2)
+    TUTORIAL.write_text("".join([*parts, page[end:]]))
+
+
+if __name__ == "__main__":
+    write_tutorial()
