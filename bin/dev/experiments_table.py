@@ -1,4 +1,4 @@
-"""results.tsv of asl_validate -> the tables and the figure of docs/experiments.md.
+"""results.tsv of asl_validate -> tables and figure of docs/background/experiments-details.md.
 
 Usage: python bin/dev/experiments_table.py RESULTS.tsv [--into PAGE.md] [--figure FIGURE.png]
 Prints the tables, or writes them between the two marks of a page.

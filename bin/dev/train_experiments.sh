@@ -3,7 +3,7 @@
 # Trains configurations in FOLDER/NAME, those with a SEED in FOLDER/NAME-seedSEED, JOBS at a time
 # [1]. The default is experiments 00 to 09, with exp00 and exp02 from a second seed. A second call
 # continues where the first was stopped. All runs have one budget; a small budget for a machine
-# without a GPU (see docs/experiments.md):
+# without a GPU (see docs/background/experiments-details.md):
 #   bash bin/dev/train_experiments.sh runs 2 exp10 exp11 exp11:1 --set steps=1200 \
 #       --set data.patches_per_step=16 --set learning_rate=0.003 --set "network.widths=[16,32,64,128]"
 # data.patches_per_step counts patches of 64 x 64 pixels; exp15 and exp16 use a quarter as many, 128 x 128.
