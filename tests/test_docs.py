@@ -57,7 +57,7 @@ def blocks(language):
     found = {
         page: [t for n, t in FENCE.findall(page.read_text()) if n == language] for page in PAGES
     }
-    return [pytest.param(texts, id=name_of(page)) for page, texts in found.items() if texts]
+    return [pytest.param(page, t, id=name_of(page)) for page, t in found.items() if t]
 
 
 def command_lines(page):
@@ -103,23 +103,27 @@ def test_command_lines_have_the_options_of_the_commands(page, monkeypatch):
             pytest.fail(f"{line}: {error}")
 
 
-@pytest.mark.parametrize("texts", blocks("yaml"))
-def test_yaml_blocks_are_configurations(texts, tmp_path):
+@pytest.mark.parametrize(("page", "texts"), blocks("yaml"))
+def test_yaml_blocks_are_configurations(page, texts, tmp_path):
     for text in texts:
         path = tmp_path / "own.yaml"
         path.write_text(text)
         load_config(str(path))
 
 
-@pytest.mark.parametrize("texts", blocks("json"))
-def test_json_blocks_are_json(texts):
+@pytest.mark.parametrize(("page", "texts"), blocks("json"))
+def test_json_blocks_are_json(page, texts):
     for text in texts:
         json.loads(text)
 
 
-@pytest.mark.parametrize("texts", blocks("python"))
-def test_python_blocks_run_from_top_to_bottom(texts, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("page", "texts"), blocks("python"))
+def test_python_blocks_run_from_top_to_bottom(page, texts, tmp_path, monkeypatch):
+    """The blocks of a page run in one folder, after its simulation where it has one."""
     monkeypatch.chdir(tmp_path)
+    for line, _ in command_lines(page):
+        if line.startswith("asl_sim"):
+            printed_by(line, None)
     scope = {}
     for text in texts:
         exec(compile(text, "page", "exec"), scope)

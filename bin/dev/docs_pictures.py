@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from aslkit.cli.sim import main as asl_sim
 from aslkit.core.acquisition import Acquisition, protocol
 from aslkit.kinetics.model import arterial_curve, kinetic_model, tissue_curve
 from aslkit.report.style import FAINT, INK, LABEL_SIZE, PAGE_WIDTH, tidy, to_png
@@ -120,10 +121,12 @@ def _chain(name: str, edges: dict[str, set[str]]) -> list[str]:
 
 
 def python_page() -> bytes:
-    """Run the code blocks of docs/python.md and return the picture that they save."""
+    """Run the simulation and the code of docs/python.md; return the picture that they save."""
     page = (DOCS / "python.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
+        for options in re.findall(r"^    asl_sim (.*)$", page, re.MULTILINE):
+            asl_sim(options.split(), standalone_mode=False)
         scope: dict[str, object] = {}
         for block in blocks:
             exec(compile(block, "docs/python.md", "exec"), scope)
