@@ -1,4 +1,4 @@
-"""The benchmark on phantoms: its opponents and invariances, and every gate broken on purpose."""
+"""The benchmark on phantoms: baselines, invariances, and self-checks that fail on faulty runs."""
 
 import shutil
 from dataclasses import replace
@@ -21,7 +21,7 @@ from aslkit.simulate.signal import PROTOCOLS, simulate_series
 from aslkit.train.model_card import model_card
 from aslkit.validate import baselines, estimators, metrics, records, self_checks, trials
 from aslkit.validate.design import FULL, Condition, Design
-from aslkit.validate.estimators import least_squares, networks
+from aslkit.validate.estimators import least_squares, load_networks
 from aslkit.validate.invariance import fill_deviations, fill_rows, scale_deviations, scale_rows
 from aslkit.validate.on_phantoms import phantom_sets, validate_phantoms
 from aslkit.validate.trials import simulated
@@ -57,8 +57,8 @@ def both_tracks(phantoms, untrained):
 
 @pytest.fixture
 def failing_run(phantoms, tmp_path, monkeypatch):
-    """Runs the command, without spoilt scans and report, and returns what it said on failing."""
-    monkeypatch.setattr("aslkit.validate.design.FULL", replace(FULL, n_spoilt=0))
+    """Run the command without artefact detection and report; return its error message."""
+    monkeypatch.setattr("aslkit.validate.design.FULL", replace(FULL, n_artefact_scans=0))
     monkeypatch.setattr("aslkit.report.phantom_report.phantom_report", lambda *_: None)
     monkeypatch.setattr("aslkit.cli.validate._publish", lambda *_: None)
 
@@ -90,43 +90,47 @@ def error(found, estimator, quantity="cbf", **where):
     return lookup(found.records, **{**keys, **where})
 
 
-def spoilt(monkeypatch, spoil):
-    """Lets `spoil` change the maps of every least squares that the benchmark runs."""
+def change_ls_maps(monkeypatch, change):
+    """Lets `change` change the maps of every least squares that the benchmark runs."""
 
     def broken(settings, macrovascular):
-        sound = least_squares(settings, macrovascular)
-        return lambda series: spoil(sound(series), series)
+        unchanged = least_squares(settings, macrovascular)
+        return lambda series: change(unchanged(series), series)
 
     monkeypatch.setattr(baselines, "least_squares", broken)
 
 
-def test_a_sound_run_passes_every_gate(phantoms):
+def test_an_unchanged_run_passes_every_self_check(phantoms):
     found = validate_phantoms(phantoms, design=SMALL)
-    self_checks.require(found.gates)
-    assert len(found.gates) == 9
+    self_checks.require_passed(found.self_checks)
+    assert len(found.self_checks) == 9
 
 
-def test_gate_of_the_perfect_estimator_stops_a_run_whose_scores_are_off(failing_run, monkeypatch):
+def test_self_check_of_the_perfect_estimator_stops_a_run_whose_scores_are_off(
+    failing_run, monkeypatch
+):
     monkeypatch.setitem(metrics.ACCURACY, "bias", lambda e, t: float(np.mean(e - t)) + 0.1)
     assert "a perfect estimator scores 0 and 100 % (found: " in failing_run()
 
 
-def test_gate_of_the_permuted_truth_stops_a_run_that_explains_noise(failing_run, monkeypatch):
+def test_self_check_of_the_permuted_truth_stops_a_run_that_explains_noise(
+    failing_run, monkeypatch
+):
     monkeypatch.setattr(metrics, "r_squared", lambda e, t: float(np.corrcoef(e, t)[0, 1] ** 2))
     assert "a permuted truth gives R2 <= 0 (found: " in failing_run()
 
 
-def test_gate_of_the_bound_stops_a_run_whose_least_squares_is_poor(failing_run, monkeypatch):
+def test_self_check_of_the_bound_stops_a_run_whose_least_squares_is_poor(failing_run, monkeypatch):
     rng = np.random.default_rng(0)
 
     def noisier(maps, series):
         return replace(maps, cbf=maps.cbf * rng.normal(1, 0.1, maps.cbf.shape).astype("f4"))
 
-    spoilt(monkeypatch, noisier)
+    change_ls_maps(monkeypatch, noisier)
     assert "CBF of LS lies within 10 % of the Cramér-Rao bound (found: " in failing_run()
 
 
-def test_gate_of_the_snr_stops_a_run_of_another_noise(failing_run, monkeypatch):
+def test_self_check_of_the_snr_stops_a_run_of_another_noise(failing_run, monkeypatch):
     def noisier(phantom, acquisition, snr, seed, physics):
         return simulate_series(phantom, acquisition, 0.97 * snr, seed, physics)
 
@@ -134,62 +138,64 @@ def test_gate_of_the_snr_stops_a_run_of_another_noise(failing_run, monkeypatch):
     assert "measured SNR equals the requested one (found: " in failing_run()
 
 
-def test_gate_of_the_same_voxels_stops_a_run_that_leaves_some_out(failing_run, monkeypatch):
+def test_self_check_of_the_same_voxels_stops_a_run_that_leaves_some_out(failing_run, monkeypatch):
     def gappy(maps, series):
         return replace(maps, att=np.where(maps.cbf > 40, maps.att, np.float32(np.nan)))
 
-    spoilt(monkeypatch, gappy)
+    change_ls_maps(monkeypatch, gappy)
     message = failing_run()
     assert "every estimator is scored on the same voxels" in message and "LS lacks ATT" in message
 
 
-def test_gate_of_the_swap_stops_a_run_that_gives_the_rival_other_voxels(failing_run, monkeypatch):
-    pool_of = records.pool_of
+def test_self_check_of_the_swap_stops_a_run_that_gives_the_reference_other_voxels(
+    failing_run, monkeypatch
+):
+    pool_voxels = records.pool_voxels
 
     def shifted(*arguments):
-        pool = pool_of(*arguments)
-        return replace(pool, rival=[np.roll(e, 7) for e in pool.rival])
+        pool = pool_voxels(*arguments)
+        return replace(pool, reference=[np.roll(e, 7) for e in pool.reference])
 
-    monkeypatch.setattr(self_checks, "pool_of", shifted)
-    monkeypatch.setattr("aslkit.validate.scores.pool_of", shifted)
+    monkeypatch.setattr(self_checks, "pool_voxels", shifted)
+    monkeypatch.setattr("aslkit.validate.scores.pool_voxels", shifted)
     assert "exchanging two estimators mirrors their win rate" in failing_run()
 
 
-def test_gate_of_own_voxels_stops_a_run_that_reads_estimates_in_another_order(
+def test_self_check_of_own_voxels_stops_a_run_that_reads_estimates_in_another_order(
     failing_run, monkeypatch
 ):
     def reordered(maps, mask):
         is_truth = not maps.cbf_std.any()
         if is_truth:
-            return records.in_table_units(maps, mask)
+            return records.values_in_table_units(maps, mask)
         return {q: records.values_in(getattr(maps, q).T, mask.T, q) for q in ("cbf", "att")}
 
-    monkeypatch.setattr(trials, "in_table_units", reordered)
-    message = failing_run(snr=10)  # where the gate of the bound is silent
+    monkeypatch.setattr(trials, "values_in_table_units", reordered)
+    message = failing_run(snr=10)  # where the self-check of the bound is silent
     assert "estimates fit their own voxels better than others" in message
     assert "of LS" in message
 
 
-def test_gate_of_the_scale_stops_a_run_whose_cbf_has_an_offset(failing_run, monkeypatch):
-    spoilt(monkeypatch, lambda maps, series: replace(maps, cbf=maps.cbf + 1))
+def test_self_check_of_the_scale_stops_a_run_whose_cbf_has_an_offset(failing_run, monkeypatch):
+    change_ls_maps(monkeypatch, lambda maps, series: replace(maps, cbf=maps.cbf + 1))
     assert "CBF scales with the signal within 1 %" in failing_run()
 
 
 def test_a_run_that_fails_still_leaves_its_report(phantoms, tmp_path, monkeypatch):
-    spoilt(monkeypatch, lambda maps, series: replace(maps, cbf=maps.cbf + 1))
-    monkeypatch.setattr("aslkit.validate.design.FULL", replace(FULL, n_spoilt=1))
+    change_ls_maps(monkeypatch, lambda maps, series: replace(maps, cbf=maps.cbf + 1))
+    monkeypatch.setattr("aslkit.validate.design.FULL", replace(FULL, n_artefact_scans=1))
     command = ["--phantoms", phantoms, "--protocol", "pcasl6", "--track", "matched"]
     command += ["--snr", 3, "--out", tmp_path / "r"]
     done = CliRunner().invoke(asl_validate, [*map(str, command)])
     assert done.exit_code == 1
-    assert '"has_passed_gates": false' in (tmp_path / "r" / "results.json").read_text()
+    assert '"has_passed_self_checks": false' in (tmp_path / "r" / "results.json").read_text()
 
 
-def test_shapes_pass_every_gate_although_their_att_lies_on_kinks(tmp_path):
+def test_shapes_pass_every_self_check_although_their_att_lies_on_kinks(tmp_path):
     for kind in ("uniform", "disc", "checker"):
         save_phantom(shape_phantom(kind, 1), tmp_path)
     design = replace(SMALL, protocols=("pcasl5", "pcasl1"))
-    self_checks.require(validate_phantoms(tmp_path, design=design).gates)
+    self_checks.require_passed(validate_phantoms(tmp_path, design=design).self_checks)
 
 
 def test_every_track_has_its_opponents(both_tracks):
@@ -308,10 +314,10 @@ def test_a_noise_level_that_is_known_follows_the_scale_and_the_field_of_view():
 
 
 def test_an_estimator_that_looks_at_the_whole_field_of_view_is_found():
-    sound = least_squares(FitSettings(), "off")
+    unchanged = least_squares(FitSettings(), "off")
 
     def global_amplitude(series):
-        maps = sound(series)
+        maps = unchanged(series)
         return replace(maps, cbf=maps.cbf * np.float32(series.mask.mean()))
 
     series, inside = scan()
@@ -340,14 +346,14 @@ def test_models_of_the_same_folder_name_keep_their_paths(tmp_path):
     for parent in ("a", "b"):
         shutil.copytree(f"{shipped}/models/small", tmp_path / parent / "model")
     names = [str(tmp_path / parent / "model") for parent in ("a", "b")]
-    assert list(networks([*names, "small"], FitSettings())) == [*names, "small"]
-    assert list(networks(names[:1], FitSettings())) == ["model"]
+    assert list(load_networks([*names, "small"], FitSettings())) == [*names, "small"]
+    assert list(load_networks(names[:1], FitSettings())) == ["model"]
 
 
 def test_speed_adds_up_and_memory_does_not():
     one = estimators.Speed("LS", 1.0, 100, 50.0)
     part = estimators.Benchmark([], [], [], [one])
-    (total,) = estimators.merge([part, part]).speeds
+    (total,) = estimators.merge_benchmarks([part, part]).speeds
     assert (total.voxels_per_second, total.n_voxels, total.peak_mib) == (100.0, 200, 50.0)
 
 

@@ -37,7 +37,7 @@ def images(brain):
     return draw_images(brain, acquisition(brain), 10.0, np.random.default_rng(0))
 
 
-def spoilt(images, kind="clean"):
+def scan_of(images, kind="clean"):
     return spoilt_scan(images, kind, np.random.default_rng(1))
 
 
@@ -50,13 +50,13 @@ def test_artefacts_are_told_from_noise_at_moderate_snr(brain):
 
 
 def test_an_artefact_changes_a_scan_and_nothing_else_of_it(images):
-    clean = spoilt(images)
+    clean = scan_of(images)
     for kind in ("motion", "spikes", "ghost"):
-        change = spoilt(images, kind).delta_m - clean.delta_m
+        change = scan_of(images, kind).delta_m - clean.delta_m
         assert np.abs(change).max() > 3e-4, kind
-    told = spoilt(images, "PLDs + 0.5 s in the sidecar")
-    np.testing.assert_array_equal(told.delta_m, clean.delta_m)
-    plds = [[t.pld_s for t in s.acquisition.timings] for s in (told, clean)]
+    wrong = scan_of(images, "PLDs + 0.5 s in the sidecar")
+    np.testing.assert_array_equal(wrong.delta_m, clean.delta_m)
+    plds = [[t.pld_s for t in s.acquisition.timings] for s in (wrong, clean)]
     np.testing.assert_allclose(np.subtract(*plds), 0.5)
 
 
@@ -81,16 +81,16 @@ def test_where_a_network_states_confidence_its_energy_is_a_second_score(brain):
         return {"net": doubtful_of} if is_known else {}
 
     rows = detection_rows([brain], acquisition, 10.0, estimators, n_scans=1, seed=1)
-    told = {row.metric: row.value for row in rows}
-    assert set(told) == {f"AUROC of {k}{s}" for k in KINDS for s in ("", " by energy")}
-    assert told["AUROC of ghost by energy"] == told["AUROC of spikes by energy"] == 1
+    areas = {row.metric: row.value for row in rows}
+    assert set(areas) == {f"AUROC of {k}{s}" for k in KINDS for s in ("", " by energy")}
+    assert areas["AUROC of ghost by energy"] == wrong["AUROC of spikes by energy"] == 1
 
 
 KINDS = ("motion", "spikes", "ghost")  # those that a network of one protocol is not refused
 
 
 def test_the_energy_is_that_of_the_logits(brain, images):
-    maps, logits = LS["LS"](spoilt(images)), np.array([1.5, -0.5])
+    maps, logits = LS["LS"](scan_of(images)), np.array([1.5, -0.5])
     cbf, att = (np.full(maps.cbf.shape, 1 / (1 + np.exp(-x)), np.float32) for x in logits)
     stated = replace(maps, cbf_confidence=cbf, att_confidence=att)
     expected = -np.logaddexp(logits, 0).sum()
@@ -101,7 +101,7 @@ def test_the_energy_is_that_of_the_logits(brain, images):
 
 def test_the_benchmark_measures_detection_at_one_snr_and_the_report_shows_it(tmp_path):
     save_phantom(brain_phantom("brain-11", 11, voxel_size_mm=8), tmp_path)
-    design = Design(("matched",), ("pcasl1", "pcasl6"), (10.0, 30.0), n_spoilt=1)
+    design = Design(("matched",), ("pcasl1", "pcasl6"), (10.0, 30.0), n_artefact_scans=1)
     found = Findings(validate_phantoms(tmp_path, design=design).records)
     (section,) = detection_sections(found)
     assert section.table.columns == ["artefact", "maps by", "SNR", "AUROC"]

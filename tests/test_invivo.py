@@ -20,7 +20,7 @@ from aslkit.quality.thresholds import CHECK, GOOD, LIMITS, SUSPECT, UNKNOWN
 from aslkit.report.scan_tables import Column, over_subjects, scan_tables
 from aslkit.validate.agreement_stats import (
     agreement,
-    blocks_of,
+    assign_blocks,
     intraclass_correlation,
     limits_of_agreement,
     mean_interval,
@@ -123,7 +123,7 @@ def test_intervals_from_blocks_know_that_neighbours_are_alike():
 
 def test_blocks_are_cubes_of_two_centimetres():
     mask = np.ones((8, 4, 4), dtype=bool)
-    assert np.bincount(blocks_of(mask, (5.0, 5.0, 5.0))).tolist() == [64, 64]
+    assert np.bincount(assign_blocks(mask, (5.0, 5.0, 5.0))).tolist() == [64, 64]
 
 
 def test_few_subjects_have_no_interval():

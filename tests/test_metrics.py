@@ -1,4 +1,4 @@
-"""Figures of merit against closed forms and scipy; every gate shown to pass and to fail."""
+"""Figures of merit against closed forms and scipy; every self-check shown to pass and to fail."""
 
 from dataclasses import replace
 
@@ -13,10 +13,10 @@ from aslkit.validate.records import (
     LS,
     Subject,
     efficiency,
-    in_table_units,
-    pool_of,
+    pool_voxels,
     records,
-    strata_of,
+    scored_strata,
+    values_in_table_units,
     win_rate,
 )
 from aslkit.validate.scores import score
@@ -167,8 +167,8 @@ def test_swapping_the_opponents_mirrors_the_win_rate():
     one = subject()
     one.estimates["net"]["cbf"][:100] = one.estimates[LS]["cbf"][:100]  # some ties
     swapped = replace(one, estimates={LS: one.estimates["net"], "net": one.estimates[LS]})
-    won, n = win_rate(pool_of([one], "brain", "net", "cbf"))
-    lost, _ = win_rate(pool_of([swapped], "brain", "net", "cbf"))
+    won, n = win_rate(pool_voxels([one], "brain", "net", "cbf"))
+    lost, _ = win_rate(pool_voxels([swapped], "brain", "net", "cbf"))
     assert won[0] > n[0] / 2
     assert won[0] + lost[0] == n[0] == N
 
@@ -228,7 +228,7 @@ def test_attenuated_contrast_is_found_by_slope_and_contrast():
 def test_strata_with_few_voxels_are_left_out():
     one = subject()
     small = np.arange(N) < 19
-    assert strata_of([replace(one, strata={**one.strata, "infarct": small})]) == [
+    assert scored_strata([replace(one, strata={**one.strata, "infarct": small})]) == [
         "brain",
         "GM",
         "WM",
@@ -239,118 +239,122 @@ def test_undetermined_voxels_do_not_count_towards_the_bound():
     one = subject()
     one.bounds["att"][: N // 2] = np.inf
     one.estimates[LS]["att"][: N // 2] += 1e6
-    assert efficiency(pool_of([one], "brain", LS, "att")) == pytest.approx(1, rel=0.05)
+    assert efficiency(pool_voxels([one], "brain", LS, "att")) == pytest.approx(1, rel=0.05)
 
 
 def test_att_is_scored_in_milliseconds():
     grid = np.ones((2, 1, 1), np.float32)
     maps = ParameterMaps(60 * grid, 1.5 * grid, grid, grid, np.full(grid.shape, Flag.OK, np.uint8))
     mask = np.array([True, False]).reshape(2, 1, 1)
-    assert {q: v.tolist() for q, v in in_table_units(maps, mask).items()} == {
+    assert {q: v.tolist() for q, v in values_in_table_units(maps, mask).items()} == {
         "cbf": [60.0],
         "att": [1500.0],
     }
 
 
-def test_all_gates_pass_for_a_sound_benchmark():
+def test_all_self_checks_pass_for_a_sound_benchmark():
     subjects = [subject(), subject("two", 1)]
-    found = self_checks.subject_gates(subjects, ("cbf", "att"))
-    found += self_checks.efficient_ls(subjects, ("cbf", "att"), snr=30)
-    found += self_checks.own_voxels(subjects, ("cbf", "att"), snr=30)
+    found = self_checks.check_scoring(subjects, ("cbf", "att"))
+    found += self_checks.check_ls_efficiency(subjects, ("cbf", "att"), snr=30)
+    found += self_checks.check_own_voxels(subjects, ("cbf", "att"), snr=30)
     assert len(found) == 7
-    self_checks.require(found)
+    self_checks.require_passed(found)
 
 
-def test_perfect_estimator_gate_fails_when_the_scores_are_wrong(monkeypatch):
+def test_perfect_estimator_self_check_fails_when_the_scores_are_wrong(monkeypatch):
     monkeypatch.setitem(metrics.ACCURACY, "MAE", lambda e, t: float(np.mean(np.abs(e - t + 0.1))))
-    assert not self_checks.perfect_estimator([subject()], ("cbf",)).has_passed
+    assert not self_checks.check_perfect_estimator([subject()], ("cbf",)).has_passed
 
 
-def test_permuted_truth_gate_fails_when_the_truth_is_not_shuffled(monkeypatch):
+def test_permuted_truth_self_check_fails_when_the_truth_is_not_shuffled(monkeypatch):
     class Unshuffled:
         def permutation(self, values):
             return values
 
     one = subject()
     monkeypatch.setattr(np.random, "default_rng", lambda seed: Unshuffled())
-    assert not self_checks.permuted_truth([one], ("cbf",)).has_passed
+    assert not self_checks.check_permuted_truth([one], ("cbf",)).has_passed
 
 
-def test_perfect_estimator_gate_allows_draws_where_least_squares_is_exact():
+def test_perfect_estimator_self_check_allows_draws_where_least_squares_is_exact():
     one = subject()
     one.estimates[LS]["att"][:500] = one.truth["att"][:500]
-    assert self_checks.perfect_estimator([one], ("att",)).has_passed
+    assert self_checks.check_perfect_estimator([one], ("att",)).has_passed
 
 
-def test_perfect_estimator_gate_fails_when_draws_count_as_losses(monkeypatch):
+def test_perfect_estimator_self_check_fails_when_draws_count_as_losses(monkeypatch):
     one = subject()
     one.estimates[LS]["att"][:500] = one.truth["att"][:500]
     monkeypatch.setattr(metrics, "wins", lambda mine, theirs: np.abs(mine) < np.abs(theirs))
-    assert not self_checks.perfect_estimator([one], ("att",)).has_passed
+    assert not self_checks.check_perfect_estimator([one], ("att",)).has_passed
 
 
-def test_swap_gate_fails_when_the_rival_is_scored_against_other_voxels(monkeypatch):
+def test_swap_self_check_fails_when_the_reference_is_scored_against_other_voxels(monkeypatch):
     def shifted(*arguments):
-        pool = pool_of(*arguments)
-        return replace(pool, rival=[np.roll(e, 1) for e in pool.rival])
+        pool = pool_voxels(*arguments)
+        return replace(pool, reference=[np.roll(e, 1) for e in pool.reference])
 
-    monkeypatch.setattr(self_checks, "pool_of", shifted)
-    gate = self_checks.mirrored_wins([subject()], ("cbf",))
-    assert not gate.has_passed and gate.found.startswith("LS and net win 1")
+    monkeypatch.setattr(self_checks, "pool_voxels", shifted)
+    self_check = self_checks.check_mirrored_win_rates([subject()], ("cbf",))
+    assert not self_check.has_passed and self_check.found.startswith("LS and net win 1")
 
 
-def test_own_voxel_gate_fails_for_estimates_of_other_voxels_and_ignores_flat_truths():
+def test_own_voxel_self_check_fails_for_estimates_of_other_voxels_and_ignores_flat_truths():
     one = subject()
-    (gate,) = self_checks.own_voxels([one], ("cbf", "att"), 10)
-    assert gate.has_passed
+    (self_check,) = self_checks.check_own_voxels([one], ("cbf", "att"), 10)
+    assert self_check.has_passed
     one.estimates["net"]["att"] = np.roll(one.estimates["net"]["att"], 1)
-    (gate,) = self_checks.own_voxels([one], ("cbf", "att"), 10)
-    assert not gate.has_passed and "for att of net" in gate.found
+    (self_check,) = self_checks.check_own_voxels([one], ("cbf", "att"), 10)
+    assert not self_check.has_passed and "for att of net" in self_check.found
     one.truth["att"][:] = 1200.0
-    (gate,) = self_checks.own_voxels([one], ("att",), 10)
-    assert gate.has_passed
-    assert self_checks.own_voxels([one], ("att",), 3) == []
+    (self_check,) = self_checks.check_own_voxels([one], ("att",), 10)
+    assert self_check.has_passed
+    assert self_checks.check_own_voxels([one], ("att",), 3) == []
 
 
 @pytest.mark.parametrize("fault", ["nan", "shorter"])
-def test_same_voxels_gate_fails_when_an_estimate_is_missing(fault):
+def test_same_voxels_self_check_fails_when_an_estimate_is_missing(fault):
     one = subject()
     cbf = one.estimates["net"]["cbf"]
     cbf[3] = np.nan
     one.estimates["net"]["cbf"] = cbf if fault == "nan" else cbf[:-1]
-    gate = self_checks.same_voxels([one], ("cbf", "att"))
-    assert not gate.has_passed
-    assert gate.found == "net lacks CBF in 1 of one"
+    self_check = self_checks.check_same_voxels([one], ("cbf", "att"))
+    assert not self_check.has_passed
+    assert self_check.found == "net lacks CBF in 1 of one"
 
 
-def test_bound_gate_fails_for_a_poor_least_squares_and_is_silent_at_low_snr():
+def test_bound_self_check_fails_for_a_poor_least_squares_and_is_silent_at_low_snr():
     poor = [subject(sd_ls=4.8)]
-    assert [g.has_passed for g in self_checks.efficient_ls(poor, ("cbf", "att"), 30)] == [
+    assert [g.has_passed for g in self_checks.check_ls_efficiency(poor, ("cbf", "att"), 30)] == [
         False,
         False,
     ]
-    assert self_checks.efficient_ls(poor, ("cbf", "att"), 10) == []
+    assert self_checks.check_ls_efficiency(poor, ("cbf", "att"), 10) == []
 
 
-def test_snr_gate_holds_the_noise_to_two_percent():
+def test_snr_self_check_holds_the_noise_to_two_percent():
     noise = np.random.default_rng(0).normal(0, 0.002, (40, 40, 40, 6)).astype(np.float32)
-    assert self_checks.requested_snr(3, 0.006, [noise]).has_passed
-    assert not self_checks.requested_snr(3, 0.006, [1.03 * noise]).has_passed
-    assert not self_checks.requested_snr(3, 0.006, [0 * noise]).has_passed
+    assert self_checks.check_requested_snr(3, 0.006, [noise]).has_passed
+    assert not self_checks.check_requested_snr(3, 0.006, [1.03 * noise]).has_passed
+    assert not self_checks.check_requested_snr(3, 0.006, [0 * noise]).has_passed
 
 
-def test_scale_gate_fails_for_an_estimator_that_does_not_scale():
+def test_scale_self_check_fails_for_an_estimator_that_does_not_scale():
     good, bad = (metrics.scale_deviation(TRUTH, k * TRUTH, 10) for k in (10, 9.8))
-    assert self_checks.scale_equivariance({LS: [good], "net": [good]}).has_passed
-    gate = self_checks.scale_equivariance({LS: [good], "net": [good, bad]})
-    assert (gate.has_passed, gate.found) == (False, "net deviates by 2.00%")
+    assert self_checks.check_scale_equivariance({LS: [good], "net": [good]}).has_passed
+    self_check = self_checks.check_scale_equivariance({LS: [good], "net": [good, bad]})
+    assert (self_check.has_passed, self_check.found) == (False, "net deviates by 2.00%")
 
 
-def test_failed_gates_are_reported_in_one_sentence():
-    passed, failed = self_checks.Gate("a", True, "held"), self_checks.Gate("b", False, "0.9")
-    combined = self_checks.combine({"SNR 3": [passed, failed], "SNR 10": [passed]})
+def test_failed_self_checks_are_reported_in_one_sentence():
+    passed, failed = (
+        self_checks.SelfCheck("a", True, "held"),
+        self_checks.SelfCheck("b", False, "0.9"),
+    )
+    combined = self_checks.combine_conditions({"SNR 3": [passed, failed], "SNR 10": [passed]})
     assert [(g.name, g.has_passed) for g in combined] == [("a", True), ("b", False)]
     with pytest.raises(
-        self_checks.GateError, match=r"1 of 2 benchmark gates failed: b \(found: SNR 3: 0.9\)"
+        self_checks.SelfCheckError,
+        match=r"1 of 2 benchmark self-checks failed: b \(found: SNR 3: 0.9\)",
     ):
-        self_checks.require(combined)
+        self_checks.require_passed(combined)

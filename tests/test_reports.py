@@ -27,7 +27,7 @@ from aslkit.report.shared_sections import coverage_panels
 from aslkit.report.style import LS_ORACLE, PIXELS_PER_INCH, SMOOTHED_LS, line_styles, to_png
 from aslkit.validate.estimators import TRUTH, Benchmark, Example, Speed
 from aslkit.validate.records import AVERAGE, BOUND, LS, LS_ARTERIAL
-from aslkit.validate.self_checks import Gate
+from aslkit.validate.self_checks import SelfCheck
 
 NAN = float("nan")
 NET = "net"
@@ -93,8 +93,10 @@ def example(lesions=None, **condition):
 
 
 def benchmark(rows, examples=()):
-    gates = [Gate("all is well", True, "yes")]
-    return Benchmark(rows, gates, list(examples), [Speed(LS, 1.0, 1000), Speed(NET, 2.0, 1000)])
+    self_checks = [SelfCheck("all is well", True, "yes")]
+    return Benchmark(
+        rows, self_checks, list(examples), [Speed(LS, 1.0, 1000), Speed(NET, 2.0, 1000)]
+    )
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""asl_validate on phantoms and on a scan: its table, gates, files and refusals."""
+"""asl_validate on phantoms and on a scan: its table, self-checks, files and refusals."""
 
 import csv
 import json
@@ -52,7 +52,7 @@ def value(rows, **wanted):
     return float(row["value"])
 
 
-def test_phantoms_give_a_table_a_page_and_passed_gates(on_phantoms):
+def test_phantoms_give_a_table_a_page_and_passed_self_checks(on_phantoms):
     out, done = on_phantoms
     assert done.exit_code == 0, done.output
     assert sorted(p.name for p in out.iterdir()) == ["report.html", "results.json", "results.tsv"]

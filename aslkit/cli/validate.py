@@ -224,11 +224,11 @@ def _validate_phantoms(folder: Path, models: tuple[str, ...], design: "Design", 
     from aslkit.report.page import provenance
     from aslkit.report.phantom_report import phantom_report
     from aslkit.validate.on_phantoms import validate_phantoms
-    from aslkit.validate.self_checks import require
+    from aslkit.validate.self_checks import require_passed
 
     found = validate_phantoms(folder, models, design, progress)
     _publish(out, found, phantom_report(found, provenance()))
-    require(found.gates)
+    require_passed(found.self_checks)
 
 
 def _publish(out: Path, found: "Benchmark", report: "Report") -> None:

@@ -117,9 +117,9 @@ def _parameters(study: Study) -> dict[str, object]:
     """Return the options that the results depend on; UnavailableError for a missing model."""
     from aslkit.fit.least_squares import FitSettings
     from aslkit.outputs.provenance import version
-    from aslkit.validate.estimators import networks
+    from aslkit.validate.estimators import load_networks
 
-    models = {n: own.model.sha256 for n, own in networks(study.models, FitSettings()).items()}
+    models = {n: own.model.sha256 for n, own in load_networks(study.models, FitSettings()).items()}
     device = ""
     if models:
         from aslkit.nets.device import select_device
@@ -163,13 +163,13 @@ def _write_group(out: Path, outcomes: "Sequence[Outcome]") -> None:
     from aslkit.report.page import provenance, write_benchmark
     from aslkit.report.scan_files import read_scan_findings
     from aslkit.report.scan_tables import headline_of_scans, scan_tables
-    from aslkit.validate.estimators import merge
+    from aslkit.validate.estimators import merge_benchmarks
 
     failed = {o.name: o.message for o in outcomes if o.exit_code}
     found = {o.name: read_scan_findings(out, o.name) for o in outcomes if not o.exit_code}
     if not found:
         return
-    total = merge([one.benchmark for one in found.values()])
+    total = merge_benchmarks([one.benchmark for one in found.values()])
     pictures = {name: one.picture for name, one in found.items()}
     report = invivo_report(total, provenance(), failed, pictures)
     files = write_benchmark(out, total, report)

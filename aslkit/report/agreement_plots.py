@@ -21,7 +21,7 @@ from aslkit.report.style import (
     tidy,
     to_png,
 )
-from aslkit.validate.metrics import Values
+from aslkit.validate.metrics import FloatArray
 from aslkit.validate.records import QUANTITIES
 
 CENTRAL = 99.0  # per cent of differences and of reference values that the axes show
@@ -39,8 +39,8 @@ class Matrix:
 
 
 def bland_altman(
-    references: Mapping[str, Values],
-    estimates: Mapping[str, Mapping[str, Values]],
+    references: Mapping[str, FloatArray],
+    estimates: Mapping[str, Mapping[str, FloatArray]],
     reference_name: str,
 ) -> bytes:
     """Difference from a reference over the reference: quantities in rows, estimators in columns.
@@ -83,7 +83,9 @@ def win_matrix(matrices: Sequence[Matrix]) -> bytes:
     return to_png(figure)
 
 
-def _extent(reference: Values, estimates: Sequence[Values]) -> tuple[float, float, float, float]:
+def _extent(
+    reference: FloatArray, estimates: Sequence[FloatArray]
+) -> tuple[float, float, float, float]:
     """Limits of x and, symmetric about 0, of y."""
     spread = np.nanpercentile(np.abs(np.stack(estimates) - reference), CENTRAL) + 1e-6
     low, high = np.nanpercentile(reference, [100 - CENTRAL, CENTRAL])
@@ -91,7 +93,10 @@ def _extent(reference: Values, estimates: Sequence[Values]) -> tuple[float, floa
 
 
 def _density(
-    ax: Axes, reference: Values, difference: Values, extent: tuple[float, float, float, float]
+    ax: Axes,
+    reference: FloatArray,
+    difference: FloatArray,
+    extent: tuple[float, float, float, float],
 ) -> None:
     is_known = np.isfinite(difference)
     reference, difference = reference[is_known], difference[is_known]

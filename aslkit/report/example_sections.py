@@ -12,7 +12,7 @@ from aslkit.report.page import Section
 from aslkit.report.phantom_table import Findings, Setting
 from aslkit.report.shared_sections import pictured
 from aslkit.simulate.lesions import LESION_CLASSES
-from aslkit.validate.design import most_typical
+from aslkit.validate.design import most_typical_snr
 from aslkit.validate.estimators import TRUTH, Example
 from aslkit.validate.records import QUANTITIES, values_in
 
@@ -81,7 +81,7 @@ def _shown_examples(f: Findings, examples: Iterable[Example]) -> list[tuple[Exam
         setting = Setting(*(str(e.condition[k]) for k in ("phantoms", "track", "protocol")))
         own.get(setting, {}).setdefault(float(e.condition["snr"]), e)
     shown = []
-    for example in (found[most_typical(found)] for found in own.values() if found):
+    for example in (found[most_typical_snr(found)] for found in own.values() if found):
         names, left_out = pictured([n for n in f.estimators if n in example.maps])
         maps = {name: example.maps[name] for name in (TRUTH, *names)}
         shown.append((replace(example, maps=maps), left_out))

@@ -86,7 +86,7 @@ def invivo_report(
         group_headline(tables, [AVERAGE, *estimators]),
         GLOSSARY,
         [*sections, speed_section(benchmark)],
-        benchmark.gates,
+        benchmark.self_checks,
         facts,
     )
 

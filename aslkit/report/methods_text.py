@@ -7,7 +7,7 @@ from aslkit.core.acquisition import Timing
 from aslkit.outputs.provenance import version
 from aslkit.report.page import Table
 from aslkit.validate.records import is_model
-from aslkit.validate.split_half import Scan
+from aslkit.validate.split_half import ScanEstimates
 
 WHITE_PAPER = "Alsop 2015"
 KINETICS = {
@@ -16,7 +16,7 @@ KINETICS = {
 }
 
 
-def quantification_table(scan: Scan) -> Table:
+def quantification_table(scan: ScanEstimates) -> Table:
     """Every constant and assumption, its value, and where it comes from."""
     acquisition, settings = scan.series.acquisition, scan.settings
     rows = [
@@ -52,7 +52,7 @@ def quantification_table(scan: Scan) -> Table:
     return Table(["quantity", "value", "origin"], rows, n_text=3)
 
 
-def methods_text(scan: Scan) -> str:
+def methods_text(scan: ScanEstimates) -> str:
     """What was done, in the words of a paper."""
     acquisition = scan.series.acquisition
     first = acquisition.timings[0]
@@ -85,12 +85,12 @@ def methods_text(scan: Scan) -> str:
     )
 
 
-def _compartment(scan: Scan) -> str:
+def _compartment(scan: ScanEstimates) -> str:
     found = [e for e, m in scan.maps.items() if m.abv is not None]
     return f"on for {', '.join(found)}" if found else "off"
 
 
-def _noise(scan: Scan) -> str:
+def _noise(scan: ScanEstimates) -> str:
     return (
         "the residuals of the fit"
         if scan.series.noise_sd is None

@@ -25,7 +25,7 @@ from aslkit.outputs.provenance import command_line
 from aslkit.report.style import PIXELS_PER_INCH
 from aslkit.validate.estimators import Benchmark
 from aslkit.validate.records import Record
-from aslkit.validate.self_checks import Gate
+from aslkit.validate.self_checks import SelfCheck
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Report:
     headline: Table
     glossary: Mapping[str, str]
     sections: Sequence[Section]
-    gates: Sequence[Gate] = ()
+    self_checks: Sequence[SelfCheck] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -127,13 +127,13 @@ def write_page(path: Path, report: Report, beside: Mapping[str, str]) -> None:
 def benchmark_json(
     benchmark: Benchmark, report: Report, more: Mapping[str, str] = MappingProxyType({})
 ) -> str:
-    """Facts of the report, gates, speeds and records as JSON; null is not a number."""
+    """Facts of the report, self-checks, speeds and records as JSON; null is not a number."""
     speeds = [{**asdict(s), "voxels_per_second": s.voxels_per_second} for s in benchmark.speeds]
     content = {
         **report.facts,
         **more,
-        "has_passed_gates": all(g.has_passed for g in benchmark.gates),
-        "gates": [asdict(g) for g in benchmark.gates],
+        "has_passed_self_checks": all(g.has_passed for g in benchmark.self_checks),
+        "self_checks": [asdict(g) for g in benchmark.self_checks],
         "speeds": [_finite(s) for s in speeds],
         "records": [_finite(r) for r in benchmark.records],
     }
@@ -150,7 +150,7 @@ def render(report: Report) -> str:
     )
     environment.filters["base64"] = lambda image: base64.b64encode(image).decode()
     environment.filters["css_width"] = _css_width
-    failed = sum(not g.has_passed for g in report.gates)
+    failed = sum(not g.has_passed for g in report.self_checks)
     return environment.get_template("report.html").render(report=report, failed=failed)
 
 
@@ -213,12 +213,12 @@ def _processor() -> str:
 
 
 def _tsv(benchmark: Benchmark) -> str:
-    """The tidy table; `gates` says on every line whether the run's own checks passed."""
-    verdict = "passed" if all(g.has_passed for g in benchmark.gates) else "failed"
-    rows = [{**record, "gates": verdict} for record in benchmark.records]
+    """The tidy table; `self_checks` says on every line whether the run's own checks passed."""
+    verdict = "passed" if all(g.has_passed for g in benchmark.self_checks) else "failed"
+    rows = [{**record, "self_checks": verdict} for record in benchmark.records]
     text = StringIO()
     writer = csv.DictWriter(
-        text, list(rows[0]) if rows else ["gates"], delimiter="\t", lineterminator="\n"
+        text, list(rows[0]) if rows else ["self_checks"], delimiter="\t", lineterminator="\n"
     )
     writer.writeheader()
     for row in rows:

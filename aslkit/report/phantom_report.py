@@ -73,7 +73,7 @@ def phantom_report(benchmark: Benchmark, facts: Mapping[str, str]) -> Report:
             *_other_phantoms(f),
             speed_section(benchmark),
         ],
-        benchmark.gates,
+        benchmark.self_checks,
         facts,
     )
 

@@ -15,7 +15,7 @@ from aslkit.report.shared_sections import (
 )
 from aslkit.report.style import line_styles
 from aslkit.validate.design import MATCHED
-from aslkit.validate.metrics import Values
+from aslkit.validate.metrics import FloatArray
 from aslkit.validate.records import BOUND, LEVELS, LS, QUANTITIES
 from aslkit.validate.scores import BY_CONFIDENCE
 
@@ -214,5 +214,5 @@ def _matrix(f: Findings, setting: Setting, quantity: str) -> Matrix:
         ["" if i == j else _percent_with_interval(x, "\n") for j, x in enumerate(row)]
         for i, row in enumerate(figures)
     ]
-    shares: Values = np.array([[x[0] for x in row] for row in figures])
+    shares: FloatArray = np.array([[x[0] for x in row] for row in figures])
     return Matrix(f"{QUANTITIES[quantity].heading}, {setting.title}", names, shares, texts)

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from aslkit.report.charts import Points
-from aslkit.validate.design import MATCHED, most_typical
+from aslkit.validate.design import MATCHED, most_typical_snr
 from aslkit.validate.detection import OOD
 from aslkit.validate.records import BOUND, Record, is_model
 
@@ -76,7 +76,7 @@ class Findings:
                 self._errors.setdefault(key[0], []).append(key)
         self.settings = list(self._errors)
         self.snrs = sorted({key[1] for key in self._figures})
-        self.snr = most_typical(self.snrs)
+        self.snr = most_typical_snr(self.snrs)
         found = dict.fromkeys(key[2] for key in self._figures)
         self.estimators = sorted((e for e in found if e != BOUND), key=is_model)
 

@@ -34,7 +34,7 @@ from aslkit.report.shared_sections import listed, pictured, speed_section
 from aslkit.report.style import line_styles
 from aslkit.validate.in_vivo import ScanResult
 from aslkit.validate.records import LS, is_model, values_in
-from aslkit.validate.split_half import REFERENCE, Scan
+from aslkit.validate.split_half import REFERENCE, ScanEstimates
 
 FEW = (
     "Maps from 1, 2 and half of the repeats against least squares on all of them, which is no "
@@ -87,7 +87,9 @@ def subject_report(result: ScanResult, facts: Mapping[str, str]) -> Report:
         Section("Methods, to paste", methods_text(scan)),
         speed_section(benchmark),
     ]
-    return Report(scan.name, lead, headline(table), GLOSSARY, sections, benchmark.gates, facts)
+    return Report(
+        scan.name, lead, headline(table), GLOSSARY, sections, benchmark.self_checks, facts
+    )
 
 
 def slice_picture(result: ScanResult) -> bytes:
@@ -98,7 +100,7 @@ def slice_picture(result: ScanResult) -> bytes:
     return thumbnail([scan.maps[n].cbf[..., z] for n in names], scan.mask[..., z])
 
 
-def _map_section(scan: Scan) -> Section:
+def _map_section(scan: ScanEstimates) -> Section:
     head = anatomical_image(scan.runs[0])
     shown, left_out = pictured(list(scan.maps))
     return Section(
@@ -110,7 +112,7 @@ def _map_section(scan: Scan) -> Section:
     )
 
 
-def _columns(scan: Scan, estimators: Sequence[str]) -> dict[str, dict[str, FloatImage]]:
+def _columns(scan: ScanEstimates, estimators: Sequence[str]) -> dict[str, dict[str, FloatImage]]:
     """Images by method, and those of the reference."""
     names = ("cbf", "att", "cbf_std", "att_std")
     columns = {}
@@ -126,7 +128,7 @@ def _columns(scan: Scan, estimators: Sequence[str]) -> dict[str, dict[str, Float
     return columns
 
 
-def _agreement_sections(scan: Scan, table: ScanTable) -> list[Section]:
+def _agreement_sections(scan: ScanEstimates, table: ScanTable) -> list[Section]:
     """Against least squares and against the reference: numbers, scatter and Bland-Altman."""
     models = [e for e in scan.maps if is_model(e)]
     found: list[Section] = []
@@ -149,7 +151,7 @@ def _agreement_sections(scan: Scan, table: ScanTable) -> list[Section]:
 
 
 def _pictures(
-    scan: Scan, estimators: Sequence[str], images: Mapping[str, FloatImage], name: str
+    scan: ScanEstimates, estimators: Sequence[str], images: Mapping[str, FloatImage], name: str
 ) -> list[Section]:
     shown, left_out = pictured(estimators)
     inside: MaskImage = scan.mask & np.all([np.isfinite(i) for i in images.values()], axis=0)

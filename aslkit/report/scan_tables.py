@@ -11,7 +11,7 @@ from aslkit.report.page import Table
 from aslkit.report.shared_sections import DIGITS, MISSING, number, percent
 from aslkit.validate.agreement_stats import Interval, mean_interval
 from aslkit.validate.in_vivo import QUALITY
-from aslkit.validate.metrics import Values
+from aslkit.validate.metrics import FloatArray
 from aslkit.validate.records import AVERAGE, QUANTITIES, Record
 from aslkit.validate.split_half import (
     AGREEMENT,
@@ -106,7 +106,7 @@ def subject_of(scan: str) -> str:
     return scan.partition("_")[0]
 
 
-def over_subjects(tables: Sequence[ScanTable], estimator: str, column: Column) -> Values:
+def over_subjects(tables: Sequence[ScanTable], estimator: str, column: Column) -> FloatArray:
     """The figure of every subject, the mean of its scans; those without it are left out."""
     found: dict[str, list[float]] = {}
     for t in tables:

@@ -17,7 +17,7 @@ from aslkit.report.style import (
     to_png,
 )
 from aslkit.validate.agreement_stats import limits_of_agreement
-from aslkit.validate.metrics import Values, concordance
+from aslkit.validate.metrics import FloatArray, concordance
 from aslkit.validate.records import QUANTITIES
 
 CENTRAL = 99.5  # percentile of the reference at which the axes end
@@ -25,8 +25,8 @@ PANEL_WIDTH = 3.6  # inches, where there is room
 
 
 def scatter_plots(
-    references: Mapping[str, Values],
-    estimates: Mapping[str, Mapping[str, Values]],
+    references: Mapping[str, FloatArray],
+    estimates: Mapping[str, Mapping[str, FloatArray]],
     reference_name: str,
 ) -> bytes:
     """Estimate over reference: quantities in rows, estimators in columns, darker is more voxels.
@@ -58,7 +58,7 @@ def scatter_plots(
 
 
 def subject_differences(
-    means: Mapping[str, tuple[Values, Values]],
+    means: Mapping[str, tuple[FloatArray, FloatArray]],
     subjects: Sequence[str],
     styles: Mapping[str, Style],
     label: str,

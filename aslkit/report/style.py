@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from aslkit.validate.metrics import Values
+from aslkit.validate.metrics import FloatArray
 from aslkit.validate.records import (
     AVERAGE,
     BOUND,
@@ -127,7 +127,9 @@ def colour_bar(
     bar.outline.set_visible(False)
 
 
-def density(ax: Axes, x: Values, y: Values, extent: tuple[float, float, float, float]) -> None:
+def density(
+    ax: Axes, x: FloatArray, y: FloatArray, extent: tuple[float, float, float, float]
+) -> None:
     """Points of many voxels, darker where there are more (logarithmic), and limits of the axes."""
     ax.hexbin(x, y, gridsize=45, extent=extent, bins="log", cmap="Blues", linewidths=0.1)
     ax.set(xlim=extent[:2], ylim=extent[2:])

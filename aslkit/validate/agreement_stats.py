@@ -13,7 +13,7 @@ from scipy import stats
 from aslkit.core.backend import Array
 from aslkit.core.constants import Z_95
 from aslkit.core.series_and_maps import MaskImage
-from aslkit.validate.metrics import Values
+from aslkit.validate.metrics import FloatArray
 
 BLOCK_MM = 20.0  # edge: wider than the blur of ASL and the folds of cortex
 N_RESAMPLES = 1000
@@ -32,13 +32,13 @@ class Interval:
     high: float = float("nan")
 
 
-def blocks_of(mask: MaskImage, voxel_size_mm: tuple[float, float, float]) -> Blocks:
+def assign_blocks(mask: MaskImage, voxel_size_mm: tuple[float, float, float]) -> Blocks:
     """Number of the cube of `BLOCK_MM` in which each voxel of the mask lies, (voxels,)."""
     cubes = np.argwhere(mask) * np.asarray(voxel_size_mm) // BLOCK_MM
     return np.asarray(np.unique(cubes, axis=0, return_inverse=True)[1]).ravel()
 
 
-def agreement(first: Values, second: Values, blocks: Blocks) -> dict[str, Interval]:
+def agreement(first: FloatArray, second: FloatArray, blocks: Blocks) -> dict[str, Interval]:
     """Figures of `first` against `second`, their intervals by bootstrap over blocks.
 
     Parameters
@@ -79,7 +79,7 @@ def _draws(n: int) -> NDArray[np.float64]:
     return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), N_RESAMPLES).T.astype(float)
 
 
-def mean_interval(values: Values) -> Interval:
+def mean_interval(values: FloatArray) -> Interval:
     """Mean over subjects with its t interval; none from fewer than `FEWEST_SUBJECTS`."""
     known = values[np.isfinite(values)]
     if known.size < FEWEST_SUBJECTS:
@@ -88,7 +88,7 @@ def mean_interval(values: Values) -> Interval:
     return Interval(float(known.mean()), float(known.mean() - half), float(known.mean() + half))
 
 
-def limits_of_agreement(differences: Values) -> tuple[Interval, Interval]:
+def limits_of_agreement(differences: FloatArray) -> tuple[Interval, Interval]:
     """Limits over subjects with their intervals (Bland 1999, doi:10.1191/096228099673819272)."""
     n, sd = differences.size, float(differences.std(ddof=1))
     half = float(stats.t.ppf(0.975, n - 1)) * sd * np.sqrt(1 / n + Z_95**2 / (2 * (n - 1)))
@@ -97,7 +97,7 @@ def limits_of_agreement(differences: Values) -> tuple[Interval, Interval]:
     return low, high
 
 
-def intraclass_correlation(first: Values, second: Values) -> Interval:
+def intraclass_correlation(first: FloatArray, second: FloatArray) -> Interval:
     """ICC(A,1) of subjects that were measured twice, with the F interval of McGraw and Wong."""
     n, k = first.size, 2
     if n < FEWEST_SUBJECTS:

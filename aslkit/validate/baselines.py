@@ -11,13 +11,15 @@ from aslkit.fit.least_squares import FitSettings
 from aslkit.prepare.noise import smooth_within
 from aslkit.simulate.subject_physics import SubjectPhysics
 from aslkit.validate.design import MATCHED
-from aslkit.validate.estimators import Estimator, NetworkEstimator, least_squares, networks
+from aslkit.validate.estimators import Estimator, NetworkEstimator, least_squares, load_networks
 from aslkit.validate.records import LS, LS_ARTERIAL, LS_ORACLE, QUANTITIES
 
 SIGMAS_VOXELS = (0.0, 0.5, 0.75, 1.0, 1.5, 2.5)  # for the oracle to choose; 0: plain LS
 
 
-def opponents(physics: SubjectPhysics, nominal: Acquisition, track: str) -> dict[str, Estimator]:
+def baseline_estimators(
+    physics: SubjectPhysics, nominal: Acquisition, track: str
+) -> dict[str, Estimator]:
     """Least squares as the track has it: with arteries and with an oracle where constants err.
 
     The oracle has the compartments that the nominal acquisition allows, and knows the constants
@@ -34,12 +36,12 @@ def opponents(physics: SubjectPhysics, nominal: Acquisition, track: str) -> dict
     return found
 
 
-def models_for(
+def load_networks_for_track(
     track: str, names: Sequence[str], n_mc_dropout: int = 0
 ) -> dict[str, NetworkEstimator]:
     """The trained models; with arteries (auto) where the scans of the track show them."""
     settings = FitSettings(macrovascular="off" if track == MATCHED else "auto")
-    return networks(names, settings, n_mc_dropout)
+    return load_networks(names, settings, n_mc_dropout)
 
 
 def smoothed_least_squares(acquisition: Acquisition, sigma_voxels: float) -> Estimator:

@@ -22,7 +22,7 @@ TYPICAL_SNR = 5.0  # of scans in vivo, from 2 to 8 averages; one SNR near it sta
 N_PULSES = 2  # of background suppression, on the scans of the mismatched track
 
 
-def most_typical(snrs: Iterable[float]) -> float:
+def most_typical_snr(snrs: Iterable[float]) -> float:
     """The one whose ratio to that of scans in vivo is nearest to 1."""
     return min(snrs, key=lambda snr: abs(math.log(snr / TYPICAL_SNR)))
 
@@ -42,11 +42,11 @@ class Design:
         Of the simulation and of every estimator.
     seed : int
         Of the noise and of the subjects' constants.
-    most_phantoms : int, optional
+    max_phantoms : int, optional
         Of each set, the first in alphabetical order.
     is_first_set_only : bool
         Whether to leave out all sets but the first, the brains where there are any.
-    n_spoilt : int
+    n_artefact_scans : int
         Scans of every artefact whose detection is measured; 0 leaves it out.
     mc_dropout : int
         Runs of MC dropout of every model, evaluated beside the model itself; 0 leaves them out.
@@ -62,9 +62,9 @@ class Design:
     snrs: Sequence[float] = (1.0, 3.0, 10.0, 30.0)
     kinetic: str = "single"
     seed: int = 0
-    most_phantoms: int | None = None
+    max_phantoms: int | None = None
     is_first_set_only: bool = False
-    n_spoilt: int = 0
+    n_artefact_scans: int = 0
     mc_dropout: int = 0
 
     def __post_init__(self) -> None:
@@ -92,25 +92,25 @@ class Design:
             if not is_first and (self.is_first_set_only or track != self.tracks[0]):
                 continue
             condition = Condition(track, kind, protocol, snr, self.kinetic, self.seed)
-            for phantom in sets[kind][: self.most_phantoms]:
+            for phantom in sets[kind][: self.max_phantoms]:
                 yield condition, phantom
 
-    def typical(self, kind: str) -> Iterator["Condition"]:
+    def typical_conditions(self, kind: str) -> Iterator["Condition"]:
         """Of one set in the matched track, the most typical SNR of every protocol."""
-        snr = most_typical(self.snrs)
+        snr = most_typical_snr(self.snrs)
         for protocol in self.protocols if MATCHED in self.tracks else ():
             yield Condition(MATCHED, kind, protocol, snr, self.kinetic, self.seed)
 
-    def spoilt(self, kind: str) -> Iterator["Condition"]:
+    def artefact_conditions(self, kind: str) -> Iterator["Condition"]:
         """Of one set in the matched track, the first protocol of several delays at one SNR."""
         found = [Condition(MATCHED, kind, p, 0, self.kinetic, self.seed) for p in self.protocols]
-        for first in [c for c in found if c.has_delays and self.n_spoilt][:1]:
-            yield replace(first, snr=most_typical(self.snrs))
+        for first in [c for c in found if c.has_several_delays and self.n_artefact_scans][:1]:
+            yield replace(first, snr=most_typical_snr(self.snrs))
 
 
-FULL = Design(n_spoilt=10)
+FULL = Design(n_artefact_scans=10)
 QUICK = Design(
-    protocols=("joint6", "pcasl5"), snrs=(3.0, 30.0), most_phantoms=2, is_first_set_only=True
+    protocols=("joint6", "pcasl5"), snrs=(3.0, 30.0), max_phantoms=2, is_first_set_only=True
 )
 
 
@@ -126,7 +126,7 @@ class Condition:
     seed: int
 
     @property
-    def fields(self) -> dict[str, str | float]:
+    def columns(self) -> dict[str, str | float]:
         """As columns of the tidy table."""
         names = ("track", "phantoms", "protocol", "kinetic", "snr")
         return {name: getattr(self, name) for name in names}
@@ -137,12 +137,12 @@ class Condition:
         return f"{self.phantoms} phantoms, {self.protocol}, SNR {self.snr:g}, {self.track}"
 
     @property
-    def has_delays(self) -> bool:
+    def has_several_delays(self) -> bool:
         """Whether there are several timings, which ATT needs."""
         return PROTOCOLS[self.protocol].acquisition(1).n_timings > 1
 
     @property
-    def is_regular(self) -> bool:
+    def expects_efficient_ls(self) -> bool:
         """Whether least squares must sit on the Cramér-Rao bound.
 
         Not with wrong constants; not with an ATT that is assumed; and not in shapes, whose few
@@ -150,12 +150,12 @@ class Condition:
         which needs a derivative, does not hold. A single brain of other voxels is left out too:
         where white matter inside its GM voxels arrives late, no single ATT fits.
         """
-        return self.track == MATCHED and self.has_delays and self.phantoms == BRAINS
+        return self.track == MATCHED and self.has_several_delays and self.phantoms == BRAINS
 
     @property
     def quantities(self) -> tuple[str, ...]:
         """What is estimated: CBF alone from a single delay."""
-        return tuple(QUANTITIES) if self.has_delays else ("cbf",)
+        return tuple(QUANTITIES) if self.has_several_delays else ("cbf",)
 
     def physics(self, phantom: Phantom) -> SubjectPhysics:
         """What really happens in the subject: the same at every SNR."""

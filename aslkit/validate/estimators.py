@@ -16,7 +16,7 @@ from aslkit.core.acquisition import Acquisition
 from aslkit.core.series_and_maps import AslSeries, MaskImage, ParameterMaps
 from aslkit.fit.least_squares import FitSettings, fit_least_squares
 from aslkit.validate.records import Record, is_model
-from aslkit.validate.self_checks import Gate
+from aslkit.validate.self_checks import SelfCheck
 
 if TYPE_CHECKING:
     from aslkit.nets.model_store import Model
@@ -53,7 +53,7 @@ class Speed:
     n_voxels : int
         Voxels with a signal that it estimated in that time.
     peak_mib : float
-        Largest memory that the whole process, simulation and opponents included, had held when
+        Largest memory that the whole process, simulation and baselines included, had held when
         the estimator was done for the last time [MiB]; it never shrinks.
     """
 
@@ -76,7 +76,7 @@ class Benchmark:
     ----------
     records : list of Record
         The tidy table.
-    gates : list of Gate
+    self_checks : list of SelfCheck
         Its own checks.
     examples : list of Example
         Maps worth a picture.
@@ -85,7 +85,7 @@ class Benchmark:
     """
 
     records: list[Record]
-    gates: list[Gate]
+    self_checks: list[SelfCheck]
     examples: list[Example]
     speeds: list[Speed]
 
@@ -116,7 +116,7 @@ class NetworkEstimator:
         return self.model.covers(acquisition)
 
     @property
-    def scales(self) -> bool:
+    def is_scale_equivariant(self) -> bool:
         """Whether CBF grows with the signal by construction."""
         return self.model.corrects_least_squares
 
@@ -148,7 +148,7 @@ def least_squares(settings: FitSettings, macrovascular: str) -> Estimator:
     return lambda series: fit_least_squares(series, own)
 
 
-def networks(
+def load_networks(
     names: Sequence[str], settings: FitSettings, n_mc_dropout: int = 0
 ) -> dict[str, NetworkEstimator]:
     """The trained models as estimators, by name (of a folder its last part, if unique).
@@ -177,27 +177,27 @@ def networks(
     return whole | mc_dropout if n_mc_dropout else whole
 
 
-def that_cover(
+def select_covering(
     models: Mapping[str, NetworkEstimator], acquisition: Acquisition
 ) -> dict[str, NetworkEstimator]:
     """The models that take scans of this protocol."""
     return {name: m for name, m in models.items() if m.covers(acquisition)}
 
 
-def tell_left_out(protocol: str, names: Iterable[str]) -> None:
+def log_excluded_models(protocol: str, names: Iterable[str]) -> None:
     """Log the models that a protocol leaves out, if any."""
     if listed := ", ".join(names):
         logger.info("%s: left out, as made for other protocols: %s", protocol, listed)
 
 
-def merge(parts: Sequence[Benchmark]) -> Benchmark:
+def merge_benchmarks(parts: Sequence[Benchmark]) -> Benchmark:
     """Several scans' findings as one."""
     total: dict[str, Speed] = {}
     for s in (s for part in parts for s in part.speeds):
         _add(total, s)
     return Benchmark(
         records=[r for part in parts for r in part.records],
-        gates=[g for part in parts for g in part.gates],
+        self_checks=[g for part in parts for g in part.self_checks],
         examples=[e for part in parts for e in part.examples],
         speeds=list(total.values()),
     )

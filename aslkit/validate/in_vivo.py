@@ -26,14 +26,14 @@ from aslkit.validate.estimators import (
     Estimator,
     Stopwatch,
     least_squares,
-    networks,
-    tell_left_out,
-    that_cover,
+    load_networks,
+    log_excluded_models,
+    select_covering,
 )
 from aslkit.validate.records import LS, LS_ARTERIAL, QUANTITIES, Record, Row, is_model, values_in
 from aslkit.validate.split_half import (
     Maps,
-    Scan,
+    ScanEstimates,
     agreement_rows,
     consistency,
     interval_row,
@@ -51,7 +51,7 @@ MEAN = "mean over the mask"
 class ScanResult:
     """A scan with its maps, and everything that was measured on it."""
 
-    scan: Scan
+    scan: ScanEstimates
     benchmark: Benchmark
 
 
@@ -102,7 +102,7 @@ def validate_run(
     maps = {name: stopwatch.run(name, e, series) for name, e in estimators.items()}
     usable = _usable(series, maps)
     own = _references(maps, series, settings)
-    scan = Scan(name, tuple(runs), series, settings, maps, own, usable, external)
+    scan = ScanEstimates(name, tuple(runs), series, settings, maps, own, usable, external)
     n_all = min(n_repeats(run) for run in runs)
     table = scan_records(scan, n_all, _rows_of_all(scan))
     for i, drawn in enumerate(random_halves(n_all, seed)):
@@ -116,9 +116,9 @@ def _estimators(
     found = {LS: least_squares(settings, "off")}
     if series.acquisition.has_arterial_signal or settings.has_arterial(series.acquisition):
         found[LS_ARTERIAL] = least_squares(settings, "on")
-    own = networks(models, settings)
-    fitting = that_cover(own, series.acquisition)
-    tell_left_out("this scan", sorted(own.keys() - fitting.keys()))
+    own = load_networks(models, settings)
+    fitting = select_covering(own, series.acquisition)
+    log_excluded_models("this scan", sorted(own.keys() - fitting.keys()))
     return found | fitting
 
 
@@ -136,7 +136,7 @@ def _usable(series: AslSeries, maps: Maps) -> MaskImage:
     return finite
 
 
-def _rows_of_all(scan: Scan) -> Iterator[Row]:
+def _rows_of_all(scan: ScanEstimates) -> Iterator[Row]:
     """Difference from least squares with the same compartments, and quality."""
     for name, maps in scan.maps.items():
         ls = scan.maps[scan.reference[name]]
@@ -149,7 +149,7 @@ def _rows_of_all(scan: Scan) -> Iterator[Row]:
     yield from _quality_rows(scan)
 
 
-def _quality_rows(scan: Scan) -> Iterator[Row]:
+def _quality_rows(scan: ScanEstimates) -> Iterator[Row]:
     """Figures that have a traffic light."""
     strays = [s for run in scan.runs for s in score_pairs(run, scan.series.mask, OUTLIER_Z)]
     judged = [s.is_rejected for s in strays if np.isfinite(s.z)]

@@ -10,9 +10,9 @@ from aslkit.core.series_and_maps import AslSeries, MaskImage, bounding_box
 from aslkit.simulate.phantoms import Phantom
 from aslkit.simulate.signal import noise_sd
 from aslkit.validate.estimators import Estimator
-from aslkit.validate.metrics import ScaleDeviation, Values, scale_deviation
+from aslkit.validate.metrics import FloatArray, ScaleDeviation, scale_deviation
 from aslkit.validate.records import Row
-from aslkit.validate.trials import part_of
+from aslkit.validate.trials import crop_phantom
 
 SCALE_FACTORS = (0.1, 0.3, 3.0, 10.0)
 N_SLICES = 12  # through the middle of the brain; more only take longer
@@ -40,7 +40,7 @@ def middle_slices(phantom: Phantom) -> Phantom:
     """The phantom's middle slices alone."""
     top, bottom = np.flatnonzero(phantom.mask.any(axis=(0, 1)))[[0, -1]]
     first = max((top + bottom + 1 - N_SLICES) // 2, 0)
-    return part_of(phantom, (slice(None), slice(None), slice(first, first + N_SLICES)))
+    return crop_phantom(phantom, (slice(None), slice(None), slice(first, first + N_SLICES)))
 
 
 def scale_deviations(
@@ -125,12 +125,12 @@ def _row(estimator: str, metric: str, value: float) -> Row:
     return Row(estimator, "brain", "cbf", metric, "", value, n_subjects=1)
 
 
-def _cbf(estimator: Estimator, series: AslSeries, inside: MaskImage) -> Values:
+def _cbf(estimator: Estimator, series: AslSeries, inside: MaskImage) -> FloatArray:
     return estimator(series).cbf[inside].astype(np.float64)
 
 
 def _fill_deviation(
-    series: AslSeries, inside: MaskImage, estimator: Estimator, cbf: Values, chosen: MaskImage
+    series: AslSeries, inside: MaskImage, estimator: Estimator, cbf: FloatArray, chosen: MaskImage
 ) -> FillDeviation:
     change = _cbf(estimator, series, inside)[chosen] - cbf[chosen]
     return FillDeviation(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 from scipy.stats import rankdata
 
-Values = NDArray[np.floating]
+FloatArray = NDArray[np.floating]
 
 EFFICIENT_ERROR = float(np.sqrt(2 / np.pi))  # E|e| / sd of a Gaussian error, about 0.8
 N_RESAMPLES = 2000  # bootstrap draws: limits then repeat to about 1 % of the interval's width
@@ -37,36 +37,36 @@ class ScaleDeviation:
     p95: float
 
 
-def mean_absolute_error(estimate: Values, truth: Values) -> float:
+def mean_absolute_error(estimate: FloatArray, truth: FloatArray) -> float:
     """Mean of |estimate - truth|."""
     return float(np.mean(np.abs(estimate - truth)))
 
 
-def bias(estimate: Values, truth: Values) -> float:
+def bias(estimate: FloatArray, truth: FloatArray) -> float:
     """Mean of estimate - truth."""
     return float(np.mean(estimate - truth))
 
 
-def root_mean_square_error(estimate: Values, truth: Values) -> float:
+def root_mean_square_error(estimate: FloatArray, truth: FloatArray) -> float:
     """Root of the mean squared error."""
     return float(np.sqrt(np.mean((estimate - truth) ** 2)))
 
 
-def r_squared(estimate: Values, truth: Values) -> float:
+def r_squared(estimate: FloatArray, truth: FloatArray) -> float:
     """Share of the truth's variance that the estimate explains as it stands (no refitting)."""
     if np.ptp(truth) == 0:
         return float("nan")
     return 1 - float(np.sum((estimate - truth) ** 2) / np.sum((truth - np.mean(truth)) ** 2))
 
 
-def concordance(estimate: Values, truth: Values) -> float:
+def concordance(estimate: FloatArray, truth: FloatArray) -> float:
     """Lin's concordance correlation coefficient (doi:10.2307/2532051)."""
     covariance = np.mean((estimate - np.mean(estimate)) * (truth - np.mean(truth)))
     apart = (np.mean(estimate) - np.mean(truth)) ** 2
     return _ratio(2 * covariance, np.var(estimate) + np.var(truth) + apart)
 
 
-def slope(estimate: Values, truth: Values) -> float:
+def slope(estimate: FloatArray, truth: FloatArray) -> float:
     """Regression of estimate on truth: below 1 where contrasts are flattened."""
     if np.ptp(truth) == 0:
         return float("nan")
@@ -74,13 +74,13 @@ def slope(estimate: Values, truth: Values) -> float:
     return float(np.sum(centred * estimate) / np.sum(centred**2))
 
 
-def wins(error: Values, rival_error: Values) -> Values:
-    """1 where |error| is below the rival's, 0 where above, 1/2 for a tie."""
-    mine, theirs = np.abs(error), np.abs(rival_error)
+def wins(error: FloatArray, reference_error: FloatArray) -> FloatArray:
+    """1 where |error| is below the reference's, 0 where above, 1/2 for a tie."""
+    mine, theirs = np.abs(error), np.abs(reference_error)
     return (mine < theirs) + 0.5 * (mine == theirs)
 
 
-def coverage(error: Values, sd: Values, level: float) -> float:
+def coverage(error: FloatArray, sd: FloatArray, level: float) -> float:
     """Share of voxels whose truth lies within the nominal central interval of `level` (0-1)."""
     if np.isnan(sd).any():
         return float("nan")
@@ -88,7 +88,7 @@ def coverage(error: Values, sd: Values, level: float) -> float:
     return float(np.mean(np.abs(error) <= half_width * sd))
 
 
-def crps(error: Values, sd: Values) -> float:
+def crps(error: FloatArray, sd: FloatArray) -> float:
     """Mean continuous ranked probability score of Gaussian predictions; |error| where sd is 0.
 
     Gneiting 2007 (doi:10.1198/016214506000001437); in the unit of the error, smaller is better.
@@ -102,14 +102,14 @@ def crps(error: Values, sd: Values) -> float:
     return float(np.mean(np.where(sd > 0, score, np.abs(error))))
 
 
-def negative_log_likelihood(error: Values, sd: Values) -> float:
+def negative_log_likelihood(error: FloatArray, sd: FloatArray) -> float:
     """Mean of that of Gaussian predictions [nats]; NaN unless every sd is positive."""
     if not (sd > 0).all():
         return float("nan")
     return float(np.mean(0.5 * np.log(2 * np.pi * sd**2) + 0.5 * (error / sd) ** 2))
 
 
-def auroc_of_large_errors(error: Values, sd: Values) -> float:
+def auroc_of_large_errors(error: FloatArray, sd: FloatArray) -> float:
     """How well the sd tells the largest errors from the rest: 1 always, 0.5 not at all."""
     size = np.abs(error)
     is_large = size >= np.quantile(size, 1 - LARGE_ERRORS)
@@ -120,19 +120,19 @@ def auroc_of_large_errors(error: Values, sd: Values) -> float:
     return float(above / (n_large * n_small))
 
 
-def spearman(first: Values, second: Values) -> float:
+def spearman(first: FloatArray, second: FloatArray) -> float:
     """Rank correlation."""
     a, b = (rankdata(v) - (v.size + 1) / 2 for v in (first, second))
     return _ratio(np.sum(a * b), np.sqrt(np.sum(a**2) * np.sum(b**2)))
 
 
-def root_mean_square(values: Values) -> float:
+def root_mean_square(values: FloatArray) -> float:
     """Root of the mean square."""
     return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
 
 
 def bootstrap_interval(
-    numerators: Values, denominators: Values, rng: np.random.Generator
+    numerators: FloatArray, denominators: FloatArray, rng: np.random.Generator
 ) -> tuple[float, float]:
     """95 % interval of sum(numerators) / sum(denominators) when subjects are drawn again.
 
@@ -151,7 +151,7 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def scale_deviation(cbf: Values, scaled_cbf: Values, factor: float) -> ScaleDeviation:
+def scale_deviation(cbf: FloatArray, scaled_cbf: FloatArray, factor: float) -> ScaleDeviation:
     """Compare the CBF of a signal with that of `factor` times the signal (no CBF may be 0)."""
     expected = factor * cbf
     return ScaleDeviation(
@@ -165,7 +165,7 @@ def _ratio(numerator: np.floating, denominator: np.floating) -> float:
     return float(numerator / denominator) if denominator > 0 else float("nan")
 
 
-ACCURACY: dict[str, Callable[[Values, Values], float]] = {
+ACCURACY: dict[str, Callable[[FloatArray, FloatArray], float]] = {
     "MAE": mean_absolute_error,
     "bias": bias,
     "RMSE": root_mean_square_error,

@@ -10,8 +10,8 @@ from aslkit.core.progress import Progress
 from aslkit.core.series_and_maps import voxel_size_mm
 from aslkit.simulate.phantoms import Phantom, find_phantoms, load_phantom
 from aslkit.simulate.subject_physics import SubjectPhysics
-from aslkit.validate.baselines import models_for, opponents
-from aslkit.validate.design import BRAINS, FULL, MATCHED, Condition, Design, most_typical
+from aslkit.validate.baselines import baseline_estimators, load_networks_for_track
+from aslkit.validate.design import BRAINS, FULL, MATCHED, Condition, Design, most_typical_snr
 from aslkit.validate.detection import detection_rows
 from aslkit.validate.estimators import (
     Benchmark,
@@ -19,8 +19,8 @@ from aslkit.validate.estimators import (
     Example,
     NetworkEstimator,
     Stopwatch,
-    tell_left_out,
-    that_cover,
+    log_excluded_models,
+    select_covering,
 )
 from aslkit.validate.invariance import (
     fill_deviations,
@@ -32,13 +32,13 @@ from aslkit.validate.invariance import (
 from aslkit.validate.records import LS, Record, records
 from aslkit.validate.scores import score
 from aslkit.validate.self_checks import (
-    Gate,
-    combine,
-    efficient_ls,
-    own_voxels,
-    requested_snr,
-    scale_equivariance,
-    subject_gates,
+    SelfCheck,
+    check_ls_efficiency,
+    check_own_voxels,
+    check_requested_snr,
+    check_scale_equivariance,
+    check_scoring,
+    combine_conditions,
 )
 from aslkit.validate.trials import (
     Trial,
@@ -51,7 +51,7 @@ from aslkit.validate.trials import (
     with_best_smoothing,
 )
 
-Findings = tuple[list[Record], list[Gate]]
+Findings = tuple[list[Record], list[SelfCheck]]
 
 
 def validate_phantoms(
@@ -77,10 +77,12 @@ def validate_phantoms(
     """
     sets = phantom_sets(folder)
     first = next(iter(sets))
-    networks = {track: models_for(track, models, design.mc_dropout) for track in design.tracks}
+    networks = {
+        track: load_networks_for_track(track, models, design.mc_dropout) for track in design.tracks
+    }
     stopwatch = Stopwatch()
     table: list[Record] = []
-    gates: dict[str, list[Gate]] = {}
+    self_checks: dict[str, list[SelfCheck]] = {}
     examples: list[Example] = []
     left_out: dict[str, set[str]] = {}
     tasks = progress(list(design.tasks(sets)))
@@ -90,21 +92,21 @@ def validate_phantoms(
         others = own.keys() - trials[0].maps.keys()
         left_out.setdefault(condition.protocol, set()).update(others)
         trials, sigmas = with_best_smoothing(trials, condition.quantities)
-        found, gates[condition.title] = _judged(condition, trials)
-        table += found + records(condition.fields, sigmas)
-        if condition.phantoms == first and condition.snr == most_typical(design.snrs):
+        found, self_checks[condition.title] = _judged(condition, trials)
+        table += found + records(condition.columns, sigmas)
+        if condition.phantoms == first and condition.snr == most_typical_snr(design.snrs):
             examples.append(example_of(max(trials, key=n_lesion_classes), condition))
-    for condition in progress(list(design.typical(first))):
-        found, gates[f"{condition.title}, invariance"] = _invariance(
+    for condition in progress(list(design.typical_conditions(first))):
+        found, self_checks[f"{condition.title}, invariance"] = _invariance(
             condition, middle_slices(sets[first][0]), networks[condition.track], progress
         )
         table += found
     for protocol, names in left_out.items():
-        tell_left_out(protocol, sorted(names))
-    judged = models_for(MATCHED, models) if design.n_spoilt else {}
-    for condition in design.spoilt(first):
-        table += _detection(condition, sets[first], judged, design.n_spoilt, progress)
-    return Benchmark(table, combine(gates), examples, stopwatch.speeds)
+        log_excluded_models(protocol, sorted(names))
+    judged = load_networks_for_track(MATCHED, models) if design.n_artefact_scans else {}
+    for condition in design.artefact_conditions(first):
+        table += _detection(condition, sets[first], judged, design.n_artefact_scans, progress)
+    return Benchmark(table, combine_conditions(self_checks), examples, stopwatch.speeds)
 
 
 def phantom_sets(folder: Path) -> dict[str, list[Phantom]]:
@@ -129,17 +131,17 @@ def _voxel_size_mm(phantom: Phantom) -> float:
 
 
 def _judged(condition: Condition, trials: Sequence[Trial]) -> Findings:
-    """All figures of merit of a condition, and whether its gates hold."""
+    """All figures of merit of a condition, and whether its self-checks hold."""
     subjects = [subject_of(t) for t in trials]
     quantities = condition.quantities
-    gates = [
-        requested_snr(condition.snr, REFERENCE_SIGNAL, [t.noise for t in trials]),
-        *subject_gates(subjects, quantities),
-        *own_voxels(subjects, quantities, condition.snr),
+    self_checks = [
+        check_requested_snr(condition.snr, REFERENCE_SIGNAL, [t.noise for t in trials]),
+        *check_scoring(subjects, quantities),
+        *check_own_voxels(subjects, quantities, condition.snr),
     ]
-    if condition.is_regular:
-        gates += efficient_ls(subjects, quantities, condition.snr)
-    return records(condition.fields, score(subjects, quantities, condition.seed)), gates
+    if condition.expects_efficient_ls:
+        self_checks += check_ls_efficiency(subjects, quantities, condition.snr)
+    return records(condition.columns, score(subjects, quantities, condition.seed)), self_checks
 
 
 def _invariance(
@@ -150,15 +152,19 @@ def _invariance(
 ) -> Findings:
     """How CBF follows the scale of the signal and the field of view."""
     series, inside = simulated(phantom, condition), strata(phantom)["brain"]
-    estimators = opponents(condition.physics(phantom), series.acquisition, condition.track)
-    own = that_cover(models, series.acquisition)
+    estimators = baseline_estimators(
+        condition.physics(phantom), series.acquisition, condition.track
+    )
+    own = select_covering(models, series.acquisition)
     estimators |= own
     scaled = scale_deviations(series, inside, estimators, progress)
     seed = condition.noise_seed(phantom)
     filled = fill_deviations(series, inside, estimators, condition.snr, seed, progress)
     rows = [*scale_rows(scaled), *fill_rows(filled)]
-    promised = {name: d for name, d in scaled.items() if name not in own or own[name].scales}
-    return records(condition.fields, rows), [scale_equivariance(promised)]
+    promised = {
+        name: d for name, d in scaled.items() if name not in own or own[name].is_scale_equivariant
+    }
+    return records(condition.columns, rows), [check_scale_equivariance(promised)]
 
 
 def _detection(
@@ -172,8 +178,8 @@ def _detection(
     middles = [middle_slices(phantom) for phantom in phantoms]
 
     def estimators(stated: Acquisition) -> dict[str, Estimator]:
-        known = opponents(SubjectPhysics(stated), stated, condition.track)
-        return {LS: known[LS], **that_cover(models, stated)}
+        known = baseline_estimators(SubjectPhysics(stated), stated, condition.track)
+        return {LS: known[LS], **select_covering(models, stated)}
 
     rows = detection_rows(
         middles,
@@ -184,4 +190,4 @@ def _detection(
         condition.seed,
         progress,
     )
-    return records(condition.fields, rows)
+    return records(condition.columns, rows)

@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 
 from aslkit.core.series_and_maps import MaskImage, ParameterMaps
 from aslkit.validate import metrics
-from aslkit.validate.metrics import Values
+from aslkit.validate.metrics import FloatArray
 
 LEVELS = (0.5, 0.68, 0.8, 0.95)  # nominal central intervals whose coverage is measured
 MIN_VOXELS = 20  # a stratum with fewer is left out
-LS = "LS"  # the opponent that every estimator is paired with
+LS = "LS"  # the reference estimator: every estimator is compared with it
 LS_ARTERIAL = "LS + arterial"
-LS_ORACLE = "LS oracle"  # told the true constants of every subject
-SMOOTHED_LS = "smoothed LS"  # told how much smoothing brings it closest to the truth
+LS_ORACLE = "LS oracle"  # with the true constants of every subject
+SMOOTHED_LS = "smoothed LS"  # with the sigma that is closest to the truth
 AVERAGE = "average of the repeats"  # in vivo: predicts left-out repeats without any model
 BOUND = "Cramér-Rao"  # stands for an efficient voxel-wise estimator in the table
 
@@ -50,13 +50,13 @@ class Subject:
     """
 
     name: str
-    truth: Mapping[str, Values]
+    truth: Mapping[str, FloatArray]
     strata: Mapping[str, NDArray[np.bool_]]
-    estimates: Mapping[str, Mapping[str, Values]]
-    sds: Mapping[str, Mapping[str, Values]]
+    estimates: Mapping[str, Mapping[str, FloatArray]]
+    sds: Mapping[str, Mapping[str, FloatArray]]
     is_estimated: Mapping[str, Mapping[str, NDArray[np.bool_]]]
-    bounds: Mapping[str, Values]
-    confidences: Mapping[str, Mapping[str, Values]] = field(default_factory=dict)
+    bounds: Mapping[str, FloatArray]
+    confidences: Mapping[str, Mapping[str, FloatArray]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,51 +77,51 @@ class Row:
 
 @dataclass(frozen=True)
 class Pool:
-    """One quantity of an estimator and of a rival over one stratum, one array per subject.
+    """One quantity of an estimator and of a reference over one stratum, one array per subject.
 
     `confidence` has no array where the estimator states none.
     """
 
-    estimate: Sequence[Values]
-    truth: Sequence[Values]
-    sd: Sequence[Values]
+    estimate: Sequence[FloatArray]
+    truth: Sequence[FloatArray]
+    sd: Sequence[FloatArray]
     is_estimated: Sequence[NDArray[np.bool_]]
-    rival: Sequence[Values]
-    bound: Sequence[Values]
-    confidence: Sequence[Values]
+    reference: Sequence[FloatArray]
+    bound: Sequence[FloatArray]
+    confidence: Sequence[FloatArray]
 
     @property
-    def errors(self) -> list[Values]:
+    def errors(self) -> list[FloatArray]:
         """Estimate minus truth, per subject."""
         return [e - t for e, t in zip(self.estimate, self.truth, strict=True)]
 
     @property
-    def rival_errors(self) -> list[Values]:
+    def reference_errors(self) -> list[FloatArray]:
         """Rival's estimate minus truth, per subject."""
-        return [e - t for e, t in zip(self.rival, self.truth, strict=True)]
+        return [e - t for e, t in zip(self.reference, self.truth, strict=True)]
 
 
 def is_model(estimator: str) -> bool:
-    """Whether the name is none of the opponents and bounds that the benchmark itself brings."""
+    """Whether the name is neither a baseline nor the bound of the benchmark."""
     return estimator not in (LS, LS_ARTERIAL, LS_ORACLE, SMOOTHED_LS, AVERAGE, BOUND)
 
 
-def in_table_units(maps: ParameterMaps, mask: MaskImage) -> dict[str, Values]:
+def values_in_table_units(maps: ParameterMaps, mask: MaskImage) -> dict[str, FloatArray]:
     """Both quantities of the maps at the mask's voxels, float64 and in table units."""
     return {q: values_in(getattr(maps, q), mask, q) for q in QUANTITIES}
 
 
-def sds_in_table_units(maps: ParameterMaps, mask: MaskImage) -> dict[str, Values]:
+def sds_in_table_units(maps: ParameterMaps, mask: MaskImage) -> dict[str, FloatArray]:
     """Their standard deviations, likewise."""
     return {q: values_in(getattr(maps, f"{q}_std"), mask, q) for q in QUANTITIES}
 
 
-def confidences_in(maps: ParameterMaps, mask: MaskImage) -> dict[str, Values]:
+def confidences_in(maps: ParameterMaps, mask: MaskImage) -> dict[str, FloatArray]:
     """The probabilities that they are close, of maps that have them."""
     return {q: getattr(maps, f"{q}_confidence")[mask] for q in QUANTITIES}
 
 
-def values_in(image: Values, mask: MaskImage, quantity: str) -> Values:
+def values_in(image: FloatArray, mask: MaskImage, quantity: str) -> FloatArray:
     """The image at the mask's voxels, float64 and in the quantity's table unit."""
     return image[mask].astype(np.float64) * QUANTITIES[quantity].scale
 
@@ -131,7 +131,7 @@ def records(condition: Mapping[str, str | float], rows: Iterable[Row]) -> list[R
     return [{**condition, **asdict(row)} for row in rows]
 
 
-def strata_of(subjects: Sequence[Subject]) -> list[str]:
+def scored_strata(subjects: Sequence[Subject]) -> list[str]:
     """Names of the strata that hold enough voxels to be scored."""
     return [
         name
@@ -140,8 +140,8 @@ def strata_of(subjects: Sequence[Subject]) -> list[str]:
     ]
 
 
-def pool_of(
-    subjects: Sequence[Subject], stratum: str, estimator: str, quantity: str, rival: str = LS
+def pool_voxels(
+    subjects: Sequence[Subject], stratum: str, estimator: str, quantity: str, reference: str = LS
 ) -> Pool:
     """The voxels of one stratum of all subjects that have any."""
     chosen = [(s, s.strata[stratum]) for s in subjects if s.strata[stratum].any()]
@@ -150,7 +150,7 @@ def pool_of(
         truth=[s.truth[quantity][m] for s, m in chosen],
         sd=[s.sds[estimator][quantity][m] for s, m in chosen],
         is_estimated=[s.is_estimated[estimator][quantity][m] for s, m in chosen],
-        rival=[s.estimates[rival][quantity][m] for s, m in chosen],
+        reference=[s.estimates[reference][quantity][m] for s, m in chosen],
         bound=[s.bounds[quantity][m] for s, m in chosen],
         confidence=[
             s.confidences[estimator][quantity][m] for s, m in chosen if estimator in s.confidences
@@ -164,19 +164,19 @@ def efficiency(pool: Pool) -> float:
     Voxels where the data do not determine the parameter (an infinite bound) are left out.
     """
     error = np.abs(np.concatenate(pool.errors))[np.isfinite(np.concatenate(pool.bound))]
-    return float(error.mean()) / efficient_error(pool) if error.size else float("nan")
+    return float(error.mean()) / cramer_rao_mae(pool) if error.size else float("nan")
 
 
-def efficient_error(pool: Pool) -> float:
+def cramer_rao_mae(pool: Pool) -> float:
     """Mean absolute error of an efficient estimator, 0.8 x the Cramér-Rao sd, where finite."""
     bound = np.concatenate(pool.bound)
     determined = bound[np.isfinite(bound)]
     return metrics.EFFICIENT_ERROR * float(determined.mean()) if determined.size else float("nan")
 
 
-def win_rate(pool: Pool) -> tuple[Values, Values]:
-    """Voxels won against the rival (ties count half) and voxels in all, per subject."""
-    pairs = zip(pool.errors, pool.rival_errors, strict=True)
+def win_rate(pool: Pool) -> tuple[FloatArray, FloatArray]:
+    """Voxels won against the reference (ties count half) and voxels in all, per subject."""
+    pairs = zip(pool.errors, pool.reference_errors, strict=True)
     won = np.array([metrics.wins(mine, theirs).sum() for mine, theirs in pairs])
     return won, np.array([len(t) for t in pool.truth], dtype=np.float64)
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from aslkit.core.metric_names import coverage_at
 from aslkit.validate import metrics
-from aslkit.validate.metrics import Values
+from aslkit.validate.metrics import FloatArray
 from aslkit.validate.records import (
     BOUND,
     LEVELS,
@@ -16,10 +16,10 @@ from aslkit.validate.records import (
     Pool,
     Row,
     Subject,
+    cramer_rao_mae,
     efficiency,
-    efficient_error,
-    pool_of,
-    strata_of,
+    pool_voxels,
+    scored_strata,
     win_rate,
 )
 
@@ -32,13 +32,13 @@ def score(subjects: Sequence[Subject], quantities: Sequence[str], seed: int) -> 
 
     `seed` draws the subjects of all intervals; they do not depend on what else is scored.
     """
-    for stratum in strata_of(subjects):
+    for stratum in scored_strata(subjects):
         for estimator in subjects[0].estimates:
             for quantity in quantities:
-                pool = pool_of(subjects, stratum, estimator, quantity)
+                pool = pool_voxels(subjects, stratum, estimator, quantity)
                 yield from _rows(pool, estimator, stratum, quantity, seed)
         for quantity in quantities:
-            yield _bound_row(pool_of(subjects, stratum, LS, quantity), stratum, quantity)
+            yield _bound_row(pool_voxels(subjects, stratum, LS, quantity), stratum, quantity)
     for estimator in subjects[0].estimates:
         yield from _contrast_rows(subjects, estimator)
         for quantity in quantities:
@@ -92,8 +92,8 @@ def _honesty(pool: Pool, quantity: str) -> Iterator[Figure]:
 
 
 def _against_ls(pool: Pool, seed: int) -> Iterator[Figure]:
-    errors, rival = _absolute(pool.errors), _absolute(pool.rival_errors)
-    yield "MAE / LS", "", _with_interval(errors, rival, seed)
+    errors, reference = _absolute(pool.errors), _absolute(pool.reference_errors)
+    yield "MAE / LS", "", _with_interval(errors, reference, seed)
     yield "win rate", "", _with_interval(*win_rate(pool), seed)
 
 
@@ -101,11 +101,11 @@ def _duel_rows(
     subjects: Sequence[Subject], estimator: str, quantity: str, seed: int
 ) -> Iterator[Row]:
     """Win rate over every other estimator, in the whole brain."""
-    for rival in subjects[0].estimates:
-        if rival != estimator:
-            pool = pool_of(subjects, "brain", estimator, quantity, rival)
+    for reference in subjects[0].estimates:
+        if reference != estimator:
+            pool = pool_voxels(subjects, "brain", estimator, quantity, reference)
             value = _with_interval(*win_rate(pool), seed)
-            yield _row(pool, estimator, "brain", quantity, f"win rate over {rival}", "", value)
+            yield _row(pool, estimator, "brain", quantity, f"win rate over {reference}", "", value)
 
 
 def _bound_row(pool: Pool, stratum: str, quantity: str) -> Row:
@@ -115,7 +115,7 @@ def _bound_row(pool: Pool, stratum: str, quantity: str) -> Row:
         quantity=quantity,
         metric="MAE",
         unit=QUANTITIES[quantity].unit,
-        value=efficient_error(pool),
+        value=cramer_rao_mae(pool),
         n_voxels=int(sum(np.isfinite(b).sum() for b in pool.bound)),
         n_subjects=len(pool.bound),
     )
@@ -123,9 +123,9 @@ def _bound_row(pool: Pool, stratum: str, quantity: str) -> Row:
 
 def _contrast_rows(subjects: Sequence[Subject], estimator: str) -> Iterator[Row]:
     """Recovered GM/WM contrast of CBF (1 is perfect), once, with the whole-brain stratum."""
-    if not {"GM", "WM"} <= set(strata_of(subjects)):
+    if not {"GM", "WM"} <= set(scored_strata(subjects)):
         return
-    gm, wm = (pool_of(subjects, s, estimator, "cbf") for s in ("GM", "WM"))
+    gm, wm = (pool_voxels(subjects, s, estimator, "cbf") for s in ("GM", "WM"))
     found = np.concatenate(gm.estimate).mean() / np.concatenate(wm.estimate).mean()
     true = np.concatenate(gm.truth).mean() / np.concatenate(wm.truth).mean()
     yield Row(
@@ -140,7 +140,7 @@ def _contrast_rows(subjects: Sequence[Subject], estimator: str) -> Iterator[Row]
     )
 
 
-def _absolute(errors: Sequence[Values]) -> Values:
+def _absolute(errors: Sequence[FloatArray]) -> FloatArray:
     """Sum of |error| of every subject."""
     return np.array([np.abs(e).sum() for e in errors])
 
@@ -149,7 +149,7 @@ def _alone(value: float) -> Interval:
     return value, float("nan"), float("nan")
 
 
-def _with_interval(numerators: Values, denominators: Values, seed: int) -> Interval:
+def _with_interval(numerators: FloatArray, denominators: FloatArray, seed: int) -> Interval:
     low, high = metrics.bootstrap_interval(numerators, denominators, _rng(seed))
     total = float(denominators.sum())
     return (float(numerators.sum()) / total if total else float("nan")), low, high
@@ -161,7 +161,7 @@ def _rng(seed: int) -> np.random.Generator:
 
 BY_CONFIDENCE = "AUROC of large errors by confidence"
 DIMENSIONLESS = ("R2", "CCC", "slope")
-HONESTY: dict[str, Callable[[Values, Values], float]] = {
+HONESTY: dict[str, Callable[[FloatArray, FloatArray], float]] = {
     **{coverage_at(level): partial(metrics.coverage, level=level) for level in LEVELS},
     "CRPS": metrics.crps,
     "NLL": metrics.negative_log_likelihood,

@@ -1,6 +1,6 @@
 """Scored subjects of a benchmark run -> whether its numbers can be trusted at all.
 
-Every gate runs inside every benchmark; one that fails makes the run fail, whatever it shows.
+Every self-check runs inside every benchmark; one that fails makes the run fail, whatever it shows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from aslkit.validate.records import (
     Row,
     Subject,
     efficiency,
-    pool_of,
+    pool_voxels,
     win_rate,
 )
 from aslkit.validate.scores import score
@@ -31,17 +31,17 @@ EFFICIENCY_TOLERANCE = 0.10
 SCALE_TOLERANCE = 0.01
 EXACT = 1e-6
 OWN_SHARE = 0.51  # of voxels won; chance gives 0.5, within 0.005 for ten thousand voxels
-LOW_SNR = 10.0  # below it, some protocols tell next to nothing about ATT
-HIGH_SNR = 20.0  # from here on least squares should sit on the Cramér-Rao bound
+MIN_SNR_OWN_VOXELS = 10.0  # below it, some protocols tell next to nothing about ATT
+MIN_SNR_EFFICIENT_LS = 20.0  # from here on least squares should sit on the Cramér-Rao bound
 PERFECT = "perfect"  # stands for the truth, entered as an estimator
 
 
-class GateError(AslkitError):
+class SelfCheckError(AslkitError):
     """The benchmark's own checks failed: its table must not be used."""
 
 
 @dataclass(frozen=True)
-class Gate:
+class SelfCheck:
     """One check: what must hold, whether it does, and what was found."""
 
     name: str
@@ -49,31 +49,33 @@ class Gate:
     found: str
 
 
-def require(gates: Sequence[Gate]) -> None:
-    """Stop when a gate failed.
+def require_passed(self_checks: Sequence[SelfCheck]) -> None:
+    """Stop when a self-check failed.
 
     Raises
     ------
-    GateError
-        Naming every failed gate and what was found.
+    SelfCheckError
+        Naming every failed self-check and what was found.
     """
-    failed = [g for g in gates if not g.has_passed]
+    failed = [c for c in self_checks if not c.has_passed]
     if failed:
-        details = "; ".join(f"{g.name} (found: {g.found})" for g in failed)
-        raise GateError(f"{len(failed)} of {len(gates)} benchmark gates failed: {details}")
+        details = "; ".join(f"{c.name} (found: {c.found})" for c in failed)
+        raise SelfCheckError(
+            f"{len(failed)} of {len(self_checks)} benchmark self-checks failed: {details}"
+        )
 
 
-def subject_gates(subjects: Sequence[Subject], quantities: Sequence[str]) -> list[Gate]:
-    """The gates that only need the scored voxels of one condition."""
+def check_scoring(subjects: Sequence[Subject], quantities: Sequence[str]) -> list[SelfCheck]:
+    """The self-checks that only need the scored voxels of one condition."""
     return [
-        same_voxels(subjects, quantities),
-        perfect_estimator(subjects, quantities),
-        permuted_truth(subjects, quantities),
-        mirrored_wins(subjects, quantities),
+        check_same_voxels(subjects, quantities),
+        check_perfect_estimator(subjects, quantities),
+        check_permuted_truth(subjects, quantities),
+        check_mirrored_win_rates(subjects, quantities),
     ]
 
 
-def same_voxels(subjects: Sequence[Subject], quantities: Sequence[str]) -> Gate:
+def check_same_voxels(subjects: Sequence[Subject], quantities: Sequence[str]) -> SelfCheck:
     """Every estimator has a finite value for every scored voxel, so all are scored on the same."""
     missing = []
     for subject in subjects:
@@ -83,10 +85,10 @@ def same_voxels(subjects: Sequence[Subject], quantities: Sequence[str]) -> Gate:
                 if count:
                     heading = QUANTITIES[quantity].heading
                     missing.append(f"{estimator} lacks {heading} in {count} of {subject.name}")
-    return Gate("every estimator is scored on the same voxels", not missing, _listed(missing))
+    return SelfCheck("every estimator is scored on the same voxels", not missing, _listed(missing))
 
 
-def perfect_estimator(subjects: Sequence[Subject], quantities: Sequence[str]) -> Gate:
+def check_perfect_estimator(subjects: Sequence[Subject], quantities: Sequence[str]) -> SelfCheck:
     """The truth, entered as an estimator, has no error, covers, and wins wherever LS errs."""
     perfect = [_with_perfect(s) for s in subjects]
     wrong = []
@@ -94,57 +96,63 @@ def perfect_estimator(subjects: Sequence[Subject], quantities: Sequence[str]) ->
         # an undefined figure is NaN and compares as not wrong
         if row.estimator == PERFECT and abs(row.value - _ideal(row, perfect)) > EXACT:
             wrong.append(f"{row.metric} {row.value:.4g} for {row.quantity} in {row.stratum}")
-    return Gate("a perfect estimator scores 0 and 100 %", not wrong, _listed(wrong))
+    return SelfCheck("a perfect estimator scores 0 and 100 %", not wrong, _listed(wrong))
 
 
-def permuted_truth(subjects: Sequence[Subject], quantities: Sequence[str]) -> Gate:
+def check_permuted_truth(subjects: Sequence[Subject], quantities: Sequence[str]) -> SelfCheck:
     """Against a shuffled truth, no estimator explains anything."""
     rng = np.random.default_rng(0)
     found = []
     for quantity in quantities:
         for estimator in subjects[0].estimates:
-            pool = pool_of(subjects, "brain", estimator, quantity)
+            pool = pool_voxels(subjects, "brain", estimator, quantity)
             shuffled = rng.permutation(np.concatenate(pool.truth))
             value = metrics.r_squared(np.concatenate(pool.estimate), shuffled)
             if value > 0:
                 found.append(f"R2 {value:.3f} for {quantity} of {estimator}")
-    return Gate("a permuted truth gives R2 <= 0", not found, _listed(found))
+    return SelfCheck("a permuted truth gives R2 <= 0", not found, _listed(found))
 
 
-def mirrored_wins(subjects: Sequence[Subject], quantities: Sequence[str]) -> Gate:
+def check_mirrored_win_rates(subjects: Sequence[Subject], quantities: Sequence[str]) -> SelfCheck:
     """Two estimators that change places change their win rate for the rest of 100 %."""
     wrong = []
     for quantity in quantities:
         for first, second in combinations(subjects[0].estimates, 2):
             total = sum(
-                _share(win_rate(pool_of(subjects, "brain", one, quantity, other)))
+                _share(win_rate(pool_voxels(subjects, "brain", one, quantity, other)))
                 for one, other in ((first, second), (second, first))
             )
             if not abs(total - 1) <= EXACT:
                 wrong.append(f"{first} and {second} win {total:.1%} of {quantity} together")
-    return Gate("exchanging two estimators mirrors their win rate", not wrong, _listed(wrong))
+    return SelfCheck("exchanging two estimators mirrors their win rate", not wrong, _listed(wrong))
 
 
-def own_voxels(subjects: Sequence[Subject], quantities: Sequence[str], snr: float) -> list[Gate]:
+def check_own_voxels(
+    subjects: Sequence[Subject], quantities: Sequence[str], snr: float
+) -> list[SelfCheck]:
     """Every estimate is nearer to the truth of its own voxel than one from elsewhere is.
 
     Estimates that were scored against other voxels would win half of the time, no more.
     """
-    if snr < LOW_SNR:
+    if snr < MIN_SNR_OWN_VOXELS:
         return []
     rng = np.random.default_rng(0)
     wrong = []
     for quantity in quantities:
         for estimator in subjects[0].estimates:
-            pool = pool_of(subjects, "brain", estimator, quantity)
-            shuffled = replace(pool, rival=[rng.permutation(e) for e in pool.estimate])
+            pool = pool_voxels(subjects, "brain", estimator, quantity)
+            shuffled = replace(pool, reference=[rng.permutation(e) for e in pool.estimate])
             share = _share(win_rate(shuffled))
             if _has_contrast(pool) and not share > OWN_SHARE:
                 wrong.append(f"{share:.1%} for {quantity} of {estimator}")
-    return [Gate("estimates fit their own voxels better than others", not wrong, _listed(wrong))]
+    return [
+        SelfCheck("estimates fit their own voxels better than others", not wrong, _listed(wrong))
+    ]
 
 
-def requested_snr(requested: float, reference: float, noise: Sequence[FloatImage]) -> Gate:
+def check_requested_snr(
+    requested: float, reference: float, noise: Sequence[FloatImage]
+) -> SelfCheck:
     """The noise that was really added has the standard deviation that was asked for.
 
     Parameters
@@ -157,45 +165,52 @@ def requested_snr(requested: float, reference: float, noise: Sequence[FloatImage
     )
     measured = reference / np.sqrt(variance) if variance > 0 else np.inf
     has_passed = abs(measured / requested - 1) <= SNR_TOLERANCE
-    return Gate("measured SNR equals the requested one", bool(has_passed), f"{measured:.3f}")
+    return SelfCheck("measured SNR equals the requested one", bool(has_passed), f"{measured:.3f}")
 
 
-def efficient_ls(subjects: Sequence[Subject], quantities: Sequence[str], snr: float) -> list[Gate]:
+def check_ls_efficiency(
+    subjects: Sequence[Subject], quantities: Sequence[str], snr: float
+) -> list[SelfCheck]:
     """Matched LS in grey matter at high SNR errs as much as the Cramér-Rao bound says."""
-    if snr < HIGH_SNR or not any(s.strata["GM"].any() for s in subjects):
+    if snr < MIN_SNR_EFFICIENT_LS or not any(s.strata["GM"].any() for s in subjects):
         return []
-    gates = []
+    self_checks = []
     for quantity in quantities:
-        ratio = efficiency(pool_of(subjects, "GM", LS, quantity))
+        ratio = efficiency(pool_voxels(subjects, "GM", LS, quantity))
         name = f"{QUANTITIES[quantity].heading} of LS lies within 10 % of the Cramér-Rao bound"
         has_passed = abs(ratio - 1) <= EFFICIENCY_TOLERANCE
-        gates.append(Gate(name, bool(has_passed), f"{ratio:.3f} of it"))
-    return gates
+        self_checks.append(SelfCheck(name, bool(has_passed), f"{ratio:.3f} of it"))
+    return self_checks
 
 
-def scale_equivariance(deviations: Mapping[str, Sequence[ScaleDeviation]]) -> Gate:
+def check_scale_equivariance(deviations: Mapping[str, Sequence[ScaleDeviation]]) -> SelfCheck:
     """CBF of estimators that promise it grows with signal and noise in proportion."""
     worst = {
         estimator: float(np.max([[abs(d.slope - 1), abs(d.mean), d.p95] for d in found]))
         for estimator, found in deviations.items()
     }
     wrong = [f"{e} deviates by {w:.2%}" for e, w in worst.items() if not w <= SCALE_TOLERANCE]
-    return Gate(
+    return SelfCheck(
         "CBF scales with the signal within 1 %, factors 0.1 to 10", not wrong, _listed(wrong)
     )
 
 
-def combine(conditions: Mapping[str, Sequence[Gate]]) -> list[Gate]:
-    """The gates of all conditions, one per name: passed when it did in all of them."""
-    names = dict.fromkeys(g.name for gates in conditions.values() for g in gates)
+def combine_conditions(conditions: Mapping[str, Sequence[SelfCheck]]) -> list[SelfCheck]:
+    """The self-checks of all conditions, one per name: passed when it did in all of them."""
+    names = dict.fromkeys(c.name for self_checks in conditions.values() for c in self_checks)
     return [_combined(name, conditions) for name in names]
 
 
-def _combined(name: str, conditions: Mapping[str, Sequence[Gate]]) -> Gate:
-    own = [(c, g) for c, gates in conditions.items() for g in gates if g.name == name]
-    failed = [f"{condition}: {g.found}" for condition, g in own if not g.has_passed]
+def _combined(name: str, conditions: Mapping[str, Sequence[SelfCheck]]) -> SelfCheck:
+    own = [
+        (condition, c)
+        for condition, self_checks in conditions.items()
+        for c in self_checks
+        if c.name == name
+    ]
+    failed = [f"{condition}: {c.found}" for condition, c in own if not c.has_passed]
     passed = f"held in {len(own)} of {len(own)} conditions"
-    return Gate(name, not failed, "; ".join(failed) or passed)
+    return SelfCheck(name, not failed, "; ".join(failed) or passed)
 
 
 def _missing(values: NDArray[np.floating], truth: NDArray[np.floating]) -> int:
@@ -230,7 +245,7 @@ def _ideal(row: Row, subjects: Sequence[Subject]) -> float:
     That happens: LS finds kinks of the signal curve exactly, and a truth may lie on one.
     """
     if row.metric.startswith("win rate"):
-        errors = pool_of(subjects, row.stratum, LS, row.quantity).errors
+        errors = pool_voxels(subjects, row.stratum, LS, row.quantity).errors
         return 1 - float(np.mean(np.concatenate(errors) == 0)) / 2
     return 0.0 if row.metric.startswith(("MAE", "bias", "RMSE", "CRPS")) else 1.0
 

@@ -16,7 +16,7 @@ from aslkit.core.metric_names import coverage_at
 from aslkit.core.series_and_maps import AslSeries, Flag, FloatImage, MaskImage, ParameterMaps
 from aslkit.fit.least_squares import FitSettings, fitted_signal
 from aslkit.prepare.series import select_repeats, series_from_runs
-from aslkit.validate.agreement_stats import Blocks, Interval, agreement, blocks_of
+from aslkit.validate.agreement_stats import Blocks, Interval, agreement, assign_blocks
 from aslkit.validate.estimators import Estimator, Stopwatch
 from aslkit.validate.metrics import coverage, root_mean_square, spearman
 from aslkit.validate.records import AVERAGE, LEVELS, QUANTITIES, Record, Row, records, values_in
@@ -33,7 +33,7 @@ Maps = Mapping[str, ParameterMaps]
 
 
 @dataclass(frozen=True)
-class Scan:
+class ScanEstimates:
     """All repeats of one scan: series, maps by every estimator, and the voxels that count.
 
     `reference` names, by estimator, the least squares with the same compartments; `external`
@@ -62,7 +62,7 @@ class Scan:
 
     def blocks(self, inside: MaskImage) -> Blocks:
         """The block of every voxel of a region."""
-        return blocks_of(inside, self.series.voxel_size_mm)
+        return assign_blocks(inside, self.series.voxel_size_mm)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def random_halves(n: int, seed: int) -> list[tuple[list[int], list[int]]]:
 
 
 def split_records(
-    scan: Scan,
+    scan: ScanEstimates,
     estimators: Mapping[str, Estimator],
     stopwatch: Stopwatch,
     halves: tuple[list[int], list[int]],
@@ -123,7 +123,7 @@ def gm_like(maps: ParameterMaps, mask: MaskImage) -> MaskImage:
     return mask & (maps.cbf >= low) & (maps.cbf <= high) & (maps.flags == Flag.OK)
 
 
-def consistency(scan: Scan, maps: Maps) -> Iterator[Row]:
+def consistency(scan: ScanEstimates, maps: Maps) -> Iterator[Row]:
     """Figures whose drift with the number of repeats tells bias from noise."""
     for name, m in maps.items():
         for region, inside in scan.regions.items():
@@ -137,12 +137,12 @@ def consistency(scan: Scan, maps: Maps) -> Iterator[Row]:
                 yield _row(name, region, "cbf", metric, unit, float(value), inside)
 
 
-def scan_records(scan: Scan, n: int, rows: Iterator[Row]) -> list[Record]:
+def scan_records(scan: ScanEstimates, n: int, rows: Iterator[Row]) -> list[Record]:
     """Lines of the tidy table of a scan, from maps of n repeats."""
     return records({"scan": scan.name, "n_repeats": n}, rows)
 
 
-def _rows_of_part(scan: Scan, split: Split) -> Iterator[Row]:
+def _rows_of_part(scan: ScanEstimates, split: Split) -> Iterator[Row]:
     """Prediction of the left-out repeats, mean CBF, and share of negative CBF."""
     signals = {AVERAGE: split.used.delta_m} | {
         name: fitted_signal(m, split.used.acquisition) for name, m in split.maps.items()
@@ -158,7 +158,7 @@ def _rows_of_part(scan: Scan, split: Split) -> Iterator[Row]:
         yield from agreement_rows(scan, name, maps, vars(all_repeats), LS_ON_ALL)
 
 
-def _rows_of_halves(scan: Scan, one: Maps, two: Maps) -> Iterator[Row]:
+def _rows_of_halves(scan: ScanEstimates, one: Maps, two: Maps) -> Iterator[Row]:
     """Agreement of the estimates from two disjoint halves, and what the sds promised."""
     for name in one:
         for q, shown in QUANTITIES.items():
@@ -181,7 +181,7 @@ def _rows_of_halves(scan: Scan, one: Maps, two: Maps) -> Iterator[Row]:
                     yield _row(name, region, q, metric, "", share, inside)
 
 
-def _rows_of_means(scan: Scan, one: Maps, two: Maps) -> Iterator[Row]:
+def _rows_of_means(scan: ScanEstimates, one: Maps, two: Maps) -> Iterator[Row]:
     """Means of both halves, for repeatability over subjects."""
     for metric, maps in ((ONE_HALF, one), (OTHER_HALF, two)):
         for name, m in maps.items():
@@ -190,7 +190,7 @@ def _rows_of_means(scan: Scan, one: Maps, two: Maps) -> Iterator[Row]:
                 yield _row(name, "mask", q, metric, shown.unit, value, scan.mask)
 
 
-def _rows_of_tissue(scan: Scan, chooser: Maps, judged: Maps) -> Iterator[Row]:
+def _rows_of_tissue(scan: ScanEstimates, chooser: Maps, judged: Maps) -> Iterator[Row]:
     """GM-like means and contrast, where LS of other repeats than the judged ones says so."""
     for name, maps in judged.items():
         reference = scan.reference[name]
@@ -206,7 +206,7 @@ def _rows_of_tissue(scan: Scan, chooser: Maps, judged: Maps) -> Iterator[Row]:
 
 
 def agreement_rows(
-    scan: Scan,
+    scan: ScanEstimates,
     name: str,
     maps: ParameterMaps,
     others: Mapping[str, FloatImage | None],
@@ -228,7 +228,7 @@ def agreement_rows(
             yield interval_row(name, "mask", q, metric, unit, found[figure], inside)
 
 
-def reference_rows(scan: Scan, name: str, maps: ParameterMaps) -> Iterator[Row]:
+def reference_rows(scan: ScanEstimates, name: str, maps: ParameterMaps) -> Iterator[Row]:
     """Agreement with the maps of another program, and how often 95 % intervals hold them."""
     others = scan.external.images if scan.external else {}
     yield from agreement_rows(scan, name, maps, others, REFERENCE)

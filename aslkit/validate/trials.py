@@ -23,22 +23,22 @@ from aslkit.simulate.phantoms import Phantom
 from aslkit.simulate.signal import clean_signal, noise_sd, simulate_series, truth_maps
 from aslkit.validate.baselines import (
     SIGMAS_VOXELS,
+    baseline_estimators,
     best_sigma,
     combined,
-    opponents,
     smoothed_least_squares,
 )
 from aslkit.validate.design import Condition
-from aslkit.validate.estimators import TRUTH, Example, NetworkEstimator, Stopwatch, that_cover
+from aslkit.validate.estimators import TRUTH, Example, NetworkEstimator, Stopwatch, select_covering
 from aslkit.validate.records import (
     LS,
     SMOOTHED_LS,
     Row,
     Subject,
     confidences_in,
-    in_table_units,
     sds_in_table_units,
     values_in,
+    values_in_table_units,
 )
 
 PURE = 0.8  # tissue fraction above which a voxel counts as grey or white matter
@@ -81,9 +81,9 @@ def run_trial(
     series, physics = simulated(phantom, condition), condition.physics(phantom)
     noise = series.delta_m - clean_signal(phantom, physics)
     box = bounding_box(phantom.mask)[:2]
-    phantom, series = part_of(phantom, box), _without_air(series).cropped(box)
-    estimators = opponents(physics, series.acquisition, condition.track)
-    estimators |= that_cover(models, series.acquisition)
+    phantom, series = crop_phantom(phantom, box), _without_air(series).cropped(box)
+    estimators = baseline_estimators(physics, series.acquisition, condition.track)
+    estimators |= select_covering(models, series.acquisition)
     runs = list(estimators.items())
     for sigma in SIGMAS_VOXELS[1:]:
         runs.append((SMOOTHED_LS, smoothed_least_squares(series.acquisition, sigma)))
@@ -119,9 +119,9 @@ def subject_of(trial: Trial) -> Subject:
     scored = scored_voxels(phantom)
     return Subject(
         name=phantom.name,
-        truth=in_table_units(truth_maps(phantom), scored),
+        truth=values_in_table_units(truth_maps(phantom), scored),
         strata={name: inside[scored] for name, inside in strata(phantom).items()},
-        estimates={name: in_table_units(m, scored) for name, m in trial.maps.items()},
+        estimates={name: values_in_table_units(m, scored) for name, m in trial.maps.items()},
         sds={name: sds_in_table_units(m, scored) for name, m in trial.maps.items()},
         is_estimated={name: are_estimated(m, scored) for name, m in trial.maps.items()},
         bounds={q: values_in(b, scored, q) for q, b in trial.bounds.items()},
@@ -138,7 +138,7 @@ def example_of(trial: Trial, condition: Condition) -> Example:
     title = f"{trial.phantom.name}, {condition.protocol}, SNR {condition.snr:g}, {condition.track}"
     maps = {TRUTH: truth_maps(trial.phantom), **trial.maps}
     pictured = {n: _pictured(m) for n, m in maps.items()}
-    return Example(title, condition.fields, pictured, trial.phantom.mask, trial.phantom.lesions)
+    return Example(title, condition.columns, pictured, trial.phantom.mask, trial.phantom.lesions)
 
 
 def n_lesion_classes(trial: Trial) -> int:
@@ -158,7 +158,7 @@ def simulated(phantom: Phantom, condition: Condition) -> AslSeries:
         condition.noise_seed(phantom),
         condition.physics(phantom),
     )
-    if condition.has_delays:
+    if condition.has_several_delays:
         return series
     level = np.full(phantom.mask.shape, noise_sd(condition.snr), dtype=np.float32)
     return replace(series, noise_sd=level)
@@ -190,7 +190,7 @@ def are_estimated(maps: ParameterMaps, scored: MaskImage) -> dict[str, NDArray[n
     return {"cbf": np.isfinite(cbf), "att": np.isfinite(att) & is_inside}
 
 
-def part_of(phantom: Phantom, box: tuple[slice, ...]) -> Phantom:
+def crop_phantom(phantom: Phantom, box: tuple[slice, ...]) -> Phantom:
     """The truth in a box alone, named as before."""
     maps = {f.name: getattr(phantom, f.name)[box] for f in fields(Tissue)}
     return replace(phantom, **maps)

@@ -22,7 +22,7 @@ from aslkit.core.series_and_maps import AslSeries, FloatImage
 from aslkit.fit.least_squares import FitSettings
 from aslkit.prepare.series import series_from_runs
 from aslkit.report.page import machine
-from aslkit.validate.estimators import Estimator, least_squares, networks
+from aslkit.validate.estimators import Estimator, least_squares, load_networks
 from aslkit.validate.metrics import coverage
 
 SCANS = "--protocol pcasl6 --repeats 4 --snr 5 --track mismatched --matrix 56,68,12"
@@ -95,7 +95,7 @@ def judge(scans: Path, subjects: list[str], models: dict[str, str]) -> None:
     """
     settings = FitSettings()
     estimators: dict[str, Estimator] = {"least squares": least_squares(settings, "auto")}
-    estimators |= zip(models, networks([*models.values()], settings).values(), strict=True)
+    estimators |= zip(models, load_networks([*models.values()], settings).values(), strict=True)
     read = [subject(scans, name) for name in subjects]
     found = {
         name: np.array([figures(estimator, *s) for s in read])
