@@ -83,7 +83,7 @@ def test_where_a_network_states_confidence_its_energy_is_a_second_score(brain):
     rows = detection_rows([brain], acquisition, 10.0, estimators, n_scans=1, seed=1)
     areas = {row.metric: row.value for row in rows}
     assert set(areas) == {f"AUROC of {k}{s}" for k in KINDS for s in ("", " by energy")}
-    assert areas["AUROC of ghost by energy"] == wrong["AUROC of spikes by energy"] == 1
+    assert areas["AUROC of ghost by energy"] == areas["AUROC of spikes by energy"] == 1
 
 
 KINDS = ("motion", "spikes", "ghost")  # those that a network of one protocol is not refused
