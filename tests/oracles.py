@@ -1,4 +1,4 @@
-"""The signal model in other words than the package's, and a look into a tidy table."""
+"""An independent implementation of the signal model, and a lookup in a tidy table."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ T1_BLOOD_S, T1_TISSUE_S, PARTITION = 1.65, 1.3, 0.9
 
 
 def convolved(labeling, t, tau, att, kinetic, n=200_000, t1_tissue=T1_TISSUE_S):
-    """Delivery convolved with decay after arrival, by the midpoint rule on the bolus."""
+    """Convolve delivery with the decay after arrival, by the midpoint rule on the bolus."""
     t1 = T1_BLOOD_S if kinetic == "single" else t1_tissue
     arrived = min(max(t - att, 0), tau)
     s = att + (np.arange(n) + 0.5) * arrived / n
@@ -17,7 +17,7 @@ def convolved(labeling, t, tau, att, kinetic, n=200_000, t1_tissue=T1_TISSUE_S):
 
 
 def signal_of(labeling, pld, tau, att, kinetic, t1_tissue=T1_TISSUE_S):
-    """ΔM/M0 of unit CBF at a PLD (for PASL an inversion time)."""
+    """Return ΔM/M0 for unit CBF at a PLD (PASL: inversion time)."""
     if labeling == "vsasl":
         scale = 2 * ALPHA["vsasl"] / PARTITION / 6000
         return scale * min(pld, att) * np.exp(-pld / T1_BLOOD_S)
@@ -26,6 +26,6 @@ def signal_of(labeling, pld, tau, att, kinetic, t1_tissue=T1_TISSUE_S):
 
 
 def lookup(table, **where):
-    """Value of the first line that has these fields; NaN where there is none."""
+    """Return the value of the first row with these fields, or NaN."""
     found = (r["value"] for r in table if all(r[k] == v for k, v in where.items()))
     return float(next(found, "nan"))

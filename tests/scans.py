@@ -1,4 +1,4 @@
-"""Small simulated ASL scans on disk, for the tests of readers and commands."""
+"""Small simulated ASL scans on disk, for tests of readers and commands."""
 
 import json
 
@@ -30,7 +30,7 @@ SIDECAR = {
 
 
 def pcasl_signal(pld_s, cbf=CBF, att_s=ATT_S, label_s=LABEL_S):
-    """ΔM/M0 of the white paper's model, in its own words: what arrived, decayed since labeling."""
+    """Return ΔM/M0 of the white paper's model: the arrived label, decayed since labeling."""
     t1, alpha, partition = 1.65, 0.85, 0.9
     first, last = max(att_s, pld_s), max(att_s, pld_s + label_s)
     arrived = np.exp(-first / t1) - np.exp(-last / t1)
@@ -38,14 +38,14 @@ def pcasl_signal(pld_s, cbf=CBF, att_s=ATT_S, label_s=LABEL_S):
 
 
 def head():
-    """A disc in every slice."""
+    """Return a mask with a disc in every slice."""
     x, y = np.ogrid[: SHAPE[0], : SHAPE[1]]
     disc = (x - 6.5) ** 2 + (y - 6.5) ** 2 < 30
     return np.broadcast_to(disc[..., None], SHAPE)
 
 
 def volumes(noise_sd=0.05, signal=pcasl_signal, plds_s=SIDECAR["PostLabelingDelay"]):
-    """The M0 and the label and control images, in scanner units."""
+    """Return the M0, label and control images in scanner units."""
     rng = np.random.default_rng(7)
     images = np.zeros((*SHAPE, len(CONTEXTS)))
     for i, (context, pld) in enumerate(zip(CONTEXTS, plds_s, strict=True)):
@@ -63,9 +63,9 @@ def save(path, voxels, affine=AFFINE):
 
 
 def write_scan(folder, sidecar=None, contexts=CONTEXTS, voxels=None, name="sub-01"):
-    """A BIDS data set of one scan; `sidecar` changes fields (None removes one). Returns the image.
+    """Write a BIDS data set of one scan and return its image.
 
-    `contexts` or the whole sidecar may be left out with None and {} respectively.
+    `sidecar` changes fields (None removes one); `contexts=None` leaves out the aslcontext file.
     """
     perf = folder / "sub-01" / "perf"
     image = save(perf / f"{name}_asl.nii.gz", volumes() if voxels is None else voxels)
@@ -80,7 +80,7 @@ def write_scan(folder, sidecar=None, contexts=CONTEXTS, voxels=None, name="sub-0
 
 
 def write_m0(image, voxels, sidecar=None, affine=AFFINE, name="sub-01_m0scan"):
-    """An m0scan beside an ASL image, linked to it."""
+    """Write an m0scan beside an ASL image and link it by IntendedFor."""
     path = save(image.with_name(f"{name}.nii.gz"), voxels, affine)
     fields = {"IntendedFor": f"bids::sub-01/perf/{image.name}", "RepetitionTimePreparation": 8.0}
     path.with_name(f"{name}.json").write_text(json.dumps({**fields, **(sidecar or {})}))

@@ -1,6 +1,6 @@
-"""The functions and types that docs/api.md promises: a name that goes or changes fails here.
+"""The public functions and types of docs/api.md are those of the snapshot tests/api.txt.
 
-`python tests/test_api.py` writes tests/api.txt anew, for a change that is meant.
+`python tests/test_api.py` updates the snapshot after an intended change.
 """
 
 import ast
@@ -19,7 +19,7 @@ def tree_of(module):
 
 
 def signature(node):
-    """Names of the arguments, those that may be left out with a =."""
+    """Return the names of the arguments; optional ones end with =."""
     own = node.args
     required = len(own.posonlyargs + own.args) - len(own.defaults)
     names = [a.arg + "=" * (i >= required) for i, a in enumerate(own.posonlyargs + own.args)]
@@ -29,7 +29,7 @@ def signature(node):
 
 
 def members(node):
-    """Public fields and methods of a class."""
+    """Yield the public fields and methods of a class."""
     for part in node.body:
         if isinstance(part, ast.AnnAssign) and part.target.id[0] != "_":
             yield f".{part.target.id}" + "=" * (part.value is not None)
@@ -41,7 +41,7 @@ def members(node):
 
 
 def promised():
-    """A line for every public name of the page, with its arguments."""
+    """Yield a line for every public name of the page, with its arguments."""
     for kind, name in PROMISED.findall((ROOT / "docs" / "api.md").read_text()):
         module, _, only = (name, "", "") if kind == "module" else name.rpartition(".")
         for node in tree_of(module).body:

@@ -1,4 +1,4 @@
-"""The shape of the source: who may import whom, how long things are, what is documented."""
+"""Structure of the source: imports between packages, lengths, docstrings."""
 
 import ast
 import subprocess
@@ -12,7 +12,7 @@ import aslkit
 
 PACKAGE = Path(aslkit.__file__).parent
 
-# A package imports only from itself and from packages that stand below it in this list.
+# A package imports only from itself and from packages below it in this list.
 PACKAGES = [
     "cli",
     "report",
@@ -50,7 +50,7 @@ TREES = {name: ast.parse(path.read_text()) for name, path in SOURCES.items()}
 
 
 def imported(nodes):
-    """Full names of the modules that the import statements among the nodes ask for."""
+    """Yield the full names of the modules that the nodes import."""
     for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -63,12 +63,12 @@ def imported(nodes):
 
 
 def packages(names):
-    """The packages that modules belong to."""
+    """Return the packages of modules."""
     return {name.partition(".")[0] for name in names}
 
 
 def at_top(tree):
-    """Every node that runs when the module is imported."""
+    """Yield every node that runs when the module is imported."""
     pending = list(tree.body)
     while pending:
         node = pending.pop()
@@ -124,14 +124,14 @@ def test_functions_and_files_are_short():
 
 
 def lengths():
-    """Lines of every function, and of every file."""
+    """Return the sorted lengths of all functions and of all files, in lines."""
     nodes = (n for tree in TREES.values() for n in ast.walk(tree))
     functions = [n.end_lineno - n.lineno + 1 for n in nodes if isinstance(n, ast.FunctionDef)]
     return sorted(functions), sorted(len(p.read_text().splitlines()) for p in SOURCES.values())
 
 
 def test_most_functions_and_files_are_much_shorter():
-    """Prints the distribution: pytest -s -n 0 tests/test_layers.py -k much_shorter."""
+    """Print the distribution: pytest -s -n 0 tests/test_layers.py -k much_shorter."""
     for name, found in zip(("functions", "files"), lengths(), strict=True):
         shares = {q: found[int(q / 100 * (len(found) - 1))] for q in (10, 25, 50, 75, 90, 99, 100)}
         print(f"\n{len(found)} {name}, lines:", *(f"{q} % {n}," for q, n in shares.items()))

@@ -1,4 +1,4 @@
-"""What wheel and sdist of this checkout contain, and how files are found after installation."""
+"""Contents of wheel and sdist, and the places of files after installation."""
 
 import importlib
 import re
@@ -24,7 +24,7 @@ BUILD = "from setuptools import build_meta as b; b.build_wheel({0!r}); b.build_s
 
 @pytest.fixture(scope="module")
 def tracked():
-    """Where the files of a release lie in the checkout, from its root."""
+    """Return the files of a release, relative to the root of the checkout."""
     files = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*")]
     files += [path for path in ROOT.iterdir() if path.suffix in (".cff", ".cfg", ".md", ".toml")]
     files += [ROOT / "LICENSE", ROOT / "MANIFEST.in"]
@@ -37,7 +37,7 @@ def tracked():
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory, tracked):
-    """Folder with wheel and sdist of a copy of the checkout (building leaves files behind)."""
+    """Build wheel and sdist from a copy of the checkout, and return their folder."""
     folder = tmp_path_factory.mktemp("built")
     for path in tracked:
         copy = folder / "source" / path
@@ -58,7 +58,7 @@ def wheel(built):
 
 @pytest.fixture
 def lowest_versions(monkeypatch):
-    """The function of the script in bin."""
+    """Return the function of the script in bin/dev."""
     monkeypatch.syspath_prepend(str(ROOT / "bin" / "dev"))
     return importlib.import_module("lowest_versions").lowest_versions
 

@@ -1,4 +1,4 @@
-"""The scripts of bin/ run: what each measures or prints, in a tiny size."""
+"""Every script of bin/ runs on small data and prints its results."""
 
 import json
 import re
@@ -29,7 +29,7 @@ TINY = (
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """A script in this process, with some of its names changed -> the lines that it prints."""
+    """Return a function that runs a script in this process and returns its printed lines."""
     for folder in (BIN, BIN.parent):
         monkeypatch.syspath_prepend(str(folder))
 
@@ -94,7 +94,7 @@ def test_bounds_of_every_estimator_are_measured(run):
     [("resources", 1), ("patches", 8), ("places", 9), ("uncertainty", 4), ("rivals", 4)],
 )
 def test_prediction_is_measured(run, part, n_least):
-    """By a small model; without the command of `resources` and the many estimates of `places`."""
+    """A small model is used; `resources` and `places` are reduced."""
     changes = {"SIZES": ((16, 16, 4),), "N_LOOP": 5, "DEFAULT_MODEL": "voxelwise"}
     changes |= {"brain_phantom": coarse_brain, "sys": SimpleNamespace(executable="true")}
     if part == "places":

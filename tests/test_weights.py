@@ -1,4 +1,4 @@
-"""Cards and weights that do not belong together are refused, and what differs is named."""
+"""A card and weights that do not match are refused with the name of the difference."""
 
 import json
 
@@ -18,7 +18,7 @@ TINY = ("network.widths=[8,16]", "members=1")
 
 @pytest.fixture
 def model(tmp_path):
-    """Folder of an untrained amplitude-aware network."""
+    """Save an untrained amplitude-aware network and return its folder."""
     config = load_config("exp09", TINY)
     network = build_network(config.network, build_encoding(config).layout)
     save_model(tmp_path, network.state_dict(), model_card(config, 1, 1, 1.0, None))
@@ -65,7 +65,7 @@ def test_an_edited_flag_is_named_with_its_value_in_training(model, section, key,
 def test_an_unknown_key_of_the_network_is_named(model):
     edit(model, "network", "attention", True)
     assert f"{CARD}: network.attention: found true, expected" in refusal(model)
-    rewrite(model, lambda tensors: None)  # weights of a version that did not repeat the card
+    rewrite(model, lambda tensors: None)  # old weights without a copy of the card
     assert "network.attention: found True, expected Extra inputs are not permitted" in refusal(
         model
     )
