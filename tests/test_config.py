@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from aslkit.config import dump_config, is_dump_of, list_configs, load_config
+from aslkit.config import describe_configs, dump_config, is_dump_of, list_configs, load_config
 from aslkit.config.old_keys import RENAMED_KEYS
 from aslkit.config.schema import SECTIONS
 from aslkit.core.errors import InputError
@@ -279,3 +279,10 @@ def test_a_file_without_keys_and_an_unknown_name_are_refused(tmp_path):
     known = ", ".join(list_configs())
     with pytest.raises(InputError, match=f"found exp99, expected a YAML file or one of {known}"):
         load_config("exp99")
+
+
+def test_the_configurations_for_users_are_listed_first_and_the_others_by_name():
+    listed = describe_configs()
+    assert list(listed)[:3] == ["exp21", "small", "own_protocol"]
+    others = listed["experiments of docs/experiments.md"].split()
+    assert {*others, *list(listed)[:3]} == set(list_configs())

@@ -25,10 +25,10 @@ EXAMPLES = """Examples:
   asl_predict -i sub-01_asl.nii.gz -o cbf.nii.gz --model my_model"""
 
 
-def _configs() -> "dict[str, Path]":
-    from aslkit.config import list_configs
+def _configs() -> dict[str, str]:
+    from aslkit.config import describe_configs
 
-    return list_configs()
+    return describe_configs()
 
 
 @aslkit_command("asl_train", epilog=EXAMPLES)

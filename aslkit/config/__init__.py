@@ -20,6 +20,7 @@ from aslkit.core.errors import InputError
 __all__ = [
     "AnyProtocolConfig",
     "TrainingConfig",
+    "describe_configs",
     "dump_config",
     "is_dump_of",
     "list_configs",
@@ -29,12 +30,23 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 MOST_SHOWN = 80  # characters of a wrong value
+FOR_USERS = {
+    "exp21": "any protocol, with neighbouring slices: the configuration of the default model",
+    "small": "any protocol, one slice at a time: trains faster than exp21",
+    "own_protocol": "one protocol of your own: a base for docs/how-to/own-protocol.md",
+}
 FOLDER = Path(__file__).parent / "experiments"
 
 
 def list_configs() -> dict[str, Path]:
     """Name and file of every configuration inside the package."""
     return {p.stem: p for p in sorted(FOLDER.glob("*.yaml"))}
+
+
+def describe_configs() -> dict[str, str]:
+    """Return what to know about the configurations for users, and the names of all others."""
+    others = [name for name in list_configs() if name not in FOR_USERS]
+    return {**FOR_USERS, "experiments of docs/experiments.md": " ".join(others)}
 
 
 def load_config(name_or_file: str, changes: tuple[str, ...] = ()) -> TrainingConfig:
