@@ -11,7 +11,13 @@ from aslkit.report.robustness_sections import detection_sections
 from aslkit.simulate.phantoms import brain_phantom, save_phantom
 from aslkit.simulate.signal import PROTOCOLS
 from aslkit.validate.design import Design
-from aslkit.validate.detection import ARTEFACTS, detection_rows, draw_images, energy, spoilt_scan
+from aslkit.validate.detection import (
+    ARTEFACTS,
+    detection_rows,
+    draw_images,
+    energy,
+    scan_with_artefact,
+)
 from aslkit.validate.estimators import least_squares
 from aslkit.validate.invariance import middle_slices
 from aslkit.validate.on_phantoms import validate_phantoms
@@ -38,7 +44,7 @@ def images(brain):
 
 
 def scan_of(images, kind="clean"):
-    return spoilt_scan(images, kind, np.random.default_rng(1))
+    return scan_with_artefact(images, kind, np.random.default_rng(1))
 
 
 def test_artefacts_are_told_from_noise_at_moderate_snr(brain):

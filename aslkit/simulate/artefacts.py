@@ -48,6 +48,8 @@ class Artefacts:
         Amplitude of a spike in k-space [fraction of M0].
     slices : array (2 n, z)
         Factor of the signal of every slice.
+    ghosts : array (2 n,)
+        Amplitude of the ghost at half the field of view along y [fraction of the image].
     """
 
     physio: FloatArray
@@ -56,6 +58,7 @@ class Artefacts:
     motion: Parameters
     spikes: FloatArray
     slices: FloatArray
+    ghosts: FloatArray
 
 
 def draw_artefacts(
@@ -75,6 +78,7 @@ def draw_artefacts(
         slices=draw_dropouts(draws["dropouts"], n, n_slices)
         if "dropouts" in draws
         else np.ones((n, n_slices)),
+        ghosts=none,
     )
 
 

@@ -1,5 +1,6 @@
 """A phantom and a scanner's settings -> the control and label images that it would measure."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -154,6 +155,43 @@ def scan_phantom(phantom: Phantom, settings: ScanSettings, seed: int) -> Simulat
     return SimulatedScan(runs, add_thermal_noise(m0_rng, m0, head.image_sd), average_sd, snr)
 
 
+def image_with_artefacts(
+    m0: FloatImage,
+    frame: Frame,
+    level: FloatImage,
+    artefacts: Artefacts,
+    i: int,
+    rng: np.random.Generator,
+    spike_pattern: Callable[
+        [np.random.Generator, tuple[int, ...]], FloatImage
+    ] = draw_spike_pattern,
+) -> FloatImage:
+    """Simulate one image with artefacts, without thermal noise.
+
+    Parameters
+    ----------
+    m0 : array (x, y, z)
+        In scanner units.
+    level : array (x, y, z)
+        Signal of the image without artefacts [fraction of M0].
+    i : int
+        Number of the image in the scan; even: control, odd: label.
+    rng : Generator
+        Draws the pattern of a spike.
+    spike_pattern : callable
+        Returns the image of a spike of amplitude 1.
+    """
+    fluctuation = REFERENCE_SIGNAL * (artefacts.physio[i // 2] + artefacts.drift[i // 2])
+    half = fluctuation / 2 * (-1) ** i  # the difference of control and label has all of it
+    image = m0 * (level + np.float32(artefacts.excess[i] + half))
+    image = move_image(image, artefacts.motion[i], frame) * np.float32(artefacts.slices[i])
+    if artefacts.ghosts[i]:
+        image += np.float32(artefacts.ghosts[i]) * np.roll(image, image.shape[1] // 2, axis=1)
+    if artefacts.spikes[i]:
+        image += np.float32(M0_SCALE * artefacts.spikes[i]) * spike_pattern(rng, image.shape)
+    return image
+
+
 def compute_m0(phantom: Phantom) -> FloatImage:
     """M0 of the tissues in scanner units, with the readout's blur; 0 in air.
 
@@ -220,22 +258,9 @@ def _scan_run(
     for i in range(2 * n_pairs):
         delay = i // 2 % n
         level = settings.static_signal - signal[..., delay] * (i % 2)
-        image = np.abs(_image_with_artefacts(head, level, artefacts, i, spike_rng))
+        image = np.abs(image_with_artefacts(head.m0, head.frame, level, artefacts, i, spike_rng))
         volumes[..., i] = add_thermal_noise(noise_rng, image, head.image_sd)
         noise[..., delay] += (-1) ** i * (volumes[..., i] - image) / settings.repeats
     inside = head.phantom.mask
     rms = np.sqrt(np.mean((noise[inside] / head.m0[inside][:, None]) ** 2, dtype=np.float64))
     return SimulatedRun(nominal, physics, volumes, signal, artefacts, float(rms))
-
-
-def _image_with_artefacts(
-    head: _Head, level: FloatImage, artefacts: Artefacts, i: int, rng: np.random.Generator
-) -> FloatImage:
-    """Image i, whose undisturbed signal is `level` [fraction of M0], without thermal noise."""
-    fluctuation = REFERENCE_SIGNAL * (artefacts.physio[i // 2] + artefacts.drift[i // 2])
-    half = fluctuation / 2 * (-1) ** i  # control and label share it: their difference has it all
-    image = head.m0 * (level + np.float32(artefacts.excess[i] + half))
-    image = move_image(image, artefacts.motion[i], head.frame) * np.float32(artefacts.slices[i])
-    if artefacts.spikes[i]:
-        image += np.float32(M0_SCALE * artefacts.spikes[i]) * draw_spike_pattern(rng, image.shape)
-    return image

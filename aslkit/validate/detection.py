@@ -1,9 +1,9 @@
-"""Phantoms, scanned well and badly -> how well scores of a scan tell bad ones from good ones.
+"""Phantoms -> how well scores of a scan separate scans with artefacts from clean ones (AUROC).
 
-    static image ─ artefact ─ control ┐
-    - ΔM         ─ artefact ─ label  ─┴─ + noise, averaged over repeats ─ maps ─ leftovers ─ score
+    control, label ─ artefacts ─ difference / M0 ─ + noise, averaged over repeats ─ maps ─ score
 
-The artefact changes from image to image; a wrong sidecar changes what the estimator is told.
+`aslkit.simulate.scanner` simulates the images; every image has an artefact of its own. A wrong
+sidecar changes the timings that the estimator receives and leaves the images as they are.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,30 +13,42 @@ from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from aslkit.core.acquisition import Acquisition
 from aslkit.core.progress import Progress
 from aslkit.core.series_and_maps import AslSeries, FloatImage, MaskImage, ParameterMaps
+from aslkit.prepare.motion import Frame
 from aslkit.prepare.noise import noise_from_repeats
 from aslkit.quality.residual_structure import leftovers
+from aslkit.simulate.artefacts import Artefacts, draw_artefacts
 from aslkit.simulate.phantoms import Phantom
-from aslkit.simulate.scanner import M0_SCALE, SUPPRESSED_SIGNAL, compute_m0, phantom_frame
+from aslkit.simulate.scanner import (
+    SUPPRESSED_SIGNAL,
+    compute_m0,
+    image_with_artefacts,
+    phantom_frame,
+)
 from aslkit.simulate.signal import clean_signal, noise_sd
 from aslkit.simulate.subject_physics import SubjectPhysics
+from aslkit.simulate.training_scans import coloured_noise, power_spectrum
 from aslkit.validate.estimators import Estimator
 from aslkit.validate.records import Row
 
 CLEAN = "clean"
 OOD = "ood"  # the quantity of these lines in the tidy table
 REPEATS = 4
-SPIKED_SHARE = 1 / 8  # of the images, at least one
-PHYSIOLOGY_SHARE = 0.1  # of the variance of the noise, alike over 8 pixels
-RECONSTRUCTION_PIXELS, PHYSIOLOGY_PIXELS = 0.6, 8.0  # sigma of the correlation of the noise
-LEAST_DOUBT = 1e-6  # single precision knows no probability nearer to 1
+SIZES = (0.5, 1.0)  # range of the factor that scales the artefacts of one scan
+SHIFT_VOXELS, TURN_DEGREES = 0.4, 2.0  # standard deviations of the motion of one image
+GHOST_AMPLITUDE, GHOST_VARIATION = 0.08, (0.7, 1.3)  # fraction of the image; factor per image
+SPIKE_AMPLITUDE = 0.02  # fraction of the static signal
+SPIKE_FRACTION = 1 / 8  # of the images, at least one
+SPIKED_SLICES = 0.4  # fraction of the slices of such an image, at least one
+STRIPES_PER_PIXEL = (0.1, 1.2)  # range of the wave number of the stripes [rad/pixel]
+PHYSIO_FRACTION = 0.1  # of the noise variance is correlated over `PHYSIO_PIXELS`
+RECONSTRUCTION_PIXELS, PHYSIO_PIXELS = 0.6, 8.0  # sigma of the blur of the noise
+SMALLEST_DOUBT = 1e-6  # 1 - confidence that single precision still resolves
 
 Generator = np.random.Generator
-Artefact = Callable[[FloatImage, float, Generator], FloatImage]
 
 
 def detection_rows(
@@ -48,14 +60,14 @@ def detection_rows(
     seed: int,
     progress: Progress = iter,
 ) -> Iterator[Row]:
-    """Area under the ROC curve of every artefact, for every score of every estimator.
+    """Yield the area under the ROC curve for every artefact, estimator and score.
 
     Parameters
     ----------
-    estimators : function
-        Those that take scans which state this protocol.
+    estimators : callable
+        Returns the estimators that accept this acquisition.
     n_scans : int
-        Of each artefact, and clean ones; in turn of each phantom.
+        Number of scans with each artefact, and of clean ones; the phantoms take turns.
     progress : callable
         Wraps the scans.
     """
@@ -63,11 +75,11 @@ def detection_rows(
     scans = progress(list(product(range(n_scans), ARTEFACTS)))
     for i, group in groupby(scans, key=itemgetter(0)):
         phantom = phantoms[i % len(phantoms)]
-        of_noise, _ = _generators(seed, i)
-        images = draw_images(phantom, acquisition(phantom), snr, of_noise)
+        noise_rng, _ = _generators(seed, i)
+        images = draw_images(phantom, acquisition(phantom), snr, noise_rng)
         for _, kind in group:
-            _, of_artefact = _generators(seed, i)
-            series = spoilt_scan(images, kind, of_artefact)
+            _, artefact_rng = _generators(seed, i)
+            series = scan_with_artefact(images, kind, artefact_rng)
             for name, estimator in estimators(series.acquisition).items():
                 for score, value in _scores(series, estimator(series)).items():
                     own = scores.setdefault((name, score), {})
@@ -81,150 +93,154 @@ def detection_rows(
 
 @dataclass(frozen=True)
 class Images:
-    """What a scan without artefacts adds up.
+    """The parts of a scan without artefacts.
 
     Attributes
     ----------
-    static : array (x, y, z)
+    m0 : array (x, y, z)
+        In scanner units.
     signal : array (x, y, z, timings)
-    noise : array (timings, repeats, 2, x, y, z)
-        Of control and label.
+        ΔM/M0 without noise.
+    noise : array (pairs, x, y, z)
+        Noise of ΔM/M0 of every pair; the timings in turn, all of them `REPEATS` times.
     """
 
     phantom: Phantom
     acquisition: Acquisition
-    static: FloatImage
+    m0: FloatImage
     signal: FloatImage
     noise: NDArray[np.float64]
 
 
 def draw_images(phantom: Phantom, acquisition: Acquisition, snr: float, rng: Generator) -> Images:
-    """The images of some repeats, and their noise."""
-    static = SUPPRESSED_SIGNAL * compute_m0(phantom) / M0_SCALE
-    sd = noise_sd(snr) * np.sqrt(REPEATS / 2)
-    n_images = acquisition.n_timings * REPEATS * 2
-    noise = np.stack([sd * _correlated(rng, static.shape) for _ in range(n_images)])
+    """Draw the parts of a scan whose average over the repeats has this SNR."""
+    n_pairs, sd = acquisition.n_timings * REPEATS, noise_sd(snr) * np.sqrt(REPEATS)
     return Images(
         phantom=phantom,
         acquisition=acquisition,
-        static=static,
+        m0=compute_m0(phantom),
         signal=clean_signal(phantom, SubjectPhysics(acquisition)),
-        noise=noise.reshape(acquisition.n_timings, REPEATS, 2, *static.shape),
+        noise=sd * _correlated_noise(rng, (n_pairs, *phantom.mask.shape)),
     )
 
 
-def spoilt_scan(images: Images, kind: str, rng: Generator) -> AslSeries:
-    """The average of the repeats with one kind of artefact, of random size, or without."""
-    phantom, acquisition, static = images.phantom, images.acquisition, images.static
-    size = float(rng.uniform(0.5, 1))
-    share = SPIKED_SHARE if kind == "spikes" else 1
-    is_hit = np.asarray(rng.random(images.noise.shape[:3]) < share)
-    is_hit.flat[rng.integers(is_hit.size)] = True
-    artefact = ARTEFACTS[kind]
-    groups = []
-    for i, timing_hit in enumerate(is_hit):
-        pairs = []
-        for hits, noise in zip(timing_hit, images.noise[i], strict=True):
-            scanned = (static, static - images.signal[..., i])
-            control, label = (
-                (artefact(image, size, rng) if hit else image) + own
-                for image, hit, own in zip(scanned, hits, noise, strict=True)
+def scan_with_artefact(images: Images, kind: str, rng: Generator) -> AslSeries:
+    """Average the repeats of a scan with one kind of artefact, or with none."""
+    phantom, acquisition, frame = images.phantom, images.acquisition, phantom_frame(images.phantom)
+    n, n_pairs = acquisition.n_timings, len(images.noise)
+    clean = draw_artefacts(rng, (), n_pairs, phantom.mask.shape[2])
+    artefacts = ARTEFACTS[kind](clean, rng.uniform(*SIZES), frame, rng)
+    groups = np.empty((n, *phantom.mask.shape, REPEATS), dtype=np.float32)
+    for pair in range(n_pairs):
+        signal = images.signal[..., pair % n]
+        control, label = (
+            image_with_artefacts(
+                images.m0, frame, SUPPRESSED_SIGNAL - signal * (i % 2), artefacts, i, rng, _stripes
             )
-            pairs.append(control - label)
-        groups.append(np.stack(pairs, axis=3).astype(np.float32))
-    averages = [REPEATS] * acquisition.n_timings
-    repeats_sd = noise_from_repeats(groups, averages, phantom.mask, phantom_frame(phantom).size_mm)
-    means = np.stack([g.mean(axis=3) for g in groups], axis=3)
-    stated = STATED.get(kind, _as_it_was)(acquisition)
+            for i in (2 * pair, 2 * pair + 1)
+        )
+        ratio = np.zeros_like(control)
+        np.divide(control - label, images.m0, out=ratio, where=phantom.mask)
+        groups[pair % n, ..., pair // n] = ratio + images.noise[pair]
+    repeats_sd = noise_from_repeats(list(groups), [REPEATS] * n, phantom.mask, frame.size_mm)
+    means = np.moveaxis(groups.mean(axis=4), 0, 3)
+    stated = STATED.get(kind, _unchanged)(acquisition)
     return AslSeries(means, stated, phantom.mask, phantom.affine, repeats_sd)
 
 
 def energy(maps: ParameterMaps, mask: MaskImage) -> float | None:
-    """Mean energy in the mask, higher where the network is less sure; None without confidence.
+    """Return the mean energy in the mask; None for maps without confidence.
 
-    Energy is -log sum exp of logits (Liu 2020, arXiv:2010.03759). Of the logits of "close" and,
-    0, of "not close" it is the logarithm of the probability of the latter; CBF and ATT add up.
+    Energy is -log sum exp of the logits (Liu 2020, arXiv:2010.03759) and high where a network is
+    uncertain. With the logits of "close" and of "not close" (0), it is the logarithm of the
+    probability of "not close". The energies of CBF and ATT are added.
     """
     if maps.cbf_confidence is None or maps.att_confidence is None:
         return None
     doubts = (1 - image[mask] for image in (maps.cbf_confidence, maps.att_confidence))
-    return float(sum(np.log(np.maximum(doubt, LEAST_DOUBT)).mean() for doubt in doubts))
+    return float(sum(np.log(np.maximum(doubt, SMALLEST_DOUBT)).mean() for doubt in doubts))
 
 
 def _generators(seed: int, scan: int) -> list[Generator]:
-    """Of the noise of a scan, the same for every artefact, and of what an artefact does."""
+    """Return the generators of the noise, the same for every artefact, and of the artefact."""
     return np.random.default_rng([seed, scan]).spawn(2)
 
 
 def _scores(series: AslSeries, maps: ParameterMaps) -> dict[str, float]:
-    """What may tell that a scan is bad, by how its lines end in the table."""
+    """Return the scores of a scan, by the end of their name in the table."""
     found = {"": leftovers(series, maps).score or 0.0, " by energy": energy(maps, series.mask)}
     return {name: score for name, score in found.items() if score is not None}
 
 
 def _auroc(bad: Sequence[float], clean: Sequence[float]) -> float:
-    """Share of pairs in which the bad scan has the higher score."""
+    """Return the fraction of pairs in which the scan with an artefact has the higher score."""
     return float(np.mean([(b > c) + 0.5 * (b == c) for b in bad for c in clean]))
 
 
-def _untouched(image: FloatImage, _size: float, _rng: Generator) -> FloatImage:
-    return image
+def _correlated_noise(rng: Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Draw noise (n, x, y, z) of unit variance, correlated within slices as in vivo."""
+    n, nx, ny, nz = shape
+    even = ny + ny % 2  # the Fourier transform needs an even number
+    power = (1 - PHYSIO_FRACTION) * power_spectrum(np.array([RECONSTRUCTION_PIXELS]), nx, even)
+    power = power + PHYSIO_FRACTION * power_spectrum(np.array([PHYSIO_PIXELS]), nx, even)
+    noise = coloured_noise(rng, (n, nz, nx, even), np.zeros(1), power)
+    return np.asarray(np.moveaxis(noise[..., :ny], 1, -1))
 
 
-def _moved(image: FloatImage, size: float, rng: Generator) -> FloatImage:
-    """Up to a voxel and a few degrees away."""
-    turned = ndimage.rotate(image, rng.normal(0, 2 * size), reshape=False, order=1)
-    return np.asarray(ndimage.shift(turned, rng.normal(0, 0.4 * size, 3), order=1))
+def _without(artefacts: Artefacts, _size: float, _frame: Frame, _rng: Generator) -> Artefacts:
+    return artefacts
 
 
-def _ghosted(image: FloatImage, size: float, rng: Generator) -> FloatImage:
-    """With 3-10 % of itself half a field of view away, unsteady by a third."""
-    return image + 0.08 * size * rng.uniform(0.7, 1.3) * np.roll(image, image.shape[1] // 2, 1)
+def _with_motion(artefacts: Artefacts, size: float, frame: Frame, rng: Generator) -> Artefacts:
+    motion = np.zeros_like(artefacts.motion)
+    motion[:, :3] = rng.normal(0, SHIFT_VOXELS * size, (len(motion), 3)) * frame.size_mm
+    motion[:, 5] = rng.normal(0, np.deg2rad(TURN_DEGREES * size), len(motion))
+    return replace(artefacts, motion=motion)
 
 
-def _spiked(image: FloatImage, size: float, rng: Generator) -> FloatImage:
-    """With stripes of 1-2 % of the static signal over some slices, at least one."""
-    x, y = np.meshgrid(*map(np.arange, image.shape[:2]), indexing="ij")
-    kx, ky = rng.uniform(0.1, 1.2, 2)
-    is_hit = np.asarray(rng.random(image.shape[2]) < 0.4)
+def _with_ghosts(artefacts: Artefacts, size: float, _: Frame, rng: Generator) -> Artefacts:
+    factors = rng.uniform(*GHOST_VARIATION, artefacts.ghosts.shape)
+    return replace(artefacts, ghosts=GHOST_AMPLITUDE * size * factors)
+
+
+def _stripes(rng: Generator, shape: tuple[int, ...]) -> FloatImage:
+    """Draw the in-plane stripes of a spike in some slices of a 2D readout, at least one."""
+    x, y = np.ogrid[: shape[0], : shape[1]]
+    kx, ky = rng.uniform(*STRIPES_PER_PIXEL, 2)
+    is_hit = rng.random(shape[2]) < SPIKED_SLICES
+    is_hit[rng.integers(shape[2])] = True
+    return np.asarray(np.cos(kx * x + ky * y)[..., None] * is_hit, dtype=np.float32)
+
+
+def _with_spikes(artefacts: Artefacts, size: float, _: Frame, rng: Generator) -> Artefacts:
+    is_hit = rng.random(artefacts.spikes.shape) < SPIKE_FRACTION
     is_hit[rng.integers(is_hit.size)] = True
-    stripes = np.cos(kx * x + ky * y)[..., None] * is_hit
-    return image + 0.02 * size * SUPPRESSED_SIGNAL * stripes
+    return replace(artefacts, spikes=SPIKE_AMPLITUDE * size * SUPPRESSED_SIGNAL * is_hit)
 
 
-def _correlated(rng: Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Unit noise, alike in neighbours by reconstruction and in regions by physiology."""
-    near, wide = (
-        ndimage.gaussian_filter(rng.standard_normal(shape), (sigma, sigma, 0), mode="wrap")
-        for sigma in (RECONSTRUCTION_PIXELS, PHYSIOLOGY_PIXELS)
-    )
-    share = PHYSIOLOGY_SHARE
-    return np.asarray(np.sqrt(1 - share) * near / near.std() + np.sqrt(share) * wide / wide.std())
-
-
-def _as_it_was(acquisition: Acquisition) -> Acquisition:
+def _unchanged(acquisition: Acquisition) -> Acquisition:
     return acquisition
 
 
-def _shortened(acquisition: Acquisition) -> Acquisition:
+def _shorter_plds(acquisition: Acquisition) -> Acquisition:
     timings = tuple(replace(t, pld_s=0.6 * t.pld_s) for t in acquisition.timings)
     return replace(acquisition, timings=timings)
 
 
-def _later(acquisition: Acquisition) -> Acquisition:
+def _later_plds(acquisition: Acquisition) -> Acquisition:
     timings = tuple(replace(t, pld_s=t.pld_s + 0.5) for t in acquisition.timings)
     return replace(acquisition, timings=timings)
 
 
-ARTEFACTS: dict[str, Artefact] = {
-    CLEAN: _untouched,
-    "motion": _moved,
-    "spikes": _spiked,
-    "ghost": _ghosted,
-    "PLDs x 0.6 in the sidecar": _untouched,
-    "PLDs + 0.5 s in the sidecar": _untouched,
+ARTEFACTS: dict[str, Callable[[Artefacts, float, Frame, Generator], Artefacts]] = {
+    CLEAN: _without,
+    "motion": _with_motion,
+    "spikes": _with_spikes,
+    "ghost": _with_ghosts,
+    "PLDs x 0.6 in the sidecar": _without,
+    "PLDs + 0.5 s in the sidecar": _without,
 }
 STATED: dict[str, Callable[[Acquisition], Acquisition]] = {
-    "PLDs x 0.6 in the sidecar": _shortened,
-    "PLDs + 0.5 s in the sidecar": _later,
+    "PLDs x 0.6 in the sidecar": _shorter_plds,
+    "PLDs + 0.5 s in the sidecar": _later_plds,
 }
