@@ -13,7 +13,7 @@ from aslkit.bids.nifti import read_volumes
 from aslkit.core.constants import MIN_CBF
 from aslkit.core.series_and_maps import Flag, FloatImage, MaskImage, ParameterMaps
 from aslkit.report.map_pictures import map_comparison
-from aslkit.report.page import Report, Section, Table, provenance, render
+from aslkit.report.page import Page, Section, Table, provenance, render_page
 
 ESTIMATORS = {"least squares": "ls", "network": "network"}
 COLUMNS = ("median over the brain", "CBF", "± sd", "ATT [s]", "± sd")
@@ -35,7 +35,7 @@ def main() -> None:
     table = summary(maps, mask, truth)
     shown = {**maps, "truth": truth} if truth else maps
     picture = map_comparison(shown, mask, prefix.name)
-    report = Report(
+    report = Page(
         title=f"CBF and ATT of {prefix.name}",
         lead=["Exact voxel-wise least squares beside the network that corrects it."],
         headline=table,
@@ -44,7 +44,7 @@ def main() -> None:
         facts=provenance(),
     )
     page = prefix.parent / "report.html"
-    page.write_text(render(report), encoding="utf-8")
+    page.write_text(render_page(report), encoding="utf-8")
     (prefix.parent / "maps.png").write_bytes(picture)
     print(f"\n{table.as_text()}\n")
     print(f"Maps:    {prefix.parent}")

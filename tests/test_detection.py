@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from aslkit.fit.least_squares import FitSettings
-from aslkit.report.phantom_table import Findings
+from aslkit.report.phantom_table import PhantomTable
 from aslkit.report.robustness_sections import detection_sections
 from aslkit.simulate.phantoms import brain_phantom, save_phantom
 from aslkit.simulate.signal import PROTOCOLS
@@ -108,7 +108,7 @@ def test_the_energy_is_that_of_the_logits(brain, images):
 def test_the_benchmark_measures_detection_at_one_snr_and_the_report_shows_it(tmp_path):
     save_phantom(brain_phantom("brain-11", 11, voxel_size_mm=8), tmp_path)
     design = Design(("matched",), ("pcasl1", "pcasl6"), (10.0, 30.0), n_artefact_scans=1)
-    found = Findings(validate_phantoms(tmp_path, design=design).records)
+    found = PhantomTable(validate_phantoms(tmp_path, design=design).records)
     (section,) = detection_sections(found)
     assert section.table.columns == ["artefact", "maps by", "SNR", "AUROC"]
     assert [row[0] for row in section.table.rows] == list(ARTEFACTS)[1:]

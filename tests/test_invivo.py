@@ -17,7 +17,7 @@ from aslkit.cli.sim import main as asl_sim
 from aslkit.cli.validate import main as asl_validate
 from aslkit.core.errors import InputError
 from aslkit.quality.thresholds import CHECK, GOOD, LIMITS, SUSPECT, UNKNOWN
-from aslkit.report.scan_tables import Column, over_subjects, scan_tables
+from aslkit.report.scan_tables import Column, scan_tables, subject_values
 from aslkit.validate.agreement_stats import (
     agreement,
     assign_blocks,
@@ -301,7 +301,7 @@ def test_subjects_weigh_alike_however_many_scans_they_have():
         {**line, "scan": s, "metric": "mean", "value": v, "low": v, "high": v}
         for s, v in values.items()
     ]
-    found = over_subjects(scan_tables(records), "LS", Column("", "mean", repeats="all"))
+    found = subject_values(scan_tables(records), "LS", Column("", "mean", repeats="all"))
     assert found.tolist() == [2.0, 6.0]
 
 

@@ -13,18 +13,19 @@ from matplotlib.figure import Figure
 
 from aslkit.core.series_and_maps import ParameterMaps
 from aslkit.report import (
-    agreement_plots,
+    bland_altman,
     charts,
     example_sections,
     map_pictures,
     phantom_sections,
     robustness_sections,
 )
-from aslkit.report.page import Report, Section, Table, render
+from aslkit.report.page import Page, Section, Table, render_page
 from aslkit.report.phantom_report import phantom_headline, phantom_report, summary
-from aslkit.report.phantom_table import Findings
+from aslkit.report.phantom_table import PhantomTable
 from aslkit.report.shared_sections import coverage_panels
 from aslkit.report.style import LS_ORACLE, PIXELS_PER_INCH, SMOOTHED_LS, line_styles, to_png
+from aslkit.report.win_rates import win_rate_matrix
 from aslkit.validate.estimators import TRUTH, Benchmark, Example, Speed
 from aslkit.validate.records import AVERAGE, BOUND, LS, LS_ARTERIAL
 from aslkit.validate.self_checks import SelfCheck
@@ -151,13 +152,13 @@ def test_a_single_delay_has_no_att_in_the_headline_and_a_section_of_its_own():
     one += [row("bias", -1.25, protocol="pcasl1")]
     found = benchmark(scored() + one)
     assert phantom_headline(found).rows[-1][-1] == "–"
-    (section,) = robustness_sections.single_delay_sections(Findings(found.records))
+    (section,) = robustness_sections.single_delay_sections(PhantomTable(found.records))
     assert list(section.table.rows[-1]) == ["pcasl1", NET, "2.00", "-1.25"]
-    assert [s.protocol for s in Findings(found.records).shown] == ["pcasl6"]
+    assert [s.protocol for s in PhantomTable(found.records).shown_settings] == ["pcasl6"]
 
 
 def test_pictures_show_the_first_protocols_of_each_track_near_the_snr_of_eight_averages():
-    f = Findings(
+    f = PhantomTable(
         [
             r
             for track in ("matched", "mismatched")
@@ -167,7 +168,7 @@ def test_pictures_show_the_first_protocols_of_each_track_near_the_snr_of_eight_a
         ]
     )
     assert f.snr == 4
-    assert [s.title for s in f.shown] == [
+    assert [s.title for s in f.shown_settings] == [
         "joint6",
         "pcasl6",
         "joint6 (mismatched)",
@@ -186,7 +187,7 @@ def test_other_kinds_of_phantoms_have_a_table_of_their_own():
 
 
 def test_of_several_example_snrs_the_most_typical_is_pictured():
-    f = Findings(scored())
+    f = PhantomTable(scored())
     ((shown, _),) = example_sections._shown_examples(f, [example(snr=1.0), example(snr=8.0)])
     assert shown.condition["snr"] == 8
 
@@ -194,14 +195,14 @@ def test_of_several_example_snrs_the_most_typical_is_pictured():
 def test_maps_are_ordered_as_tables_are():
     given_order = example()
     backwards = replace(given_order, maps=dict(reversed(given_order.maps.items())))
-    ((shown, left_out),) = example_sections._shown_examples(Findings(scored()), [backwards])
+    ((shown, left_out),) = example_sections._shown_examples(PhantomTable(scored()), [backwards])
     assert list(shown.maps) == [TRUTH, LS, NET] and not left_out
 
 
 def test_of_many_models_a_picture_shows_the_first_and_names_the_others():
     own, names = example(), [NET, *"abcdef"]
     maps = own.maps | {name: own.maps[NET] for name in names}
-    f = Findings([r | {"estimator": n} for n in (LS, *names) for r in scored()])
+    f = PhantomTable([r | {"estimator": n} for n in (LS, *names) for r in scored()])
     ((shown, left_out),) = example_sections._shown_examples(f, [replace(own, maps=maps)])
     assert list(shown.maps) == [TRUTH, LS, NET, "a", "b", "c"]
     assert left_out == " Not pictured, for room: d, e and f; the tables have them."
@@ -219,19 +220,19 @@ def test_an_axis_without_a_round_number_is_widened_to_two():
 
 def test_a_voxel_without_an_estimate_is_left_out_of_the_agreement():
     ax = Figure().subplots()
-    agreement_plots._density(ax, np.arange(3.0), np.array([1.0, NAN, 3.0]), (0, 3, -5, 5))
+    bland_altman._density(ax, np.arange(3.0), np.array([1.0, NAN, 3.0]), (0, 3, -5, 5))
     assert ax.texts[0].get_text() == "+2 ± 1.96"
 
 
 def test_opponents_come_before_models_in_every_table():
     rows = [row("MAE", 1.0, e) for e in (NET, SMOOTHED_LS, "other", LS, BOUND)]
-    assert Findings(rows).estimators == [SMOOTHED_LS, LS, NET, "other"]
-    assert Findings(rows).models == [NET, "other"]
+    assert PhantomTable(rows).estimators == [SMOOTHED_LS, LS, NET, "other"]
+    assert PhantomTable(rows).models == [NET, "other"]
 
 
 def test_error_curves_hold_grey_matter_errors_their_intervals_and_the_bound(drawn):
     rows = scored() + scored(0.75, snr=30.0) + [row("MAE", 3.0, BOUND, stratum="GM")]
-    (section,) = phantom_sections.error_sections(Findings(rows))
+    (section,) = phantom_sections.error_sections(PhantomTable(rows))
     cbf, att = drawn
     assert (cbf.title, att.ylabel) == ("CBF, pcasl6", "error [ms]")
     np.testing.assert_allclose(cbf.lines[LS], [[3, 2, 1.9, 2.1], [30, 2, 1.9, 2.1]])
@@ -240,42 +241,42 @@ def test_error_curves_hold_grey_matter_errors_their_intervals_and_the_bound(draw
 
 
 def test_a_track_without_a_bound_does_not_speak_of_one(drawn):
-    (section,) = phantom_sections.error_sections(Findings(scored()))
+    (section,) = phantom_sections.error_sections(PhantomTable(scored()))
     assert "Cramér-Rao" not in section.text and BOUND not in drawn[0].lines
 
 
 def test_the_summary_counts_what_ls_does_better_unless_the_interval_reaches_1():
     rows = scored(0.5) + scored(1.02, snr=10.0) + scored(1.3, snr=30.0)
-    (words,) = summary(Findings(rows))
+    (words,) = summary(PhantomTable(rows))
     assert "at SNR 3 its error is 0.50 (CBF) and 0.50 (ATT) times that of LS" in words
     assert "LS is better in 2 of 6 cases" in words
     assert words.count("at SNR 30") == 2 and "at SNR 10" not in words
 
 
 def test_ratios_and_win_rates_carry_their_intervals():
-    (section,) = phantom_sections.versus_ls_section(Findings(scored()))
+    (section,) = phantom_sections.ls_comparison_sections(PhantomTable(scored()))
     assert list(section.table.rows[0][2:4]) == ["0.50 [0.45-0.55]", "66 % [64-68]"]
 
 
 def test_the_win_matrix_puts_winners_in_rows(monkeypatch):
     matrices = []
-    monkeypatch.setattr(phantom_sections, "win_matrix", lambda m: matrices.extend(m) or b"png")
+    monkeypatch.setattr(
+        phantom_sections, "win_rate_matrix", lambda m: matrices.extend(m) or b"png"
+    )
     duels = [
         row(f"win rate over {LS}", 0.7, NET, 0.6, 0.8),
         row(f"win rate over {NET}", 0.3, LS, 0.2, 0.4),
     ]
-    (section,) = phantom_sections.win_sections(Findings(scored() + duels))
+    (section,) = phantom_sections.win_rate_sections(PhantomTable(scored() + duels))
     (matrix,) = matrices  # ATT has none
     assert (matrix.title, list(matrix.names)) == ("CBF, pcasl6", [LS, NET])
     assert matrix.texts == [["", "30 %\n[20-40]"], ["70 %\n[60-80]", ""]]
-    assert matrix.shares[1, 0] == 0.7 and agreement_plots.win_matrix(matrices).startswith(
-        b"\x89PNG"
-    )
+    assert matrix.shares[1, 0] == 0.7 and win_rate_matrix(matrices).startswith(b"\x89PNG")
 
 
 def test_error_bars_are_judged_by_coverage_and_scores(drawn):
     rows = [row("coverage 50 %", 0.4), row("coverage 95 %", 0.9), row("CRPS", 1.5)]
-    (section,) = phantom_sections.reliability_sections(Findings(scored() + rows))
+    (section,) = phantom_sections.reliability_sections(PhantomTable(scored() + rows))
     assert list(section.table.columns) == ["protocol", "method", "CBF coverage 95 %", "CBF CRPS"]
     assert list(section.table.rows[1]) == ["pcasl6", NET, "90 %", "1.5"]
     assert drawn[0].lines[NET][0, :2].tolist() == [50, 40]
@@ -288,7 +289,7 @@ def test_reliability_diagrams_share_their_axes():
 
 def test_flattened_contrast_is_shown_by_slope_and_tissue_contrast():
     rows = [row("slope", 0.8, stratum="GM"), row("GM/WM contrast recovered", 0.93)]
-    (section,) = phantom_sections.dilution_sections(Findings(scored() + rows))
+    (section,) = phantom_sections.dilution_sections(PhantomTable(scored() + rows))
     assert list(section.table.columns[2:]) == ["CBF slope", "GM/WM CBF"]
     assert list(section.table.rows[1][2:]) == ["0.80", "0.93"]
 
@@ -299,7 +300,7 @@ def test_scale_curves_are_drawn_over_the_factor_and_rounding_at_a_floor(drawn):
         for k, slope, worst in ((10.0, 0.8, 0.3), (0.1, 1.1, 1e-9))
         for figure, value in (("slope", slope), ("deviation 95th percentile", worst))
     ] + [row("scale 0.1 to 10 ratio", 72.7, snr=10.0)]
-    (section,) = robustness_sections.scale_sections(Findings(scored() + rows))
+    (section,) = robustness_sections.scale_sections(PhantomTable(scored() + rows))
     slope, deviation = drawn
     assert slope.title == "Slope, pcasl6, SNR 10"
     assert slope.lines[NET][:, :2].tolist() == [[0.1, 1.1], [10, 0.8]]
@@ -309,13 +310,13 @@ def test_scale_curves_are_drawn_over_the_factor_and_rounding_at_a_floor(drawn):
 
 def test_field_of_view_curves_are_drawn_over_the_share_of_brain(drawn):
     rows = [row(f"FOV fill {share}% deviation", share / 1000) for share in (40, 10)]
-    robustness_sections.field_of_view_sections(Findings(scored() + rows))
+    robustness_sections.field_of_view_sections(PhantomTable(scored() + rows))
     np.testing.assert_allclose(drawn[0].lines[NET][:, :2], [[10, 1], [40, 4]])
 
 
 def test_an_axis_of_exact_results_does_not_magnify_rounding(drawn):
     rows = [row("FOV fill 20% deviation", 1e-9)]
-    robustness_sections.field_of_view_sections(Findings(scored() + rows))
+    robustness_sections.field_of_view_sections(PhantomTable(scored() + rows))
     assert drawn[0].y_limits == pytest.approx((-0.05, 1.05))
 
 
@@ -347,13 +348,13 @@ def test_models_and_opponents_differ_in_lightness_or_marker_for_the_colour_blind
 
 def test_error_maps_show_the_estimate_minus_the_truth():
     maps = example().maps
-    view = next(p for p in map_pictures.VIEWS if p.is_error and p.name == "cbf")
+    view = next(p for p in map_pictures.MAP_VIEWS if p.is_error and p.name == "cbf")
     shown = map_pictures._image(maps[NET], view, maps[TRUTH])
     np.testing.assert_array_equal(shown, maps[NET].cbf - maps[TRUTH].cbf)
 
 
 def test_the_scale_of_a_row_follows_the_calmest_estimator():
-    view = map_pictures.View("cbf", "CBF", "inferno", 10.0)
+    view = map_pictures.MapView("cbf", "CBF", "inferno", 10.0)
     calm, wild = np.full((4, 4), 60.0), np.full((4, 4), 1000.0)
     assert map_pictures._top([calm, wild], view) == 90
     assert map_pictures._top([0 * calm, calm], view) == 60
@@ -378,7 +379,7 @@ def test_lesions_are_shown_from_close_where_the_example_has_any(monkeypatch):
     monkeypatch.setattr(
         example_sections, "close_ups", lambda maps, mask, found: regions.extend(found) or b"png"
     )
-    f = Findings(scored())
+    f = PhantomTable(scored())
     assert example_sections.lesion_sections(f, [example(), example(snr=30.0)]) == []
     assert len(example_sections.lesion_sections(f, [example(lesions)])) == 1
     assert [(r.name, r.inside.sum()) for r in regions] == [("penumbra", 24)]
@@ -387,7 +388,7 @@ def test_lesions_are_shown_from_close_where_the_example_has_any(monkeypatch):
 def test_agreement_states_mean_and_limits_in_plain_numbers():
     ax = Figure().subplots()
     difference = np.array([1234.0, 1236.0])
-    agreement_plots._density(ax, np.array([1.0, 2.0]), difference, (0, 3, -2000, 2000))
+    bland_altman._density(ax, np.array([1.0, 2.0]), difference, (0, 3, -2000, 2000))
     assert ax.texts[0].get_text() == "+1240 ± 1.96"
     assert [line.get_ydata()[0] for line in ax.get_lines()[:3]] == pytest.approx(
         [1235, 1233.04, 1236.96]
@@ -411,7 +412,7 @@ def test_the_page_is_one_file_whose_contents_lead_to_every_section():
     lesions[8:12, 8:14, 2] = 1
     report = phantom_report(benchmark(scored(), [example(lesions)]), {"Command": "asl_validate"})
     page = Anchors()
-    text = render(report)
+    text = render_page(report)
     page.feed(text)
     assert page.links == [f"#{i}" for i in page.ids]
     assert len(page.ids) == len(set(page.ids)) == len(report.sections) + 3
@@ -431,7 +432,7 @@ def test_sections_without_data_are_left_out():
 def test_least_squares_alone_makes_a_report():
     rows = [r for r in scored() if r["estimator"] == LS]
     alone = Benchmark(rows, [], [], [Speed(LS, 1.0, 1000)])
-    assert "4.00" in render(phantom_report(alone, {}))
+    assert "4.00" in render_page(phantom_report(alone, {}))
 
 
 def test_a_single_delay_alone_makes_a_report():
@@ -446,13 +447,13 @@ def test_a_single_delay_alone_makes_a_report():
 
 def test_a_picture_is_as_wide_on_the_page_as_its_figure():
     picture = to_png(Figure(figsize=(2, 1)))
-    report = Report("t", [], Table(["a"], []), {}, [Section("s", "text", picture)])
-    assert 'width="192"' in render(report) and PIXELS_PER_INCH == 144
+    report = Page("t", [], Table(["a"], []), {}, [Section("s", "text", picture)])
+    assert 'width="192"' in render_page(report) and PIXELS_PER_INCH == 144
 
 
 def test_text_cannot_break_out_of_the_page():
-    report = Report("<script>", [], Table(["a"], [["<b>"]]), {}, [])
-    assert "<script>" not in render(report) and "&lt;b&gt;" in render(report)
+    report = Page("<script>", [], Table(["a"], [["<b>"]]), {}, [])
+    assert "<script>" not in render_page(report) and "&lt;b&gt;" in render_page(report)
 
 
 def test_memory_is_listed_where_it_was_measured():

@@ -20,7 +20,7 @@ from aslkit.cli.option_types import KINETIC, MACROVASCULAR, NumberList
 from aslkit.cli.terminal import print_result, progress
 
 if TYPE_CHECKING:
-    from aslkit.report.page import Report
+    from aslkit.report.page import Page
     from aslkit.validate.design import Design
     from aslkit.validate.estimators import Benchmark
 
@@ -231,7 +231,7 @@ def _validate_phantoms(folder: Path, models: tuple[str, ...], design: "Design", 
     require_passed(found.self_checks)
 
 
-def _publish(out: Path, found: "Benchmark", report: "Report") -> None:
+def _publish(out: Path, found: "Benchmark", report: "Page") -> None:
     from aslkit.report.page import write_benchmark
 
     files = write_benchmark(out, found, report)

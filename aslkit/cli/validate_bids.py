@@ -140,8 +140,8 @@ def _write_findings(study: Study, paths: RunPaths, name: str, fingerprint: str) 
     from aslkit.bids.reader import read_run
     from aslkit.fit.least_squares import FitSettings
     from aslkit.report.page import provenance
-    from aslkit.report.scan_files import ScanFindings, write_scan_files
-    from aslkit.report.scan_report import slice_picture, subject_report
+    from aslkit.report.scan_files import ScanResults, write_scan_files
+    from aslkit.report.scan_report import scan_report, scan_thumbnail
     from aslkit.validate.in_vivo import validate_run
 
     result = validate_run(
@@ -152,28 +152,28 @@ def _write_findings(study: Study, paths: RunPaths, name: str, fingerprint: str) 
         name=name,
         reference=study.reference,
     )
-    findings = ScanFindings(result.benchmark, slice_picture(result))
-    page = subject_report(result, provenance())
+    findings = ScanResults(result.benchmark, scan_thumbnail(result))
+    page = scan_report(result, provenance())
     write_scan_files(study.out, name, page, findings, fingerprint)
 
 
 def _write_group(out: Path, outcomes: "Sequence[Outcome]") -> None:
     """Write the page and tables of the group without failed scans, and print the table."""
-    from aslkit.report.group_report import invivo_report
+    from aslkit.report.group_report import group_report
     from aslkit.report.page import provenance, write_benchmark
-    from aslkit.report.scan_files import read_scan_findings
-    from aslkit.report.scan_tables import headline_of_scans, scan_tables
+    from aslkit.report.scan_files import read_scan_results
+    from aslkit.report.scan_tables import headline_per_scan, scan_tables
     from aslkit.validate.estimators import merge_benchmarks
 
     failed = {o.name: o.message for o in outcomes if o.exit_code}
-    found = {o.name: read_scan_findings(out, o.name) for o in outcomes if not o.exit_code}
+    found = {o.name: read_scan_results(out, o.name) for o in outcomes if not o.exit_code}
     if not found:
         return
     total = merge_benchmarks([one.benchmark for one in found.values()])
     pictures = {name: one.picture for name, one in found.items()}
-    report = invivo_report(total, provenance(), failed, pictures)
+    report = group_report(total, provenance(), failed, pictures)
     files = write_benchmark(out, total, report)
     tables = scan_tables(total.records)
-    table = report.headline if len(tables) > 1 else headline_of_scans(tables, {})
+    table = report.headline if len(tables) > 1 else headline_per_scan(tables, {})
     print_result(table.as_text())
     print_result("\n" + "\n".join(f"wrote {path}" for path in files))

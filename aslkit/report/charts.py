@@ -9,12 +9,20 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
-from aslkit.report.style import INK, PAGE_WIDTH, Style, legend_above, logarithmic, tidy, to_png
+from aslkit.report.style import (
+    PAGE_WIDTH,
+    TEXT_COLOUR,
+    LineStyle,
+    add_legend,
+    set_log_axis,
+    style_axes,
+    to_png,
+)
 
 Points = NDArray[np.floating]  # (points, 4): x, y and the 95 % interval of y, NaN if unknown
 
 PANEL_WIDTH, PANEL_HEIGHT = 3.8, 3.0  # inches, where there is room
-ROOMY = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)  # inches around every panel
+LAYOUT = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)  # inches around every panel
 
 
 @dataclass(frozen=True)
@@ -44,25 +52,25 @@ class Panel:
     y_limits: tuple[float, float] | None = None
 
 
-def draw_panels(panels: Sequence[Panel], styles: Mapping[str, Style], n_columns: int) -> bytes:
+def draw_panels(panels: Sequence[Panel], styles: Mapping[str, LineStyle], n_columns: int) -> bytes:
     """Panels row by row with one legend; `styles` names every estimator in any of them."""
     n_columns = min(n_columns, len(panels))
     n_rows = -(-len(panels) // n_columns)
     width = min(PANEL_WIDTH * n_columns, PAGE_WIDTH)
     height = PANEL_HEIGHT * (0.6 + 0.4 * width / n_columns / PANEL_WIDTH)
-    figure = Figure(figsize=(width, height * n_rows + 0.4), layout=ROOMY)
+    figure = Figure(figsize=(width, height * n_rows + 0.4), layout=LAYOUT)
     axes = list(figure.subplots(n_rows, n_columns, squeeze=False).flat)
     for ax, panel in zip(axes, panels, strict=False):
         _draw(ax, panel, styles)
     for ax in axes[len(panels) :]:
         ax.set_axis_off()
-    legend_above(figure, axes, list(styles))
+    add_legend(figure, axes, list(styles))
     return to_png(figure)
 
 
-def _draw(ax: Axes, panel: Panel, styles: Mapping[str, Style]) -> None:
+def _draw(ax: Axes, panel: Panel, styles: Mapping[str, LineStyle]) -> None:
     if panel.ideal:
-        ax.plot(*np.transpose(panel.ideal), color=INK, linewidth=0.8)
+        ax.plot(*np.transpose(panel.ideal), color=TEXT_COLOUR, linewidth=0.8)
     for name in (n for n in styles if n in panel.lines):
         x, y, low, high = panel.lines[name][np.isfinite(panel.lines[name][:, 1])].T
         if len(x):
@@ -73,7 +81,7 @@ def _draw(ax: Axes, panel: Panel, styles: Mapping[str, Style]) -> None:
     if panel.y_limits:
         ax.set_ylim(panel.y_limits)
     for axis in panel.logarithmic:
-        logarithmic(ax, axis)
+        set_log_axis(ax, axis)
     ax.set_xticks(panel.x_ticks, [f"{t:g}" for t in panel.x_ticks])
     ax.set(title=panel.title, xlabel=panel.xlabel, ylabel=panel.ylabel)
-    tidy(ax)
+    style_axes(ax)

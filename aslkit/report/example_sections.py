@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 
 from aslkit.core.constants import MIN_CBF
-from aslkit.report.agreement_plots import bland_altman
+from aslkit.report.bland_altman import bland_altman_plots
 from aslkit.report.map_pictures import Region, close_ups, map_comparison
 from aslkit.report.page import Section
-from aslkit.report.phantom_table import Findings, Setting
-from aslkit.report.shared_sections import pictured
+from aslkit.report.phantom_table import PhantomTable, Setting
+from aslkit.report.shared_sections import select_pictured
 from aslkit.simulate.lesions import LESION_CLASSES
 from aslkit.validate.design import most_typical_snr
 from aslkit.validate.estimators import TRUTH, Example
@@ -19,7 +19,7 @@ from aslkit.validate.records import QUANTITIES, values_in
 ORIENTATION = "Axial slices, anterior up; the right of the brain is on the right (neurological)."
 
 
-def map_sections(f: Findings, examples: Iterable[Example]) -> list[Section]:
+def map_sections(results: PhantomTable, examples: Iterable[Example]) -> list[Section]:
     """Maps and errors side by side, one picture per shown setting."""
     return [
         Section(
@@ -29,14 +29,14 @@ def map_sections(f: Findings, examples: Iterable[Example]) -> list[Section]:
             f"large where the error is. {ORIENTATION}{left_out}",
             map_comparison(e.maps, e.mask, e.title, e.maps[TRUTH]),
         )
-        for e, left_out in _shown_examples(f, examples)
+        for e, left_out in _shown_examples(results, examples)
     ]
 
 
-def lesion_sections(f: Findings, examples: Iterable[Example]) -> list[Section]:
+def lesion_sections(results: PhantomTable, examples: Iterable[Example]) -> list[Section]:
     """Lesions from close, one picture per shown setting whose example has any."""
     sections = []
-    for example, left_out in _shown_examples(f, examples):
+    for example, left_out in _shown_examples(results, examples):
         lesions = example.lesions
         if lesions is not None and lesions.any():
             found = (i for i in LESION_CLASSES if (lesions == i).any())
@@ -50,12 +50,12 @@ def lesion_sections(f: Findings, examples: Iterable[Example]) -> list[Section]:
     return sections
 
 
-def agreement_sections(f: Findings, examples: Iterable[Example]) -> list[Section]:
+def bland_altman_sections(results: PhantomTable, examples: Iterable[Example]) -> list[Section]:
     """Bland-Altman against the truth, in the first shown setting."""
-    return [_agreement_section(*shown) for shown in _shown_examples(f, examples)[:1]]
+    return [_bland_altman_section(*shown) for shown in _shown_examples(results, examples)[:1]]
 
 
-def _agreement_section(example: Example, left_out: str) -> Section:
+def _bland_altman_section(example: Example, left_out: str) -> Section:
     inside = example.mask & (example.maps[TRUTH].cbf > MIN_CBF)
     values = {
         name: {q: values_in(getattr(m, q), inside, q) for q in QUANTITIES}
@@ -67,22 +67,24 @@ def _agreement_section(example: Example, left_out: str) -> Section:
         "difference, the dashed ones are 1.96 standard deviations away and enclose 95 % of "
         "Gaussian differences; the numbers are both. A tilted cloud means that high values are "
         f"pulled down and low ones up.{left_out}",
-        bland_altman(values.pop(TRUTH), values, TRUTH),
+        bland_altman_plots(values.pop(TRUTH), values, TRUTH),
     )
 
 
-def _shown_examples(f: Findings, examples: Iterable[Example]) -> list[tuple[Example, str]]:
+def _shown_examples(
+    results: PhantomTable, examples: Iterable[Example]
+) -> list[tuple[Example, str]]:
     """Of every shown setting, the example of the most typical SNR, and who is left out of it.
 
     Maps are ordered as in tables, the truth first.
     """
-    own: dict[Setting, dict[float, Example]] = {s: {} for s in f.shown}
+    own: dict[Setting, dict[float, Example]] = {s: {} for s in results.shown_settings}
     for e in examples:
         setting = Setting(*(str(e.condition[k]) for k in ("phantoms", "track", "protocol")))
         own.get(setting, {}).setdefault(float(e.condition["snr"]), e)
     shown = []
     for example in (found[most_typical_snr(found)] for found in own.values() if found):
-        names, left_out = pictured([n for n in f.estimators if n in example.maps])
+        names, left_out = select_pictured([n for n in results.estimators if n in example.maps])
         maps = {name: example.maps[name] for name in (TRUTH, *names)}
         shown.append((replace(example, maps=maps), left_out))
     return shown

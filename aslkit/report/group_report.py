@@ -5,31 +5,31 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from aslkit.quality.thresholds import LIMITS
-from aslkit.report.invivo_sections import GLOSSARY, calibration_section, left_out_section
-from aslkit.report.page import Report, Section, Table, Thumbnail
-from aslkit.report.scan_report import FEW, LIGHTS, REPEATABILITY
+from aslkit.report.bland_altman import subject_bland_altman
+from aslkit.report.invivo_sections import GLOSSARY, calibration_section, prediction_section
+from aslkit.report.page import Page, Section, Table, Thumbnail
+from aslkit.report.scan_report import FEW_REPEATS_TEXT, LIGHTS_TEXT, REPEATABILITY_TEXT
 from aslkit.report.scan_tables import (
     ALL,
-    FROM_FEW,
-    OVER,
+    FEW_REPEATS_COLUMNS,
+    MEAN_OVER_SUBJECTS,
     Column,
     ScanTable,
-    against,
-    against_reference,
-    few_table,
+    comparison_columns,
     group_headline,
     group_table,
-    headline_of_scans,
+    headline_per_scan,
     limits_table,
-    over_subjects,
     quality_rows,
-    repeatability,
+    reference_columns,
+    repeatability_columns,
     scan_tables,
     subject_of,
+    subject_values,
+    table_by_repeats,
 )
-from aslkit.report.scatters import subject_differences
-from aslkit.report.shared_sections import DIGITS, listed, pictured, speed_section
-from aslkit.report.style import Style, line_styles
+from aslkit.report.shared_sections import DIGITS, join_names, select_pictured, speed_section
+from aslkit.report.style import LineStyle, line_styles
 from aslkit.validate.agreement_stats import (
     FEWEST_SUBJECTS,
     intraclass_correlation,
@@ -41,12 +41,12 @@ from aslkit.validate.records import AVERAGE, LS, QUANTITIES, is_model
 from aslkit.validate.split_half import ONE_HALF, OTHER_HALF
 
 
-def invivo_report(
+def group_report(
     benchmark: Benchmark,
     facts: Mapping[str, str],
     failed: Mapping[str, str],
     pictures: Mapping[str, bytes],
-) -> Report:
+) -> Page:
     """Report of a run on real scans, where the truth is unknown.
 
     Parameters
@@ -58,29 +58,30 @@ def invivo_report(
     estimators = list(dict.fromkeys(e for t in tables for e in t.estimators))
     styles = line_styles(estimators)
     lead = [
-        f"{listed([*benchmark.models, 'least squares (LS)'])} on {len(tables)} scans. There is no "
+        f"{join_names([*benchmark.models, 'least squares (LS)'])} on {len(tables)} "
+        "scans. There is no "
         "truth: half of the repeats estimate and the other half judge. LS on all repeats is noisy "
         "itself and serves for comparison only."
     ]
     has_repeats = [t for t in tables if len(t.n_repeats) > 1]
     sections = _repeat_sections(has_repeats, estimators, styles) if has_repeats else []
-    sections += _agreement_sections(tables, estimators, styles)
+    sections += _comparison_sections(tables, estimators, styles)
     links = {t.name: f"{t.name}.html" for t in tables}
     sections += [
         _gallery(pictures, links, has_models=bool(benchmark.models)),
         Section(
             "Every scan",
             "Each name leads to the page of the scan.",
-            table=headline_of_scans(tables, links),
+            table=headline_per_scan(tables, links),
         ),
-        Section("Quality", LIGHTS, table=_quality_table(tables, links)),
+        Section("Quality", LIGHTS_TEXT, table=_quality_table(tables, links)),
         Section("What the lights mean", "", table=limits_table()),
     ]
     if failed:
         rows = [[scan, reason] for scan, reason in failed.items()]
         table = Table(["scan", "reason"], rows, n_text=2)
         sections.append(Section("Scans that failed", "They are in no figure.", table=table))
-    return Report(
+    return Page(
         "Validation in vivo",
         lead,
         group_headline(tables, [AVERAGE, *estimators]),
@@ -103,18 +104,25 @@ def _gallery(pictures: Mapping[str, bytes], links: Mapping[str, str], has_models
 
 
 def _repeat_sections(
-    tables: Sequence[ScanTable], estimators: Sequence[str], styles: Mapping[str, Style]
+    tables: Sequence[ScanTable], estimators: Sequence[str], styles: Mapping[str, LineStyle]
 ) -> list[Section]:
-    few = few_table(
-        [(words, group_table(tables, estimators, columns)) for words, columns in FROM_FEW]
+    few = table_by_repeats(
+        [
+            (words, group_table(tables, estimators, columns))
+            for words, columns in FEW_REPEATS_COLUMNS
+        ]
     )
     found = [
-        left_out_section(tables, styles),
-        Section("From few repeats, against LS on all", f"{FEW} {OVER}", table=few),
+        prediction_section(tables, styles),
+        Section(
+            "From few repeats, against LS on all",
+            f"{FEW_REPEATS_TEXT} {MEAN_OVER_SUBJECTS}",
+            table=few,
+        ),
         Section(
             "Split-half repeatability of voxels",
-            f"{REPEATABILITY} {OVER}",
-            table=group_table(tables, estimators, repeatability()),
+            f"{REPEATABILITY_TEXT} {MEAN_OVER_SUBJECTS}",
+            table=group_table(tables, estimators, repeatability_columns()),
         ),
     ]
     means = _repeated_means(tables, estimators)
@@ -137,7 +145,9 @@ def _repeated_means(tables: Sequence[ScanTable], estimators: Sequence[str]) -> T
     for e in estimators:
         cells = [e]
         for q in QUANTITIES:
-            one, two = (over_subjects(tables, e, Column("", m, q)) for m in (ONE_HALF, OTHER_HALF))
+            one, two = (
+                subject_values(tables, e, Column("", m, q)) for m in (ONE_HALF, OTHER_HALF)
+            )
             if one.size < FEWEST_SUBJECTS:
                 break
             sd = float(np.sqrt(np.mean((one - two) ** 2) / 2))
@@ -150,27 +160,27 @@ def _repeated_means(tables: Sequence[ScanTable], estimators: Sequence[str]) -> T
     return Table(["method", *headings], rows)
 
 
-def _agreement_sections(
-    tables: Sequence[ScanTable], estimators: Sequence[str], styles: Mapping[str, Style]
+def _comparison_sections(
+    tables: Sequence[ScanTable], estimators: Sequence[str], styles: Mapping[str, LineStyle]
 ) -> list[Section]:
     """Against least squares and the reference: voxels, then a point per subject."""
     models = [e for e in estimators if is_model(e)]
     found = []
-    voxels = f"Figures of the voxels of each subject. {OVER}"
+    voxels = f"Figures of the voxels of each subject. {MEAN_OVER_SUBJECTS}"
     if models:
-        table = group_table(tables, models, against(LS))
+        table = group_table(tables, models, comparison_columns(LS))
         text = f"Least squares has the same compartments as the model. {voxels}"
         found.append(Section("Against LS", text, table=table))
-    if any(over_subjects(tables, e, against_reference()[0]).size for e in estimators):
-        table = group_table(tables, estimators, against_reference())
+    if any(subject_values(tables, e, reference_columns()[0]).size for e in estimators):
+        table = group_table(tables, estimators, reference_columns())
         found.append(Section("Against the reference", voxels, table=table))
     for q, shown in QUANTITIES.items():
         means = _means_against_ls(tables, models, q)
         if means and all(own.size >= FEWEST_SUBJECTS for own, _ in means.values()):
             names = list(dict.fromkeys(subject_of(t.name) for t in tables))
-            drawn, left_out = pictured(list(means))
+            drawn, left_out = select_pictured(list(means))
             label = f"{shown.heading} [{shown.unit}]"
-            picture = subject_differences({e: means[e] for e in drawn}, names, styles, label)
+            picture = subject_bland_altman({e: means[e] for e in drawn}, names, styles, label)
             text = (
                 f"Mean {shown.heading} over the mask, a point per subject: difference from LS "
                 "over the mean of both. Solid: mean difference; dashed: limits of agreement, "
@@ -200,8 +210,8 @@ def _means_against_ls(
     apart = Column("", "difference from LS", quantity, repeats=ALL)
     found = {}
     for e in models:
-        own = over_subjects(tables, e, mean)
-        found[e] = own, own - over_subjects(tables, e, apart)
+        own = subject_values(tables, e, mean)
+        found[e] = own, own - subject_values(tables, e, apart)
     return found
 
 

@@ -7,9 +7,9 @@ import numpy as np
 from aslkit.core.metric_names import coverage_at
 from aslkit.report.charts import Panel, Points, draw_panels
 from aslkit.report.page import Section
-from aslkit.report.scan_tables import HALF, Column, ScanTable, over_subjects
+from aslkit.report.scan_tables import HALF, Column, ScanTable, subject_values
 from aslkit.report.shared_sections import coverage_panels
-from aslkit.report.style import Style, line_styles
+from aslkit.report.style import LineStyle, line_styles
 from aslkit.validate.agreement_stats import mean_interval
 from aslkit.validate.records import AVERAGE, LEVELS, QUANTITIES
 from aslkit.validate.split_half import GM_LIKE_CBF, PERFUSED
@@ -36,13 +36,13 @@ GLOSSARY = {
 ORIENTATION = "Axial slices as they are stored, x to the right and y upwards."
 
 
-def left_out_section(tables: Sequence[ScanTable], styles: Mapping[str, Style]) -> Section:
+def prediction_section(tables: Sequence[ScanTable], styles: Mapping[str, LineStyle]) -> Section:
     """Error of predicting the repeats that were not used, over their number."""
     repeats = sorted({n for t in tables for n in t.n_repeats[:-1]})
 
     def points(estimator: str) -> Points:
         columns = [Column("", "left-out RMS", "delta_m", PERFUSED, repeats=n) for n in repeats]
-        found = [mean_interval(over_subjects(tables, estimator, c)) for c in columns]
+        found = [mean_interval(subject_values(tables, estimator, c)) for c in columns]
         return np.array([(n, f.value, f.low, f.high) for n, f in zip(repeats, found, strict=True)])
 
     shown = [AVERAGE, *styles]
@@ -58,12 +58,12 @@ def left_out_section(tables: Sequence[ScanTable], styles: Mapping[str, Style]) -
     )
 
 
-def calibration_section(tables: Sequence[ScanTable], styles: Mapping[str, Style]) -> Section:
+def calibration_section(tables: Sequence[ScanTable], styles: Mapping[str, LineStyle]) -> Section:
     """Whether the differences between two halves are as large as the error bars say."""
 
     def shares(estimator: str, quantity: str) -> list[float]:
         columns = [Column("", coverage_at(v), quantity, repeats=HALF) for v in LEVELS]
-        return [mean_interval(over_subjects(tables, estimator, c)).value for c in columns]
+        return [mean_interval(subject_values(tables, estimator, c)).value for c in columns]
 
     panels = coverage_panels(
         {

@@ -14,23 +14,23 @@ from numpy.typing import NDArray
 
 from aslkit.core.series_and_maps import FloatImage, MaskImage, ParameterMaps, bounding_box
 from aslkit.report.style import (
-    FAINT,
-    INK,
+    GRID_COLOUR,
     LABEL_SIZE,
     PAGE_WIDTH,
+    TEXT_COLOUR,
     TITLE_SIZE,
-    colour_bar,
-    title_columns,
+    add_colour_bar,
+    set_column_titles,
     to_png,
 )
 
 TOP_PERCENTILE = 98.0  # of a map's values: the upper end of its colour scale
 MARGIN = 5  # voxels around a close-up
-NARROWEST = 20  # voxels that a close-up is wide at least
+MIN_WIDTH = 20  # voxels that a close-up is wide at least
 
 
 @dataclass(frozen=True)
-class View:
+class MapView:
     """How one map is drawn: field of ParameterMaps, heading with unit, colours, tick step.
 
     The scale ends at most `reach` times above what the calmest estimator needs, so that the
@@ -46,15 +46,15 @@ class View:
     is_error: bool = False
 
 
-VIEWS = (
-    View("cbf", "CBF\n[ml/100 g/min]", "inferno", 10.0),
-    View("cbf", "error of CBF\n[ml/100 g/min]", "RdBu_r", 2.0, 2.0, is_error=True),
-    View("cbf_std", "sd of CBF\n[ml/100 g/min]", "cividis", 2.0, 2.0),
-    View("att", "ATT [s]", "viridis", 0.5),
-    View("att", "error of ATT [s]", "RdBu_r", 0.1, 2.0, is_error=True),
-    View("att_std", "sd of ATT [s]", "cividis", 0.1, 2.0),
+MAP_VIEWS = (
+    MapView("cbf", "CBF\n[ml/100 g/min]", "inferno", 10.0),
+    MapView("cbf", "error of CBF\n[ml/100 g/min]", "RdBu_r", 2.0, 2.0, is_error=True),
+    MapView("cbf_std", "sd of CBF\n[ml/100 g/min]", "cividis", 2.0, 2.0),
+    MapView("att", "ATT [s]", "viridis", 0.5),
+    MapView("att", "error of ATT [s]", "RdBu_r", 0.1, 2.0, is_error=True),
+    MapView("att_std", "sd of ATT [s]", "cividis", 0.1, 2.0),
 )
-CLOSE_VIEWS = (VIEWS[0], VIEWS[3])
+CLOSE_UP_VIEWS = (MAP_VIEWS[0], MAP_VIEWS[3])
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def map_comparison(
     maps; it has no error and no standard deviation, and its cells are left empty.
     """
     slices = middle_slices(mask, 3 if len(maps) < 4 else 2)
-    views = [p for p in VIEWS if truth is not None or not p.is_error]
+    views = [p for p in MAP_VIEWS if truth is not None or not p.is_error]
     images = [[_mosaic(_image(m, p, truth), mask, slices) for m in maps.values()] for p in views]
     height, width = images[0][0].shape
     cell = min(4.2, (PAGE_WIDTH - 1.1) / len(maps))
@@ -86,8 +86,8 @@ def map_comparison(
     grid = figure.subplots(len(views), len(maps), squeeze=False)
     for row, view, cells in zip(grid, views, images, strict=True):
         _draw_row(figure, row, view, cells)
-    title_columns(grid[0], maps)
-    figure.suptitle(title, color=INK, fontsize=TITLE_SIZE + 1)
+    set_column_titles(grid[0], maps)
+    figure.suptitle(title, color=TEXT_COLOUR, fontsize=TITLE_SIZE + 1)
     return to_png(figure)
 
 
@@ -95,7 +95,7 @@ def close_ups(
     maps: Mapping[str, ParameterMaps], mask: MaskImage, regions: Sequence[Region]
 ) -> bytes:
     """CBF and ATT around each region (pairs of rows) by each estimator (columns), outlined."""
-    rows = [(region, view) for region in regions for view in CLOSE_VIEWS]
+    rows = [(region, view) for region in regions for view in CLOSE_UP_VIEWS]
     cell = min(2.0, (PAGE_WIDTH - 1.6) / len(maps))
     size = (cell * len(maps) + 1.6, (cell + 0.08) * len(rows) + 0.4)
     figure = Figure(figsize=size, layout="constrained")
@@ -115,14 +115,14 @@ def close_ups(
             rotation=90,
             ha="right",
             va="center",
-            color=INK,
+            color=TEXT_COLOUR,
             fontsize=LABEL_SIZE,
         )
-    title_columns(grid[0], maps)
+    set_column_titles(grid[0], maps)
     return to_png(figure)
 
 
-def _image(maps: ParameterMaps, view: View, truth: ParameterMaps | None) -> FloatImage:
+def _image(maps: ParameterMaps, view: MapView, truth: ParameterMaps | None) -> FloatImage:
     own = np.asarray(getattr(maps, view.name), dtype=np.float32)
     return own - getattr(truth, view.name) if view.is_error else own
 
@@ -145,7 +145,7 @@ def _box_around(inside: MaskImage) -> tuple[slice, slice, int]:
     """A square around the region, in the slice that holds most of it."""
     z = int(inside.sum(axis=(0, 1)).argmax())
     spans = [np.flatnonzero(inside[:, :, z].any(axis=a)) for a in (1, 0)]
-    side = max(NARROWEST, *(int(np.ptp(s)) + 1 + 2 * MARGIN for s in spans))
+    side = max(MIN_WIDTH, *(int(np.ptp(s)) + 1 + 2 * MARGIN for s in spans))
     box = [_span(int(s[0] + s[-1] + 1) // 2, side, n) for s, n in zip(spans, inside.shape)]  # noqa: B905
     return box[0], box[1], z
 
@@ -157,7 +157,7 @@ def _span(centre: int, width: int, n: int) -> slice:
 
 
 def _draw_row(
-    figure: Figure, axes: Sequence[Axes], view: View, images: Sequence[FloatImage]
+    figure: Figure, axes: Sequence[Axes], view: MapView, images: Sequence[FloatImage]
 ) -> None:
     """One quantity by all estimators with one colour bar; what is 0 everywhere stays empty."""
     top = _top(images, view)
@@ -170,12 +170,12 @@ def _draw_row(
                 image, origin="lower", cmap=view.colours, vmin=low, vmax=top, interpolation="none"
             )
             if view.is_error:  # white is no error there, so that the brain needs an outline
-                ax.contour(np.isfinite(image), levels=[0.5], colors=FAINT, linewidths=0.8)
+                ax.contour(np.isfinite(image), levels=[0.5], colors=GRID_COLOUR, linewidths=0.8)
     if drawn is not None:
-        colour_bar(figure, axes, drawn, view.heading, view.is_error)
+        add_colour_bar(figure, axes, drawn, view.heading, view.is_error)
 
 
-def _top(images: Sequence[FloatImage], view: View) -> float:
+def _top(images: Sequence[FloatImage], view: MapView) -> float:
     """Upper end of the scale that all images of a row share, a multiple of the view's step."""
     tops = [
         np.nanpercentile(np.abs(i), TOP_PERCENTILE) for i in images if np.nanmax(np.abs(i)) > 0

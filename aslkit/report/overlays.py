@@ -10,7 +10,7 @@ from matplotlib.image import AxesImage
 
 from aslkit.core.series_and_maps import FloatImage, MaskImage
 from aslkit.report.map_pictures import middle_slices
-from aslkit.report.style import PAGE_WIDTH, colour_bar, title_columns, to_png
+from aslkit.report.style import PAGE_WIDTH, add_colour_bar, set_column_titles, to_png
 
 MARGIN = 3  # voxels of the head around the brain
 THUMBNAIL_GAP = 2  # voxels around each slice
@@ -65,12 +65,12 @@ def overlay_picture(columns: Mapping[str, Images], head: FloatImage, mask: MaskI
                 ax.imshow(grey, origin="lower", cmap="gray", vmin=0, vmax=top)
                 shown = montage(np.where(mask, images[overlay.name], np.nan))
                 drawn = _draw(ax, shown, overlay)
-        colour_bar(figure, axes, drawn, overlay.heading, overlay.low < 0)
-    title_columns(grid[0], columns)
+        add_colour_bar(figure, axes, drawn, overlay.heading, overlay.low < 0)
+    set_column_titles(grid[0], columns)
     return to_png(figure)
 
 
-def thumbnail(images: Sequence[FloatImage], mask: MaskImage) -> bytes:
+def cbf_thumbnail(images: Sequence[FloatImage], mask: MaskImage) -> bytes:
     """One slice (x, y) of CBF by some methods side by side, within the mask, on black."""
     box = tuple(slice(s[0], s[-1] + 1) for s in map(np.flatnonzero, (mask.any(1), mask.any(0))))
     shown = [np.pad(np.where(mask, image, 0)[box], THUMBNAIL_GAP) for image in images]

@@ -1,6 +1,6 @@
 """A benchmark's findings in words, tables and pictures -> report.html, results.tsv, results.json.
 
-`phantom_report` and `invivo_report` fill the `Report`; here it becomes files, all of them or none.
+`phantom_report` and `group_report` fill the `Report`; here it becomes files, all of them or none.
 """
 
 import base64
@@ -89,7 +89,7 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Report:
+class Page:
     """Everything that the page shows, in its order."""
 
     title: str
@@ -101,7 +101,7 @@ class Report:
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
-def write_benchmark(out: Path, benchmark: Benchmark, report: Report) -> list[Path]:
+def write_benchmark(out: Path, benchmark: Benchmark, report: Page) -> list[Path]:
     """Write the page and the tidy tables into a folder, all of them or none.
 
     Raises
@@ -110,10 +110,10 @@ def write_benchmark(out: Path, benchmark: Benchmark, report: Report) -> list[Pat
         When the folder cannot be written.
     """
     tables = {"results.tsv": _tsv(benchmark), "results.json": benchmark_json(benchmark, report)}
-    return _write(out, {**tables, "report.html": render(report)})
+    return _write(out, {**tables, "report.html": render_page(report)})
 
 
-def write_page(path: Path, report: Report, beside: Mapping[str, str]) -> None:
+def write_page(path: Path, report: Page, beside: Mapping[str, str]) -> None:
     """Write one page and the text files beside it, by name, all of them or none.
 
     Raises
@@ -121,11 +121,11 @@ def write_page(path: Path, report: Report, beside: Mapping[str, str]) -> None:
     InputError
         When the folder cannot be written.
     """
-    _write(path.parent, {**beside, path.name: render(report)})
+    _write(path.parent, {**beside, path.name: render_page(report)})
 
 
 def benchmark_json(
-    benchmark: Benchmark, report: Report, more: Mapping[str, str] = MappingProxyType({})
+    benchmark: Benchmark, report: Page, more: Mapping[str, str] = MappingProxyType({})
 ) -> str:
     """Facts of the report, self-checks, speeds and records as JSON; null is not a number."""
     speeds = [{**asdict(s), "voxels_per_second": s.voxels_per_second} for s in benchmark.speeds]
@@ -140,7 +140,7 @@ def benchmark_json(
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def render(report: Report) -> str:
+def render_page(report: Page) -> str:
     """The page as one HTML document, its pictures inside."""
     environment = Environment(
         loader=PackageLoader("aslkit"),

@@ -5,16 +5,16 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from aslkit.report import phantom_sections as sections
-from aslkit.report.example_sections import agreement_sections, lesion_sections, map_sections
-from aslkit.report.page import Report, Section, Table
-from aslkit.report.phantom_table import Findings, Setting
+from aslkit.report.example_sections import bland_altman_sections, lesion_sections, map_sections
+from aslkit.report.page import Page, Section, Table
+from aslkit.report.phantom_table import PhantomTable, Setting
 from aslkit.report.robustness_sections import (
     detection_sections,
     field_of_view_sections,
     scale_sections,
     single_delay_sections,
 )
-from aslkit.report.shared_sections import DIGITS, listed, number, speed_section
+from aslkit.report.shared_sections import DIGITS, format_number, join_names, speed_section
 from aslkit.validate.estimators import Benchmark
 from aslkit.validate.records import BOUND, LS, LS_ARTERIAL, LS_ORACLE, QUANTITIES, SMOOTHED_LS
 
@@ -39,38 +39,39 @@ GLOSSARY = {
 N_HEADLINE_SNRS = 3
 
 
-def phantom_report(benchmark: Benchmark, facts: Mapping[str, str]) -> Report:
+def phantom_report(benchmark: Benchmark, facts: Mapping[str, str]) -> Page:
     """Report of a run against the truth of simulated brains."""
-    f = Findings(benchmark.records)
-    kind = f.main[0].phantoms
+    results = PhantomTable(benchmark.records)
+    kind = results.main_settings[0].phantoms
     n_subjects = max(int(r["n_subjects"]) for r in benchmark.records if r["phantoms"] == kind)
-    shown = listed([s.title for s in f.shown or f.main])
+    shown = join_names([s.title for s in results.shown_settings or results.main_settings])
     lead = [
-        f"{listed([*f.models, 'least squares (LS)'])} on simulated scans of {n_subjects} {kind} "
+        f"{join_names([*results.models, 'least squares (LS)'])} on simulated scans of "
+        f"{n_subjects} {kind} "
         "phantoms whose perfusion is known. All methods saw the same noisy data. Most pictures "
-        f"and tables show SNR {f.snr:g} with {shown}; results.tsv holds the rest.",
-        *summary(f),
+        f"and tables show SNR {results.snr:g} with {shown}; results.tsv holds the rest.",
+        *summary(results),
     ]
-    return Report(
+    return Page(
         "Validation on phantoms",
         lead,
         phantom_headline(benchmark),
-        _glossary(f),
+        _glossary(results),
         [
-            *sections.error_sections(f),
-            *map_sections(f, benchmark.examples),
-            *lesion_sections(f, benchmark.examples),
-            *sections.strata_sections(f),
-            *sections.versus_ls_section(f),
-            *agreement_sections(f, benchmark.examples),
-            *sections.reliability_sections(f),
-            *sections.win_sections(f),
-            *sections.dilution_sections(f),
-            *scale_sections(f),
-            *field_of_view_sections(f),
-            *detection_sections(f),
-            *single_delay_sections(f),
-            *_other_phantoms(f),
+            *sections.error_sections(results),
+            *map_sections(results, benchmark.examples),
+            *lesion_sections(results, benchmark.examples),
+            *sections.strata_sections(results),
+            *sections.ls_comparison_sections(results),
+            *bland_altman_sections(results, benchmark.examples),
+            *sections.reliability_sections(results),
+            *sections.win_rate_sections(results),
+            *sections.dilution_sections(results),
+            *scale_sections(results),
+            *field_of_view_sections(results),
+            *detection_sections(results),
+            *single_delay_sections(results),
+            *_other_phantoms(results),
             speed_section(benchmark),
         ],
         benchmark.self_checks,
@@ -80,49 +81,57 @@ def phantom_report(benchmark: Benchmark, facts: Mapping[str, str]) -> Report:
 
 def phantom_headline(benchmark: Benchmark) -> Table:
     """Error of every method and its ratio to LS, at up to three SNRs, one line per method."""
-    f = Findings(benchmark.records)
-    return _errors_table(f, f.main)
+    results = PhantomTable(benchmark.records)
+    return _errors_table(results, results.main_settings)
 
 
-def summary(f: Findings) -> list[str]:
+def summary(results: PhantomTable) -> list[str]:
     """What a reader should take home, one paragraph per model and track."""
-    tracks = {t: [s for s in f.main if s.track == t] for t in (s.track for s in f.main)}
+    tracks = {
+        t: [s for s in results.main_settings if s.track == t]
+        for t in (s.track for s in results.main_settings)
+    }
     return [
-        f"{model}, {track} track: {' '.join(_verdict(f, model, settings))}"
-        for model in f.models
+        f"{model}, {track} track: {' '.join(_verdict(results, model, settings))}"
+        for model in results.models
         for track, settings in tracks.items()
-        if any(model in f.present(s) for s in settings)
+        if any(model in results.estimators_in(s) for s in settings)
     ]
 
 
-def _verdict(f: Findings, model: str, settings: Sequence[Setting]) -> Iterator[str]:
+def _verdict(results: PhantomTable, model: str, settings: Sequence[Setting]) -> Iterator[str]:
     """How large the error is, where LS is better, who else is, and whether error bars hold."""
 
     def spread(metric: str, factor: int = 1) -> list[str]:
-        of = {q: [factor * f.figure(s, model, q, metric)[0] for s in settings] for q in QUANTITIES}
+        of = {
+            q: [factor * results.figure(s, model, q, metric)[0] for s in settings]
+            for q in QUANTITIES
+        }
         return [f"{_range(v, 2 // factor)} ({q.upper()})" for q, v in of.items() if _is_known(v)]
 
     errors = spread("MAE / LS")
     if not errors:
-        yield f"at SNR {f.snr:g} it has no finite estimate."
+        yield f"at SNR {results.snr:g} it has no finite estimate."
         return
-    yield f"at SNR {f.snr:g} its error is {listed(errors)} times that of LS."
+    yield f"at SNR {results.snr:g} its error is {join_names(errors)} times that of LS."
     judged = {
-        f"{q.upper()} of {s.protocol} at SNR {snr:g}": f.figure(s, model, q, "MAE / LS", snr=snr)
+        f"{q.upper()} of {s.protocol} at SNR {snr:g}": results.figure(
+            s, model, q, "MAE / LS", snr=snr
+        )
         for s in settings
         for q in QUANTITIES
-        for snr in f.snrs
+        for snr in results.snrs
     }
     known = {name: figure for name, figure in judged.items() if np.isfinite(figure[0])}
     worse = [name for name, (value, low, _) in known.items() if value > 1 and not low <= 1]
-    names = f": {listed(worse[:4])}{' and more' if len(worse) > 4 else ''}" if worse else ""
+    names = f": {join_names(worse[:4])}{' and more' if len(worse) > 4 else ''}" if worse else ""
     count = f"{len(worse) or 'none'} of {len(known)} cases"
     yield f"LS is better in {count} (protocol, SNR, quantity){names}."
     for rival in (SMOOTHED_LS, LS_ARTERIAL):
         if wins := spread(f"win rate over {rival}", 100):
-            yield f"It is closer to the truth than {rival} in {listed(wins)} % of the voxels."
+            yield f"It is closer to the truth than {rival} in {join_names(wins)} % of the voxels."
     if held := spread("coverage 95 %", 100):
-        yield f"Its 95 % intervals hold {listed(held)} % of the truth."
+        yield f"Its 95 % intervals hold {join_names(held)} % of the truth."
 
 
 def _is_known(values: Sequence[float]) -> bool:
@@ -132,28 +141,38 @@ def _is_known(values: Sequence[float]) -> bool:
 def _range(values: Sequence[float], digits: int) -> str:
     """Smallest to largest of the finite values, or the one that all are."""
     ends = (np.nanmin(values), np.nanmax(values))
-    return " to ".join(dict.fromkeys(number(float(v), digits) for v in ends))
+    return " to ".join(dict.fromkeys(format_number(float(v), digits) for v in ends))
 
 
-def _other_phantoms(f: Findings) -> list[Section]:
+def _other_phantoms(results: PhantomTable) -> list[Section]:
     """The errors in the other kinds of phantoms, measured in the shown ways."""
-    shown = {(s.track, s.protocol) for s in f.shown}
-    others = [s for s in f.settings if s not in f.main and (s.track, s.protocol) in shown]
+    shown = {(s.track, s.protocol) for s in results.shown_settings}
+    others = [
+        s
+        for s in results.settings
+        if s not in results.main_settings and (s.track, s.protocol) in shown
+    ]
     text = "Flat shapes and other phantoms, scored in the same way."
-    return [Section("Other phantoms", text, table=_errors_table(f, others))] if others else []
+    return (
+        [Section("Other phantoms", text, table=_errors_table(results, others))] if others else []
+    )
 
 
-def _errors_table(f: Findings, settings: Sequence[Setting]) -> Table:
+def _errors_table(results: PhantomTable, settings: Sequence[Setting]) -> Table:
     """Error and ratio to LS at up to three SNRs, a line per method that could really be used."""
-    snrs = f.snrs if len(f.snrs) <= N_HEADLINE_SNRS else sorted({f.snrs[0], f.snr, f.snrs[-1]})
+    snrs = (
+        results.snrs
+        if len(results.snrs) <= N_HEADLINE_SNRS
+        else sorted({results.snrs[0], results.snr, results.snrs[-1]})
+    )
     fields = [k for k in ("track", "phantoms") if len({getattr(s, k) for s in settings}) > 1]
     fields.append("protocol")
     columns = [*fields, "method", *(f"{q.upper()} SNR {s:g}" for q in QUANTITIES for s in snrs)]
     rows = [
         [*(getattr(s, k) for k in fields), e]
-        + [_error_and_ratio(f, s, e, q, snr) for q in QUANTITIES for snr in snrs]
+        + [_error_and_ratio(results, s, e, q, snr) for q in QUANTITIES for snr in snrs]
         for s in settings
-        for e in f.present(s)
+        for e in results.estimators_in(s)
         if e != LS_ORACLE
     ]
     caption = (
@@ -163,15 +182,17 @@ def _errors_table(f: Findings, settings: Sequence[Setting]) -> Table:
     return Table(columns, rows, len(fields) + 1, caption)
 
 
-def _error_and_ratio(f: Findings, setting: Setting, estimator: str, q: str, snr: float) -> str:
-    error, _, _ = f.figure(setting, estimator, q, "MAE", snr=snr)
-    ratio = error / f.figure(setting, LS, q, "MAE", snr=snr)[0]
-    own = number(error, DIGITS[q])
+def _error_and_ratio(
+    results: PhantomTable, setting: Setting, estimator: str, q: str, snr: float
+) -> str:
+    error, _, _ = results.figure(setting, estimator, q, "MAE", snr=snr)
+    ratio = error / results.figure(setting, LS, q, "MAE", snr=snr)[0]
+    own = format_number(error, DIGITS[q])
     return f"{own} ({ratio:.2f})" if np.isfinite(ratio) else own
 
 
-def _glossary(f: Findings) -> dict[str, str]:
+def _glossary(results: PhantomTable) -> dict[str, str]:
     """The terms that this report uses."""
     optional = {SMOOTHED_LS, LS_ORACLE, LS_ARTERIAL, "matched", "mismatched"}
-    used = {*f.estimators, *(s.track for s in f.settings)}
+    used = {*results.estimators, *(s.track for s in results.settings)}
     return {k: v for k, v in GLOSSARY.items() if k not in optional or k in used}

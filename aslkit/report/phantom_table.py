@@ -53,7 +53,7 @@ class Sweep:
         return [float(x) for x in next(iter(self.lines.values()))[:, 0]]
 
 
-class Findings:
+class PhantomTable:
     """Figures of merit by setting, SNR, estimator, stratum, quantity and metric.
 
     Attributes
@@ -86,15 +86,15 @@ class Findings:
         return [e for e in self.estimators if is_model(e)]
 
     @cached_property
-    def main(self) -> list[Setting]:
+    def main_settings(self) -> list[Setting]:
         """The settings of the first kind of phantoms."""
         return [s for s in self.settings if s.phantoms == self.settings[0].phantoms]
 
     @cached_property
-    def shown(self) -> list[Setting]:
+    def shown_settings(self) -> list[Setting]:
         """The first protocols of each track that tell CBF and ATT."""
-        tracks = dict.fromkeys(s.track for s in self.main)
-        several = [s for s in self.main if self.has_att(s)]
+        tracks = dict.fromkeys(s.track for s in self.main_settings)
+        several = [s for s in self.main_settings if self.has_att(s)]
         return [s for t in tracks for s in [s for s in several if s.track == t][:N_SHOWN]]
 
     def has_att(self, setting: Setting) -> bool:
@@ -105,7 +105,7 @@ class Findings:
         """What was scored in this setting."""
         return list(dict.fromkeys(key[4] for key in self._errors[setting]))
 
-    def present(self, setting: Setting) -> list[str]:
+    def estimators_in(self, setting: Setting) -> list[str]:
         """The estimators that met this setting."""
         found = {key[2] for key in self._errors[setting]}
         return [e for e in self.estimators if e in found]
@@ -137,7 +137,7 @@ class Findings:
         place = setting, estimator, quantity, "MAE", stratum
         return np.array([(snr, *self.figure(*place, snr)) for snr in self.snrs])
 
-    def swept(self, pattern: str) -> list[Sweep]:
+    def sweeps(self, pattern: str) -> list[Sweep]:
         """CBF's figures of the shown settings whose metric holds a number, as lines over it.
 
         `pattern` matches the metric; its first group is the number.
@@ -145,7 +145,7 @@ class Findings:
         found: dict[tuple[Setting, float], dict[str, list[tuple[float, ...]]]] = {}
         for (setting, snr, estimator, _, quantity, metric), row in self._figures.items():
             match = re.fullmatch(pattern, metric)
-            if match and quantity == "cbf" and setting in self.shown:
+            if match and quantity == "cbf" and setting in self.shown_settings:
                 point = float(match[1]), float(row["value"]), math.nan, math.nan
                 found.setdefault((setting, snr), {}).setdefault(estimator, []).append(point)
         return [
@@ -153,7 +153,7 @@ class Findings:
             for place, lines in found.items()
         ]
 
-    def detected(self) -> dict[tuple[str, str], dict[float, float]]:
+    def detection_aurocs(self) -> dict[tuple[str, str], dict[float, float]]:
         """Area under the ROC curve by SNR, of every artefact and estimator."""
         found: dict[tuple[str, str], dict[float, float]] = {}
         for (_, snr, estimator, _, quantity, metric), row in self._figures.items():

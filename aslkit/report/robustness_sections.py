@@ -4,18 +4,18 @@ import numpy as np
 
 from aslkit.report.charts import Panel, Points, draw_panels
 from aslkit.report.page import Section, Table
-from aslkit.report.phantom_table import Findings, Sweep
-from aslkit.report.shared_sections import number
+from aslkit.report.phantom_table import PhantomTable, Sweep
+from aslkit.report.shared_sections import format_number
 from aslkit.report.style import line_styles
 
 FLOOR_PERCENT = 1e-4  # smaller deviations are rounding, and drawn here
 PERCENT = np.array([1, 100, 1, 1])  # turns the y of points from shares into per cent
 
 
-def scale_sections(f: Findings) -> list[Section]:
+def scale_sections(results: PhantomTable) -> list[Section]:
     """What happens to CBF when signal and noise are multiplied by a factor."""
-    slopes = f.swept(r"scale x(\S+) slope")
-    deviations = f.swept(r"scale x(\S+) deviation 95th percentile")
+    slopes = results.sweeps(r"scale x(\S+) slope")
+    deviations = results.sweeps(r"scale x(\S+) deviation 95th percentile")
     if not slopes:
         return []
     panels = [
@@ -24,8 +24,8 @@ def scale_sections(f: Findings) -> list[Section]:
         for panel in (_slope_panel(slope), _deviation_panel(deviation))
     ]
     ratios = [
-        [sweep.setting.title, e, number(points[0, 1], 2)]
-        for sweep in f.swept(r"scale 0\.1 to (10) ratio")
+        [sweep.setting.title, e, format_number(points[0, 1], 2)]
+        for sweep in results.sweeps(r"scale 0\.1 to (10) ratio")
         for e, points in sweep.lines.items()
     ]
     text = (
@@ -39,15 +39,15 @@ def scale_sections(f: Findings) -> list[Section]:
         Section(
             "Does CBF follow the scale of the signal?",
             text,
-            draw_panels(panels, line_styles(f.estimators), n_columns=4),
+            draw_panels(panels, line_styles(results.estimators), n_columns=4),
             Table(columns, ratios, n_text=2) if ratios else None,
         )
     ]
 
 
-def field_of_view_sections(f: Findings) -> list[Section]:
+def field_of_view_sections(results: PhantomTable) -> list[Section]:
     """What CBF owes to how much of the image is brain."""
-    panels = [_fill_panel(sweep) for sweep in f.swept(r"FOV fill (\d+)% deviation")]
+    panels = [_fill_panel(sweep) for sweep in results.sweeps(r"FOV fill (\d+)% deviation")]
     if not panels:
         return []
     text = (
@@ -55,15 +55,15 @@ def field_of_view_sections(f: Findings) -> list[Section]:
         "relative change of CBF, against the scan as it is, that 95 % of the voxels stay below. "
         "A voxel-wise method has none."
     )
-    picture = draw_panels(panels, line_styles(f.estimators), n_columns=4)
+    picture = draw_panels(panels, line_styles(results.estimators), n_columns=4)
     return [Section("Does an emptier field of view change CBF?", text, picture)]
 
 
-def detection_sections(f: Findings) -> list[Section]:
+def detection_sections(results: PhantomTable) -> list[Section]:
     """How well the score of leftovers tells scans with an artefact from clean ones."""
-    found = f.detected()
+    found = results.detection_aurocs()
     rows = [
-        [artefact, e, f"{snr:g}", number(area, 2)]
+        [artefact, e, f"{snr:g}", format_number(area, 2)]
         for (artefact, e), areas in found.items()
         for snr, area in areas.items()
     ]
@@ -78,21 +78,21 @@ def detection_sections(f: Findings) -> list[Section]:
     return [Section("Are bad scans noticed?", text, table=table)] if rows else []
 
 
-def single_delay_sections(f: Findings) -> list[Section]:
+def single_delay_sections(results: PhantomTable) -> list[Section]:
     """CBF where one delay leaves ATT unknown."""
-    own = [s for s in f.main if not f.has_att(s)]
+    own = [s for s in results.main_settings if not results.has_att(s)]
     columns = ["protocol", "method"] + [
-        f"{metric} SNR {snr:g}" for metric in ("MAE", "bias") for snr in f.snrs
+        f"{metric} SNR {snr:g}" for metric in ("MAE", "bias") for snr in results.snrs
     ]
     rows = [
         [s.title, e]
         + [
-            number(f.figure(s, e, "cbf", metric, snr=snr)[0], 2)
+            format_number(results.figure(s, e, "cbf", metric, snr=snr)[0], 2)
             for metric in ("MAE", "bias")
-            for snr in f.snrs
+            for snr in results.snrs
         ]
         for s in own
-        for e in f.present(s)
+        for e in results.estimators_in(s)
     ]
     text = (
         "CBF in ml/100 g/min over the whole brain, from one delay: what is known about ATT is "

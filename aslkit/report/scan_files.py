@@ -11,7 +11,7 @@ from typing import cast
 
 from aslkit.bids.json_files import read_json
 from aslkit.outputs.dataset import has_fingerprint
-from aslkit.report.page import Report, benchmark_json, write_page
+from aslkit.report.page import Page, benchmark_json, write_page
 from aslkit.validate.estimators import Benchmark, Speed
 from aslkit.validate.records import Record
 
@@ -19,7 +19,7 @@ Lines = list[Mapping[str, str | float | None]]
 
 
 @dataclass(frozen=True)
-class ScanFindings:
+class ScanResults:
     """Figures of one scan, and a small PNG of its maps."""
 
     benchmark: Benchmark
@@ -27,7 +27,7 @@ class ScanFindings:
 
 
 def write_scan_files(
-    folder: Path, name: str, page: Report, found: ScanFindings, fingerprint: str
+    folder: Path, name: str, page: Page, found: ScanResults, fingerprint: str
 ) -> None:
     """Write NAME.html and NAME.json, both or none.
 
@@ -52,7 +52,7 @@ def is_current(folder: Path, name: str, fingerprint: str) -> bool:
     return page.is_file() and has_fingerprint(folder / f"{name}.json", fingerprint)
 
 
-def read_scan_findings(folder: Path, name: str) -> ScanFindings:
+def read_scan_results(folder: Path, name: str) -> ScanResults:
     """What NAME.json tells.
 
     Raises
@@ -65,7 +65,7 @@ def read_scan_findings(folder: Path, name: str) -> ScanFindings:
         [_record(line) for line in cast(Lines, content[key])] for key in ("records", "speeds")
     )
     benchmark = Benchmark(records, [], [], [_speed(line) for line in speeds])
-    return ScanFindings(benchmark, base64.b64decode(str(content["Picture"])))
+    return ScanResults(benchmark, base64.b64decode(str(content["Picture"])))
 
 
 def _record(line: Mapping[str, str | float | None]) -> Record:

@@ -8,7 +8,7 @@ import numpy as np
 
 from aslkit.quality.thresholds import LIMITS, UNKNOWN
 from aslkit.report.page import Table
-from aslkit.report.shared_sections import DIGITS, MISSING, number, percent
+from aslkit.report.shared_sections import DIGITS, MISSING, format_number, format_percent
 from aslkit.validate.agreement_stats import Interval, mean_interval
 from aslkit.validate.in_vivo import QUALITY
 from aslkit.validate.metrics import FloatArray
@@ -22,10 +22,15 @@ from aslkit.validate.split_half import (
     REFERENCE_HELD,
 )
 
-OVER = "Mean over subjects; in brackets its 95 % interval (t), from three subjects on."
+MEAN_OVER_SUBJECTS = (
+    "Mean over subjects; in brackets its 95 % interval (t), from three subjects on."
+)
 HALF, ALL = "half", "all"  # repeats that a figure is made from; else their number
 ENDS = ("value", "low", "high")
-IN_UNITS = {"difference": "bias", "absolute difference": "mean error"}  # what tables call it
+HEADINGS_WITH_UNIT = {
+    "difference": "bias",
+    "absolute difference": "mean error",
+}  # what tables call it
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Column:
     def cell(self, found: Interval) -> str:
         """The value, and in brackets its interval where there is one."""
         form: Callable[[float], str] = (
-            percent if self.is_share else lambda v: number(v, self.digits)
+            format_percent if self.is_share else lambda v: format_number(v, self.digits)
         )
         low, high = max(found.low, self.least), min(found.high, self.most)
         if not (math.isfinite(low) and math.isfinite(high)) or low == high:
@@ -106,7 +111,7 @@ def subject_of(scan: str) -> str:
     return scan.partition("_")[0]
 
 
-def over_subjects(tables: Sequence[ScanTable], estimator: str, column: Column) -> FloatArray:
+def subject_values(tables: Sequence[ScanTable], estimator: str, column: Column) -> FloatArray:
     """The figure of every subject, the mean of its scans; those without it are left out."""
     found: dict[str, list[float]] = {}
     for t in tables:
@@ -116,7 +121,7 @@ def over_subjects(tables: Sequence[ScanTable], estimator: str, column: Column) -
     return np.array([np.mean(values) for values in found.values()])
 
 
-def headline_of_scans(tables: Sequence[ScanTable], links: Mapping[str, str]) -> Table:
+def headline_per_scan(tables: Sequence[ScanTable], links: Mapping[str, str]) -> Table:
     """Per scan and estimator: prediction, repeatability, consistency, and plausibility."""
     rows = [[t.name, *row] for t in tables for row in headline(t).rows]
     headings = [c.heading for c in HEADLINE.values()]
@@ -141,10 +146,10 @@ def scan_table(table: ScanTable, columns: Sequence[Column]) -> Table:
 def group_headline(tables: Sequence[ScanTable], estimators: Sequence[str]) -> Table:
     """The headline over subjects: a line per figure, a column per estimator."""
     rows = [
-        [name, *(c.cell(mean_interval(over_subjects(tables, e, c))) for e in estimators)]
+        [name, *(c.cell(mean_interval(subject_values(tables, e, c))) for e in estimators)]
         for name, c in HEADLINE.items()
     ]
-    return Table(["figure", *estimators], rows, caption=OVER)
+    return Table(["figure", *estimators], rows, caption=MEAN_OVER_SUBJECTS)
 
 
 def group_table(
@@ -152,7 +157,7 @@ def group_table(
 ) -> Table:
     """A line per estimator: mean over subjects with its t interval."""
     rows = [
-        [e, *(c.cell(mean_interval(over_subjects(tables, e, c))) for c in columns)]
+        [e, *(c.cell(mean_interval(subject_values(tables, e, c))) for c in columns)]
         for e in estimators
     ]
     return Table(["method", *(c.heading for c in columns)], rows)
@@ -165,7 +170,11 @@ def quality_rows(table: ScanTable) -> Iterator[tuple[str, list[str]]]:
         for limit in LIMITS.values():
             value = table.find(e, Column("", limit.label, stratum=QUALITY, repeats=ALL)).value
             verdict = limit.verdict(value if np.isfinite(value) else None)
-            shown = MISSING if verdict == UNKNOWN else f"{verdict} {number(value, limit.digits)}"
+            shown = (
+                MISSING
+                if verdict == UNKNOWN
+                else f"{verdict} {format_number(value, limit.digits)}"
+            )
             cells.append(shown)
         yield e, cells
 
@@ -176,7 +185,7 @@ def limits_table() -> Table:
     return Table(["figure", "● good", "▲ check", "what it means"], rows, n_text=4)
 
 
-def against(
+def comparison_columns(
     name: str,
     repeats: int | str = ALL,
     figures: Sequence[str] = tuple(AGREEMENT),
@@ -184,8 +193,8 @@ def against(
     """Bias, limits of agreement, mean error and CCC with other maps, of CBF and ATT."""
     return [
         Column(
-            f"{shown.heading} {IN_UNITS.get(figure, figure)}"
-            + f" [{shown.unit}]" * (figure in IN_UNITS),
+            f"{shown.heading} {HEADINGS_WITH_UNIT.get(figure, figure)}"
+            + f" [{shown.unit}]" * (figure in HEADINGS_WITH_UNIT),
             f"{AGREEMENT[figure]} {name}",
             q,
             repeats=repeats,
@@ -197,16 +206,16 @@ def against(
     ]
 
 
-def against_reference() -> list[Column]:
+def reference_columns() -> list[Column]:
     """Agreement with the maps of another program, and whether the error bars hold them."""
     held = [
         Column(f"{shown.heading} in 95 % interval", REFERENCE_HELD, q, repeats=ALL, is_share=True)
         for q, shown in QUANTITIES.items()
     ]
-    return against(REFERENCE) + held
+    return comparison_columns(REFERENCE) + held
 
 
-def few_table(parts: Sequence[tuple[str, Table]]) -> Table:
+def table_by_repeats(parts: Sequence[tuple[str, Table]]) -> Table:
     """Tables from different numbers of repeats as one, sorted by method."""
     rows = [[row[0], words, *row[1:]] for words, part in parts for row in part.rows]
     methods = [row[0] for row in parts[0][1].rows]
@@ -215,7 +224,7 @@ def few_table(parts: Sequence[tuple[str, Table]]) -> Table:
     return Table([columns[0], "repeats", *columns[1:]], rows, n_text=2)
 
 
-def repeatability() -> list[Column]:
+def repeatability_columns() -> list[Column]:
     """Agreement of the maps from two halves."""
     return [
         column
@@ -229,7 +238,9 @@ def repeatability() -> list[Column]:
     ]
 
 
-FROM_FEW = tuple((str(n), against(LS_ON_ALL, n, ("difference", "CCC"))) for n in (1, 2, HALF))
+FEW_REPEATS_COLUMNS = tuple(
+    (str(n), comparison_columns(LS_ON_ALL, n, ("difference", "CCC"))) for n in (1, 2, HALF)
+)
 HEADLINE = {  # by what they are called over subjects
     "left-out RMS, 1 repeat [% of M0]": Column(
         "left-out RMS 1", "left-out RMS", "delta_m", repeats=1, digits=3, least=0

@@ -1,22 +1,18 @@
 """Estimates over a reference: voxels of one scan, or subjects of a study -> pictures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from aslkit.report.style import (
-    ACCENT,
-    INK,
     LABEL_SIZE,
     PAGE_WIDTH,
-    TICK_SIZE,
-    Style,
-    density,
-    tidy,
+    TEXT_COLOUR,
+    draw_density,
+    style_axes,
     to_png,
 )
-from aslkit.validate.agreement_stats import limits_of_agreement
 from aslkit.validate.metrics import FloatArray, concordance
 from aslkit.validate.records import QUANTITIES
 
@@ -46,51 +42,12 @@ def scatter_plots(
         low, high = np.percentile(reference, [100 - CENTRAL, CENTRAL])
         ends = float(min(low, 0)), float(max(high, low + 1e-6))
         for ax, (name, own) in zip(axes, estimates.items(), strict=True):
-            density(ax, reference, own[quantity], (*ends, *ends))
-            ax.plot(ends, ends, color=INK, linewidth=0.8)
+            draw_density(ax, reference, own[quantity], (*ends, *ends))
+            ax.plot(ends, ends, color=TEXT_COLOUR, linewidth=0.8)
             text = f"CCC {concordance(own[quantity], reference):.2f}"
             ax.text(0.03, 0.96, text, transform=ax.transAxes, va="top", fontsize=LABEL_SIZE)
             ax.set(title=name, xlabel=f"{shown.heading}, {reference_name} [{shown.unit}]")
             ax.set_aspect("equal")
-            tidy(ax)
+            style_axes(ax)
         axes[0].set_ylabel(f"{shown.heading} [{shown.unit}]")
-    return to_png(figure)
-
-
-def subject_differences(
-    means: Mapping[str, tuple[FloatArray, FloatArray]],
-    subjects: Sequence[str],
-    styles: Mapping[str, Style],
-    label: str,
-) -> bytes:
-    """Bland-Altman plot with a point per subject and a panel per estimator.
-
-    Parameters
-    ----------
-    means : mapping of estimator to (estimate, reference), arrays (subjects,)
-    """
-    width = min(PANEL_WIDTH, PAGE_WIDTH / len(means))
-    figure = Figure(figsize=(width * len(means), 0.5 + 0.8 * width), layout="constrained")
-    grid = figure.subplots(1, len(means), sharey=True, squeeze=False)[0]
-    for ax, (name, (own, reference)) in zip(grid, means.items(), strict=True):
-        centre, difference = (own + reference) / 2, own - reference
-        ax.plot(centre, difference, label=name)[0].set(**{**styles[name], "linestyle": ""})
-        for x, y, subject in zip(centre, difference, subjects, strict=True):
-            ax.annotate(
-                subject,
-                (x, y),
-                xytext=(4, 3),
-                textcoords="offset points",
-                color=INK,
-                fontsize=TICK_SIZE - 1,
-            )
-        ax.axhline(0, color=INK, linewidth=0.6)
-        ax.axhline(difference.mean(), color=ACCENT, linewidth=1.2)
-        for limit in limits_of_agreement(difference):
-            ax.axhline(limit.value, color=ACCENT, linestyle="--", linewidth=1.2)
-            ax.axhspan(limit.low, limit.high, color=ACCENT, alpha=0.08, linewidth=0)
-        ax.margins(x=0.25)
-        ax.set(title=name, xlabel=f"mean of both, {label}")
-        tidy(ax)
-    grid[0].set_ylabel("difference from LS")
     return to_png(figure)

@@ -12,34 +12,34 @@ from aslkit.validate.records import LEVELS, is_model
 
 DIGITS = {"cbf": 2, "att": 0}  # decimals in printed tables
 MISSING = "–"
-MOST_MODELS = 4  # whose maps a picture holds: of more, nothing could be seen
+MAX_PICTURED_MODELS = 4  # whose maps a picture holds: of more, nothing could be seen
 
 
-def number(value: float, digits: int) -> str:
+def format_number(value: float, digits: int) -> str:
     """With so many decimals, or a dash where it is undefined."""
     return f"{value:.{digits}f}" if np.isfinite(value) else MISSING
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     """A share of 1 in whole percent."""
     return f"{100 * share:.0f} %" if np.isfinite(share) else MISSING
 
 
-def listed(names: Sequence[str]) -> str:
+def join_names(names: Sequence[str]) -> str:
     """Names as in a sentence."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def pictured(estimators: Sequence[str]) -> tuple[list[str], str]:
+def select_pictured(estimators: Sequence[str]) -> tuple[list[str], str]:
     """The estimators that a picture of maps shows, and a sentence about those left out of it."""
-    left_out = [e for e in estimators if is_model(e)][MOST_MODELS:]
+    left_out = [e for e in estimators if is_model(e)][MAX_PICTURED_MODELS:]
     shown = [e for e in estimators if e not in left_out]
     if not left_out:
         return shown, ""
-    return shown, f" Not pictured, for room: {listed(left_out)}; the tables have them."
+    return shown, f" Not pictured, for room: {join_names(left_out)}; the tables have them."
 
 
-def as_points(pairs: Iterable[tuple[float, float]]) -> Points:
+def to_points(pairs: Iterable[tuple[float, float]]) -> Points:
     """x and y as a line without a band."""
     return np.array([(x, y, math.nan, math.nan) for x, y in pairs])
 
@@ -59,7 +59,7 @@ def coverage_panels(lines: Mapping[str, Mapping[str, Sequence[float]]]) -> list[
             title,
             "nominal interval [%]",
             "share inside it [%]",
-            {e: as_points(zip(nominal, 100 * np.array(m), strict=True)) for e, m in own.items()},
+            {e: to_points(zip(nominal, 100 * np.array(m), strict=True)) for e, m in own.items()},
             x_ticks=nominal,
             ideal=[(45, 45), (100, 100)],
             y_limits=(lowest, 101),
@@ -72,13 +72,18 @@ def speed_section(benchmark: Benchmark) -> Section:
     """Wall time and voxels per second of every estimator, and memory where it was measured."""
     columns = ["method", "seconds", "voxels", "voxels / s"]
     rows = [
-        [s.estimator, number(s.seconds, 1), f"{s.n_voxels:,}", f"{s.voxels_per_second:,.0f}"]
+        [
+            s.estimator,
+            format_number(s.seconds, 1),
+            f"{s.n_voxels:,}",
+            f"{s.voxels_per_second:,.0f}",
+        ]
         for s in benchmark.speeds
     ]
     peaks = [s.peak_mib for s in benchmark.speeds]
     if np.isfinite(peaks).any():
         columns.append("peak memory of the process so far [MiB]")
-        rows = [[*row, number(peak, 0)] for row, peak in zip(rows, peaks, strict=True)]
+        rows = [[*row, format_number(peak, 0)] for row, peak in zip(rows, peaks, strict=True)]
     return Section(
         "Speed and memory",
         "Wall time of estimation alone, on the machine named below.",

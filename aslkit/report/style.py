@@ -26,56 +26,56 @@ from aslkit.validate.records import (
 
 PIXELS_PER_INCH = 144  # 1.5 per CSS pixel: a page shows a figure in its own inches, sharply
 PAGE_WIDTH = 11.5  # inches
-INK = "#22303c"
-FAINT = "#d5dbe1"
-ACCENT = "#d55e00"
+TEXT_COLOUR = "#22303c"
+GRID_COLOUR = "#d5dbe1"
+HIGHLIGHT_COLOUR = "#d55e00"
 TITLE_SIZE, LABEL_SIZE, TICK_SIZE = 10, 9, 8
 
-Style = dict[str, object]  # properties of a matplotlib line
+LineStyle = dict[str, object]  # properties of a matplotlib line
 
-_DOTTED: Style = {"color": INK, "linestyle": ":", "linewidth": 1.5, "marker": ""}
-_FIXED: dict[str, Style] = {
-    BOUND: _DOTTED,
-    AVERAGE: _DOTTED,
+_DOTTED_LINE: LineStyle = {"color": TEXT_COLOUR, "linestyle": ":", "linewidth": 1.5, "marker": ""}
+_BASELINE_STYLES: dict[str, LineStyle] = {
+    BOUND: _DOTTED_LINE,
+    AVERAGE: _DOTTED_LINE,
     LS: {"color": "#6b7785", "marker": "o"},
     SMOOTHED_LS: {"color": "#56b4e9", "marker": "s"},
     LS_ARTERIAL: {"color": "#0072b2", "marker": "D"},
     LS_ORACLE: {"color": "#6b7785", "linestyle": "--", "marker": "o", "markerfacecolor": "white"},
 }
-_LINES = ("-", "--", "-.", ":")  # of the first models, the next ones, …
-_MODELS: tuple[Style, ...] = (
-    {"color": ACCENT, "marker": "^"},
+_MODEL_LINES = ("-", "--", "-.", ":")  # of the first models, the next ones, …
+_MODEL_STYLES: tuple[LineStyle, ...] = (
+    {"color": HIGHLIGHT_COLOUR, "marker": "^"},
     {"color": "#009e73", "marker": "v"},
     {"color": "#cc79a7", "marker": "P"},
     {"color": "#e69f00", "marker": "X"},
 )
 
 
-def line_styles(estimators: Sequence[str]) -> dict[str, Style]:
+def line_styles(estimators: Sequence[str]) -> dict[str, LineStyle]:
     """Line properties by estimator.
 
     Opponents always look alike, models in the order of the list: give every figure of a report
     the same list.
     """
     models = [e for e in estimators if is_model(e)]
-    looks = ({**look, "linestyle": line} for line in cycle(_LINES) for look in _MODELS)
-    own = {**_FIXED, **dict(zip(models, looks, strict=False))}
+    looks = ({**look, "linestyle": line} for line in cycle(_MODEL_LINES) for look in _MODEL_STYLES)
+    own = {**_BASELINE_STYLES, **dict(zip(models, looks, strict=False))}
     return {e: {"linewidth": 1.6, "markersize": 4.5, **own[e]} for e in estimators}
 
 
-def tidy(ax: Axes) -> None:
+def style_axes(ax: Axes) -> None:
     """A quiet frame and grid, and texts in one ink and size."""
-    ax.grid(color=FAINT, linewidth=0.5)
+    ax.grid(color=GRID_COLOUR, linewidth=0.5)
     ax.set_axisbelow(True)
-    ax.tick_params(labelsize=TICK_SIZE, colors=INK, length=0)
-    ax.title.set(color=INK, fontsize=TITLE_SIZE)
-    ax.xaxis.label.set(color=INK, fontsize=LABEL_SIZE)
-    ax.yaxis.label.set(color=INK, fontsize=LABEL_SIZE)
+    ax.tick_params(labelsize=TICK_SIZE, colors=TEXT_COLOUR, length=0)
+    ax.title.set(color=TEXT_COLOUR, fontsize=TITLE_SIZE)
+    ax.xaxis.label.set(color=TEXT_COLOUR, fontsize=LABEL_SIZE)
+    ax.yaxis.label.set(color=TEXT_COLOUR, fontsize=LABEL_SIZE)
     for side in ax.spines.values():
-        side.set_color(FAINT)
+        side.set_color(GRID_COLOUR)
 
 
-def logarithmic(ax: Axes, axis: str) -> None:
+def set_log_axis(ax: Axes, axis: str) -> None:
     """A logarithmic axis, "x" or "y", with plain numbers at 1, 2 and 5 or only at decades.
 
     Its limits are moved outwards to the next such number where they would hold fewer than two.
@@ -94,7 +94,7 @@ def logarithmic(ax: Axes, axis: str) -> None:
     of_axis.set_ticklabels([np.format_float_positional(t, trim="-") for t in shown])
 
 
-def legend_above(figure: Figure, axes: Sequence[Axes], names: Sequence[str]) -> None:
+def add_legend(figure: Figure, axes: Sequence[Axes], names: Sequence[str]) -> None:
     """One legend for the labelled lines of all axes, in the order of the names, above them."""
     handles = {str(line.get_label()): line for ax in axes for line in ax.get_lines()}
     found = [n for n in names if n in handles]
@@ -106,28 +106,28 @@ def legend_above(figure: Figure, axes: Sequence[Axes], names: Sequence[str]) -> 
         ncols=columns,
         frameon=False,
         fontsize=LABEL_SIZE,
-        labelcolor=INK,
+        labelcolor=TEXT_COLOUR,
     )
 
 
-def title_columns(axes: Sequence[Axes], names: Iterable[str]) -> None:
+def set_column_titles(axes: Sequence[Axes], names: Iterable[str]) -> None:
     """A name above each of the axes."""
     for ax, name in zip(axes, names, strict=True):
-        ax.set_title(name, color=INK, fontsize=TITLE_SIZE)
+        ax.set_title(name, color=TEXT_COLOUR, fontsize=TITLE_SIZE)
 
 
-def colour_bar(
+def add_colour_bar(
     figure: Figure, axes: Sequence[Axes], drawn: AxesImage, heading: str, is_signed: bool
 ) -> None:
     """The scale that an image shares with others, beside all of their axes."""
     ends = "both" if is_signed else "max"
     bar = figure.colorbar(drawn, ax=list(axes), fraction=0.03, pad=0.01, shrink=0.85, extend=ends)
-    bar.set_label(heading, color=INK, fontsize=TICK_SIZE)
-    bar.ax.tick_params(labelsize=TICK_SIZE - 1, colors=INK)
+    bar.set_label(heading, color=TEXT_COLOUR, fontsize=TICK_SIZE)
+    bar.ax.tick_params(labelsize=TICK_SIZE - 1, colors=TEXT_COLOUR)
     bar.outline.set_visible(False)
 
 
-def density(
+def draw_density(
     ax: Axes, x: FloatArray, y: FloatArray, extent: tuple[float, float, float, float]
 ) -> None:
     """Points of many voxels, darker where there are more (logarithmic), and limits of the axes."""

@@ -22,7 +22,14 @@ from matplotlib.figure import Figure
 from aslkit.cli.sim import main as asl_sim
 from aslkit.core.acquisition import Acquisition, protocol
 from aslkit.kinetics.model import arterial_curve, kinetic_model, tissue_curve
-from aslkit.report.style import FAINT, INK, LABEL_SIZE, PAGE_WIDTH, tidy, to_png
+from aslkit.report.style import (
+    GRID_COLOUR,
+    LABEL_SIZE,
+    PAGE_WIDTH,
+    TEXT_COLOUR,
+    style_axes,
+    to_png,
+)
 
 DOCS = Path(__file__).parents[2] / "docs"
 IMAGES = DOCS / "images"
@@ -47,7 +54,7 @@ IDEAS = {  # columns of the table of experiments 10 to 20
 SHIFTS = 0.3, 0.1, -0.1, -0.3
 COLOURS = "#56b4e9", "#009e73", "#e69f00", "#d55e00"
 BOX = {"boxstyle": "round", "facecolor": "#e8f1fa", "edgecolor": "#0072b2"}
-ARROW = {"arrowstyle": "-|>", "color": INK, "linewidth": 0.7}
+ARROW = {"arrowstyle": "-|>", "color": TEXT_COLOUR, "linewidth": 0.7}
 PICTURES = {
     "tutorial-maps.png": ("simreport/sub-01.html", "Maps"),
     "tutorial-left-out.png": ("simreport/report.html", "Left-out repeats"),
@@ -145,7 +152,7 @@ def kinetics() -> bytes:
             ax.plot(PLDS_S, signal, color=colour, label=f"{symbol} {att_s:g} s")
         ax.set(title=title, xlabel="TI [s]" if labeling == "pasl" else "PLD [s]")
         ax.legend(frameon=False, fontsize=LABEL_SIZE)
-        tidy(ax)
+        style_axes(ax)
     axes[0].set_ylabel("ΔM/M0 [%]")
     return to_png(figure)
 
@@ -164,15 +171,15 @@ def ideas(page: str) -> bytes:
         for shift, colour, (label, i) in zip(SHIFTS, COLOURS, columns.items(), strict=False):
             middle = seeds[i].mean()
             low, high = seeds[i] / middle
-            ax.barh(places + shift, high - low, 0.2, low, color=FAINT)
+            ax.barh(places + shift, high - low, 0.2, low, color=GRID_COLOUR)
             values = [float(errors[name][i]) / middle for name in names]
             ax.plot(values, places + shift, "o", color=colour, label=label, markersize=4.5)
-        ax.axvline(1, color=INK, linewidth=0.8)
+        ax.axvline(1, color=TEXT_COLOUR, linewidth=0.8)
         ax.use_sticky_edges = False
         ax.autoscale_view()
         ax.set(title=title, xlabel="error / that of exp09", yticks=places, yticklabels=names)
         ax.legend(frameon=False, fontsize=LABEL_SIZE)
-        tidy(ax)
+        style_axes(ax)
     return to_png(figure)
 
 

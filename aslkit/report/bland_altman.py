@@ -1,44 +1,32 @@
-"""Estimates against a reference, and estimators against each other -> pictures."""
+"""Estimates and a reference -> Bland-Altman plots of the voxels of a scan or of subjects."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from aslkit.core.constants import Z_95
 from aslkit.report.style import (
-    ACCENT,
-    FAINT,
-    INK,
+    HIGHLIGHT_COLOUR,
     LABEL_SIZE,
     PAGE_WIDTH,
+    TEXT_COLOUR,
     TICK_SIZE,
-    TITLE_SIZE,
-    density,
-    tidy,
+    LineStyle,
+    draw_density,
+    style_axes,
     to_png,
 )
+from aslkit.validate.agreement_stats import limits_of_agreement
 from aslkit.validate.metrics import FloatArray
 from aslkit.validate.records import QUANTITIES
 
-CENTRAL = 99.0  # per cent of differences and of reference values that the axes show
-PANEL_WIDTH, PANEL_HEIGHT = 3.6, 2.9  # inches, where there is room
+CENTRAL_PERCENT = 99.0  # percentage of differences and of reference values within the axes
+PANEL_WIDTH = 3.6  # inches, if the page has room
 
 
-@dataclass(frozen=True)
-class Matrix:
-    """Shares (0-1) of won voxels, row against column, and the text of each cell."""
-
-    title: str
-    names: Sequence[str]
-    shares: NDArray[np.floating]
-    texts: Sequence[Sequence[str]]
-
-
-def bland_altman(
+def bland_altman_plots(
     references: Mapping[str, FloatArray],
     estimates: Mapping[str, Mapping[str, FloatArray]],
     reference_name: str,
@@ -63,23 +51,47 @@ def bland_altman(
         for ax, (name, estimate) in zip(axes, estimates.items(), strict=True):
             _density(ax, reference, estimate[quantity] - reference, extent)
             ax.set(title=name, xlabel=f"{shown.heading}, {reference_name} [{shown.unit}]")
-            tidy(ax)
+            style_axes(ax)
         axes[0].set_ylabel(f"{shown.heading}, estimate - {reference_name}\n[{shown.unit}]")
     return to_png(figure)
 
 
-def win_matrix(matrices: Sequence[Matrix]) -> bytes:
-    """How often the estimator of a row is closer to the truth than that of a column."""
-    n = max(len(m.names) for m in matrices)
-    n_columns = min(len(matrices), 2)
-    n_rows = -(-len(matrices) // n_columns)
-    side = min(1.2 + 0.75 * n, PAGE_WIDTH / 2)
-    figure = Figure(figsize=(side * n_columns, 0.8 * side * n_rows), layout="constrained")
-    axes = list(figure.subplots(n_rows, n_columns, squeeze=False).flat)
-    for ax, matrix in zip(axes, matrices, strict=False):
-        _cells(ax, matrix)
-    for ax in axes[len(matrices) :]:
-        ax.set_axis_off()
+def subject_bland_altman(
+    means: Mapping[str, tuple[FloatArray, FloatArray]],
+    subjects: Sequence[str],
+    styles: Mapping[str, LineStyle],
+    label: str,
+) -> bytes:
+    """Bland-Altman plot with a point per subject and a panel per estimator.
+
+    Parameters
+    ----------
+    means : mapping of estimator to (estimate, reference), arrays (subjects,)
+    """
+    width = min(PANEL_WIDTH, PAGE_WIDTH / len(means))
+    figure = Figure(figsize=(width * len(means), 0.5 + 0.8 * width), layout="constrained")
+    grid = figure.subplots(1, len(means), sharey=True, squeeze=False)[0]
+    for ax, (name, (own, reference)) in zip(grid, means.items(), strict=True):
+        centre, difference = (own + reference) / 2, own - reference
+        ax.plot(centre, difference, label=name)[0].set(**{**styles[name], "linestyle": ""})
+        for x, y, subject in zip(centre, difference, subjects, strict=True):
+            ax.annotate(
+                subject,
+                (x, y),
+                xytext=(4, 3),
+                textcoords="offset points",
+                color=TEXT_COLOUR,
+                fontsize=TICK_SIZE - 1,
+            )
+        ax.axhline(0, color=TEXT_COLOUR, linewidth=0.6)
+        ax.axhline(difference.mean(), color=HIGHLIGHT_COLOUR, linewidth=1.2)
+        for limit in limits_of_agreement(difference):
+            ax.axhline(limit.value, color=HIGHLIGHT_COLOUR, linestyle="--", linewidth=1.2)
+            ax.axhspan(limit.low, limit.high, color=HIGHLIGHT_COLOUR, alpha=0.08, linewidth=0)
+        ax.margins(x=0.25)
+        ax.set(title=name, xlabel=f"mean of both, {label}")
+        style_axes(ax)
+    grid[0].set_ylabel("difference from LS")
     return to_png(figure)
 
 
@@ -87,8 +99,8 @@ def _extent(
     reference: FloatArray, estimates: Sequence[FloatArray]
 ) -> tuple[float, float, float, float]:
     """Limits of x and, symmetric about 0, of y."""
-    spread = np.nanpercentile(np.abs(np.stack(estimates) - reference), CENTRAL) + 1e-6
-    low, high = np.nanpercentile(reference, [100 - CENTRAL, CENTRAL])
+    spread = np.nanpercentile(np.abs(np.stack(estimates) - reference), CENTRAL_PERCENT) + 1e-6
+    low, high = np.nanpercentile(reference, [100 - CENTRAL_PERCENT, CENTRAL_PERCENT])
     return float(low), float(max(high, low + 1e-6)), -float(spread), float(spread)
 
 
@@ -100,11 +112,11 @@ def _density(
 ) -> None:
     is_known = np.isfinite(difference)
     reference, difference = reference[is_known], difference[is_known]
-    density(ax, reference, difference, extent)
+    draw_density(ax, reference, difference, extent)
     mean, half_width = float(difference.mean()), Z_95 * float(difference.std())
     for level, style in ((mean, "-"), (mean - half_width, "--"), (mean + half_width, "--")):
-        ax.axhline(level, color=ACCENT, linestyle=style, linewidth=1.2)
-    ax.axhline(0, color=INK, linewidth=0.6)
+        ax.axhline(level, color=HIGHLIGHT_COLOUR, linestyle=style, linewidth=1.2)
+    ax.axhline(0, color=TEXT_COLOUR, linewidth=0.6)
     ax.text(
         0.98,
         0.97,
@@ -112,7 +124,7 @@ def _density(
         transform=ax.transAxes,
         ha="right",
         va="top",
-        color=INK,
+        color=TEXT_COLOUR,
         fontsize=LABEL_SIZE,
         bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 2},
     )
@@ -123,19 +135,3 @@ def _digits(value: float, sign: bool = False) -> str:
     return np.format_float_positional(
         value, precision=3, unique=False, fractional=False, trim="-", sign=sign
     )
-
-
-def _cells(ax: Axes, matrix: Matrix) -> None:
-    ax.imshow(matrix.shares, cmap="PuOr", vmin=0, vmax=1, aspect="auto")
-    for row, texts in enumerate(matrix.texts):
-        for column, text in enumerate(texts):
-            is_dark = abs(matrix.shares[row, column] - 0.5) > 0.27
-            colour = "white" if is_dark else INK
-            ax.text(column, row, text, ha="center", va="center", color=colour, fontsize=TICK_SIZE)
-    places = range(len(matrix.names))
-    ax.set_xticks(places, matrix.names, rotation=30, ha="left", rotation_mode="anchor")
-    ax.set_yticks(places, matrix.names)
-    ax.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
-    ax.tick_params(labelsize=TICK_SIZE, labelcolor=INK)
-    ax.set_title(matrix.title, color=INK, fontsize=TITLE_SIZE)
-    ax.spines[:].set_color(FAINT)
