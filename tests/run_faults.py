@@ -243,7 +243,7 @@ def damaged_checkpoint(folder, _):
 
 def diverges(folder, monkeypatch):
     monkeypatch.setattr(
-        "aslkit.train.objectives.correction_loss", lambda *a: a[0].sum() * float("nan")
+        "aslkit.train.recipe.correction_loss", lambda *a: a[0].sum() * float("nan")
     )
     return train(folder)
 

@@ -18,8 +18,8 @@ from aslkit.kinetics.model import delta_m, kinetic_model
 from aslkit.nets.card_text import describe_card
 from aslkit.nets.model_store import load_model, save_model
 from aslkit.train.checkpoints import CHECKPOINT
-from aslkit.train.loop import train
-from aslkit.train.losses import prediction_loss
+from aslkit.train.experimental.prediction_loss import prediction_loss
+from aslkit.train.loop import RunOptions, train
 
 pytestmark = pytest.mark.usefixtures("own_batches")
 TINY = (
@@ -81,7 +81,9 @@ def test_what_predicts_the_signal_is_sought_in_cbf_alone():
 @pytest.mark.slow
 def test_a_bias_of_the_network_is_found_by_its_correction_alone(data, tmp_path):
     train(
-        tiny("steps=1", "adaptation.bias_correction=true"), tmp_path / "first", finetune_bids=data
+        tiny("steps=1", "adaptation.bias_correction=true"),
+        tmp_path / "first",
+        RunOptions(finetune_bids=data),
     )
     weights = {
         k: v.float() for k, v in load_file(tmp_path / "first" / "weights.safetensors").items()
@@ -90,7 +92,11 @@ def test_a_bias_of_the_network_is_found_by_its_correction_alone(data, tmp_path):
     save_model(tmp_path / "biased", weights, load_model(str(tmp_path / "first")).card)
     changes = ("steps=24", "learning_rate=0.05", "ema_decay=0", "adaptation.bias_correction=true")
     config = tiny(*changes, "adaptation.weight=10")
-    train(config, tmp_path / "out", init_from=str(tmp_path / "biased"), finetune_bids=data)
+    train(
+        config,
+        tmp_path / "out",
+        RunOptions(init_from=str(tmp_path / "biased"), finetune_bids=data),
+    )
     found = {k.removeprefix("network."): v for k, v in saved(tmp_path / "out").items()}
     assert abs(found["bias.log_scale"][0]) < 0.1
     for name in (k for k in weights if not k.startswith("bias")):
@@ -100,7 +106,9 @@ def test_a_bias_of_the_network_is_found_by_its_correction_alone(data, tmp_path):
 def test_without_a_bias_correction_of_its_own_a_model_may_start_one(data, tmp_path):
     train(load_config("exp21", (*TINY, "steps=1")), tmp_path / "plain")
     config = tiny("steps=1", "adaptation.bias_correction=true")
-    train(config, tmp_path / "out", init_from=str(tmp_path / "plain"), finetune_bids=data)
+    train(
+        config, tmp_path / "out", RunOptions(init_from=str(tmp_path / "plain"), finetune_bids=data)
+    )
     model = load_model(str(tmp_path / "out"))
     assert model.network.bias is not None and model.card["network"]["bias_correction"]
 
@@ -116,10 +124,10 @@ def test_an_adaptation_survives_an_interruption_to_the_bit(data, tmp_path, chang
         if step == 3:
             raise KeyboardInterrupt
 
-    train(config, tmp_path / "whole", finetune_bids=data)
+    train(config, tmp_path / "whole", RunOptions(finetune_bids=data))
     with pytest.raises(KeyboardInterrupt):
-        train(config, tmp_path / "half", finetune_bids=data, progress=interrupt)
-    train(config, tmp_path / "half", resume=True, finetune_bids=data)
+        train(config, tmp_path / "half", RunOptions(finetune_bids=data), progress=interrupt)
+    train(config, tmp_path / "half", RunOptions(resume=True, finetune_bids=data))
     whole, half = saved(tmp_path / "whole"), saved(tmp_path / "half")
     assert whole.keys() == half.keys() and all(torch.equal(whole[k], half[k]) for k in whole)
 
@@ -131,7 +139,11 @@ def test_the_real_scans_and_the_classifier_change_what_is_learned(data, tmp_path
         "adversarial": ("adaptation.weight=1", "adaptation.adversarial_weight=1"),
     }
     for name, changes in runs.items():
-        train(tiny("steps=3", "learning_rate=0.01", *changes), tmp_path / name, finetune_bids=data)
+        train(
+            tiny("steps=3", "learning_rate=0.01", *changes),
+            tmp_path / name,
+            RunOptions(finetune_bids=data),
+        )
     stems = [saved(tmp_path / name)["network.down_blocks.1.second.weight"] for name in runs]
     assert not torch.equal(stems[0], stems[1]) and not torch.equal(stems[1], stems[2])
     moved = saved(tmp_path / "adversarial")
@@ -143,13 +155,13 @@ def test_the_real_scans_and_the_classifier_change_what_is_learned(data, tmp_path
 
 def test_a_run_goes_on_with_its_own_scans_alone(data, tmp_path):
     other = write_scan(tmp_path / "other", voxels=volumes(noise_sd=2.0)).parents[2]
-    train(tiny("steps=1"), tmp_path / "run", finetune_bids=data)
+    train(tiny("steps=1"), tmp_path / "run", RunOptions(finetune_bids=data))
     with pytest.raises(InputError, match="adapted_to: found other scans, expected those of the"):
-        train(tiny("steps=1"), tmp_path / "run", resume=True, finetune_bids=other)
+        train(tiny("steps=1"), tmp_path / "run", RunOptions(resume=True, finetune_bids=other))
 
 
 def test_the_card_tells_what_a_model_was_adapted_to(data, tmp_path):
-    train(tiny("steps=1"), tmp_path / "run", finetune_bids=data)
+    train(tiny("steps=1"), tmp_path / "run", RunOptions(finetune_bids=data))
     card = load_model(str(tmp_path / "run")).card
     assert (card["adapted_to"]["scans"], card["adapted_to"]["repeats"]) == (1, [2, 2])
     assert str(data) not in json.dumps(card) and "sub-01" not in json.dumps(card)

@@ -4,7 +4,11 @@ import pytest
 import torch
 
 from aslkit.nets.residual_unet import PhysicsResidualNet
-from aslkit.train.domain_classifier import DomainClassifier, NetworkWithClassifier, confusion_loss
+from aslkit.train.experimental.domain_classifier import (
+    DomainClassifier,
+    NetworkWithClassifier,
+    confusion_loss,
+)
 
 
 def test_the_gradient_of_the_classifier_reaches_the_features_turned_round():

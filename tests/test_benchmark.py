@@ -43,7 +43,7 @@ def untrained(tmp_path_factory):
     """The folder of a model of several delays without training, which is least squares."""
     folder = tmp_path_factory.mktemp("models") / "untrained"
     config = load_config("small", ("network.widths=[8,8]",))
-    network = build_network(config.network, ProfileEncoding().layout)
+    network = build_network(config.network, ProfileEncoding())
     card = {**model_card(config, 1, 1, 1.0, None), "n_timings": [4, 20]}
     save_model(folder, network.state_dict(), card)
     return folder

@@ -3,9 +3,12 @@
 import pytest
 import torch
 
-from aslkit.nets.bias_correction import BiasCorrection, freeze_all_but_bias
+from aslkit.nets.experimental.bias_correction import (
+    BiasCorrectedNet,
+    BiasCorrection,
+    freeze_all_but_bias,
+)
 from aslkit.nets.profile_encoding import CHANNELS
-from aslkit.nets.residual_unet import PhysicsResidualNet
 
 CBF_SE, ATT_SE = 8.0, 0.2
 
@@ -46,7 +49,7 @@ def test_estimates_are_scaled_and_shifted_and_their_sds_scaled():
 
 
 def test_it_alone_is_trained_where_it_is_asked_for():
-    network = PhysicsResidualNet(len(CHANNELS), (8, 8), bias_correction=True)
+    network = BiasCorrectedNet(len(CHANNELS), (8, 8))
     freeze_all_but_bias(network)
     trained = [name for name, weight in network.named_parameters() if weight.requires_grad]
     assert trained == ["bias.log_scale", "bias.offset"]

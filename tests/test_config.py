@@ -14,7 +14,7 @@ from aslkit.core.errors import InputError
 from aslkit.nets.encoding_registry import build_encoding
 from aslkit.nets.model_store import list_models, read_card
 from aslkit.nets.registry import build_network
-from aslkit.train.objectives import build_draw, build_loss
+from aslkit.train.registry import build_recipe
 
 EXPERIMENT_09 = """
 model_class_name: "AmplitudeAwareSpatialASLNet"
@@ -97,12 +97,12 @@ def trace(config):
     """What a first step of training comes from: size of the network, loss, told efficiencies."""
     torch.manual_seed(0)
     encoding = build_encoding(config)
-    network = build_network(config.network, encoding.layout)
+    network = build_network(config.network, encoding)
     with torch.no_grad():
         for values in network.parameters():  # FiLM begins as the identity: wake it up
             values += 0.05 * torch.randn_like(values)
-    batch = build_draw(config)(np.random.default_rng(1))
-    loss = float(build_loss(config)(network(batch["channels"]), batch).sum().detach())
+    batch = build_recipe(config).draw(np.random.default_rng(1))
+    loss = float(build_recipe(config).losses(network(batch["channels"]), batch).sum().detach())
     size = sum(values.numel() for values in network.parameters())
     return size, loss, tuple(t.efficiency for t in encoding.timings)
 
@@ -260,7 +260,7 @@ def test_values_that_cannot_be_are_named(change, message):
 def test_a_voxelwise_network_of_engineered_features_is_a_configuration():
     network = "network={kind: voxelwise, widths: [8, 8]}"
     config = load_config("production_v2", (network, "encoding.normalization=per_curve"))
-    layout = build_encoding(config).layout
+    layout = build_encoding(config)
     channels = torch.randn(1, layout.n_channels, 8, 8)
     net = build_network(config.network, layout)
     torch.nn.init.normal_(net.head.weight)

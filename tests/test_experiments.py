@@ -15,7 +15,7 @@ from aslkit.config import dump_config, load_config
 from aslkit.core.errors import InputError
 from aslkit.nets.encoding_registry import build_encoding
 from aslkit.nets.registry import build_network
-from aslkit.train.objectives import build_draw, build_loss
+from aslkit.train.registry import build_recipe
 
 BIN = Path(__file__).parents[1] / "bin" / "dev"
 FULL = {"film_at_bottleneck": True, "film_at_decoder": True, "output_modulation": True}
@@ -102,9 +102,9 @@ def test_experiment_09_is_production_v2():
 @pytest.mark.parametrize("name", NAMES)
 def test_an_experiment_takes_a_step(name):
     config = load_config(name, TINY)
-    network = build_network(config.network, build_encoding(config).layout)
-    batch = build_draw(config)(np.random.default_rng(0))
-    loss = build_loss(config)(network(batch["channels"]), batch).sum()
+    network = build_network(config.network, build_encoding(config))
+    batch = build_recipe(config).draw(np.random.default_rng(0))
+    loss = build_recipe(config).losses(network(batch["channels"]), batch).sum()
     loss.backward()
     slopes = [p.grad for p in network.parameters() if p.grad is not None]
     assert torch.isfinite(loss) and any(g.abs().max() > 0 for g in slopes)

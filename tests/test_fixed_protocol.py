@@ -11,7 +11,7 @@ from aslkit.core.errors import InputError
 from aslkit.nets.encoding_registry import build_encoding
 from aslkit.simulate.fixed_protocol import draw_patches
 from aslkit.simulate.signal import noise_sd
-from aslkit.train.objectives import draw_raw_batch
+from aslkit.train.experimental.raw_batches import draw_raw_batch
 
 SMALL = ("data.patch_size=32", "data.patches_per_step=8")
 QUIET = (*SMALL, "data.noise_components=[]")

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from aslkit.config import load_config
 from aslkit.core.errors import InputError
 from aslkit.train.checkpoints import CHECKPOINT
-from aslkit.train.loop import train
+from aslkit.train.loop import RunOptions, train
 
 pytestmark = pytest.mark.slow
 
@@ -74,7 +74,7 @@ def assert_goes_on(kind, out, whole):
     assert kind == config.network.kind and getattr(config.network, "dropout", 0.1) == 0.1
     assert steps_done(out) < N_STEPS
     train(config, whole)
-    train(config, out, resume=True)
+    train(config, out, RunOptions(resume=True))
     first, second = (load_file(run / CHECKPOINT) for run in (whole, out))
     assert {n.partition(".")[0] for n in first} >= {"network", "average", "optimizer"}
     assert [n for n in first if not torch.equal(first[n], second[n])] == []
@@ -116,4 +116,4 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     (tmp_path / CHECKPOINT).write_bytes(b"damaged")
     name, changes = RUNS["physics_residual"]
     with pytest.raises(InputError, match="expected a checkpoint of asl_train"):
-        train(load_config(name, changes), tmp_path, resume=True)
+        train(load_config(name, changes), tmp_path, RunOptions(resume=True))

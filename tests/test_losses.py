@@ -6,11 +6,12 @@ import torch
 
 from aslkit.config.schema import LossConfig
 from aslkit.kinetics.model import delta_m, kinetic_model
-from aslkit.nets.raw_encoding import PERCENT, RawEncoding
+from aslkit.nets.experimental.raw_encoding import PERCENT, RawEncoding
 from aslkit.simulate.signal import PROTOCOLS
-from aslkit.train.loss_weighting import build_loss_weighting
-from aslkit.train.losses import correction_loss, data_misfit, estimate_loss
-from aslkit.train.objectives import _nominal_model as told_model
+from aslkit.train.experimental.loss_weighting import build_loss_weighting
+from aslkit.train.experimental.raw_batches import _nominal_model as told_model
+from aslkit.train.experimental.raw_loss import data_misfit, estimate_loss
+from aslkit.train.loss import correction_loss
 
 JOINT = PROTOCOLS["joint6"].acquisition(1)
 ENCODING = RawEncoding(JOINT.timings, "global_scale", 10.0, (), JOINT.t1_blood_s)

@@ -28,7 +28,7 @@ from aslkit.simulate.phantoms import brain_phantom
 from aslkit.simulate.signal import PROTOCOLS, noise_sd, simulate_series, truth_maps
 from aslkit.simulate.subject_physics import SubjectPhysics
 from aslkit.train.batches import draw_batch
-from aslkit.train.loop import train
+from aslkit.train.loop import RunOptions, train
 
 OFF = FitSettings(macrovascular="off")
 TINY = (
@@ -57,7 +57,7 @@ def scan(brain, name="joint6", snr=3.0, **changes):
 
 def untrained(kind="physics_residual"):
     config = load_config("small", (f"network.kind={kind}", *TINY))
-    return build_network(config.network, ProfileEncoding().layout).eval()
+    return build_network(config.network, ProfileEncoding()).eval()
 
 
 def errors(brain, maps):
@@ -242,7 +242,7 @@ def test_a_new_run_may_start_from_a_model(tmp_path):
     config = load_config("small", (*TINY, "steps=1", "seed=5"))
     train(config, tmp_path / "one")
     still = load_config("small", (*TINY, "steps=1", "seed=6", "learning_rate=1e-12"))
-    train(still, tmp_path / "two", init_from=str(tmp_path / "one"))
+    train(still, tmp_path / "two", RunOptions(init_from=str(tmp_path / "one")))
     first, second = (load_model(str(tmp_path / n)) for n in ("one", "two"))
     for name, value in first.network.state_dict().items():
         torch.testing.assert_close(second.network.state_dict()[name], value, rtol=1e-3, atol=1e-6)

@@ -20,11 +20,12 @@ from aslkit.core.series_and_maps import AslSeries, Flag
 from aslkit.fit.least_squares import FitSettings, fit_least_squares
 from aslkit.nets.card_text import describe_card, interval_coverage, list_deviations_from_training
 from aslkit.nets.encoding_registry import build_encoding
+from aslkit.nets.experimental.raw_encoding import ATT_CLOSE_S, CBF_CLOSE
 from aslkit.nets.model_store import DEFAULT_MODEL, Model, load_model, save_model
+from aslkit.nets.network import Network
 from aslkit.nets.profile_encoding import CHANNELS
-from aslkit.nets.raw_encoding import ATT_CLOSE_S, CBF_CLOSE
 from aslkit.nets.registry import build_network
-from aslkit.nets.residual_unet import Network, PhysicsResidualNet
+from aslkit.nets.residual_unet import PhysicsResidualNet
 from aslkit.predict import inference, passes
 from aslkit.predict.inference import noise_level, predict_maps
 from aslkit.predict.passes import Passes, run_passes
@@ -266,8 +267,8 @@ def test_passes_that_a_model_cannot_make_are_refused(shipped, folder, tmp_path):
 
 def test_the_batch_is_what_the_user_asks_for_or_what_fits():
     slices = np.zeros((3, 1, 240, 240), dtype=np.float32)
-    assert passes._batch(slices, Tiling(), FLAT, CPU) == 1
-    assert passes._batch(slices, Tiling(64), FLAT, CPU) == 8
+    assert passes._batch_size(slices, Tiling(), FLAT, CPU) == 1
+    assert passes._batch_size(slices, Tiling(64), FLAT, CPU) == 8
 
 
 def test_the_batch_on_a_gpu_fits_into_half_of_its_free_memory(monkeypatch):
@@ -280,7 +281,7 @@ def test_the_batch_on_a_gpu_fits_into_half_of_its_free_memory(monkeypatch):
     ):
         free = int(2 * n_fitting * pixels * passes.BYTES_PER_PIXEL)
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, 2 * free))
-        assert passes._batch(slices, Tiling(), FLAT, cuda) == expected
+        assert passes._batch_size(slices, Tiling(), FLAT, cuda) == expected
 
 
 FLAT = PhysicsResidualNet(1, (8, 8))
@@ -447,7 +448,7 @@ def test_the_command_writes_the_parts_of_the_uncertainty_and_the_structure(folde
 def test_the_command_writes_the_confidence_of_a_network_that_states_it(folder, tmp_path):
     own = ("data.labelings=[pcasl]", "network.widths=[8,8]", "data.patch_size=16")
     config = load_config("exp17c", own)
-    network = build_network(config.network, build_encoding(config).layout)
+    network = build_network(config.network, build_encoding(config))
     save_model(tmp_path, network.state_dict(), model_card(config, 1, 1, 1.0, None))
     done = run(folder, tmp_path / "cbf.nii.gz", "--model", str(tmp_path))
     assert done.exit_code == 0, done.output

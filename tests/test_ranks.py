@@ -39,7 +39,7 @@ from aslkit.train import distributed
 from aslkit.cli.train import main
 from aslkit.config import load_config
 from aslkit.train.distributed import process_group, rank
-from aslkit.train.loop import train
+from aslkit.train.loop import RunOptions, train
 
 whole, stopped, *changes = sys.argv[1:]
 line = ["--config", "small", "--device", "cpu", "--out", whole]
@@ -55,11 +55,11 @@ with process_group("cpu") as device:
     main(line, standalone_mode=False)
     assert asked == ["cpu"]
     config, out = load_config("small", tuple(changes)), Path(stopped)
-    assert not train(config, out, device, progress=stop_second)
+    assert not train(config, out, RunOptions(device), progress=stop_second)
     torch.distributed.barrier()  # the first rank has written its checkpoint
     steps = []
     torch.manual_seed(rank())  # what a run goes on with is in its checkpoint alone
-    assert train(config, out, device, resume=True, progress=lambda step, _: steps.append(step))
+    assert train(config, out, RunOptions(device, resume=True), lambda step, _: steps.append(step))
     print(f"rank {rank()} stopped before step {steps[0]}")
 """
 

@@ -14,12 +14,13 @@ from aslkit.config.schema import NETWORKS
 from aslkit.core.acquisition import Acquisition, protocol
 from aslkit.core.errors import InputError
 from aslkit.core.series_and_maps import AslSeries
-from aslkit.nets.encoding_registry import build_encoding, describe_encoding, read_encoding
+from aslkit.nets.encoding_registry import build_encoding, read_encoding
+from aslkit.nets.experimental.raw_encoding import RawEncoding
 from aslkit.nets.model_store import Model, load_model
-from aslkit.nets.raw_encoding import RawEncoding
 from aslkit.nets.registry import build_network
 from aslkit.predict.inference import predict_maps
 from aslkit.train.ensemble import train_members
+from aslkit.train.loop import RunOptions
 
 pytestmark = pytest.mark.usefixtures("own_batches")
 PLDS = (0.5, 1.5, 2.5)
@@ -112,7 +113,7 @@ def test_units_of_the_outputs_are_undone():
 
 def test_an_encoding_survives_the_model_card():
     own = encoding()
-    card = json.loads(json.dumps(describe_encoding(own)))
+    card = json.loads(json.dumps(own.describe()))
     assert read_encoding(card) == own
     assert set(card["encoding"]) == {"kind", *asdict(own)}
     with pytest.raises(ValueError, match="another version"):
@@ -124,7 +125,7 @@ def test_a_network_of_curves_gives_maps_with_least_squares_around_them(kind):
     own = encoding()
     torch.manual_seed(0)
     config = NETWORKS.validate_python({"kind": kind, "widths": (8, 8)})
-    network = build_network(config, own.layout).eval()
+    network = build_network(config, own).eval()
     scan = series()
     maps = predict_maps(scan, Model("own", network, {}, "", encoding=own))
     assert np.isfinite(maps.cbf).all() and (maps.cbf_std[scan.mask] > 0).all()
@@ -135,7 +136,7 @@ def test_confidence_is_the_mean_probability_of_all_passes_inside_the_mask():
     own, scan, logits = encoding(), series(), (0.0, 2.0)
     options = {"confidence_head": True, "output_modulation": False}
     config = NETWORKS.validate_python({"kind": "amplitude_aware", "widths": (8, 8), **options})
-    first, second = (build_network(config, own.layout).eval() for _ in logits)
+    first, second = (build_network(config, own).eval() for _ in logits)
     for network, logit in zip((first, second), logits, strict=True):
         for head, sign in ((network.cbf_head, 1), (network.att_head, -1)):
             torch.nn.init.zeros_(head.weight)
@@ -168,11 +169,11 @@ def test_members_are_independent_and_live_in_one_model(tmp_path):
     )
     with pytest.raises(InputError, match="found a training run, expected a new folder"):
         train_members(config, tmp_path / "own")
-    train_members(config, tmp_path / "own", resume=True)
+    train_members(config, tmp_path / "own", RunOptions(resume=True))
     again = load_model(str(tmp_path / "own"))
     assert again.sha256 == model.sha256
     with pytest.raises(InputError, match="found no checkpoint, expected member-1/"):
-        train_members(config, tmp_path / "other", resume=True)
+        train_members(config, tmp_path / "other", RunOptions(resume=True))
 
 
 def test_the_command_trains_members_and_says_what_the_plans_keys_became(tmp_path):

@@ -15,7 +15,12 @@ from aslkit.core.errors import InputError
 from aslkit.core.series_and_maps import AslSeries
 from aslkit.predict.inference import fit_base
 from aslkit.prepare.series import select_repeats, series_from_runs
-from aslkit.train.real_scans import RealScan, describe_scans, draw_real_batch, read_real_scans
+from aslkit.train.experimental.real_scans import (
+    RealScan,
+    describe_scans,
+    draw_real_batch,
+    read_real_scans,
+)
 
 EVERYWHERE = tuple(slice(0, size) for size in SHAPE)
 SIZES = ("network.widths=[8,8]", "data.patch_size=16", "data.protocols_per_step=1")

@@ -8,21 +8,29 @@ import torch
 from torch.nn import functional
 
 from aslkit.config.schema import NETWORKS
-from aslkit.nets.masked_layers import BrainNorm, brain_statistics
-from aslkit.nets.profile_encoding import Layout
+from aslkit.core.acquisition import protocol
+from aslkit.nets.experimental.masked_layers import BrainNorm, brain_statistics
+from aslkit.nets.experimental.raw_encoding import RawEncoding
 from aslkit.nets.registry import build_network
 
-JOINT = Layout(curves=(6, 6), n_features=7)
+PLDS_S = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
+JOINT = RawEncoding(
+    (*protocol("pcasl", PLDS_S, 1.8), *protocol("vsasl", PLDS_S, 0.0)),
+    "global_scale",
+    scale=10.0,
+    features=("mean", "std", "peak", "t1_artery"),
+    t1_blood_s=1.65,
+)
 SWITCHES = dict.fromkeys(
     ("separate_decoders", "att_film", "att_attention", "context_branch", "confidence_head"), True
 )
 KINDS = ("spatial", "amplitude_aware", "dual_encoder")
 
 
-def network(kind, widths=(8, 16, 32), layout=JOINT, **options):
+def network(kind, widths=(8, 16, 32), **options):
     torch.manual_seed(0)
     config = NETWORKS.validate_python({"kind": kind, "widths": widths, **options})
-    return build_network(config, layout).eval()
+    return build_network(config, JOINT).eval()
 
 
 @pytest.fixture

@@ -24,8 +24,8 @@ from aslkit.simulate.random_fields import draw_random_fields
 from aslkit.simulate.signal import PROTOCOLS, simulate_series
 from aslkit.simulate.training_scans import _blurred_across, draw_training_scans
 from aslkit.train.batches import draw_batch
-from aslkit.train.loop import train
-from aslkit.train.objectives import run_network
+from aslkit.train.loop import RunOptions, train
+from aslkit.train.recipe import run_network
 
 pytestmark = pytest.mark.usefixtures("own_batches")
 OFF = FitSettings(macrovascular="off")
@@ -179,7 +179,7 @@ def test_a_slice_without_brain_between_others_is_seen_as_empty(series):
 def test_a_network_that_learns_to_see_neighbours_begins_as_the_one_it_starts_from(tmp_path):
     train(load_config("small", (*TINY, "steps=3", "warmup_steps=0")), tmp_path / "flat")
     config = load_config("exp21", (*FOUR, "steps=1", "warmup_steps=0", "learning_rate=1e-9"))
-    train(config, tmp_path / "deep", init_from=str(tmp_path / "flat"))
+    train(config, tmp_path / "deep", RunOptions(init_from=str(tmp_path / "flat")))
     flat, deep = (load_model(str(tmp_path / name)).network for name in ("flat", "deep"))
     batch = draw_batch(config.data, np.random.default_rng(0))
     with torch.no_grad():

@@ -17,10 +17,12 @@ from aslkit.nets.encoding_registry import build_encoding
 from aslkit.nets.model_store import load_model
 from aslkit.nets.registry import build_network
 from aslkit.train.checkpoints import CHECKPOINT
-from aslkit.train.early_stopping import Best, validation_batches, validation_losses
-from aslkit.train.loop import train
-from aslkit.train.objectives import build_draw, build_loss, pretraining_loss
-from aslkit.train.schedules import learning_rate
+from aslkit.train.experimental.early_stopping import Best, validation_batches, validation_losses
+from aslkit.train.experimental.raw_batches import pretraining_loss
+from aslkit.train.experimental.recipe import ExperimentalRecipe
+from aslkit.train.experimental.schedules import learning_rate
+from aslkit.train.loop import RunOptions, train
+from aslkit.train.registry import build_recipe
 
 pytestmark = pytest.mark.usefixtures("own_batches")
 TINY = ("network.widths=[8,16]", "data.patch_size=32", "data.patches_per_step=4", "members=1")
@@ -40,8 +42,9 @@ def test_every_network_learns_a_batch(kind):
         "loss.mode=mae",
     )
     described = NETWORKS.validate_python({"kind": kind, "widths": (8, 16)})
-    network = build_network(described, build_encoding(config).layout)
-    batch, loss_function = build_draw(config)(np.random.default_rng(0)), build_loss(config)
+    network = build_network(described, build_encoding(config))
+    recipe = build_recipe(config)
+    batch, loss_function = recipe.draw(np.random.default_rng(0)), recipe.losses
     optimizer = torch.optim.Adam(network.parameters(), 1e-2)
     losses = []
     for _ in range(60):
@@ -71,7 +74,7 @@ def test_a_device_of_its_own_makes_the_scans_of_one_protocol(tmp_path, monkeypat
         "aslkit.train.distributed.n_data_workers", lambda: pytest.fail("a process made batches")
     )
     steps = []
-    train(tiny("steps=3"), tmp_path, "cpu:0", progress=lambda step, _: steps.append(step))
+    train(tiny("steps=3"), tmp_path, RunOptions("cpu:0"), lambda step, _: steps.append(step))
     assert steps == [1, 2, 3]
 
 
@@ -102,11 +105,12 @@ def test_from_swa_start_the_model_is_the_plain_mean_and_the_learning_rate_stays(
 
 
 def test_a_run_that_diverges_stops_and_keeps_its_last_checkpoint(tmp_path, monkeypatch):
-    true = build_loss(tiny())
+    true = ExperimentalRecipe.losses
     calls = iter(range(9))
     monkeypatch.setattr(
-        "aslkit.train.loop.build_loss",
-        lambda _: lambda *given: true(*given) * (np.inf if next(calls) == 2 else 1),
+        ExperimentalRecipe,
+        "losses",
+        lambda *given: true(*given) * (np.inf if next(calls) == 2 else 1),
     )
     options = [o for c in (*TINY, "steps=9", "checkpoint_minutes=1e-9") for o in ("--set", c)]
     command = ["--config", "production_v2", "--out", str(tmp_path), "--device", "cpu", *options]
@@ -134,28 +138,30 @@ def test_a_run_that_no_longer_improves_stops(tmp_path):
 
 def test_validation_scans_are_noisy_the_same_for_every_run_and_none_that_trains():
     config = load_config("production_v2", (*TINY, "validation.batches=2"))
-    draw = build_draw(config)
+    draw = build_recipe(config).draw
     one, two = (validation_batches(config.validation, draw) for _ in range(2))
     assert len(one) == 2 and torch.equal(one[1]["channels"], two[1]["channels"])
     assert not torch.equal(one[0]["channels"], one[1]["channels"])
-    quiet = build_draw(tiny("data.noise_components=[]"))
+    quiet = build_recipe(tiny("data.noise_components=[]")).draw
     clean = validation_batches(config.validation, quiet)[0]["signal"]
     assert (one[0]["signal"] - clean).std() > 1e-4
 
 
 def test_the_validation_loss_is_the_mean_over_the_batches():
     config = load_config("production_v2", (*TINY, "validation.batches=2"))
-    batches = validation_batches(config.validation, build_draw(config))
-    network = build_network(config.network, build_encoding(config).layout).eval()
-    each = [validation_losses(network, [b], build_loss(config)) for b in batches]
-    both = validation_losses(network, batches, build_loss(config))
+    batches = validation_batches(config.validation, build_recipe(config).draw)
+    network = build_network(config.network, build_encoding(config)).eval()
+    each = [validation_losses(network, [b], build_recipe(config).losses) for b in batches]
+    both = validation_losses(network, batches, build_recipe(config).losses)
     torch.testing.assert_close(both, (each[0] + each[1]) / 2)
     assert (each[0] != each[1]).all()
 
 
 def test_the_model_of_a_run_with_early_stopping_holds_the_best_weights(tmp_path, monkeypatch):
     losses = iter(torch.tensor([2.0, 1.0, 3.0, 4.0])[:, None, None].expand(4, 2, 2))
-    monkeypatch.setattr("aslkit.train.loop.validation_losses", lambda *_: next(losses))
+    monkeypatch.setattr(
+        "aslkit.train.experimental.recipe.validation_losses", lambda *_: next(losses)
+    )
     changes = ("learning_rate=0.01", "schedule=cosine", "warmup_steps=0", "ema_decay=0")
     config = tiny("steps=4", *changes, "validation={interval_steps: 1, batches: 1}")
     train(config, tmp_path / "run")
@@ -177,7 +183,7 @@ def test_early_stopping_survives_an_interruption(tmp_path):
     train(config, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / "half", progress=interrupt)
-    train(config.model_copy(), tmp_path / "half", resume=True)
+    train(config.model_copy(), tmp_path / "half", RunOptions(resume=True))
     assert load_model(str(tmp_path / "half")).card["steps"] == 4
 
 
@@ -198,7 +204,7 @@ def test_a_balance_survives_an_interruption_to_the_bit(tmp_path, kind):
     train(config, tmp_path / "whole", progress=note)
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / "half", progress=interrupt)
-    train(config, tmp_path / "half", resume=True)
+    train(config, tmp_path / "half", RunOptions(resume=True))
     whole, half = (load_file(tmp_path / out / CHECKPOINT) for out in ("whole", "half"))
     assert whole.keys() == half.keys() and all(torch.equal(whole[k], half[k]) for k in whole)
     assert len({pair for pair in weights}) == 4 and weights[-1][0] != weights[-1][1]
@@ -230,7 +236,7 @@ def test_pre_training_leaves_the_heads_of_the_estimates_as_they_were(tmp_path):
 
     torch.manual_seed(0)
     config = tiny(*PRETRAINED)
-    fresh = build_network(config.network, build_encoding(config).layout).state_dict()
+    fresh = build_network(config.network, build_encoding(config)).state_dict()
     early, late = weights(0.9), weights(0.5)
     for name, is_early in (
         ("encoder.pairs.0.convs.0.weight", True),
@@ -247,9 +253,9 @@ def test_the_network_learns_to_denoise_from_pairs_of_noisy_scans():
     torch.manual_seed(0)
     small = (*PRETRAINED, "data.patch_size=16")
     config = tiny("data.snr_levels=[2]", "data.noise_components=[thermal]", *small)
-    network = build_network(config.network, build_encoding(config).layout)
+    network = build_network(config.network, build_encoding(config))
     optimizer = torch.optim.Adam(network.parameters(), 5e-3)
-    draw = build_draw(config)
+    draw = build_recipe(config).draw
     for k in range(150):
         batch = draw(np.random.default_rng(k))
         loss = pretraining_loss(network(batch["channels"]), batch)
@@ -259,7 +265,7 @@ def test_the_network_learns_to_denoise_from_pairs_of_noisy_scans():
     batch = draw(np.random.default_rng(999))
     inside = batch["channels"][:, -1:].expand_as(batch["signal"]) > 0
     quiet = tiny("data.noise_components=[]", *small)
-    clean = build_draw(quiet)(np.random.default_rng(999))["signal"]
+    clean = build_recipe(quiet).draw(np.random.default_rng(999))["signal"]
     with torch.no_grad():
         found = network(batch["channels"])[:, 4:] / 100
     errors = [((s - clean)[inside]).square().mean().sqrt() for s in (found, batch["signal"])]
@@ -269,8 +275,8 @@ def test_the_network_learns_to_denoise_from_pairs_of_noisy_scans():
 
 def test_the_second_scan_of_a_pair_has_the_same_signal_and_other_noise():
     config = tiny("data.snr_levels=[2]", "data.noise_components=[thermal]", *PRETRAINED)
-    batch = build_draw(config)(np.random.default_rng(5))
-    quiet = build_draw(tiny("data.noise_components=[]"))(np.random.default_rng(5))["signal"]
+    batch = build_recipe(config).draw(np.random.default_rng(5))
+    quiet = build_recipe(tiny("data.noise_components=[]")).draw(np.random.default_rng(5))["signal"]
     inside = quiet != 0
     one, two = ((batch[name] - quiet)[inside] for name in ("signal", "again"))
     assert abs(float(torch.corrcoef(torch.stack([one, two]))[0, 1])) < 0.02
@@ -281,7 +287,7 @@ def test_a_pre_trained_run_is_used_like_any_other(tmp_path):
     train(tiny("steps=2", *PRETRAINED), tmp_path / "run")
     model = load_model(str(tmp_path / "run"))
     assert model.network(torch.zeros(1, 20, 16, 16)).shape[1] == 4
-    assert "again" not in build_draw(tiny())(np.random.default_rng(0))
+    assert "again" not in build_recipe(tiny()).draw(np.random.default_rng(0))
 
 
 def test_cbf_is_learned_first_and_then_att_alone_by_what_is_its_own(tmp_path):
@@ -297,11 +303,11 @@ def test_cbf_is_learned_first_and_then_att_alone_by_what_is_its_own(tmp_path):
         return {k.removeprefix("network."): v for k, v in saved.items() if k.startswith("network")}
 
     torch.manual_seed(0)
-    fresh = build_network(config.network, build_encoding(config).layout).state_dict()
+    fresh = build_network(config.network, build_encoding(config)).state_dict()
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path, progress=stop_before_att)
     after_cbf = weights()
-    train(config, tmp_path, resume=True)
+    train(config, tmp_path, RunOptions(resume=True))
     after_att = weights()
     own = {name for name in fresh if name.startswith("att_")}
     moved_first = {k for k, v in after_cbf.items() if not torch.equal(v, fresh[k])}
@@ -341,10 +347,10 @@ def test_where_tensorboard_is_not_installed_a_run_that_wants_it_does_not_begin(
 
 def test_weights_of_another_network_or_encoding_are_no_start(tmp_path):
     with pytest.raises(InputError, match="found another network or encoding in small"):
-        train(tiny("steps=1"), tmp_path / "run", init_from="small")
+        train(tiny("steps=1"), tmp_path / "run", RunOptions(init_from="small"))
     with pytest.raises(InputError, match="found another network or encoding in small"):
         config = load_config("small", ("network.widths=[8,8]", "steps=1"))
-        train(config, tmp_path / "other", init_from="small")
+        train(config, tmp_path / "other", RunOptions(init_from="small"))
 
 
 LOOP = {

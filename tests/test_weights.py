@@ -20,7 +20,7 @@ TINY = ("network.widths=[8,16]", "members=1")
 def model(tmp_path):
     """Save an untrained amplitude-aware network and return its folder."""
     config = load_config("exp09", TINY)
-    network = build_network(config.network, build_encoding(config).layout)
+    network = build_network(config.network, build_encoding(config))
     save_model(tmp_path, network.state_dict(), model_card(config, 1, 1, 1.0, None))
     assert load_model(str(tmp_path)).kind == "amplitude-aware"
     return tmp_path
@@ -98,7 +98,7 @@ def test_weights_with_other_numbers_are_refused(model):
 def test_weights_of_another_model_are_refused(model, tmp_path):
     other = tmp_path / "other"
     config = load_config("exp00", TINY)
-    network = build_network(config.network, build_encoding(config).layout)
+    network = build_network(config.network, build_encoding(config))
     save_model(other, network.state_dict(), model_card(config, 1, 1, 1.0, None))
     (model / WEIGHTS).write_bytes((other / WEIGHTS).read_bytes())
     assert "network.att_attention: found false, expected nothing, as" in refusal(model)

@@ -111,7 +111,7 @@ def main(
 
     from aslkit.train.distributed import process_group
     from aslkit.train.ensemble import train_members
-    from aslkit.train.loop import ignore_step
+    from aslkit.train.loop import RunOptions, ignore_step
     from aslkit.train.tensorboard_log import write_events
 
     total, is_shown = resolved.members * resolved.steps, is_first and sys.stderr.isatty()
@@ -124,7 +124,8 @@ def main(
             bar.set_postfix(loss=f"{numbers['loss']:.3f}", refresh=False)
             record(step, numbers)
 
-        train_members(resolved, out, own, max_minutes, resume, init_from, finetune_bids, show)
+        options = RunOptions(own, max_minutes, resume, init_from, finetune_bids)
+        train_members(resolved, out, options, show)
     print_result(f"written: {out} (asl_predict --model {out})")
 
 

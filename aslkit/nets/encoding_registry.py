@@ -1,56 +1,48 @@
-"""Configuration or model card -> the encoding it describes, and back."""
+"""Training configuration or model card -> the encoding of a network's input, by its kind."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol
 
-from aslkit.config.fixed_protocol import FixedProtocolConfig, nominal_timings
-from aslkit.config.schema import RawEncodingConfig, TrainingConfig
-from aslkit.core.acquisition import Timing
-from aslkit.nets.profile_encoding import CHANNELS, ProfileEncoding
-from aslkit.nets.raw_encoding import RawEncoding
+from aslkit.config.schema import TrainingConfig
+from aslkit.core.acquisition import Acquisition
+from aslkit.nets.experimental import raw_encoding
+from aslkit.nets.profile_encoding import KIND, ProfileEncoding
 
-Encoding = ProfileEncoding | RawEncoding
+
+class Encoding(Protocol):
+    """What every encoding offers; a training run and a model card describe it alike."""
+
+    @property
+    def n_channels(self) -> int:
+        """Number of channels, including the mask."""
+
+    def covers(self, acquisition: Acquisition) -> bool:
+        """Return whether scans of this protocol can be encoded."""
+
+    def describe(self) -> dict[str, object]:
+        """Return the fields of the model card."""
 
 
 def build_encoding(config: TrainingConfig) -> Encoding:
-    """What the network of a training run sees."""
-    if isinstance(config.encoding, RawEncodingConfig) and isinstance(
-        config.data, FixedProtocolConfig
-    ):
-        return RawEncoding(
-            nominal_timings(config.data),
-            config.encoding.normalization,
-            config.encoding.scale,
-            config.encoding.features,
-            config.data.t1_blood_s,
-        )
-    return ProfileEncoding()
-
-
-def describe_encoding(encoding: Encoding) -> dict[str, object]:
-    """Fields of the model card, all constants included."""
-    if isinstance(encoding, ProfileEncoding):
-        return {"encoding": {"kind": "physics_profile"}, "channels": list(CHANNELS)}
-    return {"encoding": {"kind": "raw", **asdict(encoding)}}
+    """Return the encoding of a training configuration."""
+    return _ENCODINGS[config.encoding.kind].from_config(config)
 
 
 def read_encoding(card: Mapping[str, Any]) -> Encoding:
-    """The encoding of a model card; without a field `encoding` it is the physics profile.
+    """Return the encoding of a model card; without a field `encoding` it is the default one.
 
     Raises
     ------
     ValueError
-        When this version has no such encoding.
+        If this version has no such encoding.
     """
-    constants = dict(card.get("encoding", {"kind": "physics_profile"}))
-    kind = constants.pop("kind")
-    if kind == "raw":
-        timings = tuple(Timing(**t) for t in constants.pop("timings"))
-        rest: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in constants.items()
-        }
-        return RawEncoding(timings, **rest)
-    if kind != "physics_profile" or card.get("channels") != list(CHANNELS):
+    kind = card.get("encoding", {"kind": KIND})["kind"]
+    if kind not in _ENCODINGS:
         raise ValueError("channels of another version of aslkit")
-    return ProfileEncoding()
+    return _ENCODINGS[kind].from_card(card)
+
+
+_ENCODINGS: dict[str, type[ProfileEncoding] | type[raw_encoding.RawEncoding]] = {
+    KIND: ProfileEncoding,
+    raw_encoding.KIND: raw_encoding.RawEncoding,
+}

@@ -18,9 +18,9 @@ from aslkit.config.schema import DEFAULT_KINDS, NETWORKS
 from aslkit.core.acquisition import Acquisition
 from aslkit.core.errors import InputError, UnavailableError
 from aslkit.nets.encoding_registry import Encoding, read_encoding
+from aslkit.nets.network import Network
 from aslkit.nets.profile_encoding import ProfileEncoding
 from aslkit.nets.registry import build_network
-from aslkit.nets.residual_unet import Network
 from aslkit.outputs.atomic_write import appear_together
 
 DEFAULT_MODEL = "exp21"
@@ -138,7 +138,7 @@ def load_model(name_or_folder: str) -> Model:
         described = NETWORKS.validate_python({"kind": DEFAULT_KIND, **card["network"]})
         members = []
         for start, state in _states(tensors, int(card.get("members", 1))).items():
-            network = build_network(described, encoding.layout)
+            network = build_network(described, encoding)
             _check(folder, start, state, network.state_dict())
             network.load_state_dict(state)
             members.append(network.eval())

@@ -1,19 +1,20 @@
-"""A least-squares fit -> what the network sees: per voxel, the data in units of their noise.
+"""A least-squares fit -> the channels of a network: per voxel, the data in units of their noise.
 
-Every channel is a ratio to the noise, a time, or a property of the protocol, so that signal and
-noise scaled together give the same channels whatever the protocol or the number of delays. Here
-is also the only place where numpy images (x, y, z, channel) become network batches
+Every channel is a ratio to the noise, a time, or a property of the protocol. Therefore signal and
+noise scaled by the same factor give the same channels, for any protocol and number of delays.
+This is also the only module that turns numpy images (x, y, z, channel) into network batches
 (batch, channel, x, y).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import accumulate
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aslkit.config.schema import TrainingConfig
 from aslkit.core.acquisition import Acquisition
-from aslkit.core.backend import Array
 from aslkit.core.constants import TYPICAL_ATT_S
 from aslkit.core.series_and_maps import FloatImage, MaskImage
 from aslkit.fit.variable_projection import Solution
@@ -21,8 +22,9 @@ from aslkit.kinetics.model import KineticModel, arterial_curve, tissue_curve
 
 Voxels = NDArray[np.float32]
 
+KIND = "physics_profile"  # in configurations and model cards
 LEAST_ATT_SE_S = 1e-3  # keeps logarithms finite
-PROFILE_ATTS_S = np.linspace(0.2, 3.8, 13)  # arrival times at which the data are matched
+PROFILE_ATTS_S = np.linspace(0.2, 3.8, 13)  # arrival times of the matched filters
 CHANNELS = (
     *(f"matched filter at {t:.1f} s" for t in PROFILE_ATTS_S),
     *(f"relative sensitivity at {t:.1f} s" for t in PROFILE_ATTS_S),
@@ -39,43 +41,38 @@ CHANNELS = (
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Order of the channels: curves of every labeling, features, mask.
+class ProfileEncoding:
+    """The channels of `encode`, for any protocol; it has no parameters."""
 
-    Attributes
-    ----------
-    curves : tuple of int
-        Number of delays of every labeling.
-    n_features : int
-    """
+    @classmethod
+    def from_config(cls, config: TrainingConfig) -> "ProfileEncoding":
+        """Return the encoding of a training configuration."""
+        return cls()
 
-    curves: tuple[int, ...]
-    n_features: int
+    @classmethod
+    def from_card(cls, card: Mapping[str, Any]) -> "ProfileEncoding":
+        """Return the encoding of a model card.
+
+        Raises
+        ------
+        ValueError
+            If the card lists other channels.
+        """
+        if card.get("channels") != list(CHANNELS):
+            raise ValueError("channels of another version of aslkit")
+        return cls()
+
+    def describe(self) -> dict[str, object]:
+        """Return the fields of the model card."""
+        return {"encoding": {"kind": KIND}, "channels": list(CHANNELS)}
 
     @property
     def n_channels(self) -> int:
-        """All of them, the mask included."""
-        return sum(self.curves) + self.n_features + 1
-
-    def split(self, channels: Array) -> list[Array]:
-        """Channels (batch, c, …) as the curves of each labeling, and the rest."""
-        ends = list(accumulate(self.curves))
-        starts = [0, *ends[:-1]]
-        curves = [channels[:, a:b] for a, b in zip(starts, ends, strict=True)]
-        return [*curves, channels[:, ends[-1] :]]
-
-
-@dataclass(frozen=True)
-class ProfileEncoding:
-    """The channels of `encode`, whatever the protocol; nothing about them can be chosen."""
-
-    @property
-    def layout(self) -> Layout:
-        """No curves, all features."""
-        return Layout((), len(CHANNELS) - 1)
+        """Number of channels, including the mask."""
+        return len(CHANNELS)
 
     def covers(self, acquisition: Acquisition) -> bool:
-        """Any protocol."""
+        """Return True: any protocol can be encoded."""
         return True
 
 
@@ -86,26 +83,29 @@ def encode(
     errors: tuple[Voxels, Voxels],
     sd: Voxels,
 ) -> Voxels:
-    """Channels of every voxel but the last (`mask`), (channels - 1, voxels).
+    """Compute all channels but the last one (`mask`), (channels - 1, voxels).
 
     Parameters
     ----------
     model : KineticModel
-        Of one slice, weighted.
+        Weighted model of one slice.
     signal : array, (1, n, voxels)
-        Whitened ΔM/M0.
+        Weighted ΔM/M0 of n timings.
+    solution : Solution
+        Least-squares estimates, (1, voxels) each.
     errors : (se_cbf, se_att), each (1, voxels)
+        Standard errors [ml/100 g/min, s].
     sd : array, (1, voxels)
-        Noise of one weighted volume.
+        Noise sd of one weighted volume, ΔM/M0.
     """
-    curves = tissue_curve(model, PROFILE_ATTS_S[None].astype(np.float32))[0]
-    norms = np.sqrt(np.maximum((curves**2).sum(axis=0), 1e-20))
+    curves = tissue_curve(model, PROFILE_ATTS_S[None].astype(np.float32))[0]  # (n, filters)
+    norms = np.sqrt(np.maximum((curves**2).sum(axis=0), 1e-20))  # (filters,)
     best = norms.max()
     sensitivity = np.log(norms / best + 0.01)
-    cbf_se, att_se = errors[0][0], errors[1][0]
+    cbf_se, att_se = errors[0][0], errors[1][0]  # (voxels,)
     n_free = max(signal.shape[1] - 2, 1)
     nothing = np.zeros_like(cbf_se)
-    arterial, tissue_signal = (nothing, nothing, nothing), signal[0]
+    arterial, tissue_signal = (nothing, nothing, nothing), signal[0]  # (n, voxels)
     if solution.abv is not None and solution.abat is not None:
         arterial_signal = solution.abv * arterial_curve(model, solution.abat)[0]
         tissue_signal = tissue_signal - arterial_signal
@@ -126,7 +126,7 @@ def encode(
 
 
 def to_image(values: Voxels, mask: MaskImage) -> FloatImage:
-    """Rows (…, voxels in the mask) as images (…, *mask.shape), 0 outside."""
+    """Put rows (…, voxels in the mask) into images (…, *mask.shape), 0 outside the mask."""
     image = np.zeros((*values.shape[:-1], *mask.shape), dtype=np.float32)
     image[..., mask] = values
     return image

@@ -31,14 +31,13 @@ from aslkit.fit.variable_projection import Solution
 from aslkit.kinetics.model import KineticModel, delta_m, kinetic_model
 from aslkit.nets.device import select_device
 from aslkit.nets.model_store import Model
+from aslkit.nets.network import N_OUTPUTS
 from aslkit.nets.profile_encoding import encode, to_image
-from aslkit.nets.raw_encoding import RawEncoding
-from aslkit.nets.residual_unet import N_OUTPUTS
-from aslkit.predict.direct import direct_maps
-from aslkit.predict.passes import Passes, PassSummary, run_passes
+from aslkit.predict.experimental.raw_maps import predict_raw_maps
+from aslkit.predict.passes import Passes, PassSummary, RunSlices, add_network_sds, run_passes
 
-SLICES_AT_ONCE = 8  # encoded and corrected together; more takes memory and is no faster
-PIXELS_AT_ONCE = 2**21  # where neighbours are seen too, which are seen again with other slices
+SLICES_AT_ONCE = 8  # encoded and corrected together; more need memory and are not faster
+PIXELS_AT_ONCE = 2**21  # of networks across slices, which encode the slices at the ends twice
 
 
 def predict_maps(
@@ -49,45 +48,61 @@ def predict_maps(
     passes: Passes = Passes(),  # noqa: B008
     progress: Progress = iter,
 ) -> ParameterMaps:
-    """CBF, ATT and their standard deviations by the network; least squares outside the mask.
+    """Estimate CBF, ATT and their standard deviations with a network, in the mask.
 
-    Where the arterial compartment is on, aBV and aBAT are estimated again, given the network's
-    CBF and ATT. Where the network runs several times, its part of the standard deviations is
-    there too. `progress` wraps the first slices of groups, as tqdm does. A network that sees the
-    curves of its one protocol works without least squares and without arterial compartment.
+    Outside the mask the maps are those of least squares. With the arterial compartment, aBV and
+    aBAT are estimated again for the CBF and ATT of the network. With several passes, the maps
+    also hold the standard deviations between passes. A network of raw curves uses neither least
+    squares in the mask nor the arterial compartment.
+
+    Parameters
+    ----------
+    series : AslSeries
+    model : Model
+    settings : FitSettings
+        Of the least squares that the network corrects.
+    device : str
+        "auto", "cpu", "cuda", "cuda:1" or "mps".
+    passes : Passes
+        Members, MC dropout, mirrored views and patches.
+    progress : function
+        Wraps the iterator over groups of slices, like tqdm.
 
     Raises
     ------
     ValueError
-        When there are too few timings for least squares.
+        If there are too few timings for least squares.
     InputError
-        When neither repeats nor residuals tell the noise level, or the model cannot make
-        these passes or is for another protocol.
+        If neither repeats nor residuals determine the noise level, if the model cannot run these
+        passes, or if it was trained for another protocol.
     UnavailableError
-        When the device is not there.
+        If the device is not available.
     """
     chosen = select_device(device)
     passes.check(model)
+    has_several_passes = passes.count(model) > 1
 
-    def outputs(encode_slice: Callable[[int], FloatImage], inside: MaskImage) -> PassSummary:
-        return _outputs(model, encode_slice, inside, passes, chosen, progress)
+    def run_slices(encode_slice: Callable[[int], FloatImage], inside: MaskImage) -> PassSummary:
+        return _run_slices(model, encode_slice, inside, passes, chosen, progress)
 
-    is_several = passes.count(model) > 1
-    if isinstance(model.encoding, RawEncoding):
-        found = outputs(model.encoding.encode_series(series).__getitem__, series.usable)
-        sd = np.sqrt(found.data_variance + found.network_variance)
-        maps = direct_maps(series, model.encoding, found.mean, sd, found.confidence, settings)
-        units = (model.encoding.cbf_unit[1], model.encoding.att_unit[1])
-        return _with_network_part(maps, found, *units) if is_several else maps
+    if not model.corrects_least_squares:
+        return predict_raw_maps(series, model.encoding, settings, run_slices, has_several_passes)
+    return _correct_least_squares(series, settings, run_slices, has_several_passes)
+
+
+def _correct_least_squares(
+    series: AslSeries, settings: FitSettings, run_slices: RunSlices, has_several_passes: bool
+) -> ParameterMaps:
+    """Return the least-squares maps with the corrections of a network."""
     settings = settings.assuming_att(series.acquisition)
     start = fit_base(series, settings)
     base, inside = start.maps, start.inside
-    found = outputs(start.encode_slice, inside)
+    found = run_slices(start.encode_slice, inside)
     corrected = _corrected(base, found, inside, settings)
     flags = quality_flags(**corrected, mask=series.mask, settings=settings)
     maps = replace(base, flags=flags, **corrected)
-    if is_several:
-        maps = _with_network_part(maps, found, base.cbf_std * inside, base.att_std * inside)
+    if has_several_passes:
+        maps = add_network_sds(maps, found, base.cbf_std * inside, base.att_std * inside)
     if base.abv is None or base.abat is None:
         return maps
     abv, abat = _arterial(maps, series, start.noise, inside, (base.abv.copy(), base.abat.copy()))
@@ -96,16 +111,16 @@ def predict_maps(
 
 @dataclass(frozen=True)
 class BaseFit:
-    """The least squares that a network corrects.
+    """The least-squares fit that a network corrects.
 
     Attributes
     ----------
     series : AslSeries
     noise : array (x, y, z)
-        Noise sd of a volume of mean weight.
+        Noise sd of a volume of mean weight, ΔM/M0.
     maps : ParameterMaps
     inside : bool array (x, y, z)
-        Where there is something to correct.
+        Voxels that are corrected: usable, with a known standard error.
     """
 
     series: AslSeries
@@ -114,32 +129,32 @@ class BaseFit:
     inside: MaskImage
 
     def encode_slice(self, z: int) -> FloatImage:
-        """Channels of a slice, (channels, x, y); 0 outside."""
+        """Compute the channels of slice z, (channels, x, y); 0 outside."""
         voxels = self.inside[:, :, z]
         base = self.maps
-        kinetics, signal = slice_signal(self.series, self._whole, z, voxels)
+        kinetics, signal = slice_signal(self.series, self._model, z, voxels)
         images = (self.noise, base.cbf, base.att, base.cbf_std, base.att_std)
         noise, cbf, att, cbf_se, att_se = (image[:, :, z][voxels][None] for image in images)
         arterial = [i[:, :, z][voxels][None] for i in (base.abv, base.abat) if i is not None]
         residual = signal - delta_m(kinetics, cbf, att, *arterial)
         abv, abat = arterial or (None, None)
-        solution = Solution(cbf, att, abv, abat, (residual**2).sum(-2))
+        solution = Solution(cbf, att, abv, abat, (residual**2).sum(-2))  # (1, voxels) each
         rows = encode(kinetics, signal, solution, (cbf_se, att_se), noise)
         return to_image(np.concatenate([rows, np.ones_like(noise)]), voxels)
 
     @cached_property
-    def _whole(self) -> KineticModel:
-        """The model of all slices."""
+    def _model(self) -> KineticModel:
+        """The kinetic model of all slices."""
         return kinetic_model(self.series.acquisition, self.inside.shape[2], np.float32)
 
 
 def fit_base(series: AslSeries, settings: FitSettings = FitSettings()) -> BaseFit:  # noqa: B008
-    """Least squares of a series with the noise level that its network is told.
+    """Fit a series by least squares, with the noise level that the network gets.
 
     Raises
     ------
     ValueError, InputError
-        As `predict` does.
+        As in `predict_maps`.
     """
     settings = settings.assuming_att(series.acquisition)
     noise = noise_level(series, settings)
@@ -150,7 +165,7 @@ def fit_base(series: AslSeries, settings: FitSettings = FitSettings()) -> BaseFi
 
 
 def _with_assumed_att(series: AslSeries, maps: ParameterMaps, noise: FloatImage) -> ParameterMaps:
-    """The maps of a single timing with standard errors that know ATT to be assumed."""
+    """Return the maps of a single timing with the standard errors of an assumed ATT."""
     model = kinetic_model(series.acquisition, series.mask.shape[2], np.float32)
     errors = errors_with_assumed_att(model, as_slices(maps.cbf), as_slices(noise))
     cbf_std, att_std = (as_image(e, maps.cbf.shape) for e in errors)
@@ -158,12 +173,14 @@ def _with_assumed_att(series: AslSeries, maps: ParameterMaps, noise: FloatImage)
 
 
 def noise_level(series: AslSeries, settings: FitSettings) -> FloatImage:
-    """Noise sd of a volume of mean weight, (x, y, z): of the repeats, else of the residuals.
+    """Return the noise sd of a volume of mean weight, (x, y, z), ΔM/M0.
+
+    It is measured in the repeats, without repeats in the residuals.
 
     Raises
     ------
     InputError
-        When neither tells it.
+        If there are neither repeats nor more timings than parameters.
     """
     sd = known_sd(series, settings)
     if not np.isfinite(sd[series.mask]).any():
@@ -177,7 +194,7 @@ def noise_level(series: AslSeries, settings: FitSettings) -> FloatImage:
     return sd
 
 
-def _outputs(
+def _run_slices(
     model: Model,
     encode_slice: Callable[[int], FloatImage],
     inside: MaskImage,
@@ -185,10 +202,10 @@ def _outputs(
     device: torch.device,
     progress: Progress,
 ) -> PassSummary:
-    """What all passes say of the whole image, (channels, x, y, z) each; it counts inside.
+    """Run all passes on all slices, some at a time; arrays (channels, x, y, z) in the image.
 
-    Slices are encoded, to (channels, x, y), and seen a few at a time, cut to the brain; with
-    them, their neighbours as far as the network reaches.
+    Slices are encoded, to (channels, x, y), and cropped to the brain. The network also gets
+    the slices above and below each group, as far as its `reach`.
     """
     model = model.to(device)
     sizes = (2, 2, 2, model.network.n_outputs - N_OUTPUTS)
@@ -198,32 +215,22 @@ def _outputs(
     reach = max(member.reach for member in model.members)
     n = max(SLICES_AT_ONCE, reach and PIXELS_AT_ONCE // max(inside[x, y, 0].size, 1))
     for first in progress(range(0, slices.size, n)):
-        before = min(first, reach)
-        channels = [encode_slice(z)[:, x, y] for z in slices[first - before : first + n + reach]]
-        found = run_passes(model, np.stack(channels), passes, device)
-        some = slices[first : first + n]
+        n_before = min(first, reach)
+        group = slices[first - n_before : first + n + reach]
+        channels = np.stack([encode_slice(z)[:, x, y] for z in group])  # (slices, channels, x, y)
+        found = run_passes(model, channels, passes, device)
+        own = slices[first : first + n]
         for image, values in zip(vars(images).values(), vars(found).values(), strict=True):
-            image[:, x, y, some] = np.moveaxis(values[before : before + some.size], 0, -1)
+            image[:, x, y, own] = np.moveaxis(values[n_before : n_before + own.size], 0, -1)
     return images
-
-
-def _with_network_part(
-    maps: ParameterMaps,
-    found: PassSummary,
-    cbf_unit: FloatImage | float,
-    att_unit: FloatImage | float,
-) -> ParameterMaps:
-    """The maps with the part of their standard deviations by which passes differ."""
-    cbf_std, att_std = np.sqrt(found.network_variance)
-    return replace(maps, cbf_std_network=cbf_unit * cbf_std, att_std_network=att_unit * att_std)
 
 
 def _corrected(
     base: ParameterMaps, found: PassSummary, inside: MaskImage, settings: FitSettings
 ) -> dict[str, FloatImage]:
-    """CBF, ATT and their standard deviations."""
+    """Return CBF, ATT and their standard deviations, corrected inside."""
     maps = {name: getattr(base, name).copy() for name in ("cbf", "att", "cbf_std", "att_std")}
-    sd = np.sqrt(found.data_variance + found.network_variance)
+    sd = found.sd  # (2, x, y, z), in standard errors
     for i, name in enumerate(("cbf", "att")):
         se = getattr(base, f"{name}_std")[inside]
         maps[name][inside] += se * found.mean[i][inside]
@@ -239,11 +246,11 @@ def _arterial(
     inside: MaskImage,
     images: tuple[FloatImage, FloatImage],
 ) -> tuple[FloatImage, FloatImage]:
-    """aBV and aBAT that go with the maps' CBF and ATT, put into `images`."""
-    whole = kinetic_model(series.acquisition, inside.shape[2], np.float32)
+    """Fit aBV and aBAT for the CBF and ATT of the maps, and write them into `images`."""
+    model = kinetic_model(series.acquisition, inside.shape[2], np.float32)
     for z in np.flatnonzero(inside.any(axis=(0, 1))).tolist():
         voxels = inside[:, :, z]
-        kinetics, signal = slice_signal(series, whole, z, voxels)
+        kinetics, signal = slice_signal(series, model, z, voxels)
         known = (sd, maps.cbf, maps.att, maps.att_std)
         found = arterial_given_tissue(kinetics, signal, *(i[:, :, z][voxels][None] for i in known))
         for image, values in zip(images, found, strict=True):

@@ -1,10 +1,10 @@
-"""Encoded slices -> corrections by every pass of a model, combined by the law of total variance:
+"""Encoded slices -> outputs of every pass of a model, combined by the law of total variance:
 
-    variance = mean of the variances that the passes predict    (the data)
-             + variance of the passes' corrections              (the network)
+    variance = mean of the variances that the passes predict    (noise of the data)
+             + variance of the estimates between the passes     (uncertainty of the network)
 
-A pass is one network (a member of the model, as trained, or with random dropout) that sees the
-slices once (as they are, or mirrored).
+A pass is one run of one network on all slices: of one member of the model, as trained or with
+random dropout (MC dropout), on the slices as they are or mirrored.
 """
 
 import logging
@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice, product
 from typing import Any
@@ -24,36 +24,37 @@ from scipy.special import expit
 from torch import Tensor, nn
 
 from aslkit.core.errors import InputError, UnavailableError
-from aslkit.core.series_and_maps import FloatImage
+from aslkit.core.series_and_maps import FloatImage, MaskImage, ParameterMaps
 from aslkit.core.threads import n_threads
 from aslkit.nets.model_store import Model
-from aslkit.nets.residual_unet import N_OUTPUTS, MapFunction, Network
+from aslkit.nets.network import N_OUTPUTS, MapFunction, Network
 from aslkit.predict.tiling import Tiling, run_tiled
 
 logger = logging.getLogger(__name__)
 
-AS_THEY_ARE: tuple[tuple[int, ...], ...] = ((),)
+UNMIRRORED: tuple[tuple[int, ...], ...] = ((),)
 MIRRORED = ((), (2,), (3,), (2, 3))  # axes of (n, channels, x, y)
-PIXELS_PER_RUN = {"cpu": 2**15, "cuda": 2**21}  # more is no faster
-BYTES_PER_PIXEL = 4096  # of a network at work
+PIXELS_PER_RUN = {"cpu": 2**15, "cuda": 2**21}  # larger batches are not faster
+BYTES_PER_PIXEL = 4096  # memory of a running network
+LARGEST_LOG_SD = 300.0  # exp(2 * 300) is finite in float64
 
 
 @dataclass(frozen=True)
 class Passes:
-    """How often, and on what, a model runs.
+    """How many passes of a model run, and on which patches.
 
     Attributes
     ----------
     members : int, optional
-        The first so many members of the model; None takes all.
+        Number of members of the model that run; None: all.
     n_mc_dropout : int
         Runs of every member with random dropout (MC dropout); 0: one run without dropout.
     is_mirrored : bool
-        Whether the slices are seen mirrored in x, in y and in both, too.
+        Whether to run also on the slices mirrored in x, in y and in both.
     tiling : Tiling
-        How they are cut into patches.
+        How slices are cut into patches.
     batch : int, optional
-        Patches at a time; None takes what the free memory of the device allows.
+        Number of patches that run together; None: as many as the free memory allows.
     """
 
     members: int | None = None
@@ -63,7 +64,7 @@ class Passes:
     batch: int | None = None
 
     def check(self, model: Model) -> None:
-        """Refuse what the model cannot do.
+        """Check that the model has enough members and, for MC dropout, a dropout layer.
 
         Raises
         ------
@@ -78,7 +79,7 @@ class Passes:
                 expected=f"at least {self.members}",
                 fix=f"give --members {n} or less, or another --model",
             )
-        if self.n_mc_dropout and not any(_dropouts(member) for member in model.members):
+        if self.n_mc_dropout and not any(_dropout_layers(member) for member in model.members):
             raise InputError(
                 f"model {model.name}",
                 "network",
@@ -88,17 +89,22 @@ class Passes:
             )
 
     def count(self, model: Model) -> int:
-        """Number of passes."""
+        """Return the number of passes."""
         n_members = len(model.members[: self.members])
-        return n_members * max(self.n_mc_dropout, 1) * (len(MIRRORED) if self.is_mirrored else 1)
+        n_views = len(MIRRORED) if self.is_mirrored else 1
+        return n_members * max(self.n_mc_dropout, 1) * n_views
 
 
 @dataclass(frozen=True)
 class PassSummary:
-    """What all passes say, in least-squares standard errors; CBF and ATT, (n, 2, x, y) each.
+    """Means and variances of all passes, in the units of the network's outputs.
 
-    `confidence`, the mean probability that the estimates are close, is (n, 0, x, y) where the
-    networks state none.
+    Attributes
+    ----------
+    mean, data_variance, network_variance : array (n, 2, x, y) or (2, x, y, z)
+        Of CBF and ATT: mean estimate, mean predicted variance, variance between passes.
+    confidence : array (n, 2 or 0, x, y) or (2 or 0, x, y, z)
+        Mean probability that CBF and ATT are close to the truth, if the networks state it.
     """
 
     mean: FloatImage
@@ -106,67 +112,87 @@ class PassSummary:
     network_variance: FloatImage
     confidence: FloatImage
 
+    @property
+    def sd(self) -> FloatImage:
+        """Total standard deviation of CBF and ATT."""
+        return np.sqrt(self.data_variance + self.network_variance)
+
+
+# Runs all passes on a scan, given a function that encodes slice z and the mask (x, y, z).
+RunSlices = Callable[[Callable[[int], FloatImage], MaskImage], PassSummary]
+
 
 def run_passes(
     model: Model, slices: FloatImage, passes: Passes, device: torch.device
 ) -> PassSummary:
-    """Run all passes of a model on its device on encoded slices (n, channels, x, y)."""
+    """Run all passes of a model, which is on `device`, on encoded slices (n, channels, x, y)."""
     n = passes.count(model)
     mean, square, variance, confidence = (np.zeros(()) for _ in range(4))
-    for outputs in _outputs(model, slices, passes, device):
+    for outputs in _run_each(model, slices, passes, device):
         estimates, log_sds, logits = np.split(outputs, (2, N_OUTPUTS), axis=1)
         mean = mean + estimates / n
         square = square + estimates**2 / n
-        variance = variance + np.exp(2 * log_sds) / n
+        variance = variance + np.exp(2 * np.minimum(log_sds, LARGEST_LOG_SD)) / n
         confidence = confidence + expit(logits) / n
-    spread = np.maximum(square - mean**2, 0) * (n > 1)
-    return PassSummary(*(v.astype(np.float32) for v in (mean, variance, spread, confidence)))
+    between = np.maximum(square - mean**2, 0) * (n > 1)
+    largest = np.finfo(np.float32).max
+    limited = (np.minimum(v, largest) for v in (mean, variance, between, confidence))
+    return PassSummary(*(v.astype(np.float32) for v in limited))
 
 
-def _outputs(
+def add_network_sds(
+    maps: ParameterMaps,
+    found: PassSummary,
+    cbf_unit: FloatImage | float,
+    att_unit: FloatImage | float,
+) -> ParameterMaps:
+    """Add the standard deviations between passes to the maps, in units of the outputs."""
+    cbf_std, att_std = np.sqrt(found.network_variance)
+    return replace(maps, cbf_std_network=cbf_unit * cbf_std, att_std_network=att_unit * att_std)
+
+
+def _run_each(
     model: Model, slices: FloatImage, passes: Passes, device: torch.device
 ) -> Iterator[NDArray[np.float64]]:
-    """What each pass returns, (n, 4 or 6, x, y)."""
+    """Yield the outputs (n, 4 or 6, x, y) of each pass."""
     n = n_threads() if device.type == "cpu" else 1
-    for network, seed in product(
-        model.members[: passes.members], range(max(passes.n_mc_dropout, 1))
-    ):
+    members, seeds = model.members[: passes.members], range(max(passes.n_mc_dropout, 1))
+    for network, seed in product(members, seeds):
         dropout = _mc_dropout(network, seed if passes.n_mc_dropout else None)
-        with dropout, _workers(n) as pool:
-            each = (
-                map if passes.n_mc_dropout else _at_once(pool, n)
-            )  # masks are drawn layer by layer
-            for axes in MIRRORED if passes.is_mirrored else AS_THEY_ARE:
-                seen = np.flip(slices, axes)
-                batch = passes.batch or _batch(seen, passes.tiling, network, device)
-                found = _tiled(network, seen, passes.tiling, batch, device, each)
-                yield np.flip(found, axes).astype(np.float64)
+        with dropout, _worker_threads(n) as pool:
+            # dropout masks are drawn layer by layer, hence in one thread
+            apply = map if passes.n_mc_dropout else _parallel_map(pool, n)
+            for axes in MIRRORED if passes.is_mirrored else UNMIRRORED:
+                view = np.flip(slices, axes)
+                batch = passes.batch or _batch_size(view, passes.tiling, network, device)
+                outputs = _run_tiles(network, view, passes.tiling, batch, device, apply)
+                yield np.flip(outputs, axes).astype(np.float64)
 
 
-def _tiled(
+def _run_tiles(
     network: Network,
     slices: FloatImage,
     tiling: Tiling,
     batch: int,
     device: torch.device,
-    each: MapFunction,
+    apply: MapFunction,
 ) -> FloatImage:
-    """What the network makes of the slices; half as many patches at a time if memory ends.
+    """Run a network on the patches of slices; halve the batch if GPU memory is exhausted.
 
-    A network that sees neighbouring slices goes through all of them, place by place.
+    A network across slices runs on the same patch of all slices at once.
     """
 
     def run(patches: FloatImage) -> FloatImage:
-        there = torch.from_numpy(patches).to(device)
+        inputs = torch.from_numpy(patches).to(device)
         with torch.inference_mode():
-            outputs = (
-                network.forward_stack(there.split(1), each) if network.reach else [network(there)]
-            )
-            return torch.cat([*outputs]).cpu().numpy()
+            if not network.reach:
+                return network(inputs).cpu().numpy()
+            outputs = [*network.forward_stack(inputs.split(1), apply)]
+            return torch.cat(outputs).cpu().numpy()
 
-    n, apply = (len(slices), map) if network.reach else (batch, each)
+    n, apply_run = (len(slices), map) if network.reach else (batch, apply)
     try:
-        return run_tiled(run, slices, tiling, network.stride, n, apply)
+        return run_tiled(run, slices, tiling, network.stride, n, apply_run)
     except torch.cuda.OutOfMemoryError as error:
         if network.reach or batch == 1:
             reason = "its memory does not hold one patch"
@@ -174,32 +200,41 @@ def _tiled(
             raise UnavailableError(f"device {device} is not enough: {reason}. {fix}") from error
     torch.cuda.empty_cache()
     logger.info("Memory of %s ended at %d patches: half of them at a time", device, batch)
-    return _tiled(network, slices, tiling, batch // 2, device, each)
+    return _run_tiles(network, slices, tiling, batch // 2, device, apply)
 
 
-def _workers(n: int) -> ThreadPoolExecutor:
-    """Threads that run a batch each: on a busy CPU far faster than all cores on one batch."""
-    return ThreadPoolExecutor(n, initializer=torch.set_num_threads, initargs=(1,))
+@contextmanager
+def _worker_threads(n: int) -> Iterator[ThreadPoolExecutor]:
+    """Start threads with one core each: faster than all cores on one batch on a busy CPU.
+
+    The number of threads that torch gives to later threads is restored at the end.
+    """
+    own = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(n, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(own)
 
 
-def _at_once(pool: ThreadPoolExecutor, n: int) -> MapFunction:
-    """`map` by the threads of a pool, `n` items at a time."""
+def _parallel_map(pool: ThreadPoolExecutor, n: int) -> MapFunction:
+    """Return a `map` that runs `n` items at a time in the threads of a pool."""
 
     def run(function: Callable[..., Any], item: object) -> object:
         with torch.inference_mode():
             return function(item)
 
-    def each(function: Callable[..., Any], items: Iterable[Any]) -> Iterator[Any]:
+    def apply(function: Callable[..., Any], items: Iterable[Any]) -> Iterator[Any]:
         items = iter(items)
         while done := deque(pool.map(partial(run, function), islice(items, n))):
-            while done:  # nothing is held for longer than the next one needs it
+            while done:  # each result is freed as soon as it has been used
                 yield done.popleft()
 
-    return each
+    return apply
 
 
-def _batch(slices: FloatImage, tiling: Tiling, network: Network, device: torch.device) -> int:
-    """Patches that run at a time: as many as pay, and fit into half of the free memory."""
+def _batch_size(slices: FloatImage, tiling: Tiling, network: Network, device: torch.device) -> int:
+    """Return the number of patches that run together, within half of the free GPU memory."""
     pixels = PIXELS_PER_RUN.get(device.type, PIXELS_PER_RUN["cpu"])
     if device.type == "cuda":
         pixels = min(pixels, torch.cuda.mem_get_info(device)[0] // 2 // BYTES_PER_PIXEL)
@@ -209,21 +244,21 @@ def _batch(slices: FloatImage, tiling: Tiling, network: Network, device: torch.d
 
 @contextmanager
 def _mc_dropout(network: nn.Module, seed: int | None) -> Iterator[None]:
-    """The network without the features that one draw of its dropout layers takes away."""
+    """Drop the same random features of a network in every call; none if `seed` is None."""
     generator = torch.Generator()
     masks: dict[nn.Module, Tensor] = {}
 
     def drop(layer: nn.Module, inputs: tuple[Tensor], _: Tensor) -> Tensor:
         x, p = inputs[0], float(layer.p)  # type: ignore[arg-type]
         if layer not in masks:
-            kept = torch.rand((1, x.shape[1], 1, 1), generator=generator) >= p
-            masks[layer] = (kept / (1 - p)).to(x)
+            is_kept = torch.rand((1, x.shape[1], 1, 1), generator=generator) >= p
+            masks[layer] = (is_kept / (1 - p)).to(x)
         return x * masks[layer]
 
     hooks = []
     if seed is not None:
         generator.manual_seed(seed)
-        hooks = [layer.register_forward_hook(drop) for layer in _dropouts(network)]
+        hooks = [layer.register_forward_hook(drop) for layer in _dropout_layers(network)]
     try:
         yield
     finally:
@@ -231,5 +266,5 @@ def _mc_dropout(network: nn.Module, seed: int | None) -> Iterator[None]:
             hook.remove()
 
 
-def _dropouts(network: nn.Module) -> list[nn.Module]:
+def _dropout_layers(network: nn.Module) -> list[nn.Module]:
     return [layer for layer in network.modules() if isinstance(layer, nn.Dropout2d)]

@@ -1,8 +1,7 @@
-"""State of a training run <-> checkpoint.safetensors, from which it goes on bit for bit."""
+"""State of a training run <-> checkpoint.safetensors, from which it continues bit for bit."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -10,120 +9,70 @@ from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from aslkit.config import TrainingConfig, dump_config, is_dump_of
+from aslkit.config import dump_config, is_dump_of
 from aslkit.core.errors import InputError
 from aslkit.nets.model_store import read_tensors
-from aslkit.nets.residual_unet import Network
 from aslkit.outputs.atomic_write import appear_together
-from aslkit.train.early_stopping import Best
-from aslkit.train.loss_weighting import LossWeighting
+from aslkit.train.recipe import Recipe
+from aslkit.train.state import TrainingState
 
 CHECKPOINT = "checkpoint.safetensors"
-# Modules of a state, and the first part of the names of their tensors in the file.
-MODULES = {
-    "network": "network",
-    "average": "average",
-    "loss_weighting": "balance",
-    "classifier": "classifier",
-}
-SECTIONS = (*MODULES.values(), "optimizer", "best")  # of the tensors; numbers are beside them
-NUMBERS = ("step", "n_batches", "n_averaged", "seconds", "losses", "origin", "adapted_to")
+NUMBERS = ("step", "n_batches", "seconds", "losses", "origin")
 
 
-@dataclass
-class TrainingState:
-    """All that a run needs to go on.
-
-    Attributes
-    ----------
-    network, average : Network
-        The one that trains, and the average of its weights.
-    loss_weighting : LossWeighting
-        Of the losses of CBF and ATT.
-    optimizer : torch.optim.AdamW
-    classifier : nn.Module
-        Of real and simulated scans, where there is one.
-    origin : mapping, optional
-        Of the first weights, as in the model card.
-    adapted_to : mapping, optional
-        What the model card says of the real scans.
-    step, n_batches : int
-        Steps done, and batches that all ranks together have drawn for them.
-    n_averaged : int
-        Steps whose weights are in the plain mean, once that has begun.
-    seconds : float
-        Of training.
-    losses : list of float
-        Of the steps since the last line of metrics.csv.
-    best : Best
-        For early stopping.
-    """
-
-    network: Network
-    average: Network
-    loss_weighting: LossWeighting
-    optimizer: torch.optim.AdamW
-    classifier: nn.Module
-    origin: Mapping[str, object] | None = None
-    adapted_to: Mapping[str, object] | None = None
-    step: int = 0
-    n_batches: int = 0
-    n_averaged: int = 0
-    seconds: float = 0.0
-    losses: list[float] = field(default_factory=list)
-    best: Best = field(default_factory=Best)
-
-
-def write_checkpoint(state: TrainingState, config: TrainingConfig, out: Path) -> None:
-    """Replace the checkpoint in a folder as a whole, whatever ends the process."""
-    tensors = {
-        f"{section}.{k}": v
-        for name, section in MODULES.items()
-        for k, v in getattr(state, name).state_dict().items()
-    }
+def write_checkpoint(state: TrainingState, recipe: Recipe, out: Path) -> None:
+    """Replace the checkpoint in a folder; the process may end at any time."""
+    modules = _modules(state, recipe).items()
+    tensors = {f"{name}.{k}": v for name, m in modules for k, v in m.state_dict().items()}
     for i, values in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{k}": v for k, v in values.items()}
-    tensors |= {f"best.{k}": v for k, v in state.best.weights.items()}
-    numbers = {name: getattr(state, name) for name in NUMBERS}
-    numbers |= {"best": [state.best.loss, state.best.n_worse]}
-    meta = {"config": dump_config(config), "numbers": json.dumps(numbers)}
+    tensors |= recipe.tensors()
+    numbers = {name: getattr(state, name) for name in NUMBERS} | recipe.numbers()
+    meta = {"config": dump_config(recipe.config), "numbers": json.dumps(numbers)}
     with appear_together(out, CHECKPOINT) as temporary:
         contiguous = {k: v.contiguous() for k, v in tensors.items()}
         (temporary / CHECKPOINT).write_bytes(save(contiguous, metadata=meta))
 
 
-def read_checkpoint(state: TrainingState, config: TrainingConfig, out: Path) -> None:
-    """Load the checkpoint of a folder into a fresh state.
+def read_checkpoint(state: TrainingState, recipe: Recipe, out: Path) -> None:
+    """Load the checkpoint of a folder into a new state and its recipe.
 
     Raises
     ------
     InputError
-        When it is damaged, or belongs to another configuration.
+        If it is damaged, or belongs to another configuration or other real scans.
     """
     try:
         meta, tensors = read_tensors(out / CHECKPOINT)
     except (OSError, SafetensorError) as error:
         raise _refused(out, "", str(error), "a checkpoint of asl_train") from error
-    if not is_dump_of(meta.get("config", "{}"), config) or "numbers" not in meta:
+    if not is_dump_of(meta.get("config", "{}"), recipe.config) or "numbers" not in meta:
         other = "another configuration or version of aslkit"
         raise _refused(out, "config", other, "those of the run")
-    parts: dict[str, dict[str, Tensor]] = {s: {} for s in SECTIONS}
-    for key, tensor in tensors.items():
-        section, _, name = key.partition(".")
-        parts[section][name] = tensor
-    for name, section in MODULES.items():
-        getattr(state, name).load_state_dict(parts[section])
-    _load_moments(state.optimizer, parts["optimizer"])
     numbers = json.loads(meta["numbers"])
-    if numbers.get("adapted_to") != state.adapted_to:
+    if numbers.get("adapted_to") != recipe.adapted_to:
         raise _refused(out, "adapted_to", "other scans", "those of the run")
-    state.best = Best(parts["best"], *numbers.pop("best"))
-    for name, value in numbers.items():
-        setattr(state, name, value)
+    for name, module in _modules(state, recipe).items():
+        module.load_state_dict(_section(tensors, name))
+    _load_moments(state.optimizer, _section(tensors, "optimizer"))
+    for name in NUMBERS:
+        setattr(state, name, numbers[name])
+    recipe.restore(numbers, tensors)
+
+
+def _modules(state: TrainingState, recipe: Recipe) -> dict[str, nn.Module]:
+    """Return all modules with weights, by the first part of their names in the file."""
+    return {"network": state.network, "average": state.average, **recipe.modules}
+
+
+def _section(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with that of a section, without it."""
+    start = f"{name}."
+    return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
 
 
 def _load_moments(optimizer: torch.optim.AdamW, tensors: Mapping[str, Tensor]) -> None:
-    """Give an optimiser its moments, named `0.exp_avg`, …, laid out in memory like the weights."""
+    """Load the moments `0.exp_avg`, … into an optimizer, in the memory layout of the weights."""
     moments: dict[int, dict[str, Tensor]] = {}
     weights = [p for group in optimizer.param_groups for p in group["params"]]
     for key, tensor in tensors.items():

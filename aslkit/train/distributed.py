@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from aslkit.core.errors import InputError
 from aslkit.nets.device import select_device
-from aslkit.nets.residual_unet import Network
+from aslkit.nets.network import Network
 
 
 @contextmanager

@@ -1,17 +1,16 @@
 """TrainingConfig -> a model of one or several networks, trained independently, in one folder."""
 
-import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors.torch import load_file
 
 from aslkit.config import TrainingConfig
-from aslkit.core.errors import InputError
 from aslkit.nets.model_store import WEIGHTS, load_model, save_model
 from aslkit.train.checkpoints import CHECKPOINT
 from aslkit.train.distributed import rank
-from aslkit.train.loop import StepCallback, ignore_step, train
+from aslkit.train.loop import RunOptions, StepCallback, check_folder, ignore_step, train
 
 SEED_STEP = 1000  # between the seeds of members
 
@@ -19,46 +18,37 @@ SEED_STEP = 1000  # between the seeds of members
 def train_members(
     config: TrainingConfig,
     out: Path,
-    device: str = "cpu",
-    max_minutes: float = math.inf,
-    resume: bool = False,
-    init_from: str | None = None,
-    finetune_bids: Path | None = None,
+    options: RunOptions = RunOptions(),  # noqa: B008  # frozen
     progress: StepCallback = ignore_step,
 ) -> None:
-    """Train `config.members` networks in turn, which share the time, and join them.
+    """Train `config.members` networks one after the other, and join them in one model.
 
-    Each has a folder `member-1`, … inside `out`, with its own seed: other first weights and
-    other scans. After SIGTERM, nothing is joined. Arguments and errors are those of `train`.
+    Each network has a folder `member-1`, … in `out`, a seed of its own, hence other first weights
+    and other scans, and an equal share of the time. After SIGTERM the networks are not joined.
+    Arguments and errors are those of `train`.
     """
     if config.members == 1:
-        train(config, out, device, max_minutes, resume, init_from, finetune_bids, progress)
+        train(config, out, options, progress)
         return
     folders = [out / f"member-{i + 1}" for i in range(config.members)]
-    begun = [(folder / CHECKPOINT).is_file() for folder in folders]
-    if any(begun) != resume:
-        raise InputError(
-            out,
-            "",
-            found="a training run" if any(begun) else "no checkpoint",
-            expected="a new folder" if any(begun) else f"member-1/{CHECKPOINT}",
-            fix="give another --out, or --resume" if any(begun) else "leave out --resume",
-        )
+    has_begun = [(folder / CHECKPOINT).is_file() for folder in folders]
+    check_folder(out, f"member-1/{CHECKPOINT}", any(has_begun), options.resume)
+    minutes = options.max_minutes / config.members
     for i, folder in enumerate(folders):
         own = config.model_copy(update={"members": 1, "seed": config.seed + SEED_STEP * i})
 
         def show(step: int, numbers: Mapping[str, float], before: int = i * config.steps) -> None:
             progress(before + step, numbers)
 
-        minutes = max_minutes / config.members
-        if not train(own, folder, device, minutes, begun[i], init_from, finetune_bids, show):
+        own_options = replace(options, max_minutes=minutes, resume=has_begun[i])
+        if not train(own, folder, own_options, show):
             return
     if rank() == 0:
         join_members(folders, out, config)
 
 
 def join_members(folders: list[Path], out: Path, config: TrainingConfig) -> None:
-    """Write the model whose members are those of the folders, tensors named `0.…`, `1.…`."""
+    """Write the model with the networks of the folders as members, tensors `0.…`, `1.…`, …"""
     cards = [load_model(str(folder)).card for folder in folders]
     tensors = {
         f"{i}.{name}": values

@@ -2,243 +2,254 @@
 
 import logging
 import math
-import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from aslkit.config import TrainingConfig, dump_config
-from aslkit.config.fixed_protocol import FixedProtocolConfig
 from aslkit.core.errors import DivergenceError, InputError
-from aslkit.nets.bias_correction import freeze_all_but_bias
 from aslkit.nets.encoding_registry import build_encoding
 from aslkit.nets.model_store import load_model, save_model
+from aslkit.nets.network import Network
 from aslkit.nets.registry import build_network
-from aslkit.nets.residual_unet import ZERO_AT_START, Network
 from aslkit.train import distributed
-from aslkit.train.adaptation import add_real_scans, read_adaptation_scans
-from aslkit.train.batches import Batch, stream_batches
-from aslkit.train.checkpoints import CHECKPOINT, TrainingState, read_checkpoint, write_checkpoint
-from aslkit.train.domain_classifier import attach_classifier, build_classifier
-from aslkit.train.early_stopping import validation_batches, validation_losses
+from aslkit.train.batches import Batch, Batches, stream_batches
+from aslkit.train.checkpoints import CHECKPOINT, read_checkpoint, write_checkpoint
 from aslkit.train.loss_curve import drop_losses_after, log_losses, plot_losses
-from aslkit.train.loss_weighting import build_loss_weighting
 from aslkit.train.model_card import model_card
-from aslkit.train.objectives import Loss, build_draw, build_loss, pretraining_loss, run_network
-from aslkit.train.real_scans import describe_scans
-from aslkit.train.schedules import learning_rate
+from aslkit.train.process_state import StopFlag, catch_sigterm, keep_random_state
+from aslkit.train.recipe import Recipe, run_network
+from aslkit.train.registry import build_recipe
+from aslkit.train.state import TrainingState
 
 logger = logging.getLogger(__name__)
 
-RANDOM_SEED = 7_741  # keeps the random numbers inside networks apart from those of the stream
+RANDOM_SEED = 7_741  # separates the random numbers inside networks from those of the batches
 METRICS_EVERY = 50  # steps
-LARGEST_GRADIENT = 1.0
-QUANTITIES = "cbf", "att"
+LARGEST_GRADIENT = 1.0  # norm to which gradients are clipped
 ORIGIN_FIELDS = ("name", "steps", "hours", "training", "initialised_from")
-StepCallback = Callable[[int, Mapping[str, float]], None]  # is told of every step
+
+StepCallback = Callable[[int, Mapping[str, float]], None]  # number of the step, its numbers
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How and for how long a configuration is trained.
+
+    Attributes
+    ----------
+    device : str
+        Name of a torch device.
+    max_minutes : float
+        Time limit of the whole run. The learning rate falls to zero at this limit, so that a run
+        that it ends is complete.
+    resume : bool
+        Whether to continue the run in the output folder.
+    init_from : str, optional
+        Model with the same network, whose weights a new run starts from.
+    finetune_bids : Path, optional
+        Data set of real scans, for a configuration with a section `adaptation`.
+    """
+
+    device: str = "cpu"
+    max_minutes: float = math.inf
+    resume: bool = False
+    init_from: str | None = None
+    finetune_bids: Path | None = None
 
 
 def ignore_step(step: int, numbers: Mapping[str, float]) -> None:
-    """A listener that does nothing."""
+    """Do nothing after a step."""
 
 
 def train(
     config: TrainingConfig,
     out: Path,
-    device: str = "cpu",
-    max_minutes: float = math.inf,
-    resume: bool = False,
-    init_from: str | None = None,
-    finetune_bids: Path | None = None,
+    options: RunOptions = RunOptions(),  # noqa: B008  # frozen
     progress: StepCallback = ignore_step,
 ) -> bool:
-    """Train until the last step or `max_minutes`, whichever comes first.
+    """Train until the last step or the time limit, whichever comes first.
 
-    The learning rate falls to zero at that moment, so a run that time ends is a whole run. On
-    SIGTERM the run writes a checkpoint and stops. Ranks (`distributed`) train together: each
-    draws its own batches, gradients are means, and only the first writes. A new run may start
-    from the weights of the model `init_from`, of the same network. After every step, `progress`
-    is told its loss and learning rate, and the validation loss where it is measured.
+    In the main thread, SIGTERM ends the run with a checkpoint; the previous handler and torch's
+    random state are restored afterwards. The processes of torchrun train together: each draws
+    its own batches, gradients are averaged, and the first process writes.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+    out : Path
+        Folder of the model and its checkpoint.
+    options : RunOptions
+    progress : function
+        Called after every step with its loss, learning rate and other numbers.
 
     Returns
     -------
     bool
-        Whether the run is complete: not stopped by SIGTERM.
+        Whether the run is complete: not ended by SIGTERM.
 
     Raises
     ------
     InputError
-        When `out` already holds a run and `resume` is not asked for, or does not and it is.
+        If `out` holds a run and `options.resume` is False, or the other way round.
     DivergenceError
-        When the loss or its gradient is no longer finite; the last checkpoint stays.
+        If the loss or its gradient is not finite. The last checkpoint is kept.
     """
     out.mkdir(parents=True, exist_ok=True)
-    scans = read_adaptation_scans(config, finetune_bids)
-    adapted_to = describe_scans(scans) if scans else None
-    state = _start(config, out, device, resume, init_from, adapted_to)
-    makes_own = device != "cpu" and isinstance(config.data, FixedProtocolConfig)
-    draw = build_draw(config, device if makes_own else None)
-    draw, loss_function = add_real_scans(config, scans, draw, build_loss(config))
-    first = state.n_batches + distributed.rank()
-    n_workers = 0 if makes_own else distributed.n_data_workers()
-    batches = stream_batches(draw, config.seed, first, n_workers, distributed.n_processes())
-    apart = validation_batches(config.validation, draw) if config.validation else []
-    model = distributed.share_gradients(attach_classifier(state.network, state.classifier))
-    stop, is_stopped = _stop_on_sigterm(), False
-    last_checkpoint = time.monotonic()
-    began = last_checkpoint - state.seconds
-    with closing(batches):
-        while not (is_stopped or _is_over(state, config, max_minutes)):
-            done = max(state.step / config.steps, state.seconds / (60 * max_minutes))
-            loss = _step(state, model, next(batches), config, loss_function, done)
-            state.step += 1
-            state.n_batches += distributed.n_processes()
-            state.seconds, stopped = distributed.all_mean(time.monotonic() - began, stop.is_set)
-            is_stopped = stopped > 0
-            state.losses.append(loss)
-            numbers = {"loss": loss, "learning_rate": state.optimizer.param_groups[0]["lr"]}
-            if config.validation and state.step % config.validation.interval_steps == 0:
-                numbers["validation_loss"] = _look(state, apart, loss_function)
-            if config.loss_weighting:
-                weights = zip(QUANTITIES, state.loss_weighting.weights().tolist(), strict=True)
-                numbers |= {f"{quantity}_weight": weight for quantity, weight in weights}
-            progress(state.step, numbers)
-            if state.step % METRICS_EVERY == 0:
-                _log(state, out)
-            if time.monotonic() - last_checkpoint > 60 * config.checkpoint_minutes:
-                _write(state, config, out)
-                last_checkpoint = time.monotonic()
-    _write(state, config, out)
+    recipe = build_recipe(config, options.device, options.finetune_bids)
+    with keep_random_state(), catch_sigterm() as stop:
+        state = _start(recipe, out, options)
+        is_complete = _run_steps(state, recipe, out, options, progress, stop)
+        _write(state, recipe, out)
     if distributed.rank() == 0:
         plot_losses(out)
     logger.info("Stopped after step %d, %.1f minutes", state.step, state.seconds / 60)
-    return not is_stopped
+    return is_complete
 
 
-def _is_over(state: TrainingState, config: TrainingConfig, max_minutes: float) -> bool:
-    """Whether steps, time or patience are at their end."""
-    is_late = state.step >= config.steps or state.seconds >= 60 * max_minutes
-    return is_late or bool(config.validation and state.best.n_worse >= config.validation.patience)
+def _run_steps(
+    state: TrainingState,
+    recipe: Recipe,
+    out: Path,
+    options: RunOptions,
+    progress: StepCallback,
+    stop: StopFlag,
+) -> bool:
+    """Train to the end; return whether no process received SIGTERM."""
+    config, n_processes = recipe.config, distributed.n_processes()
+    model = distributed.share_gradients(recipe.wrap(state.network))
+    last_checkpoint = time.monotonic()
+    began = last_checkpoint - state.seconds
+    with closing(_batches(state, recipe)) as batches:
+        while not _is_over(state, recipe, options.max_minutes):
+            done = max(state.step / config.steps, state.seconds / (60 * options.max_minutes))
+            loss = _step(state, model, next(batches), recipe, done)
+            state.step += 1
+            state.n_batches += n_processes
+            state.seconds, stopped = distributed.all_mean(time.monotonic() - began, stop.is_set)
+            state.losses.append(loss)
+            numbers = {"loss": loss, "learning_rate": state.optimizer.param_groups[0]["lr"]}
+            progress(state.step, numbers | recipe.after_step(state))
+            if state.step % METRICS_EVERY == 0:
+                _log(state, out)
+            if time.monotonic() - last_checkpoint > 60 * config.checkpoint_minutes:
+                _write(state, recipe, out)
+                last_checkpoint = time.monotonic()
+            if stopped > 0:
+                return False
+    return True
+
+
+def _batches(state: TrainingState, recipe: Recipe) -> Batches:
+    """Return the batches of this process from the next step on."""
+    first = state.n_batches + distributed.rank()
+    n_workers = 0 if recipe.draws_on_device else distributed.n_data_workers()
+    seed, stride = recipe.config.seed, distributed.n_processes()
+    return stream_batches(recipe.draw, seed, first, n_workers, stride)
+
+
+def _is_over(state: TrainingState, recipe: Recipe, max_minutes: float) -> bool:
+    """Return whether the steps, the time or the recipe have ended."""
+    is_late = state.step >= recipe.config.steps or state.seconds >= 60 * max_minutes
+    return is_late or recipe.is_finished()
 
 
 def _step(
-    state: TrainingState,
-    model: Network,
-    batch: Batch,
-    config: TrainingConfig,
-    loss_function: Loss,
-    done: float,
+    state: TrainingState, model: Network, batch: Batch, recipe: Recipe, done: float
 ) -> float:
-    """One step of the optimiser with the network as `model` shares it; returns the loss.
+    """Do one step of the optimizer, and return its loss.
 
-    What is random in it follows from the seed of the run and the number of the batch.
+    `model` is the network with shared gradients. Its random numbers depend only on the seed of
+    the run and the number of the batch.
     """
     number = state.n_batches + distributed.rank()
-    entropy = np.random.SeedSequence([RANDOM_SEED, config.seed, number])
+    entropy = np.random.SeedSequence([RANDOM_SEED, recipe.config.seed, number])
     torch.manual_seed(int(entropy.generate_state(1)[0]))
     for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate(config, state.step, done)
+        group["lr"] = recipe.learning_rate(state.step, done)
     device = next(state.network.parameters()).device
     batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
     batch["channels"] = batch["channels"].contiguous(memory_format=torch.channels_last)
     with torch.autocast(device.type, dtype=torch.bfloat16):
-        outputs = run_network(model, batch)
-    is_att_alone = done >= (config.cbf_first_fraction or 1)
-    if done < (config.pretraining_fraction or 0):
-        loss = pretraining_loss(outputs, batch)
-    else:
-        losses = loss_function(outputs, batch)
-        if config.cbf_first_fraction:
-            losses = losses[:, int(is_att_alone)]
-        loss = state.loss_weighting(losses)
+        outputs = run_network(model, batch)  # (b, 4 or more, x, y)
+    loss = recipe.loss(outputs, batch, done)
     state.optimizer.zero_grad()
     loss.backward()
-    if is_att_alone:
-        for name, weight in state.network.named_parameters():
-            weight.grad = weight.grad if name.startswith("att_") else None
-    for scale in state.loss_weighting.parameters():
-        if scale.grad is not None:
-            scale.grad.copy_(torch.tensor(distributed.all_mean(*scale.grad.tolist())))
+    recipe.edit_gradients(state.network, done)
     size = torch.nn.utils.clip_grad_norm_(state.network.parameters(), LARGEST_GRADIENT)
     (mean_loss,) = distributed.all_mean(loss.item())
     if not math.isfinite(mean_loss) or not math.isfinite(size.item()):
-        raise DivergenceError(state.step + 1, config.learning_rate)
+        raise DivergenceError(state.step + 1, recipe.config.learning_rate)
     state.optimizer.step()
-    _average(state, config, done)
+    _average(state, recipe.decay(state.step, done))
     return mean_loss
 
 
-def _average(state: TrainingState, config: TrainingConfig, done: float) -> None:
-    """Take the weights of this step into the running average or, from `swa_start`, the mean."""
-    decay = min(config.ema_decay, state.step / (state.step + 10))
-    if config.swa_start is not None and done >= config.swa_start:
-        decay = state.n_averaged / (state.n_averaged + 1)
-        state.n_averaged += 1
+def _average(state: TrainingState, decay: float) -> None:
+    """Update the running average of the weights."""
     pairs = zip(state.average.parameters(), state.network.parameters(), strict=True)
     with torch.no_grad():
         for average, value in pairs:
             average.lerp_(value, 1 - decay)
 
 
-def _start(
-    config: TrainingConfig,
-    out: Path,
-    device: str,
-    resume: bool,
-    init_from: str | None,
-    adapted_to: Mapping[str, object] | None,
-) -> TrainingState:
-    has_run = (out / CHECKPOINT).is_file()
-    if has_run != resume:
-        raise InputError(
-            out,
-            "",
-            found="a training run" if has_run else "no checkpoint",
-            expected="a new folder" if has_run else CHECKPOINT,
-            fix="give another --out, or --resume" if has_run else "leave out --resume",
-        )
+def _start(recipe: Recipe, out: Path, options: RunOptions) -> TrainingState:
+    """Return the state of a new run, or of the run in the folder."""
+    config = recipe.config
+    check_folder(out, CHECKPOINT, (out / CHECKPOINT).is_file(), options.resume)
     torch.manual_seed(config.seed)
-    network = build_network(config.network, build_encoding(config).layout)
-    origin = None if init_from is None else _take_weights(network, config, init_from)
-    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = build_network(config.network, build_encoding(config))
+    name = options.init_from
+    origin = None if name is None else _take_weights(network, config, name)
+    network = network.to(options.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = deepcopy(network).requires_grad_(False).eval()
-    if config.adaptation and config.adaptation.bias_correction:
-        freeze_all_but_bias(network)
-    loss_weighting = build_loss_weighting(config.loss_weighting).to(device)
-    classifier = build_classifier(config).to(device)
-    groups = [
-        {"params": network.parameters(), "weight_decay": config.weight_decay},
-        {"params": loss_weighting.parameters(), "weight_decay": 0.0},
-        {"params": classifier.parameters(), "weight_decay": 0.0},
-    ]
+    recipe.prepare(network)
+    groups = [{"params": network.parameters(), "weight_decay": config.weight_decay}]
+    groups += [{"params": m.parameters(), "weight_decay": 0.0} for m in recipe.modules.values()]
     optimizer = torch.optim.AdamW(groups, config.learning_rate)
-    state = TrainingState(
-        network, average, loss_weighting, optimizer, classifier, origin, adapted_to
-    )
-    if resume:
-        read_checkpoint(state, config, out)
+    state = TrainingState(network, average, optimizer, origin)
+    if options.resume:
+        read_checkpoint(state, recipe, out)
     if distributed.rank() == 0:
         drop_losses_after(out, state.step)
         (out / "config.yaml").write_text(dump_config(config))
     return state
 
 
-def _take_weights(network: Network, config: TrainingConfig, name: str) -> dict[str, object]:
-    """Give a network the weights of a model; returns where they come from.
+def check_folder(out: Path, checkpoint: str, has_run: bool, resume: bool) -> None:
+    """Check that a folder holds a run if, and only if, it is to be resumed.
 
     Raises
     ------
     InputError
-        When the model has another network or encoding.
+    """
+    if has_run != resume:
+        raise InputError(
+            out,
+            "",
+            found="a training run" if has_run else "no checkpoint",
+            expected="a new folder" if has_run else checkpoint,
+            fix="give another --out, or --resume" if has_run else "leave out --resume",
+        )
+
+
+def _take_weights(network: Network, config: TrainingConfig, name: str) -> dict[str, object]:
+    """Copy the weights of a model into a network, and return the origin for the model card.
+
+    Raises
+    ------
+    InputError
+        If the model has another network or encoding.
     """
     initial = load_model(name)
     own = network.state_dict()
-    weights = {k: v for k, v in own.items() if k.endswith(ZERO_AT_START)}
+    weights = {k: v for k, v in own.items() if k.endswith(network.zero_at_start)}
     weights |= initial.network.state_dict()
     shapes, own_shapes = ({k: v.shape for k, v in w.items()} for w in (weights, own))
     if initial.encoding != build_encoding(config) or shapes != own_shapes:
@@ -253,48 +264,18 @@ def _take_weights(network: Network, config: TrainingConfig, name: str) -> dict[s
     return {"sha256": initial.sha256} | {k: initial.card.get(k) for k in ORIGIN_FIELDS}
 
 
-def _write(state: TrainingState, config: TrainingConfig, out: Path) -> None:
-    """Checkpoint and model, each replaced as a whole."""
+def _write(state: TrainingState, recipe: Recipe, out: Path) -> None:
+    """Write checkpoint and model; each replaces the previous one at once."""
     if distributed.rank() > 0:
         return
-    write_checkpoint(state, config, out)
-    weights = state.best.weights or state.average.state_dict()
-    card = model_card(
-        config, state.step, state.n_batches, state.seconds, state.origin, state.adapted_to
-    )
-    save_model(out, weights, card)
+    write_checkpoint(state, recipe, out)
+    numbers = (state.step, state.n_batches, state.seconds)
+    card = model_card(recipe.config, *numbers, state.origin, recipe.adapted_to)
+    save_model(out, recipe.weights(state), card)
 
 
 def _log(state: TrainingState, out: Path) -> None:
-    """Add a line to metrics.csv."""
+    """Append a line to metrics.csv."""
     if distributed.rank() == 0:
         log_losses(out, state.step, state.seconds, state.losses)
     state.losses = []
-
-
-def _look(state: TrainingState, apart: Sequence[Batch], loss_function: Loss) -> float:
-    """Validation loss of the averaged weights, which the first rank measures for all."""
-    losses = torch.zeros(2, 2)
-    if distributed.rank() == 0:
-        losses = validation_losses(state.average, apart, loss_function)
-    losses = torch.tensor(distributed.from_first(*losses.flatten().tolist())).reshape(2, 2)
-    state.loss_weighting.update(losses)
-    loss = losses.sum().item()
-    state.best.update(state.average, loss)
-    logger.info("Step %d: validation loss %.4f, best %.4f", state.step, loss, state.best.loss)
-    return loss
-
-
-class _Stop:
-    is_set = False
-
-
-def _stop_on_sigterm() -> _Stop:
-    """A flag that SIGTERM raises."""
-    stop = _Stop()
-
-    def raise_flag(*_: object) -> None:
-        stop.is_set = True
-
-    signal.signal(signal.SIGTERM, raise_flag)
-    return stop

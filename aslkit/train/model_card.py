@@ -1,4 +1,4 @@
-"""Training run -> its model card: what rebuilds the network, and what it was trained for."""
+"""Training run -> its model card: how to rebuild the network, and what it was trained for."""
 
 import os
 import platform
@@ -8,7 +8,7 @@ import torch
 
 from aslkit.config import AnyProtocolConfig, TrainingConfig
 from aslkit.core.acquisition import KINETICS, LABELINGS
-from aslkit.nets.encoding_registry import build_encoding, describe_encoding
+from aslkit.nets.encoding_registry import build_encoding
 from aslkit.simulate.training_protocols import MAX_TIMINGS
 
 
@@ -20,26 +20,28 @@ def model_card(
     origin: Mapping[str, object] | None,
     adapted_to: Mapping[str, object] | None = None,
 ) -> dict[str, object]:
-    """What the network is and how it came about.
+    """Return the model card of a run.
 
     Parameters
     ----------
+    step : int
+        Number of steps.
     n_batches : int
-        That its steps have seen, on all ranks together.
+        Number of batches in these steps, of all processes together.
     seconds : float
-        Of training.
+        Training time.
     origin : mapping, optional
-        The model whose weights it began with.
+        Model whose weights the run started from.
     adapted_to : mapping, optional
-        Real scans that trained it too.
+        Description of the real scans of an adaptation.
     """
     encoding = build_encoding(config)
     return {
         "name": config.name,
         "description": _DESCRIPTIONS[config.network.kind],
         "network": config.network.model_dump(mode="json"),
-        **describe_encoding(encoding),
-        "n_channels": encoding.layout.n_channels,
+        **encoding.describe(),
+        "n_channels": encoding.n_channels,
         "units": {"cbf": "ml/100 g/min", "att": "s"},
         **_scope(config),
         "training": config.model_dump(mode="json", exclude_none=True),
@@ -53,7 +55,7 @@ def model_card(
 
 
 def _scope(config: TrainingConfig) -> dict[str, object]:
-    """What the model was trained for, as fields of its card."""
+    """Return the range of protocols and SNR of the training scans, as fields of the card."""
     data = config.data
     if isinstance(data, AnyProtocolConfig):
         return {

@@ -20,8 +20,8 @@ from aslkit.nets.encoding_registry import build_encoding
 from aslkit.nets.registry import build_network
 from aslkit.report.page import machine
 from aslkit.train.batches import STREAM_SEED, Batch
-from aslkit.train.loop import train
-from aslkit.train.objectives import build_draw, build_loss
+from aslkit.train.loop import RunOptions, train
+from aslkit.train.registry import build_recipe
 
 WARM_SHARE = 0.3  # share of the steps that are not timed
 N_BATCHES = 4
@@ -57,7 +57,7 @@ def whole_rate(config: TrainingConfig, device: str) -> float:
         times[step] = time.perf_counter()
 
     with tempfile.TemporaryDirectory() as folder:
-        train(config, Path(folder), device, progress=note)
+        train(config, Path(folder), RunOptions(device), note)
     first = max(round(WARM_SHARE * config.steps), 1)
     return (
         (config.steps - first)
@@ -74,9 +74,9 @@ def drawing_rate(config: TrainingConfig, device: str) -> float:
 
 def network_rate(config: TrainingConfig, batches: list[Batch], device: str) -> float:
     """Return the patches/s of forward pass, loss and backward pass on prepared batches."""
-    network = build_network(config.network, build_encoding(config).layout).to(device)
+    network = build_network(config.network, build_encoding(config)).to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    loss_function = build_loss(config)
+    loss_function = build_recipe(config).losses
 
     def step() -> None:
         for batch in batches:
@@ -90,7 +90,7 @@ def network_rate(config: TrainingConfig, batches: list[Batch], device: str) -> f
 
 def drawn(config: TrainingConfig, device: str) -> list[Batch]:
     """Draw batches of the stream on the device."""
-    draw = build_draw(config, None if device == "cpu" else device)
+    draw = build_recipe(config, device).draw
     rngs = (np.random.default_rng([STREAM_SEED, 1, k]) for k in range(N_BATCHES))
     return [{k: v.to(device) for k, v in draw(rng).items()} for rng in rngs]
 

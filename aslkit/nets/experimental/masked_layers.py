@@ -1,7 +1,7 @@
-"""Parts of U-Nets that know the brain mask, and feature maps of image-wide statistics.
+"""Features and brain mask -> features: layers of U-Nets that are 0 outside the brain.
 
-Features are 0 outside the brain, like the padding around the image, and norms and statistics are
-taken over the brain alone: how much air the field of view holds changes nothing.
+Norms and statistics are taken over the brain only, so that the amount of air in the field of view
+has no effect.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,13 +13,13 @@ from torch.nn import functional
 
 NORM_GROUPS = 8
 SMALLEST_VARIANCE = 1e-5
-CONDITION_WIDTH = 96  # of the code that image-wide amplitudes are turned into
-ATTENTION_PIXELS = 7  # of a side, what the weight of a place depends on
+CONDITION_WIDTH = 96  # features of the code of the amplitudes of a slice
+ATTENTION_PIXELS = 7  # side of the kernel of spatial attention
 Film = Callable[[Tensor], Tensor]
 
 
 class _NormedReLU(torch.autograd.Function):
-    """The arithmetic of `BrainNorm`, in few passes over the features, forwards and backwards."""
+    """The computation of `BrainNorm`, with few passes over the features in both directions."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -29,7 +29,10 @@ class _NormedReLU(torch.autograd.Function):
         mean = _pooled(x.sum((2, 3), dtype=torch.float32)) / count
         length = torch.linalg.vector_norm(x, dim=(2, 3), dtype=torch.float32)
         variance = (_pooled(length.square()) / count - mean.square()).clamp(min=0)
-        mean, inverse = _spread(mean, x), _spread(torch.rsqrt(variance + SMALLEST_VARIANCE), x)
+        mean, inverse = (
+            _per_feature(mean, x),
+            _per_feature(torch.rsqrt(variance + SMALLEST_VARIANCE), x),
+        )
         scale = weight * inverse
         unit = torch.addcmul(_image(bias - scale * mean, x), x, _image(scale, x))
         y = functional.relu(unit) * mask
@@ -38,13 +41,13 @@ class _NormedReLU(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        """Slopes with respect to features, weight and bias."""
+        """Gradients with respect to features, weight and bias."""
         x, mask, y, weight, mean, inverse, count = ctx.saved_tensors
         slope = torch.ops.aten.threshold_backward(upstream, y, 0)
         to_bias = slope.sum((2, 3)).float()
         to_weight = inverse * ((slope * x).sum((2, 3)).float() - mean * to_bias)
         lost_mean, lost_scale = (
-            _spread(_pooled(weight * s) / count, x) for s in (to_bias, to_weight)
+            _per_feature(_pooled(weight * s) / count, x) for s in (to_bias, to_weight)
         )
         factor = inverse.square() * lost_scale
         result = torch.addcmul(slope * _image(weight * inverse, x), x, _image(-factor, x))
@@ -53,22 +56,22 @@ class _NormedReLU(torch.autograd.Function):
 
 
 def _pooled(values: Tensor) -> Tensor:
-    """Sums of (batch, c) over the features of each group."""
+    """Sum (batch, c) over the features of each group, to (batch, groups)."""
     return values.unflatten(1, (NORM_GROUPS, -1)).sum(2)
 
 
-def _spread(values: Tensor, like: Tensor) -> Tensor:
-    """Values of groups, for each of their features."""
+def _per_feature(values: Tensor, like: Tensor) -> Tensor:
+    """Repeat the values of groups (batch, groups) for each of their features, to (batch, c)."""
     return values.repeat_interleave(like.shape[1] // NORM_GROUPS, 1)
 
 
 def _image(values: Tensor, like: Tensor) -> Tensor:
-    """(batch, c) to broadcast over images of a precision."""
+    """Shape (batch, c) to broadcast over images, in the precision of `like`."""
     return values.to(like.dtype)[..., None, None]
 
 
 class BrainNorm(nn.Module):
-    """Group norm with mean and variance over the brain, then ReLU, 0 outside the brain."""
+    """Group norm with mean and variance over the brain, and ReLU; 0 outside the brain."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -76,7 +79,7 @@ class BrainNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(b, c, x, y), (b, 1, x, y) -> the positive part of zero mean, unit variance groups."""
+        """Normalise features (b, c, x, y) in the mask (b, 1, x, y) and apply ReLU."""
         result: Tensor = _NormedReLU.apply(x, mask, self.weight, self.bias)
         return result
 
@@ -102,7 +105,7 @@ class ConvPair(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Conv pairs with pooling between them; the deepest features and the skips, finest first."""
+    """Pairs of convolutions with pooling between them."""
 
     def __init__(
         self,
@@ -120,7 +123,7 @@ class Encoder(nn.Module):
         )
 
     def forward(self, x: Tensor, masks: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """(batch, n_in, x, y) and the mask of every resolution -> deepest features, skips."""
+        """(batch, n_in, x, y) and the masks -> deepest features and skips, finest first."""
         skips: list[Tensor] = []
         for pair, mask in zip(self.pairs, masks, strict=True):
             x = pair(functional.max_pool2d(x, 2) if skips else x, mask)
@@ -129,7 +132,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Transposed convolutions and conv pairs back up; `n_skips` encoders give their features."""
+    """Transposed convolutions and pairs of convolutions, with the skips of `n_skips` encoders."""
 
     def __init__(
         self, widths: tuple[int, ...], n_skips: int, has_norm: bool, dropout: float
@@ -144,7 +147,7 @@ class Decoder(nn.Module):
     def forward(
         self, x: Tensor, skips: list[Tensor], masks: list[Tensor], films: Sequence[Film]
     ) -> Tensor:
-        """Deepest features -> those of full resolution; `films` follow each of the pairs."""
+        """Decode the deepest features to full resolution; each of `films` follows a pair."""
         for up, pair, film in zip(self.ups, self.pairs, films, strict=True):
             mask, skip = masks[len(skips) - 1], skips.pop()
             x = up(x)
@@ -171,7 +174,7 @@ class FiLM(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """Features weighted by place, between 0 and 2 (Woo 2018, arXiv:1807.06521).
+    """Features times a weight per pixel, between 0 and 2 (Woo 2018, arXiv:1807.06521).
 
     The identity before training.
     """
@@ -184,12 +187,12 @@ class SpatialAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, width, x, y), 0 outside the brain -> the same shape."""
-        seen = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], dim=1)
-        return x * (2 * torch.sigmoid(self.conv(seen)))
+        summary = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], dim=1)
+        return x * (2 * torch.sigmoid(self.conv(summary)))
 
 
 def mask_pyramid(mask: Tensor, stride: int) -> list[Tensor]:
-    """The brain at every resolution: a coarse pixel counts if any of its parts does."""
+    """Return the mask at every resolution; a coarse pixel is 1 if any of its pixels is."""
     masks = [mask]
     while stride > 1:
         masks.append(functional.max_pool2d(masks[-1], 2))
@@ -198,7 +201,7 @@ def mask_pyramid(mask: Tensor, stride: int) -> list[Tensor]:
 
 
 def brain_statistics(channels: Tensor) -> Tensor:
-    """Mean and sd over the brain of every channel but the mask, (batch, 2 (channels - 1))."""
+    """Return mean and sd over the brain of all channels but the mask, (batch, 2 (c - 1))."""
     values, mask = channels[:, :-1].float(), channels[:, -1:].float()
     n = mask.sum((2, 3)).clamp(min=1)
     mean = (values * mask).sum((2, 3)) / n

@@ -1,6 +1,6 @@
-"""Simulated batches and their loss -> batches that end with slices of a real scan, and their loss.
+"""Simulated batches and their losses -> batches that end with slices of a real scan, and losses.
 
-The simulated part keeps the network where it is, and alone teaches ATT and the error bars.
+The simulated slices keep the network close to its start. They alone train ATT and error bars.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,23 +17,23 @@ from aslkit.core.errors import InputError
 from aslkit.fit.curve_table import model_like
 from aslkit.fit.variable_projection import weighted
 from aslkit.kinetics.model import KineticModel, kinetic_model, take_slices
-from aslkit.nets.residual_unet import N_OUTPUTS
+from aslkit.nets.network import N_OUTPUTS
 from aslkit.train.batches import Batch, Draw
-from aslkit.train.domain_classifier import confusion_loss
-from aslkit.train.losses import prediction_loss
-from aslkit.train.objectives import Loss
-from aslkit.train.real_scans import RealScan, draw_real_batch, read_real_scans
+from aslkit.train.experimental.domain_classifier import confusion_loss
+from aslkit.train.experimental.prediction_loss import prediction_loss
+from aslkit.train.experimental.real_scans import RealScan, draw_real_batch, read_real_scans
+from aslkit.train.recipe import Losses
 
-REAL = "real_"  # begins the names of what a batch holds of the real scan alone
+REAL = "real_"  # prefix of the keys of a batch that describe the real scan
 
 
 def read_adaptation_scans(config: TrainingConfig, bids_dir: Path | None) -> tuple[RealScan, ...]:
-    """The scans that a configuration adapts to; none where it does not adapt.
+    """Read the scans that a configuration adapts to; none without a section `adaptation`.
 
     Raises
     ------
     InputError
-        When only one of section and data set is there, or no scan serves.
+        If only one of section and data set is given, or no scan can be used.
     """
     if (config.adaptation is None) != (bids_dir is None):
         raise InputError(
@@ -46,19 +46,20 @@ def read_adaptation_scans(config: TrainingConfig, bids_dir: Path | None) -> tupl
     return () if bids_dir is None else read_real_scans(bids_dir)
 
 
-def add_real_scans(
-    config: TrainingConfig, scans: Sequence[RealScan], draw: Draw, loss: Loss
-) -> tuple[Draw, Loss]:
-    """Draw and loss of simulated batches, joined by those of real scans where there are any."""
-    if config.adaptation is None:
-        return draw, loss
-    return partial(_draw, config, scans, draw), partial(_loss, config.adaptation, scans, loss)
+def add_real_scans(config: TrainingConfig, scans: Sequence[RealScan], draw: Draw) -> Draw:
+    """Return a function that draws simulated slices and, for an adaptation, real ones."""
+    return partial(_draw, config, scans, draw) if config.adaptation else draw
+
+
+def add_real_losses(config: TrainingConfig, scans: Sequence[RealScan], losses: Losses) -> Losses:
+    """Return the losses of simulated slices and, for an adaptation, of real ones."""
+    return partial(_losses, config.adaptation, scans, losses) if config.adaptation else losses
 
 
 def _draw(
     config: TrainingConfig, scans: Sequence[RealScan], draw: Draw, rng: np.random.Generator
 ) -> Batch:
-    """A simulated batch whose `channels` and `stack` end with those of a real scan."""
+    """Draw a simulated batch; append slices of a real scan to `channels` and `stack`."""
     batch, real = draw(rng), draw_real_batch(scans, config.data, rng)  # type: ignore[arg-type]
     channels = real.pop("channels")
     batch["channels"] = torch.cat([batch["channels"], channels])
@@ -68,10 +69,14 @@ def _draw(
     return batch | {REAL + key: values for key, values in real.items()}
 
 
-def _loss(
-    config: AdaptationConfig, scans: Sequence[RealScan], loss: Loss, outputs: Tensor, batch: Batch
+def _losses(
+    config: AdaptationConfig,
+    scans: Sequence[RealScan],
+    losses: Losses,
+    outputs: Tensor,
+    batch: Batch,
 ) -> Tensor:
-    """Losses (2, 2); what the real scan adds counts as an error of CBF."""
+    """Return the losses (2, 2); that of the real scan is added to the error of CBF."""
     n = len(batch["truth"])
     simulated = {k: v[:n] for k, v in batch.items() if not k.startswith(REAL)}
     real = {k.removeprefix(REAL): v for k, v in batch.items() if k.startswith(REAL)}
@@ -81,14 +86,14 @@ def _loss(
     )
     if config.adversarial_weight:
         added = added + confusion_loss(outputs[:, N_OUTPUTS:], n)
-    losses = loss(outputs[:n, :N_OUTPUTS], simulated)
-    return losses + losses.new_tensor([[1, 0], [0, 0]]) * added
+    result = losses(outputs[:n, :N_OUTPUTS], simulated)
+    return result + result.new_tensor([[1, 0], [0, 0]]) * added
 
 
 def _nominal_model(
     scans: Sequence[RealScan], real: Mapping[str, Tensor], like: Tensor
 ) -> KineticModel:
-    """The weighted model of the slices of a batch, as least squares has it."""
+    """Return the weighted nominal model of the slices of a batch, as in least squares."""
     number, first = real["place"].tolist()
     series = scans[number].series
     model = kinetic_model(series.acquisition, series.mask.shape[2], np.float32)

@@ -1,8 +1,8 @@
-"""Network -> the same for training, with a classifier whose gradient makes scans look alike.
+"""Network -> the same with a domain classifier, for adversarial training.
 
-From the deepest features a small classifier learns to tell real slices from simulated ones; its
-gradient turns round before it reaches the network (Ganin 2016, arXiv:1505.07818), which learns
-features that do not tell.
+A small classifier learns to distinguish real from simulated slices by the deepest features. Its
+gradient is reversed before it reaches the network (Ganin 2016, arXiv:1505.07818), so that the
+network learns features that are alike for both.
 """
 
 from typing import Any
@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from aslkit.config import TrainingConfig
-from aslkit.nets.residual_unet import Network, PhysicsResidualNet
+from aslkit.nets.network import Network
+from aslkit.nets.residual_unet import PhysicsResidualNet
 
-HIDDEN = 16
+HIDDEN = 16  # features between the two layers
 
 
 class DomainClassifier(nn.Module):
@@ -23,8 +24,9 @@ class DomainClassifier(nn.Module):
     Parameters
     ----------
     width : int
+        Number of features.
     weight : float
-        Of the gradient that goes back to the features, its sign turned.
+        Factor of the reversed gradient of the features.
     """
 
     def __init__(self, width: int, weight: float) -> None:
@@ -33,15 +35,15 @@ class DomainClassifier(nn.Module):
         self.layers = nn.Sequential(nn.Linear(width, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, 1))
 
     def forward(self, features: Tensor) -> Tensor:
-        """The mean features of a slice, of unit size, decide."""
-        mean = features.float().mean((2, 3))
-        turned = _Turned.apply(functional.normalize(mean), self.weight)
-        odds: Tensor = self.layers(turned)
+        """Classify slices by their mean features, normalised to unit length."""
+        mean = features.float().mean((2, 3))  # (batch, width)
+        unit = _ReversedGradient.apply(functional.normalize(mean), self.weight)
+        odds: Tensor = self.layers(unit)
         return odds[:, 0]
 
 
 class NetworkWithClassifier(Network):
-    """A network and its classifier: outputs end with the log odds, the same everywhere."""
+    """A network and its classifier; the last output is the log odds, equal in all pixels."""
 
     def __init__(self, network: PhysicsResidualNet, classifier: DomainClassifier) -> None:
         super().__init__()
@@ -61,29 +63,31 @@ class NetworkWithClassifier(Network):
 
 
 def confusion_loss(odds: Tensor, n_simulated: int) -> Tensor:
-    """Cross entropy of log odds (batch, 1, x, y) where all slices but the first few are real.
+    """Return the cross-entropy of log odds (batch, 1, x, y); the first slices are simulated.
 
-    Both kinds count alike, however many there are of each.
+    Real and simulated slices have the same total weight.
     """
     simulated, real = odds[:n_simulated].mean((1, 2, 3)), odds[n_simulated:].mean((1, 2, 3))
     return (functional.softplus(simulated).mean() + functional.softplus(-real).mean()) / 2
 
 
 def build_classifier(config: TrainingConfig) -> nn.Module:
-    """The classifier of a configuration; without weights where it asks for none."""
+    """Return the classifier of a configuration, or a module without weights."""
     if config.adaptation is None or config.adaptation.adversarial_weight is None:
         return nn.Identity()
     return DomainClassifier(config.network.widths[-1], config.adaptation.adversarial_weight)
 
 
 def attach_classifier(network: Network, classifier: nn.Module) -> Network:
-    """The network, with its classifier where there is one."""
+    """Return the network with its classifier, if it has one."""
     if isinstance(classifier, DomainClassifier) and isinstance(network, PhysicsResidualNet):
         return NetworkWithClassifier(network, classifier)
     return network
 
 
-class _Turned(torch.autograd.Function):
+class _ReversedGradient(torch.autograd.Function):
+    """The identity, with a gradient times -weight."""
+
     @staticmethod
     def forward(ctx: Any, values: Tensor, weight: float) -> Tensor:
         ctx.weight = weight

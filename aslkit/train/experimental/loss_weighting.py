@@ -1,4 +1,4 @@
-"""Losses of CBF and of ATT -> one number, where a run finds their weights itself."""
+"""Losses of CBF and of ATT -> one number, with weights that the run determines."""
 
 from typing import Literal
 
@@ -7,29 +7,29 @@ from torch import Tensor, nn
 
 
 class LossWeighting(nn.Module):
-    """Both count as the configuration says.
+    """The sum of all losses, without weights.
 
-    Losses are (2, 2): the errors of CBF and of ATT, and the likelihoods of their standard
-    deviations, which no balance weighs: they can be negative, and guide outputs of their own.
+    Losses are (2, 2): errors of CBF and ATT, and likelihoods of their standard deviations. The
+    likelihoods are never weighted: they can be negative, and have their own outputs.
     """
 
     def forward(self, losses: Tensor) -> Tensor:
-        """Losses (2, 2) -> their sum."""
+        """Return the sum of the losses (2, 2)."""
         return losses.sum()
 
     def update(self, losses: Tensor) -> None:
-        """Take notice of the losses (2, 2) on the validation scans."""
+        """Adjust the weights to the validation losses (2, 2)."""
 
     def weights(self) -> Tensor:
-        """Of CBF and of ATT, (2,)."""
+        """Return the weights of CBF and of ATT, (2,)."""
         return torch.ones(2)
 
 
 class LearnedWeighting(LossWeighting):
-    """Errors in units of their scale, which trains with the network.
+    """Errors divided by a learned scale (task uncertainty, Kendall 2018, arXiv:1705.07115).
 
-    For absolute errors e of a Laplace distribution of scale exp(s), the likelihood is e exp(-s)
-    + s (task uncertainty, Kendall 2018, arXiv:1705.07115).
+    Absolute errors e with a Laplace distribution of scale exp(s) have the negative log likelihood
+    e exp(-s) + s, up to a constant.
     """
 
     def __init__(self) -> None:
@@ -37,17 +37,17 @@ class LearnedWeighting(LossWeighting):
         self.log_scales = nn.Parameter(torch.zeros(2))
 
     def forward(self, losses: Tensor) -> Tensor:
-        """Losses (2, 2) -> the likelihood of the errors, and those of the sds."""
+        """Return the sum of the likelihoods of the errors and of the sds, for losses (2, 2)."""
         errors, likelihoods = losses
         return (errors * (-self.log_scales).exp() + self.log_scales + likelihoods).sum()
 
     def weights(self) -> Tensor:
-        """Of CBF and of ATT, (2,)."""
+        """Return the weights of CBF and of ATT, (2,)."""
         return (-self.log_scales.detach()).exp()
 
 
 class ValidationWeighting(LossWeighting):
-    """The quantity with the larger errors on the validation scans counts more: 1 on average."""
+    """Weights in proportion to the validation errors, 1 on average."""
 
     shares: Tensor
 
@@ -56,20 +56,20 @@ class ValidationWeighting(LossWeighting):
         self.register_buffer("shares", torch.ones(2))
 
     def forward(self, losses: Tensor) -> Tensor:
-        """Losses (2, 2) -> their sum, the errors weighted."""
+        """Return the sum of the losses (2, 2), with weighted errors."""
         return (self.shares * losses[0]).sum() + losses[1].sum()
 
     def update(self, losses: Tensor) -> None:
-        """Weights in proportion to the errors."""
+        """Set the weights in proportion to the errors of CBF and ATT."""
         self.shares.copy_(2 * losses[0] / losses[0].sum())
 
     def weights(self) -> Tensor:
-        """Of CBF and of ATT, (2,)."""
+        """Return the weights of CBF and of ATT, (2,)."""
         return self.shares
 
 
 def build_loss_weighting(kind: Literal["learned", "validation"] | None) -> LossWeighting:
-    """The balance of a configuration; None: none that the run finds."""
+    """Return the loss weighting of a configuration; None: no weights."""
     return _WEIGHTINGS[kind]()
 
 

@@ -1,19 +1,21 @@
-"""Raw curves of a slice -> CBF and ATT: the U-Nets of the founding plan, aware of the brain.
+"""Raw curves of a slice -> CBF and ATT: U-Nets with features inside the brain mask only.
 
     curves ─ conv² ─ pool ─ conv² ─ pool ─ conv² ─ pool ─ conv² ─ up ─ conv² ─ … ─ 1x1 heads
                 └──────────────────────── skips ────────────────────────┘
 
-The parts are those of `aslkit.nets.masked_layers`; outputs are in the units of the encoding.
+The layers are those of `masked_layers`. Outputs are in the units of the encoding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from aslkit.nets.masked_layers import (
+from aslkit.nets.encoding_registry import Encoding
+from aslkit.nets.experimental.masked_layers import (
     CONDITION_WIDTH,
     ConvPair,
     Decoder,
@@ -24,10 +26,10 @@ from aslkit.nets.masked_layers import (
     brain_statistics,
     mask_pyramid,
 )
-from aslkit.nets.profile_encoding import Layout
-from aslkit.nets.residual_unet import Network
+from aslkit.nets.experimental.raw_encoding import Layout, RawEncoding
+from aslkit.nets.network import Network
 
-AMPLITUDE_WIDTH = 32  # of the CBF head that sees the amplitude of a pixel
+AMPLITUDE_WIDTH = 32  # features of the CBF head with the amplitudes of the pixel as input
 
 
 class SpatialASLNet(Network):
@@ -36,15 +38,15 @@ class SpatialASLNet(Network):
     Parameters
     ----------
     layout : Layout
-        Of the channels.
+        Order of the channels.
     widths : sequence of int
-        Feature maps per resolution, finest first, multiples of 8.
+        Number of features per resolution, finest first, multiples of 8.
     has_norm : bool
         Whether convolutions are followed by a group norm.
     dropout : float
-        Share of the feature maps that are left out, in training.
+        Share of the features that are dropped in training.
     n_maps : int
-        Outputs for each of CBF and ATT: 2, or 3 with a logit of confidence.
+        Number of outputs for each of CBF and ATT: 2, or 3 with a logit of confidence.
     """
 
     _is_first_normed = True
@@ -70,7 +72,7 @@ class SpatialASLNet(Network):
     def forward(self, channels: Tensor) -> Tensor:
         """(batch, channels, x, y) -> CBF, ATT, their log sds … (batch, 4 or 6, x, y), float32.
 
-        In training, the signal without noise [% of M0] follows where there is a head for it.
+        In training, a network with a denoising head appends the denoised signal [% of M0].
         """
         x, skips, masks = self._encoded(channels)
         x, for_att = self._decoded(x, skips, masks, channels)
@@ -81,48 +83,51 @@ class SpatialASLNet(Network):
         return torch.cat([outputs, self.denoising_head(x).float()], dim=1)
 
     def _encoded(self, channels: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Deepest features, skips, and the mask of every resolution, finest first."""
+        """Return the deepest features, and skips and masks, finest first."""
         masks = mask_pyramid(channels[:, -1:], self.stride)
         return *self.encoder(channels, masks), masks
 
     def _decoded(
         self, x: Tensor, skips: list[Tensor], masks: list[Tensor], channels: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Deepest features -> those of full resolution, for CBF and for ATT."""
+        """Decode the deepest features to full resolution, for CBF and for ATT."""
         x = _decode(self.decoder, x, skips, masks, self._films(channels, masks))
         return x, x
 
     def _films(self, channels: Tensor, masks: list[Tensor]) -> Sequence[Film]:
-        """What is done to the features at every resolution, coarsest first."""
+        """Return the functions applied to the features of every resolution, coarsest first."""
         return [nn.Identity()] * len(masks)
 
     def _cbf_features(self, x: Tensor, channels: Tensor) -> Tensor:
-        """What the CBF head sees."""
+        """Return the input of the CBF head."""
         return x
 
 
 class AmplitudeAwareSpatialASLNet(SpatialASLNet):
-    """U-Net of raw curves that is told how strong they are, each way switchable.
+    """U-Net of raw curves with their amplitudes as further input, in three ways.
 
     Parameters
     ----------
+    layout, widths, has_norm, dropout
+        As for `SpatialASLNet`.
     film_at_bottleneck, film_at_decoder : bool
-        Whether a code of image-wide amplitudes scales and shifts the features there.
+        Whether a code of the amplitudes of the whole slice scales and shifts the features there.
     output_modulation : bool
-        Whether the CBF head sees the amplitude of the pixel.
+        Whether the amplitudes of the pixel are an input of the CBF head.
     separate_decoders : bool
         Whether ATT has a decoder of its own.
     att_film : bool
-        Whether that decoder has a code of amplitudes and FiLM layers of its own.
+        Whether the ATT decoder has its own code of amplitudes and FiLM layers.
     att_attention : bool
-        Whether the features that the ATT head sees are weighted by place.
+        Whether spatial attention weights the features of the ATT head.
     denoising_head : bool
-        Whether there is a head for the signal without noise, for pre-training.
+        Whether there is a head for the denoised signal, for pre-training.
     context_branch : bool
-        Whether a second encoder sees the image at half the resolution, and with it twice the
-        field, and joins where features are deepest.
+        Whether a second encoder processes the image at half the resolution; its features, of
+        twice the field of view, are added at the bottleneck.
     confidence_head : bool
-        Whether the heads also state the chance that CBF and ATT are close.
+        Whether the heads also return logits of the probability that CBF and ATT are close to the
+        truth.
     """
 
     _is_first_normed = False
@@ -197,7 +202,7 @@ class AmplitudeAwareSpatialASLNet(SpatialASLNet):
     def _driven(
         self, condition: nn.Module, films: nn.ModuleList, channels: Tensor, masks: list[Tensor]
     ) -> Sequence[Film]:
-        """FiLM layers that are told the code which a condition makes of the amplitudes."""
+        """Return FiLM layers with the code that `condition` computes from the amplitudes."""
         code, layers = condition(brain_statistics(channels)), iter(films)
         return [
             partial(next(layers), code=code, mask=mask) if is_on else nn.Identity()
@@ -213,9 +218,9 @@ class AmplitudeAwareSpatialASLNet(SpatialASLNet):
 
 
 class DualEncoderSpatialASLNet(Network):
-    """U-Net with an encoder for the curves of each labeling, joined where they are deepest.
+    """U-Net with an encoder for the curves of each labeling, joined at the bottleneck.
 
-    Parameters as for `SpatialASLNet`; features besides the curves are seen by every encoder.
+    Parameters as for `SpatialASLNet`. Channels other than curves are inputs of every encoder.
     """
 
     def __init__(
@@ -236,17 +241,17 @@ class DualEncoderSpatialASLNet(Network):
         """(batch, channels, x, y) -> CBF, ATT and their log sds (batch, 4, x, y), float32."""
         masks = mask_pyramid(channels[:, -1:], self.stride)
         *curves, others = self.layout.split(channels)
-        seen = [torch.cat([part, others], dim=1) for part in curves]
-        found = [e(part, masks) for e, part in zip(self.encoders, seen, strict=True)]
-        x = self.join(torch.cat([deepest for deepest, _ in found], dim=1), masks[-1])
-        levels = zip(*(skips for _, skips in found), strict=True)
+        inputs = [torch.cat([part, others], dim=1) for part in curves]
+        encoded = [e(part, masks) for e, part in zip(self.encoders, inputs, strict=True)]
+        x = self.join(torch.cat([deepest for deepest, _ in encoded], dim=1), masks[-1])
+        levels = zip(*(skips for _, skips in encoded), strict=True)
         skips = [torch.cat(level, dim=1) for level in levels]
         x = self.decoder(x, skips, masks, [nn.Identity()] * len(skips))
         return _interleaved(self.cbf_head(x), self.att_head(x))
 
 
 def _condition(layout: Layout) -> nn.Module:
-    """Image-wide amplitudes -> a code of them."""
+    """Return layers that turn the amplitudes of a slice into a code (batch, CONDITION_WIDTH)."""
     return nn.Sequential(
         nn.Linear(2 * (layout.n_channels - 1), CONDITION_WIDTH),
         nn.ReLU(),
@@ -258,12 +263,31 @@ def _condition(layout: Layout) -> nn.Module:
 def _decode(
     decoder: Decoder, x: Tensor, skips: list[Tensor], masks: list[Tensor], films: Sequence[Film]
 ) -> Tensor:
-    """Deepest features -> those of full resolution, with FiLM at every resolution."""
+    """Decode the deepest features to full resolution, with FiLM at every resolution."""
     deepest, *others = films
     result: Tensor = decoder(deepest(x), list(skips), masks, others)
     return result
 
 
 def _interleaved(cbf: Tensor, att: Tensor) -> Tensor:
-    """(estimate, log sd, …) of CBF and of ATT as CBF, ATT, log sd of CBF, log sd of ATT, …"""
+    """Reorder (estimate, log sd, …) of CBF and of ATT to CBF, ATT, log sd of CBF, of ATT, …"""
     return torch.stack([cbf, att], dim=2).flatten(1, 2).float()
+
+
+def _builder(network: Callable[..., Network]) -> Callable[[Encoding, dict[str, Any]], Network]:
+    """Return a function that builds a network from an encoding and the options of its kind."""
+
+    def build(encoding: Encoding, options: dict[str, Any]) -> Network:
+        if not isinstance(encoding, RawEncoding):
+            raise ValueError("a network of raw curves with another encoding")
+        others = {k: v for k, v in options.items() if k != "norm"}
+        return network(encoding.layout, has_norm=options["norm"] == "group", **others)
+
+    return build
+
+
+RAW_NETWORKS = {
+    "spatial": _builder(SpatialASLNet),
+    "amplitude_aware": _builder(AmplitudeAwareSpatialASLNet),
+    "dual_encoder": _builder(DualEncoderSpatialASLNet),
+}

@@ -1,0 +1,1 @@
+"""Networks of raw curves and a bias correction, for the experiments of docs/experiments.md."""

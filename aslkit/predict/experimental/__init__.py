@@ -1,0 +1,1 @@
+"""Maps by networks of raw curves, for the experiments of docs/experiments.md."""
