@@ -1,7 +1,7 @@
-"""Pages as written -> pages as built: what the package itself knows is put into them.
+"""Pages as written -> pages as built, with tables that are made from the package.
 
-`<!-- built: NAME -->` stands for what a function of `BUILDERS` returns; the printed help of a
-command becomes that of sphinx-click, with a link target for each option.
+A function in `BUILDERS` makes what replaces the mark `<!-- built: NAME -->`. A directive of
+sphinx-click replaces the help text of each command, and adds a link target for each option.
 """
 
 import re
@@ -43,7 +43,7 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "`validation`": ValidationConfig,
     "`adaptation`": AdaptationConfig,
 }
-HAVE_TABLES = {
+KEYS_WITHOUT_ROW = {  # sections with a table of their own, and `kind`, which is in their titles
     "kind",
     "network",
     "encoding",
@@ -51,7 +51,7 @@ HAVE_TABLES = {
     "data",
     "validation",
     "adaptation",
-}  # or are in headings
+}
 UNITS = {"_s": "s", "_minutes": "min"}
 LIMITS = {
     "minimum": "≥ {}",
@@ -64,18 +64,18 @@ LIMITS = {
 
 
 def fill(_: object, __: str, source: list[str]) -> None:
-    """Put what is built into the text of a page (event `source-read`)."""
+    """Replace help texts and marks in the text of a page (event `source-read`)."""
     text = PRINTED_HELP.sub(lambda found: CLICK.format(found[1]), source[0])
     source[0] = MARK.sub(lambda found: BUILDERS[found[1]](), text)
 
 
 def configuration() -> str:
-    """A table of keys for every section, from the schema and the docstrings of its fields."""
+    """Return a table of keys per section, from the schema and the docstrings of its fields."""
     return "\n\n".join("\n".join(_section(*item)) for item in SECTIONS.items())
 
 
 def model_cards() -> str:
-    """What the card of every model says."""
+    """Return the card of every model as a list."""
     parts = []
     for name, folder in list_models().items():
         lines = [line.replace(": ", ":** ", 1) for line in describe_card(read_card(folder))]
@@ -85,20 +85,21 @@ def model_cards() -> str:
 
 
 def _section(title: str, config: type[BaseModel]) -> Iterator[str]:
+    """Yield the lines of a section: its title, its docstring and its table."""
     yield f"## {title}"
     yield f"\n{config.__doc__}\n"
     yield "| key | unit | values | default | meaning |"
     yield "|---|---|---|---|---|"
     schema, meanings = config.model_json_schema(), _meanings(config)
     for key, field in schema["properties"].items():
-        if key not in HAVE_TABLES:
+        if key not in KEYS_WITHOUT_ROW:
             default = "" if key in schema.get("required", ()) else _shown(field.get("default"))
             unit = next((u for end, u in UNITS.items() if key.endswith(end)), "")
             yield f"| `{key}` | {unit} | {_values(field)} | {default} | {meanings[key]} |"
 
 
 def _meanings(config: type[BaseModel]) -> dict[str, str]:
-    """The docstring under every field, of the class or of one that it extends."""
+    """Return the docstring below every field of a class and of its base classes."""
     found: dict[str, str] = {}
     for owner in (c for c in config.__mro__ if c.__module__.startswith("aslkit")):
         texts = ModuleAnalyzer.for_module(owner.__module__).find_attr_docs()
@@ -110,7 +111,7 @@ def _meanings(config: type[BaseModel]) -> dict[str, str]:
 
 
 def _values(field: Mapping[str, Any]) -> str:
-    """Choices or type of a field, and its limits."""
+    """Return the choices or the type of a field, and its limits."""
     (field,) = (o for o in field.get("anyOf", [field]) if o.get("type") != "null")
     items = field.get("items", field)
     names = items.get("enum") or ([items["const"]] if "const" in items else [])
@@ -120,6 +121,7 @@ def _values(field: Mapping[str, Any]) -> str:
 
 
 def _shown(value: object) -> str:
+    """Return a default value as it is written in YAML."""
     if value is None:
         return "–"
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""How Sphinx builds these pages."""
+"""Configuration of Sphinx for these pages."""
 
 import re
 import sys
@@ -16,14 +16,14 @@ html_theme = "furo"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_click"]
 highlight_language = "none"
 html_show_copyright = False
-smartquotes = False  # they turn the two dashes of options into one
+smartquotes = False  # would replace the two dashes of an option by one
 default_role = "code"
 myst_heading_anchors = 3
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 80
 nitpicky = True
-nitpick_ignore_regex = [("py:(class|exc)", ".*")]  # of other packages, and words for types
+nitpick_ignore_regex = [("py:(class|exc)", ".*")]  # types of other packages, and types in words
 
 ARRAY = re.compile(
     r"~?(?:numpy\.)?ndarray\[tuple\[.*?\], ~?(?:numpy\.)?dtype\[~?(?:numpy\.)?(\w+)\]\]"
@@ -31,12 +31,12 @@ ARRAY = re.compile(
 
 
 def shorten(*event):
-    """Leave an array's number type in a signature, and nothing else."""
+    """Shorten the type of an array in a signature to `ndarray[float32]`."""
     signature, returned = event[-2:]
     return tuple(text and ARRAY.sub(r"ndarray[\1]", text) for text in (signature, returned))
 
 
 def setup(app):
-    """Fill pages with what the package knows."""
+    """Connect the functions that change the pages while they are built."""
     app.connect("source-read", built.fill)
     app.connect("autodoc-process-signature", shorten)

@@ -47,13 +47,13 @@ def prose(page):
 
 
 def anchors(page):
-    """Anchors of the headings, as code hosts and Sphinx make them."""
+    """Return the anchors of all headings, as code hosts and Sphinx make them."""
     titles = (re.sub(r"[`*]|\[([^]]*)\]\([^)]*\)", r"\1", t) for t in HEADING.findall(prose(page)))
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def blocks(language):
-    """The blocks of every page that has some, top to bottom."""
+    """Return a parameter set (page, code blocks of the language) for each page that has any."""
     found = {
         page: [t for n, t in FENCE.findall(page.read_text()) if n == language] for page in PAGES
     }
@@ -61,7 +61,7 @@ def blocks(language):
 
 
 def command_lines(page):
-    """Command lines of a page, and whether each stands alone, so that nothing may be missing."""
+    """Yield each command line of a page, and whether it is complete: inline ones may be parts."""
     for line in TYPED.findall(page.read_text()):
         joined = " ".join(part.strip() for part in line.split("\\\n"))
         yield joined.partition("   ")[0], True
@@ -71,7 +71,7 @@ def command_lines(page):
 
 
 def parsed(line):
-    """The command and its arguments: those of asl_train, where torchrun starts it."""
+    """Return the command, its name and its arguments; torchrun counts as asl_train."""
     line = re.sub(r"\$\([^)]*\)", "", MODULE.sub(r"asl_\1", line))
     name, *arguments = shlex.split(line, comments=True)
     command = importlib.import_module(f"aslkit.cli.{name.removeprefix('asl_')}").main
@@ -79,7 +79,7 @@ def parsed(line):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_links_lead_to_files_and_headings_that_are_there(page):
+def test_links_lead_to_existing_files_and_headings(page):
     for link in LINK.findall(prose(page)):
         if "://" not in link:
             path, _, anchor = link.partition("#")
@@ -119,7 +119,7 @@ def test_json_blocks_are_json(page, texts):
 
 @pytest.mark.parametrize(("page", "texts"), blocks("python"))
 def test_python_blocks_run_from_top_to_bottom(page, texts, tmp_path, monkeypatch):
-    """The blocks of a page run in one folder, after its simulation where it has one."""
+    """The blocks of a page run in one folder, after the simulation that the page may contain."""
     monkeypatch.chdir(tmp_path)
     for line, _ in command_lines(page):
         if line.startswith("asl_sim"):
@@ -155,7 +155,7 @@ def tutorial_steps():
 
 
 def printed_by(line, start):
-    """Run a command line and return the lines that it prints, from the first that begins so."""
+    """Run a command line; return its output lines from the first one that begins with `start`."""
     command, name, arguments = parsed(line)
     result = CliRunner().invoke(command, arguments, prog_name=name)
     assert result.exit_code == 0, result.output
@@ -177,6 +177,7 @@ def comparable(text):
     return "\n".join(" ".join(line.split()) for line in lines).strip()
 
 
+@pytest.mark.slow
 def test_the_tutorial_shows_what_its_commands_print(tmp_path, monkeypatch):
     """Numbers with a decimal point may differ by 2 % or two units of the last digit."""
     monkeypatch.chdir(tmp_path)
