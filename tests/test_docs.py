@@ -23,6 +23,7 @@ from aslkit.report.scan_tables import HEADLINE
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+PACKAGE = ROOT / "aslkit"
 PAGES = [*sorted(DOCS.rglob("*.md")), *(ROOT / f"{n}.md" for n in ("README", "CONTRIBUTING"))]
 PAGES.append(ROOT / "CHANGELOG.md")
 FENCE = re.compile(r"^```([\w{}-]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -137,6 +138,15 @@ def test_the_pages_build_without_a_warning(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Of every labeling." in (tmp_path / "configuration.html").read_text()
     assert 'id="cmdoption-asl_predict-tta"' in (tmp_path / "commands.html").read_text()
+
+
+def test_the_architecture_names_every_package_and_only_modules_that_exist():
+    page = (DOCS / "architecture.md").read_text()
+    modules = re.findall(r"`([a-z]\w*(?:\.\w+)+)`", page)
+    missing = [m for m in modules if not (PACKAGE / f"{m.replace('.', '/')}.py").is_file()]
+    packages = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
+    assert missing == [] and len(modules) > 10
+    assert sorted(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == packages
 
 
 def test_the_citation_names_the_version_of_the_package():
