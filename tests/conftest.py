@@ -1,4 +1,4 @@
-"""Property tests try the same examples everywhere; a small data set for all who need one."""
+"""Settings of all tests: repeatable hypothesis examples, fast worker processes, a data set."""
 
 import gc
 import multiprocessing
@@ -9,11 +9,11 @@ import pytest
 from hypothesis import settings
 from scans import write_scan
 
-gc.disable()  # until everything is imported, of which nothing is garbage
+gc.disable()  # during imports, which create no garbage
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
-FOR_WORKERS = (  # what the processes of --n-jobs import, and the tests whose stages they unpickle
+WORKER_IMPORTS = (  # imported by the processes of --n-jobs
     "ready",
     "distributed",
     "pytest",
@@ -34,15 +34,15 @@ def pytest_collection_finish():
 
 @pytest.fixture(autouse=True, scope="session")
 def ready_workers():
-    """Processes of --n-jobs are forks of one that has imported everything, once.
+    """Start the processes of --n-jobs as forks of a process that has imported everything.
 
-    Those of a command that a test starts as a process begin as they do for users.
+    A command that a test starts in another process starts its processes as for users.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         yield
         return
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(FOR_WORKERS))
+    context.set_forkserver_preload(list(WORKER_IMPORTS))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("aslkit.batch.processes.get_context", lambda _: context)
         yield
@@ -50,13 +50,13 @@ def ready_workers():
 
 @pytest.fixture
 def own_batches(monkeypatch):
-    """Training draws its batches itself, the same ones, and no more than it needs."""
+    """Simulate training batches in the main process."""
     monkeypatch.setattr("aslkit.train.distributed.n_data_workers", lambda: 0)
 
 
 @pytest.fixture
 def study(tmp_path):
-    """Three subjects, the third with two sessions."""
+    """Return a data set of three subjects; the third has two sessions."""
     folder = tmp_path / "my study"
     for subject in ("01", "02", "03"):
         one = write_scan(tmp_path / subject)
@@ -84,7 +84,7 @@ def derivatives(study):
 
 @pytest.fixture(autouse=True)
 def interruptible():
-    """SIGINT works as in a terminal, also where the tests run in the background."""
+    """Handle SIGINT as in a terminal, also when the tests run in the background."""
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, previous)

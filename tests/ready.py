@@ -1,4 +1,4 @@
-"""Imported first by the process that those of --n-jobs are forks of: it starts as commands do."""
+"""First import of the process from which worker processes are forked: rare garbage collection."""
 
 from aslkit.batch.worker_process import collect_garbage_rarely
 

@@ -1,7 +1,7 @@
-"""What can go wrong while a command runs, each caused for real or at the call that would fail.
+"""Faults while a command runs, caused for real or by patching the call that fails.
 
-A cause gets an empty folder and pytest's monkeypatch, runs a command that writes into `out`, and
-returns its exit code and the last line that it printed.
+The function `cause` of a fault gets an empty folder and pytest's monkeypatch, runs a command that
+writes to `out`, and returns its exit code and the last line that it printed.
 """
 
 import errno
@@ -32,19 +32,19 @@ from aslkit.nets.model_store import PACKAGE_FOLDER
 CHANGES = ("network.widths=[8,16]", "data.patch_size=16", "data.protocols_per_step=1", "steps=2")
 TINY = [part for change in CHANGES for part in ("--set", change)]
 TIMES = re.compile(r"; \d+ s, [\d.]+ s each$")
-MOST_NAMES = 4  # of files
+MOST_NAMES = 4  # file names in a row
 WRITE = "aslkit.outputs.maps.write_image"
 
 
 class Done(NamedTuple):
-    """How a command ended."""
+    """Exit code and last line of a command."""
 
     exit_code: int
     message: str
 
 
 class Fault(NamedTuple):
-    """How it is caused, in words and in code."""
+    """Cause of a fault, in words and in code."""
 
     how: str
     cause: Callable[[Path, pytest.MonkeyPatch], Done]
@@ -70,7 +70,7 @@ def predict(folder, model, *more):
 
 
 def in_a_process(folder, before="", shell="exec"):
-    """asl_fit_ls in a process of its own, after some Python and by some shell."""
+    """Run asl_fit_ls in another process, after the Python code `before`, by a shell command."""
     image, out = write_scan(folder), folder / "out" / "cbf.nii.gz"
     code = f"{before}\nfrom aslkit.cli.fit_ls import main\nmain()"
     line = f'{shell} "$0" -c "$1" -i "$2" -o "$3"'
@@ -84,7 +84,7 @@ def in_a_process(folder, before="", shell="exec"):
 
 
 def fails(target, number, run=fit):
-    """The call `target` meets an error of the operating system."""
+    """Return a fault in which `target` raises an error of the operating system."""
 
     def cause(folder, monkeypatch):
         def fail(*_, **__):
@@ -105,10 +105,10 @@ def kills_itself(number):
         return in_a_process(folder, before)
 
     name = signal.Signals(number).name
-    return Fault(f"{name} comes while the first map is written", cause)
+    return Fault(f"{name} while the first map is written", cause)
 
 
-def in_the_way(folder, _):
+def folder_instead_of_map(folder, _):
     (folder / "out" / "cbf.nii.gz").mkdir(parents=True)
     return fit(folder)
 
@@ -118,12 +118,12 @@ def out_is_a_file(folder, _):
     return fit(folder)
 
 
-def there_already(folder, _):
+def maps_exist(folder, _):
     fit_study(folder)
     return called(asl_fit_ls, "--bids", folder / "study", "--derivatives", folder / "out")
 
 
-def vanishes(folder, monkeypatch):
+def scan_disappears(folder, monkeypatch):
     from aslkit.cli import data_set
 
     find = data_set._tasks
@@ -206,8 +206,8 @@ def weights(data):
     return cause
 
 
-class Bait:
-    """What a pickle would run."""
+class Exploit:
+    """An object whose unpickling ends the process."""
 
     def __reduce__(self):
         return (os._exit, (99,))
@@ -265,26 +265,26 @@ def validate_into_a_file(folder, _):
 
 
 def worker_dies(folder, _):
-    """Through the engine itself: a command's own workers cannot be told to die."""
-    from test_batch import Deadly
+    """Call the batch engine directly, with stages that kill their process."""
+    from test_batch import DyingStages
 
     from aslkit.batch.processes import run_in_processes
 
     (folder / "out").mkdir()
-    return Done(1, dict(run_in_processes(["deadly"], Deadly(folder), 1))["deadly"])
+    return Done(1, dict(run_in_processes(["deadly"], DyingStages(folder), 1))["deadly"])
 
 
 def cluster_worker_dies(folder, _):
-    from test_batch import Deadly
+    from test_batch import DyingStages
 
     from aslkit.batch.dask_cluster import run_on_cluster
 
-    found = dict(run_on_cluster(["deadly"], Deadly(folder), "local", 1, lambda _: None))
+    found = dict(run_on_cluster(["deadly"], DyingStages(folder), "local", 1, lambda _: None))
     return Done(1, found["deadly"])
 
 
 def no_scheduler(folder, monkeypatch):
-    monkeypatch.setattr("aslkit.batch.dask_cluster.PATIENCE_S", 0.5)
+    monkeypatch.setattr("aslkit.batch.dask_cluster.CONNECT_TIMEOUT_S", 0.5)
     return fit_study(folder, "--dask", "tcp://127.0.0.1:9")
 
 
@@ -299,69 +299,73 @@ BOMB = "a: &a [x, x]\n" + "".join(
 )
 FAULTS = {
     "the disk is full": fails(WRITE, errno.ENOSPC),
-    "the quota is used up": fails(WRITE, errno.EDQUOT),
+    "the disk quota is exceeded": fails(WRITE, errno.EDQUOT),
     "the file system is read-only": fails(WRITE, errno.EROFS),
-    "the disk breaks": fails(WRITE, errno.EIO),
+    "the disk fails": fails(WRITE, errno.EIO),
     "the disk is full when the file is synchronised": fails("os.fsync", errno.ENOSPC),
-    "a file may not grow as large": Fault(
+    "the file size is limited": Fault(
         "`ulimit -f 2`", lambda f, _: in_a_process(f, shell="ulimit -f 2; exec")
     ),
-    "the output folder may not be written": fails("tempfile.mkdtemp", errno.EACCES),
-    "the output folder is a file": Fault("a file of its name", out_is_a_file),
-    "a folder stands where a map should be": Fault("`mkdir out/cbf.nii.gz`", in_the_way),
-    "there are maps already": Fault("the same command again", there_already),
-    "a scan vanishes after it was found": Fault("deleted before it is read", vanishes),
+    "the output folder is not writable": fails("tempfile.mkdtemp", errno.EACCES),
+    "the output folder is a file": Fault("a file of the same name", out_is_a_file),
+    "a folder has the name of a map": Fault("`mkdir out/cbf.nii.gz`", folder_instead_of_map),
+    "maps exist already": Fault("the same command again", maps_exist),
+    "a scan is deleted during the run": Fault("deleted before reading", scan_disappears),
     "SIGINT": kills_itself(2),
     "SIGTERM": kills_itself(15),
     "SIGKILL": kills_itself(9),
-    "whoever reads the output has gone": Fault(
+    "the reader of standard output has ended": Fault(
         "standard output is a closed pipe",
         lambda f, _: in_a_process(f, "import os\nr, w = os.pipe(); os.close(r); os.dup2(w, 1)"),
     ),
-    "memory is used up": Fault("least squares raises MemoryError", out_of_memory),
+    "memory is exhausted": Fault("least squares raises MemoryError", out_of_memory),
     "an image is larger than the memory": Fault("a machine of 10 MB", image_beyond_memory),
     "a gzip bomb": Fault("a header of 1.6 TB of zeros in 2 kB", gzip_bomb),
     "a sidecar of 11 MB": Fault("spaces", huge_sidecar),
-    "a link that goes in circles": Fault("`ln -s study study/sub-02`", link_in_circles),
+    "a circular link": Fault("`ln -s study study/sub-02`", link_in_circles),
     "an M0 image outside of the data set": Fault("IntendedFor with `../`", m0_outside),
     "a configuration with a Python tag": Fault(
         "`!!python/object/apply:os.system`", config("!!python/object/apply:os.system ['exit 1']")
     ),
     "a YAML bomb": Fault("aliases of aliases, 2 x 8^10 elements", config(BOMB)),
     "weights that are a pickle": Fault(
-        "a pickle that would run code", weights(pickle.dumps(Bait()))
+        "a pickle that would run code", weights(pickle.dumps(Exploit()))
     ),
     "weights that claim to be huge": Fault(
         "a header of 2^60 bytes", weights((2**60).to_bytes(8, "little") + b"{}")
     ),
-    "a card of another network": Fault("a width edited", edited_card),
+    "a model card of another network": Fault("an edited width", edited_card),
     "no such model": Fault("`--model nothing`", lambda f, _: predict(f, "nothing")),
     "no GPU": Fault("`--device cuda` without one", no_gpu),
-    "a folder that holds a training": Fault("the same command again", trained_twice),
-    "a damaged checkpoint": Fault("other bytes, then `--resume`", damaged_checkpoint),
-    "a training that diverges": Fault("a loss that is not a number", diverges),
-    "the disk is full while training": fails(
+    "a folder with a training run": Fault("the same command again", trained_twice),
+    "a damaged checkpoint": Fault("other content, then `--resume`", damaged_checkpoint),
+    "training diverges": Fault("a loss of NaN", diverges),
+    "the disk is full during training": fails(
         "aslkit.nets.model_store.appear_together", errno.ENOSPC, train
     ),
-    "asl_sim into a folder in use": Fault("a file of yours in it", simulated_twice),
-    "the disk is full while simulating": fails(
+    "asl_sim into a folder with files": Fault("another file in it", simulated_twice),
+    "the disk is full during simulation": fails(
         "nibabel.Nifti1Image.to_filename", errno.ENOSPC, simulate
     ),
-    "asl_validate into a file": Fault("a file of its name", validate_into_a_file),
-    "a process of --n-jobs is killed": Fault("SIGKILL in mid-scan, of every one", worker_dies),
-    "a dask worker is killed": Fault("SIGKILL in mid-scan, of every one", cluster_worker_dies),
-    "no scheduler answers": Fault("a port without one", no_scheduler),
+    "asl_validate into a file": Fault("a file of the same name", validate_into_a_file),
+    "a process of --n-jobs is killed": Fault(
+        "SIGKILL to every process during the scan", worker_dies
+    ),
+    "a dask worker is killed": Fault(
+        "SIGKILL to every process during the scan", cluster_worker_dies
+    ),
+    "the dask scheduler does not answer": Fault("a port without a scheduler", no_scheduler),
     "dask is not installed": Fault("`import distributed` fails", no_dask),
 }
 
 
-HEADER = "| what happens | how it is caused | exit code | message | files left |\n" + (
+HEADER = "| fault | cause | exit code | message | remaining files |\n" + (
     "|---|---|---|---|---|\n"
 )
 
 
 def left_in(folder):
-    """What a user finds in the output folder."""
+    """Describe the files in the output folder."""
     out = folder / "out"
     names = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
     names[MOST_NAMES:] = [f"and {n} more"] if (n := len(names) - MOST_NAMES) > 0 else []
@@ -369,7 +373,7 @@ def left_in(folder):
 
 
 def row(folder, fault, monkeypatch):
-    """The fault's line of docs/faults.md."""
+    """Return the row of the fault in docs/faults.md."""
     how, cause = FAULTS[fault]
     exit_code, message = cause(folder, monkeypatch)
     shown = TIMES.sub("", message.replace(f"{folder}/", "").replace("|", "\\|"))

@@ -1,4 +1,4 @@
-"""Whole data sets: what is made, skipped, refused and reported, and what killing leaves behind."""
+"""Data sets: scans that are processed, skipped, refused and reported, and interrupted runs."""
 
 import csv
 import hashlib
@@ -32,7 +32,7 @@ BIN = Path(__file__).parents[1] / "bin"
 
 
 def run(study, derivatives, *options, command=asl_fit_ls, code=0):
-    """Output of the command."""
+    """Run the command on a data set, check its exit code, and return its output."""
     arguments = ["--bids", study, "--derivatives", derivatives, *options]
     done = CliRunner().invoke(command, [str(a) for a in arguments])
     assert done.exit_code == code, done.output
@@ -40,7 +40,7 @@ def run(study, derivatives, *options, command=asl_fit_ls, code=0):
 
 
 def contents(folder):
-    """Checksum of every file but the logs."""
+    """Return the checksum of every file except the logs."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
@@ -58,7 +58,7 @@ def failures(derivatives):
 
 
 def damage(study):
-    """Cut the image of a subject off."""
+    """Truncate the image of a subject."""
     image = study / "sub-02" / "perf" / "sub-02_asl.nii.gz"
     image.write_bytes(image.read_bytes()[:500])
 
@@ -78,7 +78,7 @@ def test_every_scan_gets_maps_with_bids_names_and_a_log(study, derivatives):
     assert not (derivatives / "failed.tsv").exists()
 
 
-def test_the_maps_are_those_of_a_single_scan(study, derivatives, tmp_path):
+def test_the_maps_equal_those_of_a_single_scan(study, derivatives, tmp_path):
     run(study, derivatives, "--participant-label", "01", "--smooth", 3)
     image = study / "sub-01" / "perf" / "sub-01_asl.nii.gz"
     alone = CliRunner().invoke(
@@ -89,7 +89,7 @@ def test_the_maps_are_those_of_a_single_scan(study, derivatives, tmp_path):
     assert of_set.read_bytes() == (tmp_path / "cbf.nii.gz").read_bytes()
 
 
-def test_the_network_names_its_maps_after_the_model(study, derivatives):
+def test_maps_of_a_network_are_named_after_the_model(study, derivatives):
     output = run(study, derivatives, "--participant-label", "sub-01", command=asl_predict)
     assert "1 scan: 1 done" in output
     names = {path.name for path in (derivatives / "sub-01" / "perf").iterdir()}
@@ -97,7 +97,9 @@ def test_the_network_names_its_maps_after_the_model(study, derivatives):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("bids-validator-deno") is None, reason="no validator here")
+@pytest.mark.skipif(
+    shutil.which("bids-validator-deno") is None, reason="bids-validator-deno is not installed"
+)
 def test_the_official_validator_finds_no_error(study, derivatives):
     run(study, derivatives, "--moco", "--diagnostics", "--fitted")
     command = ["bids-validator-deno", "--json", str(derivatives)]
@@ -106,7 +108,7 @@ def test_the_official_validator_finds_no_error(study, derivatives):
     assert [issue for issue in issues if issue["severity"] == "error"] == []
 
 
-def test_the_same_input_gives_the_same_bytes_whatever_the_number_of_jobs(study, tmp_path):
+def test_any_number_of_jobs_gives_the_same_bytes(study, tmp_path):
     for name, n_jobs in (("one", 1), ("two", 2)):
         run(study, tmp_path / name, "--n-jobs", n_jobs, "--participant-label", "03", "02")
     assert images(tmp_path / "one") == images(tmp_path / "two") != {}
@@ -115,7 +117,7 @@ def test_the_same_input_gives_the_same_bytes_whatever_the_number_of_jobs(study, 
     assert contents(tmp_path / "two") == before
 
 
-def test_existing_maps_are_refused_unless_the_user_decides(study, derivatives):
+def test_existing_maps_need_skip_existing_or_overwrite(study, derivatives):
     run(study, derivatives, "--participant-label", "01")
     output = run(study, derivatives, code=3)
     assert "found maps of 1 of 4 scans" in output and "--skip-existing or --overwrite" in output
@@ -123,7 +125,7 @@ def test_existing_maps_are_refused_unless_the_user_decides(study, derivatives):
     assert "4 done, 0 skipped" in run(study, derivatives, "--overwrite")
 
 
-def test_maps_are_skipped_only_while_they_are_there_and_of_the_same_options(study, derivatives):
+def test_only_complete_maps_with_the_same_options_are_skipped(study, derivatives):
     one = ("--participant-label", "01", "--skip-existing")
     run(study, derivatives, *one)
     assert "0 done, 1 skipped" in run(study, derivatives, *one, "--n-jobs", 2)
@@ -132,7 +134,7 @@ def test_maps_are_skipped_only_while_they_are_there_and_of_the_same_options(stud
     assert "1 done, 0 skipped" in run(study, derivatives, *one, "--t1b", 1.7)
 
 
-def test_the_fingerprint_changes_with_every_file_that_bears_on_the_scan_and_no_other(study):
+def test_the_fingerprint_depends_on_the_files_of_the_scan_only(study):
     perf = study / "sub-01" / "perf"
     image = perf / "sub-01_asl.nii.gz"
     found = [fingerprint([image], {})]
@@ -153,7 +155,7 @@ def test_the_fingerprint_changes_with_every_file_that_bears_on_the_scan_and_no_o
     assert len({*found, fingerprint([image], {"version": "2"})}) == len(found) + 1
 
 
-def test_a_scan_that_fails_is_listed_and_the_others_are_done(study, derivatives):
+def test_a_failed_scan_is_listed_and_the_other_scans_are_done(study, derivatives):
     whole = (study / "sub-02" / "perf" / "sub-02_asl.nii.gz").read_bytes()
     damage(study)
     output = run(study, derivatives, code=4)
@@ -166,7 +168,7 @@ def test_a_scan_that_fails_is_listed_and_the_others_are_done(study, derivatives)
     assert not (derivatives / "failed.tsv").exists()
 
 
-def test_parts_share_all_scans_and_none_twice(study, derivatives):
+def test_every_scan_is_in_one_part(study, derivatives):
     for k in (1, 2, 3):
         run(study, derivatives, "--part", f"{k}/3")
     made = {path.name for path in derivatives.rglob("*_desc-ls_cbf.nii.gz")}
@@ -203,12 +205,12 @@ def test_a_dry_run_shows_every_scan_and_writes_nothing(study, derivatives):
         ),
     ],
 )
-def test_options_that_make_no_sense_together_are_refused(options, message):
+def test_conflicting_options_are_refused(options, message):
     done = CliRunner().invoke(asl_fit_ls, options)
     assert done.exit_code == 2 and message in done.output
 
 
-def test_the_derivatives_of_another_tool_and_the_data_set_itself_are_left_alone(study, tmp_path):
+def test_other_derivatives_and_the_data_set_itself_are_refused_as_output(study, tmp_path):
     folder = tmp_path / "other"
     folder.mkdir()
     fields = {"DatasetType": "derivative", "GeneratedBy": [{"Name": "ASLPrep"}]}
@@ -217,29 +219,29 @@ def test_the_derivatives_of_another_tool_and_the_data_set_itself_are_left_alone(
     assert "found another data set" in run(study, study, code=3)
 
 
-def test_an_unknown_model_ends_the_run_before_it_starts(study, derivatives):
+def test_an_unknown_model_is_refused_before_the_first_scan(study, derivatives):
     assert "is not there" in run(
         study, derivatives, "--model", "nothing", command=asl_predict, code=5
     )
     assert not derivatives.exists()
 
 
-def test_two_files_of_one_name_are_refused(study, derivatives):
+def test_two_images_with_the_same_name_are_refused(study, derivatives):
     save(study / "sub-01" / "perf" / "sub-01_asl.nii", volumes())
     assert "found the name of sub-01_asl.nii" in run(study, derivatives, code=3)
 
 
-def test_a_vsasl_run_alone_keeps_its_name_and_belongs_to_a_pcasl_run_where_there_is_one(tmp_path):
+def test_a_vsasl_run_is_joined_with_the_pcasl_run_of_the_same_name(tmp_path):
     for name in ("sub-01_acq-pcasl", "sub-01_acq-vsasl", "sub-01_run-2_acq-vsasl"):
         save(tmp_path / "sub-01" / "perf" / f"{name}_asl.nii.gz", np.zeros((2, 2, 2)))
     found = [scan_name(runs) for runs in find_acquisitions(tmp_path)]
     assert found == ["sub-01", "sub-01_run-2_acq-vsasl"]
     save(tmp_path / "sub-01" / "perf" / "sub-01_asl.nii.gz", np.zeros((2, 2, 2)))
-    assert len(find_acquisitions(tmp_path)) == 4  # which belong together is no longer clear
+    assert len(find_acquisitions(tmp_path)) == 4  # three runs: their pairing is ambiguous
 
 
-class Deadly:
-    """Stages whose process dies of the task "deadly", or the first time of the task "once"."""
+class DyingStages:
+    """Stages whose process dies in the task "deadly", and once in the task "once"."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -247,41 +249,43 @@ class Deadly:
     def read(self, task):
         return task
 
-    def compute(self, job):
-        is_first = job == "once" and not (self.folder / "been here").exists()
+    def compute(self, state):
+        is_first = state == "once" and not (self.folder / "died once").exists()
         if is_first:
-            (self.folder / "been here").touch()
-        if job == "deadly" or is_first:
+            (self.folder / "died once").touch()
+        if state == "deadly" or is_first:
             os.kill(os.getpid(), signal.SIGKILL)
-        return job
+        return state
 
-    def write(self, job):
-        return job, "done"
+    def write(self, state):
+        return state, "done"
 
     def lost_result(self, task, reason):
         return task, reason
 
 
-def test_a_process_that_dies_loses_only_the_scan_it_died_of(tmp_path):
+def test_only_the_task_that_kills_its_process_is_lost(tmp_path):
     tasks = ["a", "b", "deadly", "c", "once", "d", "e"]
-    results = dict(run_in_processes(tasks, Deadly(tmp_path), 2))
+    results = dict(run_in_processes(tasks, DyingStages(tmp_path), 2))
     assert "the process was killed; out of memory" in results.pop("deadly")
-    lost = [task for task, what in results.items() if what != "done"]
+    lost = [task for task, result in results.items() if result != "done"]
     assert set(results) == set(tasks) - {"deadly"} and set(lost) <= {"once"}
 
 
-def die_of_two(task):
+def die_in_task_two(task):
     if task == 2:
         os.kill(os.getpid(), signal.SIGKILL)
     return f"{task} done"
 
 
-def say_lost(task, reason):
+def describe_lost(task, reason):
     return f"{task}: {reason}"
 
 
-def test_a_function_whose_process_dies_loses_only_the_task_it_died_of():
-    *done, lost = sorted(run_in_processes(range(4), SingleStep(die_of_two, say_lost), 2), key=len)
+def test_only_the_call_that_kills_its_process_is_lost():
+    *done, lost = sorted(
+        run_in_processes(range(4), SingleStep(die_in_task_two, describe_lost), 2), key=len
+    )
     assert sorted(done) == ["0 done", "1 done", "3 done"]
     assert lost.startswith("2: the process was killed; out of memory")
 
@@ -301,13 +305,13 @@ def wait_for(is_there, seconds=30):
 
 
 def writes_into(folder):
-    """Whether a scan is being written; folders may vanish while one looks."""
-    below = (names for place, names, _ in os.walk(folder) if place != str(folder))
+    """Whether a folder below this one contains a temporary folder."""
+    below = (names for parent, names, _ in os.walk(folder) if parent != str(folder))
     return any(PREFIX in name for names in below for name in names)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_run_leaves_whole_results_only_and_goes_on_later(study, derivatives, number):
+def test_a_stopped_run_leaves_complete_results_and_can_be_resumed(study, derivatives, number):
     process = start("--bids", study, "--derivatives", derivatives)
     wait_for(lambda: writes_into(derivatives) or process.poll() is not None)
     os.kill(process.pid, number)
@@ -331,8 +335,8 @@ while True:
 """
 
 
-def is_whole(folder):
-    """Whether all files say the same, in full; without the last, nothing is claimed."""
+def is_complete(folder):
+    """Whether all files have the same, complete content, or the last file does not exist."""
     if not (folder / "last").exists():
         return True
     texts = {(folder / name).read_text() for name in ("a", "b", "last")}
@@ -340,7 +344,7 @@ def is_whole(folder):
 
 
 @pytest.mark.slow
-def test_killing_at_random_moments_never_leaves_a_mixture(tmp_path):
+def test_files_of_two_killed_writers_are_never_mixed(tmp_path):
     rng = random.Random(3)
     for k in range(6):
         command = [sys.executable, "-c", REPLACE, str(tmp_path), f"{k}-"]
@@ -349,13 +353,13 @@ def test_killing_at_random_moments_never_leaves_a_mixture(tmp_path):
         for writer in writers:
             writer.kill()
             writer.wait()
-        assert is_whole(tmp_path), k
+        assert is_complete(tmp_path), k
     with appear_together(tmp_path, "last") as temporary:
         (temporary / "last").touch()
-    assert {path.name for path in tmp_path.iterdir()} <= {"a", "b", "last"}  # nothing temporary
+    assert {path.name for path in tmp_path.iterdir()} <= {"a", "b", "last"}  # no temporary files
 
 
-def test_a_failure_leaves_the_old_files(tmp_path):
+def test_an_exception_leaves_the_old_files(tmp_path):
     with appear_together(tmp_path, "last") as temporary:
         (temporary / "last").write_text("old")
     with pytest.raises(ZeroDivisionError), appear_together(tmp_path, "last") as temporary:
@@ -365,20 +369,20 @@ def test_a_failure_leaves_the_old_files(tmp_path):
     assert (tmp_path / "last").read_text() == "old"
 
 
-def test_a_signal_waits_while_files_move(tmp_path, monkeypatch):
-    seen = []
+def test_signals_are_deferred_while_files_are_moved(tmp_path, monkeypatch):
+    moved = []
     replace = os.replace
 
     def interrupted(*paths):
         signal.raise_signal(signal.SIGINT)
         replace(*paths)
-        seen.append(paths)
+        moved.append(paths)
 
     monkeypatch.setattr(os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt), appear_together(tmp_path, "last") as temporary:
         for name in ("a", "last"):
             (temporary / name).touch()
-    assert len(seen) == 2 and {p.name for p in tmp_path.iterdir()} == {"a", "last"}
+    assert len(moved) == 2 and {p.name for p in tmp_path.iterdir()} == {"a", "last"}
 
 
 def test_a_full_disk_and_a_read_only_folder_are_reported(study, derivatives, monkeypatch):
@@ -396,7 +400,7 @@ def test_a_full_disk_and_a_read_only_folder_are_reported(study, derivatives, mon
     assert "found a folder that cannot be written (" in run(study, derivatives, code=3)
 
 
-def test_records_of_concurrent_runs_add_up(tmp_path):
+def test_concurrent_runs_record_all_failures(tmp_path):
     (tmp_path / "logs").mkdir()
     threads = [
         threading.Thread(target=record_outcome, args=(tmp_path, f"sub-{i}", 3, "why"))
@@ -412,7 +416,7 @@ def test_records_of_concurrent_runs_add_up(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_runs_into_one_folder_at_once_give_whole_maps(study, derivatives):
+def test_two_simultaneous_runs_into_one_folder_give_complete_maps(study, derivatives):
     arguments = ("--bids", study, "--derivatives", derivatives, "--overwrite")
     processes = [start(*arguments) for _ in range(2)]
     for process in processes:
@@ -435,7 +439,7 @@ def shell(script, *arguments, **environment):
 
 @pytest.fixture
 def path_with_command(tmp_path):
-    """PATH with an asl_fit_ls of this checkout, and a stub of SLURM that runs the array."""
+    """PATH with asl_fit_ls of this checkout and an sbatch that runs the array directly."""
     folder = tmp_path / "bin folder"
     folder.mkdir()
     command = folder / "asl_fit_ls"
@@ -462,7 +466,7 @@ def test_a_script_without_arguments_prints_its_usage(script):
     assert done.returncode == 2 and done.stderr.startswith(f"Usage: {script}")
 
 
-@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not here")
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_shellcheck_finds_nothing_in(script):
     done = subprocess.run(["shellcheck", str(BIN / script)], capture_output=True, text=True)
@@ -470,7 +474,7 @@ def test_shellcheck_finds_nothing_in(script):
 
 
 @pytest.mark.slow
-def test_the_loop_over_subjects_copes_with_spaces_and_goes_on_after_a_failure(
+def test_the_loop_over_subjects_accepts_spaces_in_paths_and_continues_after_a_failure(
     study, derivatives, path_with_command
 ):
     damage(study)
@@ -485,7 +489,7 @@ def test_the_loop_over_subjects_copes_with_spaces_and_goes_on_after_a_failure(
 
 
 @pytest.mark.slow
-def test_the_job_array_makes_every_scan(study, derivatives, path_with_command):
+def test_the_job_array_processes_every_scan(study, derivatives, path_with_command):
     options = {"PATH": path_with_command, "SBATCH_OPTIONS": "--partition=short --mem=8G"}
     arguments = (2, "asl_fit_ls", study, derivatives, "-q")
     dry = shell("asl_slurm_array.sh", "--dry-run", *arguments, **options)
@@ -498,7 +502,7 @@ def test_the_job_array_makes_every_scan(study, derivatives, path_with_command):
     assert "expected a whole number" in shell("asl_slurm_array.sh", 0, *arguments[1:]).stderr
 
 
-def test_a_file_in_the_way_of_a_map_is_reported(tmp_path):
+def test_a_folder_with_the_name_of_an_output_file_is_reported(tmp_path):
     (tmp_path / "a").mkdir()
     with pytest.raises(IsADirectoryError), appear_together(tmp_path, "last") as temporary:
         for name in ("a", "last"):

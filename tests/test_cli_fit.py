@@ -1,4 +1,4 @@
-"""asl_fit_ls from files to files."""
+"""asl_fit_ls from input files to output files."""
 
 import json
 import os
@@ -30,11 +30,11 @@ from aslkit.cli.fit_ls import main
 
 REAL = Path(os.environ.get("ASLKIT_REALDATA", Path(__file__).parents[2] / "shared" / "realdata"))
 PCASL = REAL / "pcasl-2d-6pld"
-needs_real_data = pytest.mark.skipif(not REAL.is_dir(), reason="the real scans are not here")
+needs_real_data = pytest.mark.skipif(not REAL.is_dir(), reason="the real scans are not available")
 
 
 def fit(*arguments):
-    """Output of the command, which has to succeed."""
+    """Run the command, check that it succeeds, and return its output."""
     result = CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
@@ -58,7 +58,7 @@ def test_cbf_and_att_of_a_simulated_scan_are_recovered_in_every_slice(scan, tmp_
         assert att[..., z][inside[..., z]].mean() == pytest.approx(ATT_S, abs=0.01)
 
 
-def test_the_maps_are_named_after_the_cbf_map_and_keep_the_place_of_the_image(scan, tmp_path):
+def test_the_maps_are_named_after_the_cbf_map_and_keep_the_affine(scan, tmp_path):
     out = tmp_path / "new folder" / "sub-01_desc-ls_cbf.nii"
     fit("-i", scan, "-o", out, "--fitted")
     kinds = ("cbf", "att", "cbf-std", "att-std", "flags", "fit")
@@ -70,7 +70,7 @@ def test_the_maps_are_named_after_the_cbf_map_and_keep_the_place_of_the_image(sc
     assert nib.load(out).get_data_dtype() == np.float32
 
 
-def test_the_sidecar_says_what_was_used(scan, tmp_path):
+def test_the_sidecar_contains_the_parameters(scan, tmp_path):
     fit("-i", scan, "-o", tmp_path / "cbf.nii.gz", "--t1b", 1.7, "--alpha", 0.8)
     sidecar = json.loads((tmp_path / "cbf.json").read_text())
     assert sidecar["Units"] == "mL/100 g/min"
@@ -83,14 +83,16 @@ def test_the_sidecar_says_what_was_used(scan, tmp_path):
     assert "sub-01/perf/sub-01_asl.nii.gz" in sidecar["Sources"]
 
 
-def test_the_fitted_signal_has_one_volume_per_timing_and_matches_the_measured_one(scan, tmp_path):
+def test_the_fitted_signal_has_one_volume_per_delay_and_matches_the_measured_signal(
+    scan, tmp_path
+):
     fit("-i", scan, "-o", tmp_path / "cbf.nii.gz", "--fitted")
     fitted = voxels(tmp_path / "fit.nii.gz")
     expected = [pcasl_signal(pld + SLICE_TIMING_S[1]) for pld in PLDS_S]
     assert np.allclose(fitted[:, :, 1][head()[..., 1]].mean(axis=0), expected, rtol=0.01)
 
 
-def test_options_replace_the_sidecar_and_the_volume_types(scan, tmp_path):
+def test_options_replace_the_sidecar_and_the_aslcontext(scan, tmp_path):
     bare = save(tmp_path / "bare" / "scan.nii.gz", volumes()[..., 1:])
     m0 = save(tmp_path / "bare" / "calibration.nii.gz", volumes()[..., 0])
     fit("-i", scan, "-o", tmp_path / "cbf.nii.gz")
@@ -102,7 +104,7 @@ def test_options_replace_the_sidecar_and_the_volume_types(scan, tmp_path):
     assert np.allclose(with_sidecar, without, rtol=1e-4, atol=1e-3)
 
 
-def test_the_stated_order_turns_the_sign(scan, tmp_path):
+def test_the_opposite_order_of_volumes_changes_the_sign_of_cbf(scan, tmp_path):
     fit("-i", scan, "-o", tmp_path / "cbf.nii.gz", "--order", "ct")
     assert voxels(tmp_path / "cbf.nii.gz")[head()].mean() == pytest.approx(-CBF, rel=0.02)
 
@@ -123,7 +125,7 @@ def test_quiet_prints_nothing(scan, tmp_path):
     assert fit("-i", scan, "-o", tmp_path / "cbf.nii.gz", "-q") == ""
 
 
-def test_a_single_delay_holds_att_and_says_so(tmp_path):
+def test_att_is_fixed_for_single_delay_data_and_a_note_is_printed(tmp_path):
     plds = [0.0] + [1.8] * (len(CONTEXTS) - 1)
     scan = write_scan(tmp_path, {"PostLabelingDelay": 1.8}, voxels=volumes(plds_s=plds))
     output = fit("-i", scan, "-o", tmp_path / "cbf.nii.gz")
@@ -131,7 +133,7 @@ def test_a_single_delay_holds_att_and_says_so(tmp_path):
     assert voxels(tmp_path / "cbf.nii.gz")[head()].mean() == pytest.approx(CBF, rel=0.01)
 
 
-def test_a_known_att_may_be_a_map(scan, tmp_path):
+def test_att_can_be_fixed_to_a_map(scan, tmp_path):
     att = save(tmp_path / "known.nii.gz", np.full(head().shape, ATT_S, dtype=np.float32))
     fit("-i", scan, "-o", tmp_path / "cbf.nii.gz", "--att", att)
     assert voxels(tmp_path / "cbf.nii.gz")[head()].mean() == pytest.approx(CBF, rel=0.01)
@@ -156,7 +158,7 @@ def test_runs_of_a_joint_acquisition_are_fitted_together(tmp_path):
     assert sidecar["ArterialSpinLabelingType"] == ["PCASL"] * 3 + ["VSASL"] * 3
 
 
-def test_a_separate_m0_gives_the_maps_of_the_included_one(scan, tmp_path):
+def test_a_separate_m0_gives_the_same_maps_as_an_included_m0(scan, tmp_path):
     fit("-i", scan, "-o", tmp_path / "cbf.nii.gz")
     image = write_scan(
         tmp_path / "separate",
@@ -171,7 +173,7 @@ def test_a_separate_m0_gives_the_maps_of_the_included_one(scan, tmp_path):
 
 @pytest.mark.realdata
 @needs_real_data
-def test_the_maps_of_the_real_six_delay_scan_look_like_those_of_a_brain(tmp_path):
+def test_median_cbf_and_att_of_a_real_scan_are_physiological(tmp_path):
     command = [sys.executable, "-m", "aslkit.cli.fit_ls", "-o", str(tmp_path / "cbf.nii.gz")]
     image = PCASL / "bids" / "sub-01" / "perf" / "sub-01_asl.nii.gz"
     subprocess.run([*command, "-i", str(image)], check=True, capture_output=True)
@@ -183,7 +185,7 @@ def test_the_maps_of_the_real_six_delay_scan_look_like_those_of_a_brain(tmp_path
 
 @pytest.mark.realdata
 @needs_real_data
-def test_the_m0_inside_the_real_series_gives_about_the_maps_of_the_separate_one(tmp_path):
+def test_included_and_separate_m0_of_a_real_scan_give_similar_maps(tmp_path):
     medians = []
     for variant in ("bids", "bids-m0included-2rep"):
         image = PCASL / variant / "sub-01" / "perf" / "sub-01_asl.nii.gz"
@@ -195,7 +197,7 @@ def test_the_m0_inside_the_real_series_gives_about_the_maps_of_the_separate_one(
 
 @pytest.mark.realdata
 @needs_real_data
-def test_water_has_no_perfusion(tmp_path):
+def test_a_water_phantom_has_no_perfusion(tmp_path):
     folder = REAL / "philips-waterphantom-3d-pcasl" / "bids" / "sub-01" / "perf"
     output = fit("-i", folder / "sub-01_asl.nii.gz", "-o", tmp_path / "cbf.nii.gz")
     assert "number of pulses unknown" in output

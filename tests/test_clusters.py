@@ -1,4 +1,4 @@
-"""Data sets on dask clusters: schedulers and workers as users start them, and workers that die."""
+"""Data sets on dask clusters: schedulers and workers of the user, and workers that die."""
 
 import os
 import signal
@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import pytest
 from click.testing import CliRunner
-from test_batch import BIN, Deadly, contents, images, run, shell, wait_for
+from test_batch import BIN, DyingStages, contents, images, run, shell, wait_for
 
-from aslkit.batch.dask_cluster import KILLED, OF_OWN_CLUSTERS, run_on_cluster
+from aslkit.batch.dask_cluster import CLUSTER_SETTINGS, KILLED, run_on_cluster
 from aslkit.cli.fit_ls import main as asl_fit_ls
 from aslkit.cli.validate import main as asl_validate
 from aslkit.core.errors import UnavailableError
@@ -27,7 +27,7 @@ N_SCANS = 4
 
 @pytest.fixture(autouse=True, scope="module")
 def ready_dask_workers():
-    """Workers of clusters of this process are forks of one that has imported everything, too."""
+    """Start dask workers as forks of a process that has imported everything."""
     import dask
 
     with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
@@ -36,7 +36,7 @@ def ready_dask_workers():
 
 @contextmanager
 def module(name, *arguments, output=subprocess.DEVNULL):
-    """A command in the background."""
+    """Run a module in a background process."""
     paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     process = subprocess.Popen(
         [sys.executable, "-m", name, *map(str, arguments)],
@@ -55,7 +55,7 @@ def module(name, *arguments, output=subprocess.DEVNULL):
 
 @pytest.fixture
 def scheduler():
-    """A scheduler without workers."""
+    """Start a scheduler without workers."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -74,30 +74,30 @@ def worker(address, n_threads=1):
     return module("dask", "worker", address, *options)
 
 
-def worked(tasks, stages, where, n_workers=1):
+def results_of(tasks, stages, where, n_workers=1):
     return dict(run_on_cluster(tasks, stages, where, n_workers, lambda _: None))
 
 
-class Slow(Deadly):
-    """Stages that take their time, so that tasks run side by side."""
+class SlowStages(DyingStages):
+    """Stages that take some time, so that tasks run at the same time."""
 
-    def compute(self, job):
+    def compute(self, state):
         time.sleep(0.2)
-        return super().compute(job)
+        return super().compute(state)
 
 
-class Suicidal(Deadly):
-    """Stages that write where they ran."""
+class ProcessIdStages(DyingStages):
+    """Stages that return the id of their process."""
 
-    def write(self, job):
-        return job, os.getpid()
+    def write(self, state):
+        return state, os.getpid()
 
 
-def test_a_worker_that_is_killed_in_mid_run_loses_nothing(scheduler, tmp_path):
+def test_no_task_is_lost_when_a_worker_is_killed(scheduler, tmp_path):
     tasks = [f"task {i}" for i in range(40)]
     where = scheduler.address
     with worker(where), worker(where):
-        results = run_on_cluster(tasks, Suicidal(tmp_path), where, 1, print)
+        results = run_on_cluster(tasks, ProcessIdStages(tmp_path), where, 1, print)
         first, victim = next(results)
         os.kill(victim, signal.SIGKILL)
         rest = dict(results)
@@ -105,22 +105,22 @@ def test_a_worker_that_is_killed_in_mid_run_loses_nothing(scheduler, tmp_path):
     assert victim not in list(rest.values())[-10:]
 
 
-def test_a_scan_beside_one_that_kills_is_not_lost(tmp_path):
-    """Four threads of a worker: whatever they do dies with it."""
+def test_other_tasks_of_a_killed_worker_are_not_lost(tmp_path):
+    """The worker has four threads, so that four tasks run when it dies."""
     import dask
 
-    settings = dask.config.set(OF_OWN_CLUSTERS)
+    settings = dask.config.set(CLUSTER_SETTINGS)
     with settings, LocalCluster(n_workers=1, threads_per_worker=4) as cluster:
-        stages = Slow(tmp_path)
-        results = worked(["a", "b", "deadly", "c"], stages, cluster.scheduler_address)
+        stages = SlowStages(tmp_path)
+        results = results_of(["a", "b", "deadly", "c"], stages, cluster.scheduler_address)
     assert results.pop("deadly") == KILLED
     assert results == {"a": "done", "b": "done", "c": "done"}
 
 
-def test_a_scheduler_that_ends_is_reported(scheduler, tmp_path):
+def test_the_end_of_the_scheduler_is_reported(scheduler, tmp_path):
     with worker(scheduler.address):
         results = run_on_cluster(
-            [f"task {i}" for i in range(40)], Slow(tmp_path), scheduler.address, 1, print
+            [f"task {i}" for i in range(40)], SlowStages(tmp_path), scheduler.address, 1, print
         )
         next(results)
         scheduler.process.kill()
@@ -129,29 +129,29 @@ def test_a_scheduler_that_ends_is_reported(scheduler, tmp_path):
 
 
 def are_being_written(derivatives):
-    """Whether a folder of a subject holds a temporary one, which may vanish any moment."""
+    """Whether the folder of a subject contains a temporary folder."""
     folders = os.walk(derivatives)
-    next(folders, None)  # of the data set itself
+    next(folders, None)  # the folder of the data set itself
     return any(name.startswith(PREFIX) for _, names, _ in folders for name in names)
 
 
 @pytest.fixture
-def usual_port_is_taken():
-    """Another program has the port that dask's dashboard would like."""
+def default_port_is_occupied():
+    """Occupy the default port of the dashboard of dask."""
     with socket.socket() as own:
-        with suppress(OSError):  # it is taken already
+        with suppress(OSError):  # another program uses it
             own.bind(("", 8787))
             own.listen()
         yield
 
 
-@pytest.mark.usefixtures("usual_port_is_taken")
+@pytest.mark.usefixtures("default_port_is_occupied")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_stopped_says_so_and_leaves_whole_maps(study, derivatives, number):
+def test_a_stopped_run_prints_a_message_and_leaves_complete_maps(study, derivatives, number):
     line = ("--bids", study, "--derivatives", derivatives, "--dask", "local", "--n-jobs", 2)
     with module("aslkit.cli.fit_ls", *line, output=subprocess.PIPE) as process:
         wait_for(lambda: are_being_written(derivatives) or process.poll() is not None)
-        os.killpg(process.pid, number)  # as Ctrl-C does
+        os.killpg(process.pid, number)  # like Ctrl-C
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number, errors
     assert errors == f"Stopped by {number.name}; files written so far are complete\n"
@@ -159,7 +159,7 @@ def test_a_run_that_is_stopped_says_so_and_leaves_whole_maps(study, derivatives,
     assert "0 failed" in run(study, derivatives, "--skip-existing")
 
 
-def test_the_maps_are_those_of_one_process_byte_for_byte(scheduler, study, derivatives):
+def test_the_maps_have_the_same_bytes_as_those_of_one_process(scheduler, study, derivatives):
     with worker(scheduler.address):
         printed = run(study, derivatives, "--dask", scheduler.address)
     assert "Dashboard of the cluster: http" in printed
@@ -169,7 +169,7 @@ def test_the_maps_are_those_of_one_process_byte_for_byte(scheduler, study, deriv
     assert images(derivatives) == images(alone) and len(images(alone)) > N_SCANS
 
 
-def test_validation_finds_the_same_on_a_cluster(study, tmp_path):
+def test_a_validation_on_a_cluster_gives_the_same_results(study, tmp_path):
     found = []
     for name, options in (("alone", ()), ("cluster", ("--dask", "local", "--n-jobs", "2"))):
         line = ["--bids", str(study), "--session-label", "b", "a", "--out", str(tmp_path / name)]
@@ -179,16 +179,16 @@ def test_validation_finds_the_same_on_a_cluster(study, tmp_path):
     assert found[0] == found[1] and b"sub-03_ses-a" in found[0] and b"sub-01" not in found[0]
 
 
-def test_a_task_that_kills_every_worker_is_lost_and_the_others_are_not(tmp_path):
+def test_only_the_task_that_kills_its_workers_is_lost(tmp_path):
     tasks = ["a", "b", "deadly", "c", "once"]
-    results = worked(tasks, Deadly(tmp_path), "local", 2)
+    results = results_of(tasks, DyingStages(tmp_path), "local", 2)
     assert results.pop("deadly") == KILLED
     assert results == {task: "done" for task in tasks if task != "deadly"}
 
 
-def test_slurm_workers_are_jobs_as_dask_is_configured(study, derivatives, tmp_path, monkeypatch):
+def test_slurm_workers_use_the_dask_configuration(study, derivatives, tmp_path, monkeypatch):
     pytest.importorskip("dask_jobqueue")
-    import dask as configured  # whose defaults are those of dask_jobqueue from here on
+    import dask as configured  # dask_jobqueue has added its defaults
 
     folder = tmp_path / "slurm commands"
     folder.mkdir()
@@ -208,7 +208,7 @@ def test_slurm_workers_are_jobs_as_dask_is_configured(study, derivatives, tmp_pa
     assert f"{N_SCANS} done" in printed and "#SBATCH -p short" in (folder / "script").read_text()
 
 
-def test_a_scan_that_fails_is_recorded_as_without_dask(study, derivatives):
+def test_a_failed_scan_is_recorded_as_without_dask(study, derivatives):
     (study / "sub-02" / "perf" / "sub-02_asl.nii.gz").write_bytes(b"no image")
     run(study, derivatives, "--dask", "local", code=4)
     assert "sub-02" in (derivatives / "failed.tsv").read_text()
@@ -220,8 +220,8 @@ def test_a_scan_that_fails_is_recorded_as_without_dask(study, derivatives):
     }
 
 
-def test_what_is_not_there_is_named(study, derivatives, monkeypatch):
-    monkeypatch.setattr("aslkit.batch.dask_cluster.PATIENCE_S", 0.5)
+def test_a_missing_scheduler_or_package_is_named(study, derivatives, monkeypatch):
+    monkeypatch.setattr("aslkit.batch.dask_cluster.CONNECT_TIMEOUT_S", 0.5)
     printed = run(study, derivatives, "--dask", "tcp://127.0.0.1:9", code=5)
     assert "no dask scheduler answers at 'tcp://127.0.0.1:9'" in printed
     assert "goes with --dask local" in run(
@@ -232,14 +232,14 @@ def test_what_is_not_there_is_named(study, derivatives, monkeypatch):
     assert "distributed is not installed. Fix: pip install 'aslkit[cluster]'" in printed
 
 
-def test_a_single_scan_needs_no_cluster():
+def test_dask_is_refused_for_a_single_scan():
     done = CliRunner().invoke(asl_fit_ls, ["-i", "a.nii.gz", "-o", "b.nii.gz", "--dask", "local"])
     assert done.exit_code == 2 and "--dask needs --bids DIR" in done.output
 
 
 @pytest.fixture
 def script_path(tmp_path):
-    """PATH with the commands that the script calls; a job of SLURM starts one worker, if any."""
+    """PATH with the commands of the script; sbatch starts one worker, unless IDLE is set."""
     folder = tmp_path / "commands"
     folder.mkdir()
     python = f'#!/bin/sh\nexec "{sys.executable}" -m'
@@ -279,9 +279,7 @@ def test_the_script_submits_workers_and_cancels_them(study, derivatives, script_
     assert (tmp_path / "commands" / "cancelled").read_text() == "7\n"
 
 
-def test_the_script_that_is_stopped_stops_what_it_started(
-    study, derivatives, script_path, tmp_path
-):
+def test_a_stopped_script_stops_its_workers(study, derivatives, script_path, tmp_path):
     line = ("--slurm", "1", "asl_fit_ls", str(study), str(derivatives))
     script = subprocess.Popen(
         ["bash", str(BIN / "asl_dask_cluster.sh"), *line],
@@ -293,7 +291,7 @@ def test_the_script_that_is_stopped_stops_what_it_started(
     )
     assert "workers so far: 0" in script.stdout.readline()
     script.terminate()
-    _, errors = script.communicate(timeout=60)  # ends when nobody holds its output any more
+    _, errors = script.communicate(timeout=60)  # returns when all processes have closed the pipe
     assert script.returncode == 128 + signal.SIGTERM
     assert "Stopped by SIGTERM; files written so far are complete" in errors
     assert (tmp_path / "commands" / "cancelled").exists()

@@ -1,4 +1,4 @@
-"""The same input gives the same bytes, wherever it lies, and however the work is shared out."""
+"""The same input gives the same bytes in any folder, with any number of threads or jobs."""
 
 import json
 import os
@@ -25,7 +25,7 @@ LINES = (
     ("fit_ls", *SCAN, "-o", "out/cbf.nii.gz", "--outliers", "0.1", "--moco"),
     ("predict", *SCAN, *MAPS, "--tta", "--ood"),
 )
-ONE_BY_ONE = """
+RUN_LINES = """
 import importlib, json, sys
 for command, *words in json.load(sys.stdin):
     sys.argv = [f"asl_{command}", *words]
@@ -34,14 +34,14 @@ for command, *words in json.load(sys.stdin):
 
 
 def run_with_threads(n_threads, folder):
-    """The command lines in a process that has so many threads, each line into out-0, out-1, …"""
+    """Run the command lines in a process with `n_threads` threads; outputs are out-0, out-1, …"""
     lines = [
         [str(folder / f"out-{k}" / w[4:]) if w.startswith("out/") else w for w in words]
         for k, words in enumerate(LINES)
     ]
     lines = [[str(folder / w) if (folder / w).exists() else w for w in words] for words in lines]
     done = subprocess.run(
-        [sys.executable, "-c", ONE_BY_ONE],
+        [sys.executable, "-c", RUN_LINES],
         input=json.dumps(lines),
         capture_output=True,
         text=True,
@@ -51,13 +51,13 @@ def run_with_threads(n_threads, folder):
 
 
 def run(command, *words):
-    """A command in this process."""
+    """Run a command in this process."""
     done = CliRunner().invoke(command, [str(word) for word in words])
     assert done.exit_code == 0, done.output
 
 
 def contents(folder, unlike=()):
-    """Bytes of every file of a result, lines that begin with one of `unlike` left out."""
+    """Return the lines of every file, except lines that start with one of `unlike`."""
     return {
         path.relative_to(folder): [
             line for line in path.read_bytes().splitlines() if not line.strip().startswith(unlike)
@@ -68,7 +68,7 @@ def contents(folder, unlike=()):
 
 
 def add_subject(folder):
-    """A second subject with the scans of the first."""
+    """Add a second subject with the scans of the first."""
     shutil.copytree(folder / "sub-01", folder / "sub-02")
     for path in list((folder / "sub-02").rglob("sub-01*")):
         content = path.read_bytes().replace(b"sub-01", b"sub-02")
@@ -77,7 +77,7 @@ def add_subject(folder):
 
 
 def make_places(folder):
-    """Two folders of the same scan with a separate M0, masks and a map of ATT."""
+    """Write the same scan, with a separate M0 and an ATT map, to two folders."""
     places = folder / "here", folder / "some where" / "else"
     image = volumes()
     timing = SIDECAR["PostLabelingDelay"][1:]
@@ -93,7 +93,7 @@ def make_places(folder):
 
 @pytest.fixture
 def places(tmp_path):
-    """Two data sets of two subjects."""
+    """Return two data sets with the same two subjects."""
     places = make_places(tmp_path)
     for place in places:
         add_subject(place)
@@ -102,7 +102,7 @@ def places(tmp_path):
 
 @pytest.fixture(scope="module")
 def by_threads(tmp_path_factory):
-    """Two folders with the maps of every command line, made by one thread and by two."""
+    """Run every command line with one and with two threads; return the two folders."""
     places = make_places(tmp_path_factory.mktemp("threads"))
     for n_threads, place in enumerate(places, start=1):
         run_with_threads(n_threads, place)
@@ -110,7 +110,9 @@ def by_threads(tmp_path_factory):
 
 
 @pytest.mark.parametrize("k", range(len(LINES)), ids=[" ".join(words[3:]) for words in LINES])
-def test_maps_of_a_scan_are_the_same_bytes_in_any_folder_with_any_threads(by_threads, k):
+def test_maps_of_a_scan_have_the_same_bytes_in_any_folder_with_any_number_of_threads(
+    by_threads, k
+):
     here, elsewhere = (contents(place / f"out-{k}") for place in by_threads)
     assert here == elsewhere and len(here) > 8
     folders = [str(place).encode() for place in by_threads]
@@ -118,7 +120,7 @@ def test_maps_of_a_scan_are_the_same_bytes_in_any_folder_with_any_threads(by_thr
 
 
 @pytest.mark.parametrize("command", [asl_fit_ls, asl_predict], ids=["fit_ls", "predict"])
-def test_maps_of_a_data_set_are_the_same_bytes_with_any_number_of_jobs(places, command):
+def test_maps_of_a_data_set_have_the_same_bytes_with_any_number_of_jobs(places, command):
     for n_jobs, place in enumerate(places, start=1):
         out = place / "derivatives" / "aslkit"
         run(command, "--bids", place, "--derivatives", out, "--n-jobs", n_jobs)
@@ -128,7 +130,7 @@ def test_maps_of_a_data_set_are_the_same_bytes_with_any_number_of_jobs(places, c
     assert here == elsewhere and len(here) > 20
 
 
-def test_figures_of_a_validation_are_the_same_bytes_with_any_number_of_jobs(places):
+def test_results_of_a_validation_have_the_same_bytes_with_any_number_of_jobs(places):
     for n_jobs, place in enumerate(places, start=1):
         run(asl_validate, "--bids", place, "--out", place / "out", "--n-jobs", n_jobs)
     here, elsewhere = ((place / "out" / "results.tsv").read_bytes() for place in places)

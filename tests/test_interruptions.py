@@ -1,4 +1,4 @@
-"""Training that is killed and resumed: the very weights of a run that nobody disturbed."""
+"""Training that is killed and resumed gives the weights of an uninterrupted run."""
 
 import json
 import os
@@ -47,52 +47,52 @@ def command(kind, out):
 
 
 def numbers(out):
-    """What the checkpoint of a folder, which is whole whenever one looks, holds beside tensors."""
+    """Return the numbers in the checkpoint of a folder."""
     with safe_open(out / CHECKPOINT, "pt") as opened:
         return json.loads(opened.metadata()["numbers"])
 
 
 def steps_done(out):
-    """Steps in the checkpoint of a folder."""
+    """Return the number of steps in the checkpoint of a folder."""
     return numbers(out)["step"] if (out / CHECKPOINT).is_file() else 0
 
 
 def wait_for_steps(process, out, n):
-    """Wait until the checkpoint of a folder holds some steps; a run that never gets there ends."""
+    """Wait until the checkpoint of a folder has `n` steps, at most 300 s."""
     end = time.monotonic() + 300
     while steps_done(out) < n:
         if time.monotonic() > end:
             process.kill()
-            pytest.fail("the run does not get on")
+            pytest.fail("the run did not reach the step in 300 s")
         time.sleep(0.002)
 
 
-def assert_goes_on(kind, out, whole):
-    """Resume a stopped run: it ends with the very weights of one that nobody disturbed."""
+def assert_resumes(kind, out, uninterrupted):
+    """Check that a resumed run ends with the weights of an uninterrupted run."""
     name, changes = RUNS[kind]
     config = load_config(name, changes)
     assert kind == config.network.kind and getattr(config.network, "dropout", 0.1) == 0.1
     assert steps_done(out) < N_STEPS
-    train(config, whole)
+    train(config, uninterrupted)
     train(config, out, RunOptions(resume=True))
-    first, second = (load_file(run / CHECKPOINT) for run in (whole, out))
+    first, second = (load_file(run / CHECKPOINT) for run in (uninterrupted, out))
     assert {n.partition(".")[0] for n in first} >= {"network", "average", "optimizer"}
     assert [n for n in first if not torch.equal(first[n], second[n])] == []
-    weights = [(run / "weights.safetensors").read_bytes() for run in (whole, out)]
+    weights = [(run / "weights.safetensors").read_bytes() for run in (uninterrupted, out)]
     assert weights[0] == weights[1]
-    curves = [numbers(run)["losses"] for run in (whole, out)]
+    curves = [numbers(run)["losses"] for run in (uninterrupted, out)]
     assert curves[0] == curves[1] and len(curves[0]) == N_STEPS
 
 
-def test_a_killed_run_is_resumed_to_the_very_weights_of_an_undisturbed_one(tmp_path):
+def test_a_killed_run_can_be_resumed(tmp_path):
     with subprocess.Popen(command("amplitude_aware", tmp_path / "killed")) as process:
         wait_for_steps(process, tmp_path / "killed", 3)
         process.kill()
     assert process.returncode == -signal.SIGKILL
-    assert_goes_on("amplitude_aware", tmp_path / "killed", tmp_path / "whole")
+    assert_resumes("amplitude_aware", tmp_path / "killed", tmp_path / "uninterrupted")
 
 
-def test_sigterm_to_the_whole_process_group_leaves_a_run_that_goes_on(tmp_path):
+def test_a_run_whose_process_group_gets_sigterm_can_be_resumed(tmp_path):
     out = tmp_path / "stopped"
     line = command("physics_residual", out)
     with subprocess.Popen(line, start_new_session=True, stderr=subprocess.PIPE) as process:
@@ -100,10 +100,10 @@ def test_sigterm_to_the_whole_process_group_leaves_a_run_that_goes_on(tmp_path):
         os.killpg(process.pid, signal.SIGTERM)
         errors = process.stderr.read().decode()
     assert process.returncode == 0 and f"Stopped after step {steps_done(out)}," in errors, errors
-    assert_goes_on("physics_residual", out, tmp_path / "whole")
+    assert_resumes("physics_residual", out, tmp_path / "uninterrupted")
 
 
-def test_lines_of_metrics_after_the_checkpoint_are_written_anew(tmp_path):
+def test_metrics_after_the_checkpoint_are_replaced(tmp_path):
     name, changes = RUNS["physics_residual"]
     (tmp_path / "metrics.csv").write_text("step,minutes,loss\n50,0.1,9.9\n")
     train(load_config(name, (*changes, "steps=50")), tmp_path)

@@ -1,4 +1,4 @@
-"""Commands that are killed, or run twice at once: the old files, the new ones, or none."""
+"""Commands that are killed or run twice at the same time leave old, new or no files."""
 
 import os
 import random
@@ -29,23 +29,23 @@ def start(command, *arguments):
 
 
 def run(command, *arguments):
-    """What the process would do, in this one."""
+    """Run the command in this process."""
     words = [str(word) for word in arguments]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", [f"{command}.py", *words])  # is written beside the maps
+        patch.setattr("sys.argv", [f"{command}.py", *words])  # written to the sidecars
         done = CliRunner().invoke(import_module(f"aslkit.cli.{command}").main, words)
     assert done.exit_code == 0, done.output
 
 
 def contents(folder):
-    """Name and bytes of every file, those of a temporary folder left out."""
+    """Return the name and bytes of every file outside temporary folders."""
     paths = [p for p in folder.rglob("*") if p.is_file()] if folder.exists() else []
     names = {p: str(p.relative_to(folder)) for p in paths}
     return {name: p.read_bytes() for p, name in names.items() if not name.startswith(PREFIX)}
 
 
 def long_simulation(folder, n_jobs, participants=400):
-    """A simulation of hundreds of participants, begun."""
+    """Start a simulation of many participants, and wait for the second one."""
     more = ("--participants", participants, "--n-jobs", n_jobs)
     process = start("sim", "--out", folder / "sim", *SMALL, *more)
     while not list(folder.glob(f"{PREFIX}*/sim/sub-02")) and process.poll() is None:
@@ -58,19 +58,19 @@ def wait_until_it_writes(process, folder):
         time.sleep(0.001)
 
 
-def undisturbed(process, folder):
-    """How long a run takes, and how much of it after it has begun to write [s]."""
-    began = time.monotonic()
+def measure(process, folder):
+    """Return the time of a run, and the time from its first file to its end [s]."""
+    start = time.monotonic()
     wait_until_it_writes(process, folder)
     writing = time.monotonic()
     process.communicate()
-    return time.monotonic() - began, time.monotonic() - writing
+    return time.monotonic() - start, time.monotonic() - writing
 
 
 def kill_at_random(process, folder, rng, seconds):
-    """Kill a process group at any moment of a run, or after it has begun to write."""
-    whole_s, writing_s = seconds
-    moment = time.monotonic() + rng.uniform(0, whole_s)
+    """Kill a process group at a random time of the run, or while it writes."""
+    run_s, writing_s = seconds
+    moment = time.monotonic() + rng.uniform(0, run_s)
     if rng.random() < 0.5:
         wait_until_it_writes(process, folder)
         moment = time.monotonic() + rng.uniform(0, writing_s)
@@ -81,7 +81,7 @@ def kill_at_random(process, folder, rng, seconds):
     process.communicate()
 
 
-def test_maps_that_a_killed_run_was_to_replace_are_the_old_or_the_new_ones(tmp_path):
+def test_a_killed_run_leaves_the_old_or_the_new_maps(tmp_path):
     rng, ends = random.Random(1), []
     image, out = write_scan(tmp_path), tmp_path / "out"
     options = ("-i", image, "-o", out / "cbf.nii.gz", "--fitted", "--t1b")
@@ -89,7 +89,7 @@ def test_maps_that_a_killed_run_was_to_replace_are_the_old_or_the_new_ones(tmp_p
     for name, t1_blood_s in (("new", 1.7), ("old", 1.6)):
         run("fit_ls", *options, t1_blood_s)
         sets[name] = contents(out)
-    seconds = undisturbed(start("fit_ls", *options, 1.7), out)
+    seconds = measure(start("fit_ls", *options, 1.7), out)
     for kill in range(N_KILLS):
         shutil.rmtree(out)
         out.mkdir()
@@ -98,35 +98,35 @@ def test_maps_that_a_killed_run_was_to_replace_are_the_old_or_the_new_ones(tmp_p
         kill_at_random(start("fit_ls", *options, 1.7), out, rng, seconds)
         found = contents(out)
         ends.append(next((name for name, files in sets.items() if files == found), "none"))
-        if ends[-1] == "none":  # so short a moment that it hardly ever comes
+        if ends[-1] == "none":  # rare: killed while the files are moved
             assert "cbf.json" not in found, kill
             assert any(found.items() <= files.items() for files in sets.values()), kill
-    assert "old" in ends, ends  # how many depends on what else the machine does
+    assert "old" in ends, ends  # the number depends on the load of the machine
     run("fit_ls", *options, 1.7)
     assert contents(out) == sets["new"] and not list(out.glob(f"{PREFIX}*"))
 
 
-def test_a_killed_simulation_leaves_no_data_set_and_the_next_run_cleans_up(tmp_path):
-    rng, whole = random.Random(2), tmp_path / "whole"
-    seconds = undisturbed(start("sim", "--out", whole, *SMALL), tmp_path)
+def test_a_killed_simulation_leaves_no_data_set_and_the_next_run_removes_temporary_files(tmp_path):
+    rng, complete = random.Random(2), tmp_path / "complete"
+    seconds = measure(start("sim", "--out", complete, *SMALL), tmp_path)
     for _ in range(N_KILLS // 2):
         kill_at_random(start("sim", "--out", tmp_path / "sim", *SMALL), tmp_path, rng, seconds)
-        assert contents(tmp_path / "sim") in ({}, contents(whole))
+        assert contents(tmp_path / "sim") in ({}, contents(complete))
         shutil.rmtree(tmp_path / "sim", ignore_errors=True)
     run("sim", "--out", tmp_path / "sim", *SMALL)
-    assert contents(tmp_path / "sim") == contents(whole)
+    assert contents(tmp_path / "sim") == contents(complete)
     assert not list(tmp_path.glob(f"{PREFIX}*"))
 
 
 def test_processes_end_with_the_command_that_started_them(tmp_path):
     process = long_simulation(tmp_path, n_jobs=2)
     process.kill()
-    process.communicate(timeout=LONGEST_S)  # ends when no process holds its output any more
+    process.communicate(timeout=LONGEST_S)  # returns when all processes have closed the pipe
     run("sim", "--out", tmp_path / "sim", *SMALL)
     assert [path.name for path in tmp_path.iterdir()] == ["sim"]
 
 
-def test_a_simulation_survives_a_process_that_is_killed(tmp_path):
+def test_a_simulation_continues_when_a_worker_process_is_killed(tmp_path):
     process = long_simulation(tmp_path, n_jobs=2, participants=20)
     line = ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(process.pid)]
     workers = subprocess.run(line, capture_output=True, text=True).stdout.splitlines()
@@ -134,21 +134,21 @@ def test_a_simulation_survives_a_process_that_is_killed(tmp_path):
     os.kill(int(victim.split()[0]), signal.SIGKILL)
     _, errors = process.communicate(timeout=LONGEST_S)
     assert process.returncode == 0, errors
-    run("sim", "--out", tmp_path / "whole", *SMALL, "--participants", 20)
-    assert contents(tmp_path / "sim") == contents(tmp_path / "whole")
+    run("sim", "--out", tmp_path / "complete", *SMALL, "--participants", 20)
+    assert contents(tmp_path / "sim") == contents(tmp_path / "complete")
 
 
-def test_of_two_simulations_into_one_folder_one_is_refused_and_the_other_whole(tmp_path):
-    run("sim", "--out", tmp_path / "whole", *SMALL)
+def test_one_of_two_simultaneous_simulations_into_one_folder_is_refused(tmp_path):
+    run("sim", "--out", tmp_path / "complete", *SMALL)
     processes = [start("sim", "--out", tmp_path / "sim", *SMALL) for _ in range(2)]
     errors = [process.communicate(timeout=LONGEST_S)[1] for process in processes]
     assert sorted(process.returncode for process in processes) == [0, 3]
     assert "found existing files, expected a new folder" in "".join(errors)
-    assert contents(tmp_path / "sim") == contents(tmp_path / "whole")
+    assert contents(tmp_path / "sim") == contents(tmp_path / "complete")
     assert not list(tmp_path.glob(f"{PREFIX}*"))
 
 
-def test_two_validations_into_one_folder_leave_one_whole_report(tmp_path):
+def test_two_simultaneous_validations_into_one_folder_leave_one_complete_report(tmp_path):
     write_scan(tmp_path / "study")
     line = ("--bids", tmp_path / "study", "--out", tmp_path / "out")
     processes = [start("validate", *line) for _ in range(2)]
@@ -162,7 +162,7 @@ def test_two_validations_into_one_folder_leave_one_whole_report(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("n_jobs", [1, 2])
-def test_a_simulation_that_is_stopped_says_so_and_leaves_nothing(tmp_path, number, n_jobs):
+def test_a_stopped_simulation_prints_a_message_and_leaves_no_files(tmp_path, number, n_jobs):
     process = long_simulation(tmp_path, n_jobs)
     os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=LONGEST_S)
@@ -171,7 +171,7 @@ def test_a_simulation_that_is_stopped_says_so_and_leaves_nothing(tmp_path, numbe
     assert not list(tmp_path.iterdir())
 
 
-def test_an_empty_folder_is_filled_and_a_full_one_kept(tmp_path):
+def test_an_empty_folder_is_replaced_and_a_folder_with_files_is_not(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     with folder_appears(out) as folder:

@@ -53,7 +53,7 @@ def coarse_sim(options, **how):
 
 
 @pytest.mark.parametrize("name", WITH_OPTIONS)
-def test_a_script_says_what_it_is_for(run, capsys, name):
+def test_the_help_of_a_script_starts_with_its_docstring(run, capsys, name):
     with pytest.raises(SystemExit, match="0"):
         run(name, "--help")
     first = import_module(name).__doc__.splitlines()[0]
@@ -72,14 +72,14 @@ def test_a_script_says_what_it_is_for(run, capsys, name):
         ("arteries", 8),
     ],
 )
-def test_least_squares_is_measured(run, part, n_lines):
+def test_benchmark_fit_prints_a_table(run, part, n_lines):
     tiny = {"N_LOOP": 5, "N_RUNS": 1, "N_CURVES": 2000, "N_BRAINS": 1}
     _, title, *lines = run("benchmark_fit", part, brain_phantom=coarse_brain, **tiny)
     assert title and len(lines) == n_lines
     assert not any("nan" in line for line in lines)
 
 
-def test_bounds_of_every_estimator_are_measured(run):
+def test_benchmark_limits_prints_error_bounds(run):
     brain = coarse_brain("brain", 8)
     sets = {"phantom_sets": lambda _: {"brain": [brain]}, "SNRS": (10,)}
     *_, joint, single = run("benchmark_limits", "joint6", "pcasl6", **sets)
@@ -93,8 +93,8 @@ def test_bounds_of_every_estimator_are_measured(run):
     ("part", "n_least"),
     [("resources", 1), ("patches", 8), ("places", 9), ("uncertainty", 4), ("rivals", 4)],
 )
-def test_prediction_is_measured(run, part, n_least):
-    """A small model is used; `resources` and `places` are reduced."""
+def test_benchmark_predict_prints_a_table(run, part, n_least):
+    """Use a small model, and replace the command of `resources` and the network of `places`."""
     changes = {"SIZES": ((16, 16, 4),), "N_LOOP": 5, "DEFAULT_MODEL": "voxelwise"}
     changes |= {"brain_phantom": coarse_brain, "sys": SimpleNamespace(executable="true")}
     if part == "places":
@@ -105,7 +105,7 @@ def test_prediction_is_measured(run, part, n_least):
 
 
 @pytest.mark.parametrize("part", ["signals", "batches", "share", "brains", "readback"])
-def test_the_simulator_is_measured(run, part):
+def test_benchmark_sim_prints_a_table(run, part):
     tiny = {"N_SCANS": 2, "N_BATCHES": 1, "WARM_STEPS": 1, "LAST_STEP": 2, "N_SUBJECTS": 1}
     tiny["load_config"] = lambda name, changes: load_config(name, (*changes, *TINY))
     tiny |= {"DATA": load_config("small", TINY).data, "asl_sim": coarse_sim}
@@ -113,7 +113,7 @@ def test_the_simulator_is_measured(run, part):
     assert title and lines
 
 
-def test_training_is_measured(run):
+def test_benchmark_train_prints_rates(run):
     changes = [part for change in TINY for part in ("--set", change)]
     _, *lines = run("benchmark_train", "small", "--steps", 2, *changes, N_BATCHES=1)
     rates = [re.fullmatch(r"small: .*: (\d+) patches/s", line) for line in lines]
@@ -121,7 +121,7 @@ def test_training_is_measured(run):
 
 
 @pytest.mark.slow
-def test_adaptation_is_measured(run):
+def test_benchmark_adaptation_prints_a_table(run):
     changes = {"SCANS": "--protocol pcasl6 --voxel-size 9 --repeats 2 --deltam"}
     changes |= {"SUBJECTS": ["sub-01", "sub-02"], "WAYS": {"adapted": "exp14"}}
     changes["BUDGET"] = "data.patch_size=16 data.protocols_per_step=1"
@@ -132,7 +132,7 @@ def test_adaptation_is_measured(run):
     assert not any("nan" in row for row in table)
 
 
-def test_a_run_over_many_subjects_is_watched(run, monkeypatch, capsys):
+def test_benchmark_batch_measures_time_and_memory(run, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(BIN))
     batch = import_module("benchmark_batch")
     seconds, memory = batch.watched(Popen(["sleep", "1"], start_new_session=True))
@@ -143,7 +143,7 @@ def test_a_run_over_many_subjects_is_watched(run, monkeypatch, capsys):
     assert "0.50 s per subject, 7200 per hour" in printed and "efficiency 75%" in printed
 
 
-def test_the_demo_shows_maps_beside_their_truth(run, tmp_path):
+def test_the_demo_compares_maps_with_the_truth(run, tmp_path):
     inside = head().astype(np.float32)
     for label, cbf in (("ls", 62.0), ("network", 59.0)):
         for kind, value in (("cbf", cbf), ("att", 1.0), ("cbf-std", 3.0), ("att-std", 0.1)):
@@ -155,7 +155,7 @@ def test_the_demo_shows_maps_beside_their_truth(run, tmp_path):
     assert (tmp_path / "maps.png").exists() and (tmp_path / "report.html").exists()
 
 
-def test_the_calibration_of_a_model_goes_into_its_card(run, tmp_path):
+def test_card_calibration_writes_the_calibration_to_the_card(run, tmp_path):
     record = {"estimator": "net", "phantoms": "brain", "track": "matched", "stratum": "brain"}
     record |= {"quantity": "cbf", "protocol": "pasl8", "snr": 3.0}
     records = [

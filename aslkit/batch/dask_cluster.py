@@ -1,8 +1,8 @@
-"""Tasks -> results, by the workers of a dask cluster: as `processes`, on many machines.
+"""Tasks -> results, computed by the workers of a dask cluster, like `processes`.
 
-A task is read, computed and written by one worker. dask gives the tasks of a worker that died to
-another one. Tasks that workers died of time and again are tried alone at the end; those that
-workers die of even then are lost.
+One worker reads, computes and writes a task. When a worker dies, dask assigns its tasks to another
+worker. Tasks that killed several workers are retried one at a time at the end; a task that kills
+workers again is lost.
 """
 
 import atexit
@@ -29,15 +29,17 @@ if TYPE_CHECKING:
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-LOCAL, SLURM = "local", "slurm"  # clusters that live as long as the command
-KILLED = "its workers were killed; out of memory is the usual reason: fewer workers to a machine"
-PATIENCE_S = 20  # with a scheduler that does not answer
-OWN_GROUP = "import os; os.setpgrp()"  # Ctrl-C reaches the command alone, which stops its workers
-OF_OWN_CLUSTERS = {
-    "distributed.scheduler.allowed-failures": 1,  # deaths that a task survives
-    "distributed.scheduler.worker-saturation": 1.0,  # a worker is given no task ahead
-    "distributed.deploy.lost-worker-timeout": "365d",  # for one that dies and begins anew
-    # dask's value gives every large array back to the system, which makes networks a third slower
+LOCAL, SLURM = "local", "slurm"  # clusters that the command starts and stops
+KILLED = (
+    "its workers were killed; out of memory is the usual reason: start fewer workers per machine"
+)
+CONNECT_TIMEOUT_S = 20
+OWN_GROUP = "import os; os.setpgrp()"  # Ctrl-C ends the command, and the command its workers
+CLUSTER_SETTINGS = {
+    "distributed.scheduler.allowed-failures": 1,  # a task may kill one worker
+    "distributed.scheduler.worker-saturation": 1.0,  # a worker holds one task at a time
+    "distributed.deploy.lost-worker-timeout": "365d",  # a worker that dies is restarted
+    # dask's value returns every large array to the system, which makes networks a third slower
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
 }
 
@@ -51,51 +53,53 @@ def run_on_cluster(
     n_workers: int,
     announce: Callable[[str], None],
 ) -> Generator[Result, None, None]:
-    """The result of every task, as they come; what is not yet begun is cancelled at the end.
+    """Yield the result of every task, in the order in which they end.
+
+    Tasks that have not started are cancelled when the generator is closed.
 
     Parameters
     ----------
     where : str
         "local" or "slurm" for a cluster of `n_workers`, or the address of a scheduler.
     announce : callable
-        Is told where to watch the cluster.
+        Receives a line with the address of the dashboard.
 
     Raises
     ------
     UnavailableError
-        When dask is not installed, or the scheduler does not answer or ends.
+        When dask is not installed, or the scheduler does not answer or has ended.
     """
     with _silent_client(), _connected(where, n_workers) as client:
         from distributed import KilledWorker
 
-        n_there = len(client.nthreads())
-        announce(f"Dashboard of the cluster: {client.dashboard_link}; workers so far: {n_there}")
-        packed = _packed(stages)
-        accused = []
-        for task, found in _results(client, packed, tasks):
+        n_started = len(client.nthreads())
+        announce(f"Dashboard of the cluster: {client.dashboard_link}; workers so far: {n_started}")
+        pickled = _pickle(stages)
+        suspects = []
+        for task, found in _results(client, pickled, tasks):
             if isinstance(found, KilledWorker):
-                accused.append(task)
+                suspects.append(task)
             else:
                 yield _result_or_lost(stages, task, found)
-        for alone in accused:  # a task beside it may have done it
-            for task, found in _results(client, packed, [alone]):
+        for suspect in suspects:  # another task of the same worker may have killed it
+            for task, found in _results(client, pickled, [suspect]):
                 yield _result_or_lost(stages, task, found)
 
 
 def _result_or_lost(
     stages: Stages[Task, Any, Result], task: Task, found: Result | BaseException
 ) -> Result:
-    """The result of a task, of which there may be none."""
+    """Return the result of a task, or its result as a lost task if there is none."""
     return stages.lost_result(task, _reason(found)) if isinstance(found, BaseException) else found
 
 
 def _results(
-    client: "Client", packed: bytes, tasks: Sequence[Task]
+    client: "Client", pickled: bytes, tasks: Sequence[Task]
 ) -> Iterator[tuple[Task, Any | BaseException]]:
-    """Every task with its result, or with why there is none."""
+    """Yield every task with its result or the error of dask."""
     from distributed import as_completed
 
-    futures = client.map(_do, tasks, packed=packed, pure=False)
+    futures = client.map(_run_task, tasks, pickled=pickled, pure=False)
     waiting = dict(zip(futures, tasks, strict=True))
     del futures
     try:
@@ -104,7 +108,7 @@ def _results(
                 found = future.result()
             except CancelledError:
                 raise
-            except Exception as error:  # even of a task that was done, if the result is lost
+            except Exception as error:  # dask may lose the result of a finished task
                 found = error
             yield waiting.pop(future), found
     except CancelledError as error:
@@ -136,12 +140,12 @@ def _connected(where: str, n_workers: int) -> Iterator["Client"]:
     except ImportError as error:
         raise not_installed("distributed", "cluster", "--dask") from error
     if where in _CLUSTERS:
-        configured = dask.config.set(OF_OWN_CLUSTERS)
+        configured = dask.config.set(CLUSTER_SETTINGS)
         with configured, _CLUSTERS[where](n_workers) as cluster, Client(cluster) as client:
             yield client
         return
     try:
-        client = Client(where, timeout=PATIENCE_S)
+        client = Client(where, timeout=CONNECT_TIMEOUT_S)
     except (OSError, ValueError) as error:
         raise UnavailableError(
             f"no dask scheduler answers at {where!r}. Fix: start one with `dask scheduler` and "
@@ -167,47 +171,47 @@ def _slurm(n_workers: int) -> "Cluster":
         from dask_jobqueue.slurm import SLURMCluster
     except ImportError as error:
         raise not_installed("dask_jobqueue", "cluster", "--dask") from error
-    cluster = SLURMCluster()  # as dask's own configuration has it
+    cluster = SLURMCluster()  # with the settings in the user's dask configuration
     cluster.scale(n_workers)
     return cluster
 
 
-def _packed(stages: Stages[Task, Any, object]) -> bytes:
+def _pickle(stages: Stages[Task, Any, object]) -> bytes:
     buffer = io.BytesIO()
     _Pickler(buffer).dump(stages)
     return buffer.getvalue()
 
 
 class _Pickler(pickle.Pickler):
-    """Names the classes of a command that runs by `python -m` as others import them."""
+    """Pickles classes of `__main__`, of a command started by `python -m`, by their module."""
 
     def reducer_override(self, obj: object) -> Any:
-        """How to find a class."""
+        """Return how to import a class of `__main__`; other objects are pickled as usual."""
         spec = sys.modules["__main__"].__spec__
         if isinstance(obj, type) and obj.__module__ == "__main__" and spec is not None:
             return resolve_name, (f"{spec.name}:{obj.__qualname__}",)
         return NotImplemented
 
 
-def _do(task: object, packed: bytes) -> object:
-    """All of a task, in a worker."""
-    stages = _unpacked(packed)
-    job = stages.compute(stages.read(task))
+def _run_task(task: object, pickled: bytes) -> object:
+    """Read, compute and write a task in a worker."""
+    stages = _unpickle(pickled)
+    state = stages.compute(stages.read(task))
     with _writing:
         _finish_writing_at_exit()
-        return stages.write(job)
+        return stages.write(state)
 
 
 @functools.cache
 def _finish_writing_at_exit() -> None:
-    """Have this worker process wait at its exit for the end of the task that it writes."""
+    """Make this worker process finish the task that it is writing before it exits."""
     atexit.register(_writing.acquire)
 
 
 @functools.lru_cache(maxsize=1)
-def _unpacked(packed: bytes) -> Stages[Any, Any, object]:
-    """The stages, with the same objects for all tasks of a worker."""
-    stages: Stages[Any, Any, object] = pickle.loads(packed)  # noqa: S301  # what this program sent itself
+def _unpickle(pickled: bytes) -> Stages[Any, Any, object]:
+    """Return the stages, the same object for all tasks of a worker."""
+    stages: Stages[Any, Any, object] = pickle.loads(pickled)  # noqa: S301  # sent by this program
     return stages
 
 

@@ -1,6 +1,6 @@
-"""Tasks -> results, by processes that read ahead, write behind, and may die.
+"""Tasks -> results, computed by worker processes; a process that dies loses one task at most.
 
-Each process handles three tasks at a time, so that the disk and the processor work together:
+Each process handles three tasks at a time, so that it reads and writes while it computes:
 
     reading   | task 3
     computing | task 2
@@ -26,145 +26,153 @@ Result = TypeVar("Result")
 Given = TypeVar("Given", contravariant=True)
 Found = TypeVar("Found", covariant=True)
 
-TASKS_AHEAD = 2  # given to a process: one to compute, one to read
-PATIENCE_S = 10.0  # with a process that was asked to stop
+TASKS_PER_WORKER = 2  # one to compute, one to read
+STOP_TIMEOUT_S = 10.0  # after which a process that was asked to stop is killed
 
 
 class Stages(Protocol[Given, State, Found]):
-    """The three steps of a task, of which none raises. Tasks and results can be pickled."""
+    """The three stages of a task. They raise no exceptions. Tasks and results can be pickled."""
 
     def read(self, task: Given) -> State:
-        """What there is to compute."""
+        """Read the input of a task."""
         ...
 
-    def compute(self, job: State) -> State:
-        """What there is to write."""
+    def compute(self, state: State) -> State:
+        """Compute the results from the input."""
         ...
 
-    def write(self, job: State) -> Found:
-        """What came of it."""
+    def write(self, state: State) -> Found:
+        """Write the results, and return what `run_in_processes` yields for the task."""
         ...
 
     def lost_result(self, task: Given, reason: str) -> Found:
-        """What came of a task whose process died."""
+        """Return what `run_in_processes` yields for a task whose process died."""
         ...
 
 
 @dataclass(frozen=True)
 class SingleStep(Generic[Task, Result]):
-    """The stages of tasks that one function does, of which those lost are told by another."""
+    """Stages that consist of one function.
 
-    do: Callable[[Task], Result]
+    Attributes
+    ----------
+    function : callable
+        Returns the result of a task.
+    lost : callable
+        Returns the result of a task whose process died, from the task and the reason.
+    """
+
+    function: Callable[[Task], Result]
     lost: Callable[[Task, str], Result]
 
     def read(self, task: Task) -> Task | Result:
-        """What there is to do."""
+        """Return the task."""
         return task
 
-    def compute(self, job: Task | Result) -> Task | Result:
-        """The result."""
-        return self.do(cast(Task, job))
+    def compute(self, state: Task | Result) -> Task | Result:
+        """Return the result of the task."""
+        return self.function(cast(Task, state))
 
-    def write(self, job: Task | Result) -> Result:
-        """The result, as it is."""
-        return cast(Result, job)
+    def write(self, state: Task | Result) -> Result:
+        """Return the result unchanged."""
+        return cast(Result, state)
 
     def lost_result(self, task: Task, reason: str) -> Result:
-        """What came of a task whose process died."""
+        """Return the result of a task whose process died."""
         return self.lost(task, reason)
 
 
 def run_in_processes(
     tasks: Sequence[Task], stages: Stages[Task, State, Result], n_workers: int
 ) -> Generator[Result, None, None]:
-    """The result of every task, as they come.
+    """Yield the result of every task, in the order in which they end.
 
-    The tasks of a process that dies are given to another one. From then on a process has one
-    task at a time; a process that dies of a task alone loses it.
+    When a process dies, another process repeats its tasks, and from then on every process holds
+    one task at a time. A task is lost when a process dies that holds no other task.
     """
-    waiting, ahead = deque(tasks), TASKS_AHEAD
+    waiting, n_per_worker = deque(tasks), TASKS_PER_WORKER
     workers: list[_Worker[Task, State, Result]] = []
     try:
         while waiting or any(w.held for w in workers):
             while len(workers) < n_workers and sum(not w.held for w in workers) < len(waiting):
                 workers.append(_Worker(stages, n_workers))
-            _give(waiting, workers, ahead)
+            _assign(waiting, workers, n_per_worker)
             ready = wait([w.connection for w in workers])
             for worker in [w for w in workers if w.connection in ready]:
                 try:
-                    yield worker.take()
+                    yield worker.receive()
                 except (EOFError, ConnectionResetError):
                     workers.remove(worker)
-                    ahead = 1
+                    n_per_worker = 1
                     if len(worker.held) == 1:
-                        yield stages.lost_result(worker.held[0], worker.death())
+                        yield stages.lost_result(worker.held[0], worker.reason_of_death())
                     else:
                         waiting.extendleft(reversed(worker.held))
         for worker in workers:
-            worker.dismiss()
+            worker.finish()
     finally:
         for worker in workers:
             worker.stop()
 
 
-def _give(
-    waiting: deque[Task], workers: Sequence["_Worker[Task, State, Result]"], ahead: int
+def _assign(
+    waiting: deque[Task], workers: Sequence["_Worker[Task, State, Result]"], n_per_worker: int
 ) -> None:
-    """Give tasks out; the second one of a process only when each has its first."""
-    for n_held in range(ahead):
+    """Send tasks to the workers; a second task only when every worker has a first one."""
+    for n_held in range(n_per_worker):
         for worker in workers:
             if waiting and len(worker.held) == n_held:
-                worker.give(waiting.popleft())
+                worker.send(waiting.popleft())
 
 
 class _Worker(Generic[Task, State, Result]):
-    """A process as seen from outside, and the tasks that it holds."""
+    """Handle of a worker process, with the tasks that it holds."""
 
     def __init__(self, stages: Stages[Task, State, Result], n_workers: int) -> None:
         context = get_context("spawn")
-        self.connection, theirs = context.Pipe()
+        self.connection, worker_end = context.Pipe()
         self.held: list[Task] = []
-        arguments = (theirs, stages, n_workers)
+        arguments = (worker_end, stages, n_workers)
         self._process = context.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()
-        theirs.close()
+        worker_end.close()
 
-    def give(self, task: Task) -> None:
-        """Send a task; to a dead process too, whose end shows when it should answer."""
+    def send(self, task: Task) -> None:
+        """Send a task. If the process is dead, `receive` will raise an error."""
         self.held.append(task)
         with suppress(BrokenPipeError):
             self.connection.send(task)
 
-    def take(self) -> Result:
-        """The result of the task that was given first."""
+    def receive(self) -> Result:
+        """Return the result of the task that was sent first."""
         result: Result = self.connection.recv()
         del self.held[0]
         return result
 
-    def death(self) -> str:
-        """Why the process ended."""
+    def reason_of_death(self) -> str:
+        """Return why the process ended."""
         self._process.join()
         code = self._process.exitcode or 0
         if code == -signal.SIGKILL:
             return f"the process was killed; {USUAL_REASON}"
         return f"the process ended by {signal.Signals(-code).name if code < 0 else f'exit {code}'}"
 
-    def dismiss(self) -> None:
-        """Say that there is no more to do."""
+    def finish(self) -> None:
+        """Close the connection, and wait for the end of the process."""
         self.connection.close()
         self._process.join()
 
     def stop(self) -> None:
-        """Have the process remove what it was writing, and end."""
+        """Terminate the process, which removes its temporary files first."""
         self.connection.close()
         if self._process.is_alive():
             self._process.terminate()
-            self._process.join(PATIENCE_S)
+            self._process.join(STOP_TIMEOUT_S)
             self._process.kill()
 
 
 def _serve(connection: Connection, stages: Stages[Task, State, Result], n_workers: int) -> None:
-    """What a process does, until nobody is left who gives it tasks."""
+    """Process tasks in a worker process, until the connection is closed."""
     prepare_worker(n_workers)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
@@ -174,17 +182,17 @@ def _serve(connection: Connection, stages: Stages[Task, State, Result], n_worker
         except (EOFError, ConnectionResetError):
             return None
 
-    def write(job: State) -> None:
-        result = stages.write(job)
+    def write(state: State) -> None:
+        result = stages.write(state)
         with suppress(BrokenPipeError):
             connection.send(result)
 
     written: Future[None] | None = None
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         ahead = reader.submit(read)
-        while (job := ahead.result()) is not None:
+        while (state := ahead.result()) is not None:
             ahead = reader.submit(read)
-            computed = stages.compute(job)
+            computed = stages.compute(state)
             if written is not None:
-                written.result()  # no more than one in memory
+                written.result()  # only one computed task is held in memory
             written = writer.submit(write, computed)

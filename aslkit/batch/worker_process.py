@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-USUAL_REASON = "out of memory is the usual reason: fewer --n-jobs"  # of SIGKILL
+USUAL_REASON = "out of memory is the usual reason: give fewer --n-jobs"  # of SIGKILL
 GRACE_S = 30  # from SIGTERM to the end of a background process
 GC_THRESHOLD = 100_000  # new objects between garbage collections; Python's default is 700
 

@@ -30,8 +30,6 @@ sessions_option = click.option(
     metavar=LABELS,
     help="Process only these sessions; the prefix ses- may be omitted.",
 )
-
-
 part_option = click.option(
     "--part", type=Part(), help="Process the K-th of N parts, for job arrays."
 )
@@ -40,8 +38,6 @@ skip_existing_option = click.option(
     is_flag=True,
     help="Skip results that exist with the same input, options and version.",
 )
-
-
 n_jobs_option = click.option(
     "--n-jobs",
     type=click.IntRange(1),
@@ -64,10 +60,10 @@ def check_n_jobs(n_jobs: int | None, dask: str | None) -> None:
         )
 
 
-def select_part(scans: Sequence[Item], part: tuple[int, int] | None) -> Sequence[Item]:
+def select_part(items: Sequence[Item], part: tuple[int, int] | None) -> Sequence[Item]:
     """Return the items of a part, or all items without a part."""
     k, n = part or (1, 1)
-    return scans[k - 1 :: n]
+    return items[k - 1 :: n]
 
 
 @dataclass(frozen=True)

@@ -103,4 +103,4 @@ _OPTIONS = (
         help="Test-time augmentation: average over mirrored slices (x, y, and both).",
     ),
 )
-pass_options = options_as_dataclass(_OPTIONS, PassArguments, "passing")
+pass_options = options_as_dataclass(_OPTIONS, PassArguments, "pass_arguments")

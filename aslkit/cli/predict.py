@@ -66,7 +66,7 @@ def main(
     scan: ScanArguments,
     data_set: DataSetArguments,
     model_name: str | None,
-    passing: PassArguments,
+    pass_arguments: PassArguments,
     ood: bool,
 ) -> None:
     """Estimate CBF and ATT of an ASL scan by a network that corrects least squares.
@@ -77,11 +77,11 @@ def main(
     members), the standard deviations due to the data and to the network are written as well.
     Some models also write a confidence map (0-1).
     """
-    run(scan, data_set, NetworkEstimator(model_name, passing, ood))
+    run(scan, data_set, NetworkEstimator(model_name, pass_arguments, ood))
 
 
 @functools.cache
-def _loaded(name: str | None) -> "Model":
+def _load_once(name: str | None) -> "Model":
     """Load a model once in each process."""
     from aslkit.nets.model_store import DEFAULT_MODEL, load_model
 
@@ -93,21 +93,21 @@ class NetworkEstimator:
     """A trained network that corrects least squares, with the options of asl_predict."""
 
     model_name: str | None
-    passing: PassArguments
+    pass_arguments: PassArguments
     ood: bool
 
     def desc(self) -> str:
         """Return the name of the model in file names."""
-        return re.sub("[^A-Za-z0-9]", "", _loaded(self.model_name).name)
+        return re.sub("[^A-Za-z0-9]", "", _load_once(self.model_name).name)
 
     def parameters(self) -> dict[str, object]:
         """Return the options of the estimator that the maps depend on; checks the device."""
         from aslkit.nets.device import select_device
 
-        model = _loaded(self.model_name)
-        self.passing.passes(model)
-        device = str(select_device(self.passing.device))
-        passing = {**asdict(self.passing), "device": device}
+        model = _load_once(self.model_name)
+        self.pass_arguments.passes(model)
+        device = str(select_device(self.pass_arguments.device))
+        passing = {**asdict(self.pass_arguments), "device": device}
         return {"model": model.name, "sha256": model.sha256, "passing": passing, "ood": self.ood}
 
     def read(self, scan: ScanArguments) -> "list[AslRun]":
@@ -117,15 +117,15 @@ class NetworkEstimator:
     def estimate(self, scan: ScanArguments, runs: "list[AslRun]", clock: Clock) -> Estimate:
         """Estimate the maps of a scan."""
         with clock.timing("model"):
-            model = _loaded(self.model_name)
+            model = _load_once(self.model_name)
             from aslkit.fit.least_squares import FitSettings
             from aslkit.nets.card_text import list_deviations_from_training
             from aslkit.nets.device import select_device
             from aslkit.predict.inference import noise_level, predict_maps
             from aslkit.quality.figures import quality_figures
 
-            passes = self.passing.passes(model)
-            device = select_device(self.passing.device)
+            passes = self.pass_arguments.passes(model)
+            device = select_device(self.pass_arguments.device)
         with clock.timing("preparation"):
             prepared = prepare(scan, runs)
             series = prepared.series
@@ -135,19 +135,19 @@ class NetworkEstimator:
             measured = replace(series, noise_sd=noise_level(series, settings))
         has_arterial = settings.has_arterial(series.acquisition)
         print_result(f"arterial compartment: {'on' if has_arterial else 'off'} ({macrovascular})")
-        print_result(f"model: {model.name}, {self.passing.describe(model)}, on {device}")
+        print_result(f"model: {model.name}, {self.pass_arguments.describe(model)}, on {device}")
         print_result(_citation(model))
         warnings = list_deviations_from_training(model.card, measured)
         for warning in warnings:
             print_warning(warning)
         with clock.timing("prediction"):
             maps = predict_maps(measured, model, settings, str(device), passes, progress)
-        images = _parts(maps)
+        images = _std_components(maps)
         fields: dict[str, object] = {
             "Estimator": f"{model.kind} network",
             "Model": model.name,
             "ModelSha256": model.sha256,
-            "Passes": self.passing.describe(model),
+            "Passes": self.pass_arguments.describe(model),
             "Device": str(device),
             "ArterialCompartment": has_arterial,
             "AssumedATT": settings.fixed_att_s,
@@ -156,12 +156,12 @@ class NetworkEstimator:
         }
         with clock.timing("quality"):
             if self.ood:
-                images["ood"], fields["OODScore"] = _ood(measured, maps)
+                images["ood"], fields["OODScore"] = _residual_structure(measured, maps)
             figures = quality_figures(series, maps, settings, prepared.tissue)
         return Estimate(prepared, maps, settings, fields, figures, images)
 
 
-def _parts(maps: "ParameterMaps") -> "dict[str, FloatImage]":
+def _std_components(maps: "ParameterMaps") -> "dict[str, FloatImage]":
     """Return the standard deviations due to the data and due to the network."""
     import numpy as np
 
@@ -174,7 +174,9 @@ def _parts(maps: "ParameterMaps") -> "dict[str, FloatImage]":
     return images
 
 
-def _ood(series: "AslSeries", maps: "ParameterMaps") -> "tuple[FloatImage, float | None]":
+def _residual_structure(
+    series: "AslSeries", maps: "ParameterMaps"
+) -> "tuple[FloatImage, float | None]":
     """Return the map and the score of residual structure, and print the score."""
     from aslkit.quality.residual_structure import leftovers
 
