@@ -4,7 +4,6 @@
 """
 
 import base64
-import csv
 import json
 import math
 import os
@@ -13,7 +12,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
-from io import StringIO
 from pathlib import Path
 from types import MappingProxyType
 
@@ -213,23 +211,12 @@ def _processor() -> str:
 
 
 def _tsv(benchmark: Benchmark) -> str:
-    """The tidy table; `self_checks` says on every line whether the run's own checks passed."""
-    verdict = "passed" if all(g.has_passed for g in benchmark.self_checks) else "failed"
-    rows = [{**record, "self_checks": verdict} for record in benchmark.records]
-    text = StringIO()
-    writer = csv.DictWriter(
-        text, list(rows[0]) if rows else ["self_checks"], delimiter="\t", lineterminator="\n"
+    """Format the table as TSV; the column `self_checks` states whether all of them passed."""
+    verdict = "passed" if all(c.has_passed for c in benchmark.self_checks) else "failed"
+    table = benchmark.table.assign(self_checks=verdict).replace([math.inf, -math.inf], math.nan)
+    return str(
+        table.to_csv(sep="\t", index=False, float_format="%.6g", na_rep="n/a", lineterminator="\n")
     )
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({k: _cell(v) for k, v in row.items()})
-    return text.getvalue()
-
-
-def _cell(value: str | float) -> str | float:
-    if not isinstance(value, float):
-        return value
-    return f"{value:.6g}" if math.isfinite(value) else "n/a"
 
 
 def _finite(record: Record) -> dict[str, str | float | None]:

@@ -10,12 +10,13 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from aslkit.core.acquisition import Acquisition
 from aslkit.core.series_and_maps import AslSeries, MaskImage, ParameterMaps
 from aslkit.fit.least_squares import FitSettings, fit_least_squares
-from aslkit.validate.records import Record, is_model
+from aslkit.validate.records import Record, is_model, to_frame
 from aslkit.validate.self_checks import SelfCheck
 
 if TYPE_CHECKING:
@@ -88,6 +89,15 @@ class Benchmark:
     self_checks: list[SelfCheck]
     examples: list[Example]
     speeds: list[Speed]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The tidy table, one figure of merit per line.
+
+        Columns: the condition (on phantoms "track", "phantoms", "protocol", "kinetic", "snr"; in
+        vivo "scan", "n_repeats"), then those of `aslkit.validate.records.Row`.
+        """
+        return to_frame(self.records)
 
     @property
     def models(self) -> list[str]:

@@ -30,7 +30,17 @@ from aslkit.validate.estimators import (
     log_excluded_models,
     select_covering,
 )
-from aslkit.validate.records import LS, LS_ARTERIAL, QUANTITIES, Record, Row, is_model, values_in
+from aslkit.validate.records import (
+    LS,
+    LS_ARTERIAL,
+    QUANTITIES,
+    Record,
+    Row,
+    is_model,
+    to_frame,
+    to_records,
+    values_in,
+)
 from aslkit.validate.split_half import (
     Maps,
     ScanEstimates,
@@ -45,6 +55,8 @@ from aslkit.validate.split_half import (
 
 QUALITY = "quality"  # the stratum of figures that have a traffic light
 MEAN = "mean over the mask"
+FIGURE = ("n_repeats", "estimator", "stratum", "quantity", "metric")  # columns that name a figure
+ENDS = ("value", "low", "high")
 
 
 @dataclass(frozen=True)
@@ -107,7 +119,7 @@ def validate_run(
     table = scan_records(scan, n_all, _rows_of_all(scan))
     for i, drawn in enumerate(random_halves(n_all, seed)):
         table += split_records(scan, estimators, stopwatch, drawn, is_first=i == 0)
-    return ScanResult(scan, Benchmark(_averaged(table), [], [], stopwatch.speeds))
+    return ScanResult(scan, Benchmark(_average_splits(table), [], [], stopwatch.speeds))
 
 
 def _estimators(
@@ -163,14 +175,10 @@ def _quality_rows(scan: ScanEstimates) -> Iterator[Row]:
             yield interval_row(name, QUALITY, "cbf", label, "", found, scan.series.mask)
 
 
-def _averaged(table: Sequence[Record]) -> list[Record]:
-    """Lines that differ in their value only, from different splits, as one line of the mean."""
-    groups: dict[tuple[str | float, ...], list[Record]] = {}
-    for r in table:
-        key = r["n_repeats"], r["estimator"], r["stratum"], r["quantity"], r["metric"]
-        groups.setdefault(key, []).append(r)
-    ends = ("value", "low", "high")
-    return [
-        {**same[0], **{e: float(np.mean([float(r[e]) for r in same])) for e in ends}}
-        for same in groups.values()
-    ]
+def _average_splits(table: Sequence[Record]) -> list[Record]:
+    """Average the lines of one figure that come from different splits of the repeats."""
+    frame = to_frame(table)
+    groups = frame.groupby(list(FIGURE), sort=False)
+    means = groups[list(ENDS)].agg(lambda column: column.mean(skipna=False))
+    averaged = groups.first().assign(**dict(means.items())).reset_index()
+    return to_records(averaged[list(frame)])

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from aslkit.core.series_and_maps import MaskImage, ParameterMaps
@@ -129,6 +130,16 @@ def values_in(image: FloatArray, mask: MaskImage, quantity: str) -> FloatArray:
 def records(condition: Mapping[str, str | float], rows: Iterable[Row]) -> list[Record]:
     """Rows as lines of one tidy table, each with the condition that it belongs to."""
     return [{**condition, **asdict(row)} for row in rows]
+
+
+def to_frame(table: Sequence[Record]) -> pd.DataFrame:
+    """Return the tidy table as a DataFrame, one column per key; see `Benchmark.table`."""
+    return pd.DataFrame.from_records(table)
+
+
+def to_records(frame: pd.DataFrame) -> list[Record]:
+    """Return the lines of the tidy table, with Python numbers and strings."""
+    return [{str(k): v for k, v in line.items()} for line in frame.to_dict("records")]
 
 
 def scored_strata(subjects: Sequence[Subject]) -> list[str]:
