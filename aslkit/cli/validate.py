@@ -56,6 +56,14 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
     help="Trained model; repeat the option for several models [least squares only].",
 )
 @click.option(
+    "--estimator",
+    "estimators",
+    multiple=True,
+    metavar="NAME|MODULE:FUNCTION",
+    help="Function from AslSeries to ParameterMaps, evaluated beside the models: an installed "
+    "entry point of aslkit.estimators, or a function of a module; repeat the option for several.",
+)
+@click.option(
     "--snr", "snrs", type=NumberList(), metavar="A,B,…", help="SNRs to simulate [1,3,10,30]."
 )
 @click.option(
@@ -132,6 +140,7 @@ def main(
     phantoms: str | None,
     bids: Path | None,
     models: tuple[str, ...],
+    estimators: tuple[str, ...],
     snrs: tuple[float, ...] | None,
     protocols: tuple[str, ...],
     tracks: tuple[str, ...],
@@ -149,7 +158,7 @@ def main(
     seed: int,
     out: Path,
 ) -> None:
-    """Measure how well least squares and trained models estimate CBF and ATT.
+    """Measure how well least squares, trained models and functions estimate CBF and ATT.
 
     On phantoms, all methods get the same noisy data and are compared with the truth. In vivo,
     maps from some repeats of a scan are compared with its other repeats. Prints a table and
@@ -176,7 +185,7 @@ def main(
             seed=seed,
             mc_dropout=mc_dropout or 0,
         )
-        _validate_phantoms(_phantoms_of(phantoms), models, chosen, out)
+        _validate_phantoms(_phantoms_of(phantoms), models, estimators, chosen, out)
     elif bids is not None:
         if snrs or protocols or tracks or quick or mc_dropout:
             raise click.UsageError(
@@ -191,6 +200,7 @@ def main(
                 participants=participants,
                 sessions=sessions,
                 models=models,
+                estimators=estimators,
                 reference=reference,
                 macrovascular=macrovascular,
                 kinetic=kinetic,
@@ -220,13 +230,20 @@ def _phantoms_of(given: str) -> Path:
     return folder
 
 
-def _validate_phantoms(folder: Path, models: tuple[str, ...], design: "Design", out: Path) -> None:
+def _validate_phantoms(
+    folder: Path,
+    models: tuple[str, ...],
+    estimators: tuple[str, ...],
+    design: "Design",
+    out: Path,
+) -> None:
     from aslkit.report.page import provenance
     from aslkit.report.phantom_report import phantom_report
+    from aslkit.validate.custom_estimators import load_estimators
     from aslkit.validate.on_phantoms import validate_phantoms
     from aslkit.validate.self_checks import require_passed
 
-    found = validate_phantoms(folder, models, design, progress)
+    found = validate_phantoms(folder, models, design, progress, load_estimators(estimators))
     _publish(out, found, phantom_report(found, provenance()))
     require_passed(found.self_checks)
 

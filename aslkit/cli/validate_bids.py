@@ -23,6 +23,7 @@ class Study:
     sessions: tuple[str, ...]
     part: tuple[int, int] | None
     models: tuple[str, ...]
+    estimators: tuple[str, ...]
     reference: Path | None
     macrovascular: str
     kinetic: str
@@ -117,9 +118,12 @@ def _parameters(study: Study) -> dict[str, object]:
     """Return the options that the results depend on; UnavailableError for a missing model."""
     from aslkit.fit.least_squares import FitSettings
     from aslkit.outputs.provenance import version
+    from aslkit.validate.custom_estimators import load_estimators, source_sha256, wrap_estimators
     from aslkit.validate.estimators import load_networks
 
     models = {n: own.model.sha256 for n, own in load_networks(study.models, FitSettings()).items()}
+    functions = load_estimators(study.estimators)
+    wrap_estimators(functions, models)  # checks the names
     device = ""
     if models:
         from aslkit.nets.device import select_device
@@ -128,6 +132,7 @@ def _parameters(study: Study) -> dict[str, object]:
     return {
         "version": version(),
         "models": list(models.items()),
+        "estimators": [(name, source_sha256(f)) for name, f in functions.items()],
         "device": device,
         "macrovascular": study.macrovascular,
         "kinetic": study.kinetic,
@@ -142,6 +147,7 @@ def _write_findings(study: Study, paths: RunPaths, name: str, fingerprint: str) 
     from aslkit.report.page import provenance
     from aslkit.report.scan_files import ScanResults, write_scan_files
     from aslkit.report.scan_report import scan_report, scan_thumbnail
+    from aslkit.validate.custom_estimators import load_estimators
     from aslkit.validate.in_vivo import validate_run
 
     result = validate_run(
@@ -151,6 +157,7 @@ def _write_findings(study: Study, paths: RunPaths, name: str, fingerprint: str) 
         seed=study.seed,
         name=name,
         reference=study.reference,
+        estimators=load_estimators(study.estimators),
     )
     findings = ScanResults(result.benchmark, scan_thumbnail(result))
     page = scan_report(result, provenance())

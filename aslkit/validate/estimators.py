@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,23 @@ logger = logging.getLogger(__name__)
 Estimator = Callable[[AslSeries], ParameterMaps]
 
 TRUTH = "truth"
+
+
+class EvaluatedEstimator(Protocol):
+    """An estimator with what a benchmark needs to know of it."""
+
+    def __call__(self, series: AslSeries) -> ParameterMaps:
+        """Estimate the maps of the series."""
+        ...
+
+    def covers(self, acquisition: Acquisition) -> bool:
+        """Return whether the estimator takes scans of this protocol."""
+        ...
+
+    @property
+    def is_scale_equivariant(self) -> bool:
+        """Whether CBF is proportional to the signal by construction."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -188,8 +205,8 @@ def load_networks(
 
 
 def select_covering(
-    models: Mapping[str, NetworkEstimator], acquisition: Acquisition
-) -> dict[str, NetworkEstimator]:
+    models: Mapping[str, EvaluatedEstimator], acquisition: Acquisition
+) -> dict[str, EvaluatedEstimator]:
     """The models that take scans of this protocol."""
     return {name: m for name, m in models.items() if m.covers(acquisition)}
 

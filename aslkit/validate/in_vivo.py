@@ -4,7 +4,7 @@ Half of the repeats estimate and the other half judge. Least squares on all repe
 serves only to choose regions and to show differences, always with the same compartments.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from aslkit.prepare.series import n_repeats, series_from_runs
 from aslkit.quality.figures import quality_figures
 from aslkit.quality.thresholds import LIMITS, light_figures
 from aslkit.validate.agreement_stats import Interval
+from aslkit.validate.custom_estimators import wrap_estimators
 from aslkit.validate.estimators import (
     Benchmark,
     Estimator,
@@ -74,6 +75,7 @@ def validate_run(
     seed: int = 0,
     name: str = "scan",
     reference: Path | None = None,
+    estimators: Mapping[str, Estimator] | None = None,
 ) -> ScanResult:
     """Judge least squares and models on one scan without knowing the truth.
 
@@ -89,6 +91,8 @@ def validate_run(
         Of the random splits of the repeats.
     reference : Path, optional
         Folder with maps of another program (see `aslkit.bids.reference_maps`).
+    estimators : mapping of name to function, optional
+        Functions from an `AslSeries` to `ParameterMaps`, evaluated beside the models.
 
     Raises
     ------
@@ -109,21 +113,24 @@ def validate_run(
     external = (
         read_reference(reference, name, series.mask.shape, series.affine) if reference else None
     )
-    estimators = _estimators(series, models, settings)
+    compared = _estimators(series, models, settings, estimators or {})
     stopwatch = Stopwatch()
-    maps = {name: stopwatch.run(name, e, series) for name, e in estimators.items()}
+    maps = {name: stopwatch.run(name, e, series) for name, e in compared.items()}
     usable = _usable(series, maps)
     own = _references(maps, series, settings)
     scan = ScanEstimates(name, tuple(runs), series, settings, maps, own, usable, external)
     n_all = min(n_repeats(run) for run in runs)
     table = scan_records(scan, n_all, _rows_of_all(scan))
     for i, drawn in enumerate(random_halves(n_all, seed)):
-        table += split_records(scan, estimators, stopwatch, drawn, is_first=i == 0)
+        table += split_records(scan, compared, stopwatch, drawn, is_first=i == 0)
     return ScanResult(scan, Benchmark(_average_splits(table), [], [], stopwatch.speeds))
 
 
 def _estimators(
-    series: AslSeries, models: Sequence[str], settings: FitSettings
+    series: AslSeries,
+    models: Sequence[str],
+    settings: FitSettings,
+    custom: Mapping[str, Estimator],
 ) -> dict[str, Estimator]:
     found = {LS: least_squares(settings, "off")}
     if series.acquisition.has_arterial_signal or settings.has_arterial(series.acquisition):
@@ -131,7 +138,7 @@ def _estimators(
     own = load_networks(models, settings)
     fitting = select_covering(own, series.acquisition)
     log_excluded_models("this scan", sorted(own.keys() - fitting.keys()))
-    return found | fitting
+    return found | fitting | wrap_estimators(custom, own.keys())
 
 
 def _references(maps: Maps, series: AslSeries, settings: FitSettings) -> dict[str, str]:

@@ -11,13 +11,14 @@ from aslkit.core.series_and_maps import voxel_size_mm
 from aslkit.simulate.phantoms import Phantom, find_phantoms, load_phantom
 from aslkit.simulate.subject_physics import SubjectPhysics
 from aslkit.validate.baselines import baseline_estimators, load_networks_for_track
+from aslkit.validate.custom_estimators import wrap_estimators
 from aslkit.validate.design import BRAINS, FULL, MATCHED, Condition, Design, most_typical_snr
 from aslkit.validate.detection import detection_rows
 from aslkit.validate.estimators import (
     Benchmark,
     Estimator,
+    EvaluatedEstimator,
     Example,
-    NetworkEstimator,
     Stopwatch,
     log_excluded_models,
     select_covering,
@@ -55,7 +56,11 @@ Findings = tuple[list[Record], list[SelfCheck]]
 
 
 def validate_phantoms(
-    folder: Path, models: Sequence[str] = (), design: Design = FULL, progress: Progress = iter
+    folder: Path,
+    models: Sequence[str] = (),
+    design: Design = FULL,
+    progress: Progress = iter,
+    estimators: Mapping[str, Estimator] | None = None,
 ) -> Benchmark:
     """Score least squares in all its forms and models on every phantom of a folder.
 
@@ -67,19 +72,25 @@ def validate_phantoms(
         Names or folders of trained models.
     progress : callable
         Wraps the sequence of steps, and the estimators of each step, as tqdm does.
+    estimators : mapping of name to function, optional
+        Functions from an `AslSeries` to `ParameterMaps`, evaluated beside the models.
 
     Raises
     ------
     InputError
-        When there is no phantom.
+        When there is no phantom, a name of `estimators` is taken, or one returns wrong maps.
     UnavailableError
         When a model is unknown.
     """
     sets = phantom_sets(folder)
     first = next(iter(sets))
-    networks = {
-        track: load_networks_for_track(track, models, design.mc_dropout) for track in design.tracks
+    networks: dict[str, dict[str, EvaluatedEstimator]] = {
+        track: {**load_networks_for_track(track, models, design.mc_dropout)}
+        for track in design.tracks
     }
+    custom = wrap_estimators(estimators or {}, networks[design.tracks[0]].keys())
+    for own in networks.values():
+        own |= custom
     stopwatch = Stopwatch()
     table: list[Record] = []
     self_checks: dict[str, list[SelfCheck]] = {}
@@ -103,7 +114,10 @@ def validate_phantoms(
         table += found
     for protocol, names in left_out.items():
         log_excluded_models(protocol, sorted(names))
-    judged = load_networks_for_track(MATCHED, models) if design.n_artefact_scans else {}
+    judged: dict[str, EvaluatedEstimator] = {}
+    if design.n_artefact_scans:
+        judged |= load_networks_for_track(MATCHED, models)
+        judged |= custom
     for condition in design.artefact_conditions(first):
         table += _detection(condition, sets[first], judged, design.n_artefact_scans, progress)
     return Benchmark(table, combine_conditions(self_checks), examples, stopwatch.speeds)
@@ -147,7 +161,7 @@ def _judged(condition: Condition, trials: Sequence[Trial]) -> Findings:
 def _invariance(
     condition: Condition,
     phantom: Phantom,
-    models: Mapping[str, NetworkEstimator],
+    models: Mapping[str, EvaluatedEstimator],
     progress: Progress,
 ) -> Findings:
     """How CBF follows the scale of the signal and the field of view."""
@@ -170,7 +184,7 @@ def _invariance(
 def _detection(
     condition: Condition,
     phantoms: Sequence[Phantom],
-    models: Mapping[str, NetworkEstimator],
+    models: Mapping[str, EvaluatedEstimator],
     n_scans: int,
     progress: Progress,
 ) -> list[Record]:

@@ -20,6 +20,8 @@ SMOOTHED_LS = "smoothed LS"  # with the sigma that is closest to the truth
 AVERAGE = "average of the repeats"  # in vivo: predicts left-out repeats without any model
 BOUND = "Cramér-Rao"  # stands for an efficient voxel-wise estimator in the table
 
+BASELINES = (LS, LS_ARTERIAL, LS_ORACLE, SMOOTHED_LS, AVERAGE, BOUND)  # of every benchmark
+
 Record = dict[str, str | float]  # one line of a tidy table
 
 
@@ -104,7 +106,7 @@ class Pool:
 
 def is_model(estimator: str) -> bool:
     """Whether the name is neither a baseline nor the bound of the benchmark."""
-    return estimator not in (LS, LS_ARTERIAL, LS_ORACLE, SMOOTHED_LS, AVERAGE, BOUND)
+    return estimator not in BASELINES
 
 
 def values_in_table_units(maps: ParameterMaps, mask: MaskImage) -> dict[str, FloatArray]:

@@ -29,7 +29,13 @@ from aslkit.validate.baselines import (
     smoothed_least_squares,
 )
 from aslkit.validate.design import Condition
-from aslkit.validate.estimators import TRUTH, Example, NetworkEstimator, Stopwatch, select_covering
+from aslkit.validate.estimators import (
+    TRUTH,
+    EvaluatedEstimator,
+    Example,
+    Stopwatch,
+    select_covering,
+)
 from aslkit.validate.records import (
     LS,
     SMOOTHED_LS,
@@ -70,7 +76,7 @@ class Trial:
 def run_trial(
     phantom: Phantom,
     condition: Condition,
-    models: Mapping[str, NetworkEstimator],
+    models: Mapping[str, EvaluatedEstimator],
     stopwatch: Stopwatch,
     progress: Progress = iter,
 ) -> Trial:
