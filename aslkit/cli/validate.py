@@ -59,9 +59,9 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
     "--estimator",
     "estimators",
     multiple=True,
-    metavar="NAME|MODULE:FUNCTION",
+    metavar="NAME|MOD:FUNC",
     help="Function from AslSeries to ParameterMaps, evaluated beside the models: an installed "
-    "entry point of aslkit.estimators, or a function of a module; repeat the option for several.",
+    "entry point of aslkit.estimators, or MODULE:FUNCTION; repeat the option for several.",
 )
 @click.option(
     "--snr", "snrs", type=NumberList(), metavar="A,B,…", help="SNRs to simulate [1,3,10,30]."
