@@ -93,7 +93,7 @@ def test_maps_of_a_network_are_named_after_the_model(study, derivatives):
     output = run(study, derivatives, "--participant-label", "sub-01", command=asl_predict)
     assert "1 scan: 1 done" in output
     names = {path.name for path in (derivatives / "sub-01" / "perf").iterdir()}
-    assert {"sub-01_desc-exp21_cbf.nii.gz", "sub-01_desc-exp21Std_cbf.nii.gz"} <= names
+    assert {"sub-01_desc-aslnet_cbf.nii.gz", "sub-01_desc-aslnetStd_cbf.nii.gz"} <= names
 
 
 @pytest.mark.slow

@@ -147,4 +147,4 @@ def test_nothing_is_unpickled(tmp_path, monkeypatch):
 
     done = CliRunner().invoke(predict, [*arguments, str(tmp_path / "out" / "cbf.nii.gz")])
     assert done.exit_code == 0, done.output
-    assert json.loads((tmp_path / "out" / "cbf.json").read_text())["Model"] == "exp21"
+    assert json.loads((tmp_path / "out" / "cbf.json").read_text())["Model"] == "aslnet"

@@ -18,6 +18,7 @@ from aslkit.core.constants import TYPICAL_ATT_S
 from aslkit.core.errors import InputError, UnavailableError
 from aslkit.core.series_and_maps import Flag
 from aslkit.fit.least_squares import FitSettings, fit_least_squares, fitted_signal
+from aslkit.nets.card_text import describe_card
 from aslkit.nets.device import select_device
 from aslkit.nets.model_store import DEFAULT_MODEL, Model, list_models, load_model, save_model
 from aslkit.nets.profile_encoding import CHANNELS, ProfileEncoding
@@ -277,8 +278,16 @@ def test_a_model_survives_its_files_and_damage_is_named(tmp_path, shipped):
         load_model(str(folder))
 
 
+def test_the_default_model_is_also_found_by_its_earlier_name():
+    default, earlier = load_model(DEFAULT_MODEL), load_model("exp21")
+    assert default.name == earlier.name == "aslnet" and default.sha256 == earlier.sha256
+    assert default.card["version"] == "1.0" and default.card["trained_as"] == "exp21"
+    assert "exp21" not in list_models()
+    assert "version: 1.0; trained as exp21" in describe_card(default.card)
+
+
 def test_unknown_models_and_devices_are_refused(tmp_path, monkeypatch):
-    with pytest.raises(UnavailableError, match="is not there: installed are exp00, exp09, exp21"):
+    with pytest.raises(UnavailableError, match="is not there: installed are aslnet, exp00, exp09"):
         load_model("best")
     with pytest.raises(UnavailableError, match="device 'cuda:99': found none"):
         select_device("cuda:99")

@@ -262,7 +262,7 @@ def test_passes_that_a_model_cannot_make_are_refused(shipped, folder, tmp_path):
         (["--mc-dropout", "5"], "network: found no dropout layer"),
     ):
         done = run(folder, tmp_path / "cbf.nii.gz", *options)
-        assert done.exit_code == 3 and f"model exp21: {message}" in done.output
+        assert done.exit_code == 3 and f"model aslnet: {message}" in done.output
 
 
 def test_the_batch_is_what_the_user_asks_for_or_what_fits():
@@ -327,11 +327,11 @@ def test_what_a_model_was_not_trained_for_is_named(series, shipped):
     )
     card = {**shipped.card, "labelings": ["vsasl"], "kinetics": ["tissue"]}
     assert list_deviations_from_training({**card, "t1_blood_s": [1.5, 1.9]}, loud) == [
-        "labeling pcasl: model exp21 was trained for vsasl",
-        "kinetic single: model exp21 was trained for tissue",
-        "timings 24: model exp21 was trained for 1-20",
-        "T1 of blood 2.2 s: model exp21 was trained for 1.5-1.9 s",
-        "SNR 0.25: model exp21 was trained for 0.7-120",
+        "labeling pcasl: model aslnet was trained for vsasl",
+        "kinetic single: model aslnet was trained for tissue",
+        "timings 24: model aslnet was trained for 1-20",
+        "T1 of blood 2.2 s: model aslnet was trained for 1.5-1.9 s",
+        "SNR 0.25: model aslnet was trained for 0.7-120",
     ]
     assert (
         "PLDs 2.5-5 s: "
@@ -464,7 +464,7 @@ def test_a_series_outside_of_the_training_is_predicted_with_a_warning(folder, tm
     out = tmp_path / "cbf.nii.gz"
     done = run(folder, out, "--plds", "1.5,2,2.5,3,3.5,4")
     assert done.exit_code == 0, done.output
-    warning = "PLDs 1.5-4 s: model exp21 was trained for 0.05-3.6 s"
+    warning = "PLDs 1.5-4 s: model aslnet was trained for 0.05-3.6 s"
     assert f"Warning: {warning}" in done.output
     assert json.loads((tmp_path / "cbf.json").read_text())["Warnings"] == [warning]
 

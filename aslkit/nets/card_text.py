@@ -34,8 +34,11 @@ def describe_card(card: Card) -> list[str]:
         for low, high in _limits(card, field)
     ]
     training = [f"{card[f]} {f}" for f in ("steps", "patches", "hours") if f in card]
+    version = [str(card["version"])] if "version" in card else []
+    version += [f"trained as {card['trained_as']}"] if "trained_as" in card else []
     sha256 = str(card.get("sha256", "unknown"))[:12]
     lines = {
+        "version": version,
         "about": [str(card.get("description", ""))],
         "trained for": [*scope, *ranges],
         "adapted to": _adapted_to(card),

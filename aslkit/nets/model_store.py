@@ -23,7 +23,8 @@ from aslkit.nets.profile_encoding import ProfileEncoding
 from aslkit.nets.registry import build_network
 from aslkit.outputs.atomic_write import appear_together
 
-DEFAULT_MODEL = "exp21"
+DEFAULT_MODEL = "aslnet"
+ALIASES = {"exp21": DEFAULT_MODEL}  # earlier names of installed models
 DEFAULT_KIND = DEFAULT_KINDS["network"]  # of cards that do not name it
 PACKAGE_FOLDER = Path(__file__).parents[1] / "models"
 MEANING = "network", "encoding"  # sections of the card that the weights depend on
@@ -40,6 +41,8 @@ class _Card(BaseModel):
     model_config = ConfigDict(strict=True)
 
     name: str
+    version: str = ""
+    trained_as: str = ""
     network: dict[str, Any]
     encoding: dict[str, Any] = {}
     members: int = Field(1, ge=1)
@@ -114,6 +117,11 @@ def list_models() -> dict[str, Path]:
     return {c.parent.name: c.parent for f in folders for c in sorted(f.glob(f"*/{CARD}"))}
 
 
+def resolve_alias(name: str) -> str:
+    """Return the name of an installed model for an earlier name of it, other names unchanged."""
+    return name if name in list_models() else ALIASES.get(name, name)
+
+
 def load_model(name_or_folder: str) -> Model:
     """A model by name or folder.
 
@@ -124,7 +132,7 @@ def load_model(name_or_folder: str) -> Model:
     InputError
         When its files are damaged or made for other channels.
     """
-    folder = list_models().get(name_or_folder, Path(name_or_folder))
+    folder = list_models().get(resolve_alias(name_or_folder), Path(name_or_folder))
     if not (folder / CARD).is_file():
         known = ", ".join(list_models()) or "none"
         raise UnavailableError(

@@ -190,8 +190,9 @@ def load_networks(
     """
     if not names:
         return {}
-    from aslkit.nets.model_store import load_model  # torch, only where a model is asked for
+    from aslkit.nets.model_store import load_model, resolve_alias  # imports torch
 
+    names = [resolve_alias(name) for name in names]
     short = [Path(name).name for name in names]
     labels = [s if short.count(s) == 1 else n for s, n in zip(short, names, strict=True)]
     whole = {
