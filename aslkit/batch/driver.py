@@ -49,6 +49,36 @@ class BatchWork(Protocol[Given, State]):
 
 
 @dataclass(frozen=True)
+class OneStepWork(Generic[Task]):
+    """Work that does not read the next task ahead, given as functions that can be pickled.
+
+    Attributes
+    ----------
+    name, fingerprint, is_current : callable
+        As in `BatchWork`.
+    process : callable
+        Does all of a task, from the task and its fingerprint.
+    """
+
+    name: Callable[[Task], str]
+    fingerprint: Callable[[Task], str]
+    is_current: Callable[[Task, str], bool]
+    process: Callable[[Task, str], None]
+
+    def read(self, task: Task, fingerprint: str) -> tuple[Task, str]:
+        """Return the task and its fingerprint."""
+        return task, fingerprint
+
+    def compute(self, state: tuple[Task, str]) -> tuple[Task, str]:
+        """Do all of the task."""
+        self.process(*state)
+        return state
+
+    def write(self, state: tuple[Task, str]) -> None:
+        """Do nothing: `process` has written the results."""
+
+
+@dataclass(frozen=True)
 class Console:
     """How a command prints. The functions can be pickled.
 

@@ -75,41 +75,6 @@ def _phantom(task: SubjectTask) -> "Phantom":
     return brain_phantom(name, task.seed, task.voxel_size_mm, task.matrix)
 
 
-@dataclass(frozen=True)
-class SimulationWork:
-    """Simulation of one subject of a data set, for `aslkit.batch.driver`."""
-
-    def name(self, task: SubjectTask) -> str:
-        """Return the name of the subject."""
-        return f"sub-{task.subject}"
-
-    def fingerprint(self, task: SubjectTask) -> str:
-        """Return the hash of the options and the version."""
-        return task.fingerprint
-
-    def is_current(self, task: SubjectTask, fingerprint: str) -> bool:
-        """Whether the subject exists with this fingerprint."""
-        from aslkit.simulate.bids_writer import is_current
-
-        return is_current(task.folder, task.subject, fingerprint)
-
-    def read(self, task: SubjectTask, fingerprint: str) -> SubjectTask:
-        """Return the task, which needs no input files."""
-        return task
-
-    def compute(self, state: SubjectTask) -> SubjectTask:
-        """Simulate the subject; its folders appear when they are complete."""
-        from aslkit.outputs.atomic_write import folders_appear
-        from aslkit.simulate.bids_writer import subject_folders
-
-        with folders_appear(state.folder, subject_folders(state.subject)) as temporary:
-            print_result(simulate_subject(replace(state, folder=temporary)))
-        return state
-
-    def write(self, state: SubjectTask) -> None:
-        """Do nothing: `compute` has written the files."""
-
-
 def simulate_subjects(tasks: Sequence[SubjectTask], n_jobs: int, skip_current: bool) -> None:
     """Add the subjects to their data set; logs and failed.tsv go to the folder of the truth.
 
@@ -120,7 +85,7 @@ def simulate_subjects(tasks: Sequence[SubjectTask], n_jobs: int, skip_current: b
     SubjectsFailedError
         When at least one subject failed, after all others are done.
     """
-    from aslkit.batch.driver import BatchSettings, run_batch
+    from aslkit.batch.driver import BatchSettings, OneStepWork, run_batch
     from aslkit.batch.outcomes import share
     from aslkit.outputs.dataset import open_logs
     from aslkit.simulate.bids_writer import check_is_simulated, truth_root
@@ -142,7 +107,32 @@ def simulate_subjects(tasks: Sequence[SubjectTask], n_jobs: int, skip_current: b
     truth = truth_root(out)
     open_logs(truth)
     settings = BatchSettings(truth, skip_current, n_jobs, noun="subject")
-    run_batch(tasks, SimulationWork(), settings, console())
+    work = OneStepWork(_name, _fingerprint, _is_current, _add_subject)
+    run_batch(tasks, work, settings, console())
+
+
+def _name(task: SubjectTask) -> str:
+    return f"sub-{task.subject}"
+
+
+def _fingerprint(task: SubjectTask) -> str:
+    return task.fingerprint
+
+
+def _is_current(task: SubjectTask, fingerprint: str) -> bool:
+    """Whether the subject exists with this fingerprint."""
+    from aslkit.simulate.bids_writer import is_current
+
+    return is_current(task.folder, task.subject, fingerprint)
+
+
+def _add_subject(task: SubjectTask, _: str) -> None:
+    """Simulate a subject; its folders appear when they are complete."""
+    from aslkit.outputs.atomic_write import folders_appear
+    from aslkit.simulate.bids_writer import subject_folders
+
+    with folders_appear(task.folder, subject_folders(task.subject)) as temporary:
+        print_result(simulate_subject(replace(task, folder=temporary)))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,56 +35,6 @@ class Study:
     out: Path
 
 
-@dataclass(frozen=True)
-class FingerprintedScan:
-    """The runs of a scan, its name, and the fingerprint of its results."""
-
-    paths: RunPaths
-    name: str
-    fingerprint: str
-
-
-@dataclass(frozen=True)
-class ValidationWork:
-    """Validation of one scan of a data set, for `aslkit.batch.driver`."""
-
-    study: Study
-    parameters: Mapping[str, object]
-
-    def name(self, task: RunPaths) -> str:
-        """Return the name of the scan."""
-        from aslkit.bids.layout import scan_name
-
-        return scan_name(task)
-
-    def fingerprint(self, task: RunPaths) -> str:
-        """Return the hash of the scan, its reference maps, the options and the version."""
-        from aslkit.bids.reference_maps import reference_files
-        from aslkit.outputs.fingerprints import fingerprint
-
-        reference = self.study.reference
-        maps = reference_files(reference, self.name(task)).values() if reference else ()
-        return fingerprint(task, self.parameters, tuple(maps))
-
-    def is_current(self, task: RunPaths, fingerprint: str) -> bool:
-        """Whether the page of the scan exists with this fingerprint."""
-        from aslkit.report.scan_files import is_current
-
-        return is_current(self.study.out, self.name(task), fingerprint)
-
-    def read(self, task: RunPaths, fingerprint: str) -> FingerprintedScan:
-        """Return the paths; `compute` reads the files, to hold one scan in memory at a time."""
-        return FingerprintedScan(task, self.name(task), fingerprint)
-
-    def compute(self, state: FingerprintedScan) -> FingerprintedScan:
-        """Validate the scan and write its page."""
-        _write_findings(self.study, state.paths, state.name, state.fingerprint)
-        return state
-
-    def write(self, state: FingerprintedScan) -> None:
-        """Do nothing: `compute` has written the page."""
-
-
 def validate_study(study: Study) -> None:
     """Validate every scan, write the pages and tables, and print the table of the group.
 
@@ -92,13 +43,18 @@ def validate_study(study: Study) -> None:
     SubjectsFailedError
         When at least one scan failed, after all others are done.
     """
-    from aslkit.batch.driver import BatchSettings, run_batch
-    from aslkit.bids.layout import find_acquisitions
+    from aslkit.batch.driver import BatchSettings, OneStepWork, run_batch
+    from aslkit.bids.layout import find_acquisitions, scan_name
     from aslkit.outputs.dataset import open_logs
 
     found = find_acquisitions(study.folder, study.participants, study.sessions)
     scans = select_part(found, study.part)
-    work = ValidationWork(study, _parameters(study))
+    work = OneStepWork(
+        scan_name,
+        partial(_fingerprint, study, _parameters(study)),
+        partial(_is_current, study),
+        partial(_validate_scan, study),
+    )
     open_logs(study.out)
     settings = BatchSettings(study.out, study.skip_existing, study.n_jobs, study.dask)
 
@@ -112,6 +68,24 @@ def validate_study(study: Study) -> None:
             )
 
     run_batch(scans, work, settings, console(), summarize)
+
+
+def _fingerprint(study: Study, parameters: Mapping[str, object], paths: RunPaths) -> str:
+    """Return the hash of the scan, its reference maps, the options and the version."""
+    from aslkit.bids.layout import scan_name
+    from aslkit.bids.reference_maps import reference_files
+    from aslkit.outputs.fingerprints import fingerprint
+
+    maps = reference_files(study.reference, scan_name(paths)).values() if study.reference else ()
+    return fingerprint(paths, parameters, tuple(maps))
+
+
+def _is_current(study: Study, paths: RunPaths, fingerprint: str) -> bool:
+    """Whether the page of the scan exists with this fingerprint."""
+    from aslkit.bids.layout import scan_name
+    from aslkit.report.scan_files import is_current
+
+    return is_current(study.out, scan_name(paths), fingerprint)
 
 
 def _parameters(study: Study) -> dict[str, object]:
@@ -140,7 +114,9 @@ def _parameters(study: Study) -> dict[str, object]:
     }
 
 
-def _write_findings(study: Study, paths: RunPaths, name: str, fingerprint: str) -> None:
+def _validate_scan(study: Study, paths: RunPaths, fingerprint: str) -> None:
+    """Validate a scan and write its page."""
+    from aslkit.bids.layout import scan_name
     from aslkit.bids.overrides import Overrides
     from aslkit.bids.reader import read_run
     from aslkit.fit.least_squares import FitSettings
@@ -150,6 +126,7 @@ def _write_findings(study: Study, paths: RunPaths, name: str, fingerprint: str) 
     from aslkit.validate.custom_estimators import load_estimators
     from aslkit.validate.in_vivo import validate_run
 
+    name = scan_name(paths)
     result = validate_run(
         [read_run(path, Overrides(kinetic=study.kinetic)) for path in paths],
         models=study.models,
@@ -159,9 +136,9 @@ def _write_findings(study: Study, paths: RunPaths, name: str, fingerprint: str) 
         reference=study.reference,
         estimators=load_estimators(study.estimators),
     )
-    findings = ScanResults(result.benchmark, scan_thumbnail(result))
+    results = ScanResults(result.benchmark, scan_thumbnail(result))
     page = scan_report(result, provenance())
-    write_scan_files(study.out, name, page, findings, fingerprint)
+    write_scan_files(study.out, name, page, results, fingerprint)
 
 
 def _write_group(out: Path, outcomes: "Sequence[Outcome]") -> None:
