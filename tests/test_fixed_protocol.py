@@ -135,7 +135,7 @@ def test_extended_randomisation_moves_delays_and_label_durations(monkeypatch):
 
 def test_extended_randomisation_blurs_the_arrival(monkeypatch):
     """Dispersed label comes in earlier and goes later: the peak of a curve is lower."""
-    for name in ("ARTERIAL_SHARE", "GAIN_ERROR", "PLD_SCATTER_S"):
+    for name in ("ARTERIAL_FRACTION", "MAX_GAIN_ERROR", "PLD_SCATTER_S"):
         monkeypatch.setattr(f"aslkit.simulate.fixed_protocol.{name}", 0)
     dispersed = lasting(*EXTENDED)[0]
     monkeypatch.setattr("aslkit.simulate.fixed_protocol.DISPERSION_S", 0)

@@ -22,7 +22,7 @@ from aslkit.predict.tiling import Tiling
 from aslkit.simulate.phantoms import brain_phantom
 from aslkit.simulate.random_fields import draw_random_fields
 from aslkit.simulate.signal import PROTOCOLS, simulate_series
-from aslkit.simulate.training_scans import _blurred_across, draw_training_scans
+from aslkit.simulate.training_scans import _blur_across_slices, draw_training_scans
 from aslkit.train.batches import draw_batch
 from aslkit.train.loop import RunOptions, train
 from aslkit.train.recipe import run_network
@@ -80,7 +80,7 @@ def test_most_training_scans_are_stacks_and_some_are_slices_of_different_subject
 
 def test_noise_across_slices_is_alike_after_a_blur_and_keeps_its_variance():
     white = np.random.default_rng(0).standard_normal((12, 3, 40, 40)).astype(np.float32)
-    found = _blurred_across(white, np.array([0.0, 0.8]), 6)
+    found = _blur_across_slices(white, np.array([0.0, 0.8]), 6)
     np.testing.assert_allclose(found[:6], white[:6], atol=1e-6)
     assert found[6:].std((1, 2, 3)) == pytest.approx(np.ones(6), abs=0.03)
     assert np.corrcoef(found[8].ravel(), found[9].ravel())[0, 1] > 0.5

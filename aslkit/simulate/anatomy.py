@@ -1,8 +1,8 @@
-"""Random subjects: planes in the head (mm) -> tissue, perfusion, arrival times and vessels there.
+"""Random subjects: planes in the head (mm) -> tissue, perfusion, arrival times and vessels.
 
-Anatomy is that of `template`, warped at random; everything else is drawn. Subjects can be
-evaluated on any planes, so that whole volumes and oblique training slices come from the same
-place. numpy and torch run through the same code.
+The anatomy is a random warp of `template`; perfusion, arrival times, vessels and lesions are
+random. Subjects can be evaluated on any planes: on the slices of a volume and on oblique training
+slices. The functions accept arrays of numpy and of torch.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ MIN_ABAT_S = 0.1
 MAX_ABV = 0.05
 WARP_MM = 4.0
 MIDLINE_MM = 3.0  # half width of the border between the hemispheres
-ARTERY_REACH_MM = 20.0  # how far branches and early arrival extend from the large arteries
+ARTERY_REACH_MM = 20.0  # decay length of branches and of early arrival around large arteries
 FIELD_NAMES = (
     "warp x",
     "warp y",
@@ -38,18 +38,32 @@ FIELD_NAMES = (
     "twig a",
     "twig b",
 )
-HEIGHTS_MM = (-45.0, 60.0)  # of the planes of the training stream
-SPACINGS_MM = (2.5, 8.0)  # of parallel ones
+HEIGHTS_MM = (-45.0, 60.0)  # range of z of the training slices
+SPACINGS_MM = (2.5, 8.0)  # range of the distance of parallel training slices
 UP = np.array([0.0, 0.0, 1.0])
-TERRITORY_DELAYS_S = (0.0, -0.05, 0.1)  # of ACA, MCA and PCA, on average
+TERRITORY_DELAYS_S = (0.0, -0.05, 0.1)  # mean added ATT of ACA, MCA and PCA
 
 
 @dataclass(frozen=True)
 class Tissue:
-    """Truth on planes (or a grid); all arrays have one shape.
+    """Truth on planes or on a grid; all arrays have the same shape.
 
-    gm, wm, csf are volume fractions; cbf_* in ml/100 g/min and att_* in s belong to the pure
-    tissues; abv is a fraction, abat in s; lesions holds classes of `lesions`, 0 elsewhere.
+    Attributes
+    ----------
+    gm, wm, csf : array
+        Volume fractions.
+    cbf_gm, cbf_wm : array
+        CBF of pure tissue [ml/100 g/min].
+    att_gm, att_wm : array
+        ATT of pure tissue [s].
+    abv : array
+        Arterial blood volume, a fraction.
+    abat : array
+        Arrival time of the blood in arteries [s].
+    lesions : uint8 array
+        Classes as in `LESION_CLASSES`; 0: no lesion.
+    mask : bool array
+        Brain.
     """
 
     gm: FloatArray
@@ -66,12 +80,12 @@ class Tissue:
 
     @property
     def cbf(self) -> FloatArray:
-        """CBF of the voxel: the sum over its tissues."""
+        """CBF of the voxel [ml/100 g/min]: the sum over its tissues."""
         return self.gm * self.cbf_gm + self.wm * self.cbf_wm
 
     @property
     def att(self) -> FloatArray:
-        """ATT of the voxel: the flow-weighted mean over its tissues."""
+        """ATT of the voxel [s]: the flow-weighted mean over its tissues."""
         xp = namespace(self.gm)
         gm, wm = (
             xp.clip(flow, 1e-6, None) for flow in (self.gm * self.cbf_gm, self.wm * self.cbf_wm)
@@ -81,10 +95,11 @@ class Tissue:
 
 @dataclass(frozen=True)
 class Subjects:
-    """All random choices of `b` subjects; `at` evaluates them anywhere.
+    """The random parameters of `b` subjects; `at` evaluates them on planes.
 
-    Numbers are arrays (b, …): CBF in ml/100 g/min, times in s, lengths in mm, aBV a fraction.
-    Variations are (slow, fine) standard deviations, of the logarithm of CBF and of ATT.
+    Parameters are arrays (b, …): CBF in ml/100 g/min, times in s, lengths in mm, aBV a fraction.
+    `cbf_variation` and `att_variation` are (coarse, fine) standard deviations of the logarithm of
+    CBF and of ATT.
     """
 
     size: FloatArray
@@ -110,18 +125,18 @@ class Subjects:
     random_fields: RandomFields
 
     def at(self, planes: Planes) -> Tissue:
-        """Truth on planes [mm] centred on the middle of the brain; arrays (planes, nx, ny).
+        """Evaluate the truth on planes [mm, from the centre of the brain], (planes, nx, ny).
 
-        Subject p is seen on plane p; a single subject is seen on all.
+        Plane p shows subject p, or the only subject.
         """
         xp = namespace(planes.x)
         f = self.random_fields.at(planes)
         s = {name: f[:, i] for i, name in enumerate(FIELD_NAMES)}
         warp = xp.moveaxis(f[:, :3], 1, -1)
-        place = planes.points * array_like(self.size[:, None, None], planes.x) + WARP_MM * warp
-        maps = atlas().at(place)
+        points = planes.points * array_like(self.size[:, None, None], planes.x) + WARP_MM * warp
+        maps = atlas().at(points)
         gm, wm = self._fractions(maps, planes)
-        sides = xp.clip(place[..., 0] / (2 * MIDLINE_MM) + 0.5, 0, 1)
+        sides = xp.clip(points[..., 0] / (2 * MIDLINE_MM) + 0.5, 0, 1)
         territories, watershed = self._territories(maps, sides, s["att"])
         factor, delay, labels = self.lesions.at(planes, f[:, -MAX_LESIONS:], territories)
         cbf_gm = self._cbf(s) * factor
@@ -149,15 +164,15 @@ class Subjects:
         )
 
     def _value(self, name: str, like: Array, part: int | None = None) -> Array:
-        """A number of every subject, to broadcast over planes (planes, nx, ny)."""
+        """Return a parameter as (b, 1, 1), to broadcast over (planes, nx, ny)."""
         values = getattr(self, name)
         return array_like((values if part is None else values[:, part])[:, None, None], like)
 
     def _fractions(self, maps: dict[str, Array], planes: Planes) -> tuple[Array, Array]:
-        """GM and WM with smoothstep borders than the template's, together at most the brain's."""
+        """Return GM and WM with steeper borders than in the template; their sum is at most 1."""
         xp = namespace(planes.x)
-        share = self._value("sharpness", planes.x)
-        gm, wm = (p + share * (smoothstep(smoothstep(p)) - p) for p in (maps["gm"], maps["wm"]))
+        weight = self._value("sharpness", planes.x)
+        gm, wm = (p + weight * (smoothstep(smoothstep(p)) - p) for p in (maps["gm"], maps["wm"]))
         total = xp.clip(gm + wm, 1e-6, None)
         fill = xp.minimum(total, maps["brain"]) / total
         return gm * fill, wm * fill
@@ -165,7 +180,7 @@ class Subjects:
     def _territories(
         self, maps: dict[str, Array], right: Array, shift: Array
     ) -> tuple[Array, Array]:
-        """Membership of `TERRITORIES` (planes, 6, nx, ny), and of the borders between arteries."""
+        """Return membership (0-1) of `TERRITORIES` (planes, 6, nx, ny) and of watershed zones."""
         xp = namespace(right)
         bias = array_like(np.exp(self.territory_bias)[..., None, None], right)
         names = "aca", "mca", "pca"
@@ -186,7 +201,7 @@ class Subjects:
     def _att(
         self, s: dict[str, Array], territories: Array, watershed: Array, artery_mm: Array
     ) -> Array:
-        """ATT of GM without lesions [s]: late far from the arteries and between territories."""
+        """Return ATT of GM without lesions [s]; it is late in watersheds and far from arteries."""
         like = s["att"]
         slow, fine = (self._value("att_variation", like, i) for i in (0, 1))
         delays = array_like(self.territory_delays[..., None, None], like)
@@ -200,7 +215,7 @@ class Subjects:
         )
 
     def _abv(self, s: dict[str, Array], gm: Array, csf: Array, maps: dict[str, Array]) -> Array:
-        """Arterial blood: large arteries, their branches, sulci, and a little in all GM."""
+        """Return the aBV of large arteries, their branches, vessels in sulci and vessels in GM."""
         xp = namespace(gm)
         distance = maps["artery_mm"]
         large = xp.exp(-((distance / self._value("artery_radius", gm)) ** 2))
@@ -217,11 +232,11 @@ class Subjects:
 
 
 def draw_subjects(rng: np.random.Generator, b: int) -> Subjects:
-    """Random subjects; values span those of benchmark.md's brain phantoms."""
+    """Draw the parameters of `b` random subjects."""
     lesions = draw_lesions(rng, b)
 
-    def uniform(low: float, high: float, *more: int) -> FloatArray:
-        return rng.uniform(low, high, (b, *more))
+    def uniform(low: float, high: float, *axes: int) -> FloatArray:
+        return rng.uniform(low, high, (b, *axes))
 
     lengths = [np.full(b, 45.0)] * 3 + [
         uniform(20, 40),
@@ -230,7 +245,7 @@ def draw_subjects(rng: np.random.Generator, b: int) -> Subjects:
         uniform(7, 14),
         *[np.full(b, 14.0)] * 2,
     ]
-    unlike = uniform(0, 0.2, 1, 1) * rng.standard_normal((b, 2, len(TERRITORY_DELAYS_S)))
+    asymmetry = uniform(0, 0.2, 1, 1) * rng.standard_normal((b, 2, len(TERRITORY_DELAYS_S)))
     lengths_mm = np.concatenate([np.stack(lengths, -1), lesions.boundary_lengths_mm], -1)
     return Subjects(
         size=uniform(0.9, 1.12, 1) * uniform(0.95, 1.05, 3),
@@ -242,7 +257,7 @@ def draw_subjects(rng: np.random.Generator, b: int) -> Subjects:
         watershed_delay=uniform(0, 0.6),
         distal_delay=uniform(0, 0.2),
         territory_bias=0.5 * rng.standard_normal((b, len(TERRITORY_DELAYS_S))),
-        territory_delays=(unlike + TERRITORY_DELAYS_S).reshape(b, -1),
+        territory_delays=(asymmetry + TERRITORY_DELAYS_S).reshape(b, -1),
         cbf_variation=uniform(0.05, 0.2, 2),
         att_variation=np.stack([uniform(0.05, 0.25), uniform(0.02, 0.12)], -1),
         artery_abv=uniform(0, 0.06),
@@ -258,9 +273,9 @@ def draw_subjects(rng: np.random.Generator, b: int) -> Subjects:
 
 
 def draw_planes(rng: np.random.Generator, b: int, n: int, depth: int = 1) -> Planes:
-    """Oblique planes of n x n pixels of a random size, anywhere in the brain.
+    """Draw b stacks of `depth` parallel oblique planes in the brain.
 
-    There are b stacks of `depth` parallel planes, a random distance apart.
+    Planes have n x n pixels; pixel size, position, angles and spacing are random.
     """
     pixel, shift = rng.uniform(2.0, 4.5, b), rng.uniform(-12, 12, (2, b))
     tilt, turn = rng.uniform(-0.3, 0.3, b), rng.normal(0, 0.2, b)

@@ -1,8 +1,8 @@
-"""Random generator -> what disturbs the images of one scan: a function for every artefact.
+"""Random generator -> noise and artefacts of the images of one scan.
 
-Each draws what happens over the volumes of a scan, or changes one image. An image is control or
-label, (x, y, z) in scanner units; fluctuations are differences as fractions of the reference
-signal.
+`draw_...` functions draw an artefact for the volumes of a scan; the others change one image. An
+image is control or label, (x, y, z) in scanner units. Fluctuations are changes of the difference
+of control and label, as fractions of the reference signal.
 """
 
 from collections.abc import Collection
@@ -18,23 +18,23 @@ from aslkit.prepare.motion import Frame, Parameters, rigid_matrix
 
 NOISES = ("thermal", "coil", "physio", "drift", "motion", "spikes", "dropouts", "suppression")
 
-COIL_GAIN = 0.8  # at most, additional noise in the middle of the head
+COIL_GAIN = 0.8  # largest additional relative noise in the middle of the head
 COIL_WIDTH_MM = 50.0
-PHYSIO_AMPLITUDE = (0.03, 0.15)  # of the reference signal
-PHYSIO_CYCLES = (0.5, 2.0)  # over the scan
-MAX_DRIFT = 0.03  # of the reference signal, from the first difference to the last
+PHYSIO_AMPLITUDE = (0.03, 0.15)  # fraction of the reference signal
+PHYSIO_CYCLES = (0.5, 2.0)  # cycles in one scan
+MAX_DRIFT = 0.03  # fraction of the reference signal, from the first difference to the last
 STEP_MM, STEP_DEGREES = 0.1, 0.1  # standard deviation from one volume to the next, per axis
 SPIKE_FRACTION = 0.05  # of the volumes
-SPIKE_AMPLITUDE = (0.005, 0.05)  # of M0
+SPIKE_AMPLITUDE = (0.005, 0.05)  # fraction of M0
 DROPOUT_FRACTION = 0.05  # of the volumes
-DROPOUT_LEFT = (0.1, 0.7)  # of the signal of the slice
+DROPOUT_LEFT = (0.1, 0.7)  # fraction of the signal that remains in the slice
 SUPPRESSION_FRACTION = 0.1  # of the volumes
-SUPPRESSION_EXCESS = (0.005, 0.1)  # of M0, more static signal than in the other volumes
+SUPPRESSION_EXCESS = (0.005, 0.1)  # additional static signal, fraction of M0
 
 
 @dataclass(frozen=True)
 class Artefacts:
-    """What happens during a scan of n pairs, that is 2 n images.
+    """The artefacts of a scan of n pairs, that is of 2 n images.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class Artefacts:
     excess : array (2 n,)
         Additional static signal [fraction of M0].
     motion : array (2 n, 6)
-        Displacement of the head from M0 [mm, rad], as `aslkit.prepare.motion` has it.
+        Displacement of the head from M0 [mm, rad], in the convention of `aslkit.prepare.motion`.
     spikes : array (2 n,)
         Amplitude of a spike in k-space [fraction of M0].
     slices : array (2 n, z)
@@ -64,7 +64,7 @@ class Artefacts:
 def draw_artefacts(
     rng: np.random.Generator, noises: Collection[str], n_pairs: int, n_slices: int
 ) -> Artefacts:
-    """The named ones of `NOISES` over a scan; each is the same whatever the others are."""
+    """Draw the artefacts in `noises` (of `NOISES`); each is independent of the others."""
     n = 2 * n_pairs
     none = np.zeros(n)
     streams = dict(zip(NOISES, rng.spawn(len(NOISES)), strict=True))
@@ -83,18 +83,18 @@ def draw_artefacts(
 
 
 def add_thermal_noise(rng: np.random.Generator, image: Array, sd: Array) -> Array:
-    """Magnitude of an image with complex noise: Gaussian in tissue, Rayleigh in air.
+    """Add complex Gaussian noise to an image and take the magnitude (Rayleigh noise in air).
 
-    Image and standard deviation (an array that broadcasts, or a number) are of numpy or torch.
+    `image` is an array of numpy or torch; `sd` is a number or an array that broadcasts.
     """
     real, imaginary = standard_normal(rng, (2, *image.shape), image) * sd
     return namespace(image).hypot(image + real, imaginary)
 
 
 def draw_coil_noise(rng: np.random.Generator, mask: MaskImage, frame: Frame) -> FloatImage:
-    """Relative noise of every voxel: highest deep in the head, far from the coil's elements.
+    """Draw the relative noise level of every voxel, highest in the middle of the head.
 
-    Its mean square over the mask is 1.
+    The mean square over the mask is 1.
     """
     places = frame.to_mm(np.indices(frame.shape, dtype=np.float64).reshape(3, -1))
     centre = frame.to_mm(np.argwhere(mask).T.astype(np.float64)).mean(axis=1) + rng.normal(
@@ -106,26 +106,26 @@ def draw_coil_noise(rng: np.random.Generator, mask: MaskImage, frame: Frame) -> 
 
 
 def draw_physio(rng: np.random.Generator, n: int) -> FloatArray:
-    """A sinusoid of random amplitude, frequency and phase."""
+    """Draw a sinusoid of random amplitude, frequency and phase, (n,)."""
     cycles, phase = rng.uniform(*PHYSIO_CYCLES), rng.uniform(0, 2 * np.pi)
     wave = np.sin(2 * np.pi * cycles * np.arange(n) / n + phase)
     return np.asarray(rng.uniform(*PHYSIO_AMPLITUDE) * wave)
 
 
 def draw_drift(rng: np.random.Generator, n: int) -> FloatArray:
-    """A straight line from 0."""
+    """Draw a straight line from 0, (n,)."""
     return np.linspace(0, rng.uniform(-MAX_DRIFT, MAX_DRIFT), n)
 
 
 def draw_motion(rng: np.random.Generator, n: int) -> Parameters:
-    """Positions (n, 6) [mm, rad] of a restless head that starts where M0 was taken."""
+    """Draw a random walk of the head from its position in M0, (n, 6) [mm, rad]."""
     steps = rng.standard_normal((n, 6)) * ([STEP_MM] * 3 + [np.deg2rad(STEP_DEGREES)] * 3)
     steps[0] = 0
     return steps.cumsum(axis=0)
 
 
 def move_image(image: FloatImage, parameters: Parameters, frame: Frame) -> FloatImage:
-    """The image of a head that has moved, by cubic splines; 0 comes in from outside."""
+    """Move an image rigidly, with cubic splines; voxels from outside the image are 0."""
     if not parameters.any():
         return image
     matrix = rigid_matrix(parameters)
@@ -137,7 +137,7 @@ def move_image(image: FloatImage, parameters: Parameters, frame: Frame) -> Float
 
 
 def draw_spikes(rng: np.random.Generator, n: int) -> FloatArray:
-    """Amplitude of the spike of every volume, 0 in most."""
+    """Draw the amplitude of the spike of every volume (n,); most are 0."""
     amplitudes = np.zeros(n)
     hit = _choose_volumes(rng, n, SPIKE_FRACTION)
     amplitudes[hit] = rng.uniform(*SPIKE_AMPLITUDE, hit.size)
@@ -145,7 +145,7 @@ def draw_spikes(rng: np.random.Generator, n: int) -> FloatArray:
 
 
 def draw_spike_pattern(rng: np.random.Generator, shape: tuple[int, ...]) -> FloatImage:
-    """What one wrong sample of k-space adds to an image: a plane wave of amplitude 1."""
+    """Draw the image of one wrong sample of k-space: a plane wave of amplitude 1."""
     frequency = [int(rng.integers(1, max(n // 2, 2))) / n for n in shape]
     x, y, z = np.ogrid[tuple(slice(n) for n in shape)]
     turns = frequency[0] * x + frequency[1] * y + frequency[2] * z + rng.random()
@@ -153,7 +153,7 @@ def draw_spike_pattern(rng: np.random.Generator, shape: tuple[int, ...]) -> Floa
 
 
 def draw_dropouts(rng: np.random.Generator, n: int, n_slices: int) -> FloatArray:
-    """Factors (n, n_slices) of the slices' signals: below 1 in one slice of some volumes."""
+    """Draw factors of the signal (n, n_slices); in some volumes, one slice is below 1."""
     factors = np.ones((n, n_slices))
     hit = _choose_volumes(rng, n, DROPOUT_FRACTION)
     factors[hit, rng.integers(n_slices, size=hit.size)] = rng.uniform(*DROPOUT_LEFT, hit.size)
@@ -161,13 +161,13 @@ def draw_dropouts(rng: np.random.Generator, n: int, n_slices: int) -> FloatArray
 
 
 def draw_excess(rng: np.random.Generator, n: int) -> FloatArray:
-    """Static signal that background suppression leaves over in some volumes."""
+    """Draw the additional static signal after failed background suppression, (n,)."""
     excess = np.zeros(n)
     hit = _choose_volumes(rng, n, SUPPRESSION_FRACTION)
     excess[hit] = rng.uniform(*SUPPRESSION_EXCESS, hit.size)
     return excess
 
 
-def _choose_volumes(rng: np.random.Generator, n: int, share: float) -> NDArray[np.int64]:
-    """That share of n volumes, at least one."""
-    return rng.choice(n, max(round(share * n), 1), replace=False)
+def _choose_volumes(rng: np.random.Generator, n: int, fraction: float) -> NDArray[np.int64]:
+    """Choose a random fraction of n volumes, at least one."""
+    return rng.choice(n, max(round(fraction * n), 1), replace=False)

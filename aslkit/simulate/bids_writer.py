@@ -20,7 +20,7 @@ from aslkit.simulate.phantoms import Phantom
 from aslkit.simulate.scanner import ScanSettings, SimulatedRun, SimulatedScan
 
 ECHO_TIME_S = 0.012
-READOUT_S = 1.0  # and dead time: what a volume takes beyond labeling and delay
+READOUT_S = 1.0  # readout and dead time of a volume, after labeling and delay
 M0_TR_S = 10.0
 TESLA = 3.0
 NAME = "Simulated ASL"
@@ -39,7 +39,7 @@ Voxels = NDArray[np.generic]
 
 
 def write_dataset_description(root: Path) -> None:
-    """The files at the top of the data set and of the truth in it."""
+    """Write the top-level files of the data set and of its truth."""
     description = {"Name": NAME, "BIDSVersion": BIDS_VERSION, "DatasetType": "raw"}
     generated = {"GeneratedBy": [{"Name": "aslkit"}], "License": "CC0"}
     _write_json(root / "dataset_description.json", {**description, **generated})
@@ -51,17 +51,17 @@ def write_dataset_description(root: Path) -> None:
 
 
 def truth_root(root: Path) -> Path:
-    """Where the truth of a data set stands."""
+    """Return the folder of the truth of a data set."""
     return root / "derivatives" / "truth"
 
 
 def check_is_simulated(root: Path) -> None:
-    """Refuse to write subjects into a data set that is not simulated.
+    """Check that a data set is simulated, before subjects are written into it.
 
     Raises
     ------
     InputError
-        When it is another one, or none.
+        When the folder is no data set of asl_sim.
     """
     description = root / "dataset_description.json"
     name = read_json(description).get("Name") if description.is_file() else "no data set"
@@ -76,12 +76,12 @@ def check_is_simulated(root: Path) -> None:
 
 
 def subject_folders(subject: str) -> list[str]:
-    """What a subject has in the data set; the truth comes last and stands for both."""
+    """Return the folders of a subject; the truth is written last and marks both as complete."""
     return [f"sub-{subject}", f"derivatives/truth/sub-{subject}"]
 
 
 def is_current(root: Path, subject: str, fingerprint: str) -> bool:
-    """Whether a subject is there, whole, and of this fingerprint."""
+    """Check whether a subject is complete and has this fingerprint."""
     truth = truth_root(root) / f"sub-{subject}" / "perf" / f"sub-{subject}_cbf.json"
     return (root / f"sub-{subject}").is_dir() and has_fingerprint(truth, fingerprint)
 
@@ -95,10 +95,10 @@ def write_scan(
     is_deltam: bool,
     fingerprint: str,
 ) -> None:
-    """Write one subject: every run as control and label or as differences, M0, and the truth."""
+    """Write the runs (control and label, or differences), M0 and the truth of one subject."""
     folder, truth = (r / f"sub-{subject}" / "perf" for r in (root, truth_root(root)))
     for new in (folder, truth):
-        new.mkdir(parents=True, exist_ok=True)  # of a process that was killed over it
+        new.mkdir(parents=True, exist_ok=True)  # it exists if a process was killed while writing
     names = []
     for run in scan.runs:
         name = _run_name(subject, run, len(scan.runs))
@@ -112,7 +112,7 @@ def write_scan(
 
 
 def _run_name(subject: str, run: SimulatedRun, n_runs: int) -> str:
-    """VSASL is always named: BIDS does not know it, so .bidsignore has to."""
+    """Return the name of a run. BIDS has no VSASL; its name must match .bidsignore."""
     labeling = run.nominal.timings[0].labeling
     is_named = n_runs > 1 or labeling == "vsasl"
     return f"sub-{subject}_acq-{labeling}" if is_named else f"sub-{subject}"
@@ -136,7 +136,7 @@ def _write_run(
 def _sidecar(
     run: SimulatedRun, settings: ScanSettings, timings: Sequence[Timing], n_pairs: int
 ) -> dict[str, object]:
-    """The run's nominal metadata; PLDs and label durations of every volume."""
+    """Return the nominal metadata of a run, with PLD and label duration of every volume."""
     first = timings[0]
     suppression: dict[str, object] = {"BackgroundSuppression": bool(settings.n_pulses)}
     if settings.n_pulses:
@@ -171,20 +171,20 @@ def _label(labeling: str, timings: Sequence[Timing]) -> dict[str, object]:
 
 
 def _duration(timing: Timing) -> float:
-    """From the start of labeling to the readout [s]."""
+    """Return the time from the start of labeling to the readout [s]."""
     is_pulsed = timing.labeling == "pasl"
     return timing.pld_s + (0 if is_pulsed else timing.label_duration_s)
 
 
 def _pulse_times(run: SimulatedRun, n_pulses: int) -> list[float]:
-    """Pulses spread over the shortest delay [s from the start of labeling]."""
+    """Return evenly spaced pulse times in the shortest delay [s from the start of labeling]."""
     shortest = min(run.nominal.timings, key=_duration)
     start = _duration(shortest) - shortest.pld_s
     return [round(start + shortest.pld_s * (k + 1) / (n_pulses + 1), 6) for k in range(n_pulses)]
 
 
 def _readout(run: SimulatedRun) -> dict[str, object]:
-    """What the ASL images have in common with M0."""
+    """Return the metadata that the ASL images and M0 have in common."""
     offsets = run.nominal.slice_offsets_s
     readout = {"EchoTime": ECHO_TIME_S, "MagneticFieldStrength": TESLA}
     if len(offsets) == 1:
@@ -195,10 +195,10 @@ def _readout(run: SimulatedRun) -> dict[str, object]:
 def _write_run_truth(
     stem: Path, run: SimulatedRun, settings: ScanSettings, phantom: Phantom
 ) -> None:
-    """Signal without noise, what happened to the subject and to the images."""
+    """Write the noise-free signal, the true constants and the artefacts of a run."""
     _save(Path(f"{stem}_signal.nii.gz"), run.signal, phantom)
     artefacts = run.artefacts
-    happened = {
+    truth = {
         "Units": "arbitrary",
         "Description": "ΔM/M0 without noise and artefacts, one volume per delay",
         "Track": settings.track,
@@ -215,13 +215,13 @@ def _write_run_truth(
             for v, z in np.argwhere(artefacts.slices != 1)
         ],
     }
-    _write_json(Path(f"{stem}_signal.json"), happened)
+    _write_json(Path(f"{stem}_signal.json"), truth)
     if "motion" in settings.noises:
         Path(f"{stem}_motion.tsv").write_text(_motion_table(artefacts.motion))
 
 
 def _motion_table(parameters: Parameters) -> str:
-    """Tab-separated text: volume (from 0), mm, degrees; from M0 to the volume."""
+    """Return a table of the displacement of every volume from M0 [mm, degrees]."""
     rows = (map("{:.4f}".format, row) for row in in_degrees(parameters))
     lines = ["\t".join([str(i), *row]) for i, row in enumerate(rows)]
     return "\n".join(["\t".join(["volume", *COLUMNS]), *lines]) + "\n"

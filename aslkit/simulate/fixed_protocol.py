@@ -1,4 +1,8 @@
-"""Configuration and random generator -> noisy patches of one protocol, physics drawn per patch."""
+"""Configuration and random generator -> noisy patches of one protocol, with random physics.
+
+Only the experiments with networks of raw curves and models for one protocol use this module; the
+default model is trained on `training_scans`.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -24,24 +28,26 @@ from aslkit.simulate.artefacts import add_thermal_noise, draw_drift, draw_physio
 from aslkit.simulate.signal import mixed_signal, noise_sd
 from aslkit.simulate.training_scans import (
     ARRIVALS,
-    DISPERSION_S,
     EARLIEST_S,
-    GAIN_ERROR,
+    MAX_DISPERSION_S,
+    MAX_GAIN_ERROR,
     coloured_noise,
     draw_spectrum,
 )
 
-DURATION_SCATTER = 0.1  # at most, of the label duration
-EXTENDED_DURATION_SCATTER = 0.2  # likewise with extended randomisation, as all that follows
-PLD_SCATTER_S = 0.1  # at most, of each delay
-ARTERIAL_SHARE = 0.45  # of the patches, with arterial signal
+DURATION_SCATTER = 0.1  # largest relative deviation of the label duration
+# The following constants are those of extended randomization.
+EXTENDED_DURATION_SCATTER = 0.2  # largest relative deviation of the label duration
+PLD_SCATTER_S = 0.1  # largest deviation of each delay
+ARTERIAL_FRACTION = 0.45  # of the patches have arterial signal
 ARRIVAL_TIMES = "att_gm", "att_wm", "abat"
-CONTROL_LEVEL = (0.02, 0.2)  # control signal under background suppression, fraction of M0
+
+CONTROL_LEVEL = (0.02, 0.2)  # control signal with background suppression, fraction of M0
 
 
 @dataclass(frozen=True)
 class Patches:
-    """Slices of `b` subjects, 0 outside the brain; all arrays, or all tensors on a device.
+    """Slices of `b` subjects, 0 outside the brain; numpy arrays, or tensors on a device.
 
     Attributes
     ----------
@@ -51,7 +57,7 @@ class Patches:
         Truth [ml/100 g/min, s].
     mask : bool array (b, x, y)
     t1_blood_s : array (b,)
-        What estimators are told of the subjects.
+        T1 of blood of every subject, which estimators receive.
     """
 
     signal: FloatArray
@@ -65,12 +71,12 @@ class Patches:
 def draw_patches(
     config: FixedProtocolConfig, rng: np.random.Generator, device: str | None = None
 ) -> Patches:
-    """`config.patches_per_step` random slices under the protocol.
+    """Draw `config.patches_per_step` random slices under the protocol.
 
     Parameters
     ----------
     device : str, optional
-        Makes torch tensors on this device; without it, numpy arrays.
+        Device of the torch tensors; None: numpy arrays.
     """
     planes = draw_planes(rng, config.patches_per_step, config.patch_size).on(device)
     tissue = draw_subjects(rng, config.patches_per_step).at(planes)
@@ -91,7 +97,7 @@ def draw_patches(
 def draw_second_measurement(
     patches: Patches, config: FixedProtocolConfig, rng: np.random.Generator
 ) -> FloatArray:
-    """The signal of patches with other noise, of an SNR of its own."""
+    """Simulate the signal of patches again, with new noise of a new SNR."""
     rows = namespace(patches.clean).moveaxis(patches.clean, 1, -1)[patches.mask]
     again: FloatArray = scatter_to_images(
         _add_noise(rows, patches.mask, config, rng), patches.mask
@@ -102,7 +108,7 @@ def draw_second_measurement(
 def _draw_model(
     config: FixedProtocolConfig, rng: np.random.Generator, like: Array
 ) -> KineticModel:
-    """The kinetic model of every patch, arrays (b, n, 1) as `like`."""
+    """Draw the kinetic model of every patch; arrays (b, n, 1) of the type of `like`."""
     nominal = kinetic_model(Acquisition(nominal_timings(config)), 1, np.float32)
     column: FloatArray = np.ones((config.patches_per_step, 1, 1))
 
@@ -137,34 +143,34 @@ def _draw_model(
 
 
 def _tissue_signal(model: KineticModel, tissue: Tissue, rng: np.random.Generator) -> FloatArray:
-    """ΔM/M0 (b, n, pixels) of tissue alone, without noise."""
+    """Compute the noise-free ΔM/M0 of tissue, (b, n, pixels)."""
     return mixed_signal(model, tissue, _flat, has_arterial=False)
 
 
 def _extended_signal(model: KineticModel, tissue: Tissue, rng: np.random.Generator) -> FloatArray:
-    """Likewise with arteries in some patches, dispersed arrival, and a gain of every delay."""
+    """Compute ΔM/M0 with arteries in some patches, dispersion and a random gain per delay."""
     abv, column = tissue.abv, (len(tissue.mask), 1, 1)
-    has_arteries = array_like(rng.random(column) < ARTERIAL_SHARE, abv)
-    spread = rng.uniform(0, DISPERSION_S, column)
+    has_arteries = array_like(rng.random(column) < ARTERIAL_FRACTION, abv)
+    sd_s = rng.uniform(0, MAX_DISPERSION_S, column)
 
     def arriving(shift: FloatArray) -> Tissue:
         times = {name: getattr(tissue, name) + array_like(shift, abv) for name in ARRIVAL_TIMES}
         later = {name: namespace(t).clip(t, EARLIEST_S, None) for name, t in times.items()}
         return replace(tissue, abv=abv * has_arteries, **later)
 
-    parts = (mixed_signal(model, arriving(spread * a), _flat, True) for a in ARRIVALS)
+    parts = (mixed_signal(model, arriving(sd_s * a), _flat, True) for a in ARRIVALS)
     rows: FloatArray = sum(parts) / len(ARRIVALS)  # type: ignore[assignment]
-    error = rng.uniform(0, GAIN_ERROR, column) * rng.standard_normal((*rows.shape[:2], 1))
+    error = rng.uniform(0, MAX_GAIN_ERROR, column) * rng.standard_normal((*rows.shape[:2], 1))
     return rows * array_like(np.exp(error), rows)
 
 
 def _flat(images: FloatArray) -> FloatArray:
-    """(b, x, y) -> (b, pixels)."""
+    """Reshape (b, x, y) to (b, pixels)."""
     return images.reshape(len(images), -1)
 
 
 def _correlated_noise(rng: np.random.Generator, mask: Array, like: Array) -> Array:
-    """Noise of unit variance (voxels, n), in most patches alike in neighbours and regions."""
+    """Draw noise of unit variance (voxels, n), in most patches correlated between voxels."""
     b, nx, ny = mask.shape
     _, power = draw_spectrum(rng, b, nx, ny)
     images = coloured_noise(rng, (b, like.shape[1], nx, ny), like, power)
@@ -174,11 +180,11 @@ def _correlated_noise(rng: np.random.Generator, mask: Array, like: Array) -> Arr
 def _add_noise(
     clean: Array, mask: Array, config: FixedProtocolConfig, rng: np.random.Generator
 ) -> Array:
-    """Control minus label of a clean ΔM/M0 (voxels, n), with the noise of the configuration."""
+    """Add the noise of the configuration to a clean ΔM/M0 (voxels, n)."""
     patches = first_axis_indices(mask)
 
     def of_voxels(of_patches: FloatArray) -> Array:
-        """FloatArray (patches, …) of the patch of every voxel, (voxels, …)."""
+        """Expand values of patches (patches, …) to voxels, (voxels, …)."""
         return take_rows(array_like(of_patches, clean), patches)
 
     b, n, signal = config.patches_per_step, clean.shape[1], clean

@@ -1,8 +1,7 @@
-"""Random generator -> lesions: where perfusion and arrival times are changed, and how.
+"""Random generator -> lesions, which change CBF and ATT in parts of the brain.
 
-Every subject has places for `MAX_LESIONS` lesions; some of them stay empty. A lesion is a ragged
-ellipsoid with an inner part of another class; those of vascular origin end where the territory
-of their artery ends.
+A subject has up to `MAX_LESIONS` lesions. A lesion is an ellipsoid with an irregular boundary; its
+inner part has a class of its own. A vascular lesion is confined to the territory of one artery.
 """
 
 from dataclasses import dataclass
@@ -23,16 +22,16 @@ LESION_CLASSES = {
     6: "steno-occlusive",
 }
 MAX_LESIONS = 3
-CENTRE_SD_MM = 14.0  # of the centres around those of the territories
-TERRITORY_EDGE = 0.15  # half width of a territory's border, in membership
-MIN_TISSUE = 0.3  # fraction of GM and WM in a voxel that is labelled
+CENTRE_SD_MM = 14.0  # distance of a lesion's centre from that of its territory, per axis
+TERRITORY_EDGE = 0.15  # half width of a territory's border, as a difference in membership
+MIN_TISSUE = 0.3  # smallest fraction of GM and WM in voxels with a lesion class
 
 Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class LesionKind:
-    """Ranges from which a lesion is drawn; pairs are for the outer and the inner part."""
+    """Ranges for drawing a lesion; pairs are (outer part, inner part)."""
 
     radius_mm: Range
     classes: tuple[int, int]
@@ -56,11 +55,12 @@ class Lesions:
     Attributes
     ----------
     centres, axes : array (b, lesions, 3)
-        Of the ellipsoids [mm].
+        Centres and half axes of the ellipsoids [mm].
     edges, raggedness, inner_shares : array (b, lesions)
-        Relative to the radius.
+        Width of the edge, irregularity of the boundary, radius of the inner part: fractions of
+        the radius.
     territories : array (b, lesions)
-        Places in `TERRITORIES`.
+        Indices into `TERRITORIES`.
     is_vascular : bool array (b, lesions)
     classes : array (b, lesions, 2)
     cbf_factors, att_delays_s : array (b, lesions, 2)
@@ -79,20 +79,20 @@ class Lesions:
 
     @property
     def boundary_lengths_mm(self) -> FloatArray:
-        """Lengths of the fields that make the boundaries ragged, (b, lesions)."""
+        """Correlation lengths of the random fields that deform the boundaries, (b, lesions)."""
         return np.maximum(self.axes.mean(axis=-1) / 2, 6)
 
     def at(
         self, planes: Planes, boundaries: Array, territories: Array
     ) -> tuple[Array, Array, Array]:
-        """Factor of CBF, added ATT [s] and class of every point, (planes, nx, ny) each.
+        """Return the factor of CBF, the added ATT [s] and the class, (planes, nx, ny) each.
 
         Parameters
         ----------
         boundaries : array (planes, lesions, nx, ny)
-            FloatArray of the fields that make the boundaries ragged.
+            Values of the random fields that deform the boundaries.
         territories : array (planes, territories, nx, ny)
-            Membership of the vascular territories.
+            Membership (0-1) of the vascular territories.
         """
         xp = namespace(planes.x)
         factor, delay, label = 1.0, 0.0, 0.0
@@ -111,7 +111,7 @@ class Lesions:
     def _parts(
         self, i: int, planes: Planes, boundary: Array, territories: Array
     ) -> tuple[Array, Array]:
-        """Membership (0-1) of the outer and the inner part of the lesions in place i."""
+        """Return membership (0-1) of the outer and the inner part of lesion i of all subjects."""
         like = planes.x
         centre, axes = (array_like(v[:, i, None], like) for v in (self.centres, self.axes))
         x, y = (planes.x - centre) / axes, planes.y / axes
@@ -135,7 +135,7 @@ class Lesions:
 
 
 def draw_lesions(rng: np.random.Generator, b: int) -> Lesions:
-    """Up to `MAX_LESIONS` lesions of random kinds for each of b subjects."""
+    """Draw up to `MAX_LESIONS` lesions of random kinds for each of b subjects."""
     shape = b, MAX_LESIONS
     kinds = rng.integers(1, len(LESION_KINDS), shape)
     kinds[np.arange(MAX_LESIONS) >= rng.integers(0, MAX_LESIONS + 1, (b, 1))] = 0

@@ -1,4 +1,4 @@
-"""Seeds and shapes -> phantoms: volumes whose perfusion is known, and their files."""
+"""Seed or shape -> phantom: a volume with known perfusion; and phantom files."""
 
 import json
 from dataclasses import dataclass, fields
@@ -18,30 +18,30 @@ from aslkit.simulate.random_fields import Planes
 
 Image = NDArray[np.float64]
 
-FIELD_OF_VIEW_MM = (182.0, 210.0, 154.0)  # of a scan; the tallest heads reach beyond, as they do
+FIELD_OF_VIEW_MM = (182.0, 210.0, 154.0)  # the tallest heads are cut, as in real scans
 SHAPES = ("uniform", "disc", "checker", "ramp", "plan")
 SHAPE_GRID = (64, 64, 4)
-PHANTOM_SEED = 7_301  # keeps the subjects of phantoms apart from those of the training stream
-# Values are rounded to powers of two: the same bits on any processor, and small files.
+PHANTOM_SEED = 7_301  # phantoms and training data never share a subject
+# Values are rounded to these steps: the same bits on any processor, and small files.
 STEPS = {
     **dict.fromkeys(("gm", "wm", "csf"), 2.0**-8),
     **dict.fromkeys(("cbf_gm", "cbf_wm"), 2.0**-4),
     **dict.fromkeys(("att_gm", "att_wm", "abat"), 2.0**-9),
     "abv": 2.0**-14,
 }
-N_SITES = 60  # Voronoi cells of the plan's phantom
+N_SITES = 60  # Voronoi cells of the phantom "plan"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Phantom(Tissue):
-    """The truth about one subject on a grid: the arrays of `Tissue`, (x, y, z).
+    """The truth of one subject on a grid: the arrays of `Tissue`, (x, y, z).
 
     Attributes
     ----------
     name : str
-        Also the stem of its files.
+        Name of the phantom and of its files.
     affine : array, (4, 4)
-        Voxel to world (RAS mm).
+        Voxel to world coordinates (RAS, mm).
     """
 
     name: str
@@ -51,12 +51,12 @@ class Phantom(Tissue):
 def brain_phantom(
     name: str, seed: int, voxel_size_mm: float = 3.5, matrix: tuple[int, int, int] | None = None
 ) -> Phantom:
-    """A whole brain of a random subject; the same seed gives the same subject.
+    """Make the whole brain of a random subject; the same seed gives the same subject.
 
     Parameters
     ----------
     matrix : tuple of int, optional
-        Voxels along x, y and z, around the middle of the brain; without it, as many as fill
+        Voxels along x, y and z, around the middle of the brain. The default fills
         `FIELD_OF_VIEW_MM`.
     """
     subject = draw_subjects(np.random.default_rng([PHANTOM_SEED, seed]), 1)
@@ -73,7 +73,7 @@ def brain_phantom(
 
 
 def shape_phantom(kind: str, seed: int) -> Phantom:
-    """One of `SHAPES`: a flat field, a disc, a checkerboard, a ramp, or the founding plan's cells.
+    """Make one of `SHAPES`: a uniform volume, a disc, a checkerboard, a ramp, or random cells.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def shape_phantom(kind: str, seed: int) -> Phantom:
 
 
 def save_phantom(phantom: Phantom, folder: Path) -> None:
-    """Write NAME.nii.gz, one volume per map, and NAME.json, which names the volumes."""
+    """Write NAME.nii.gz, with one volume per map, and NAME.json, with the names of the maps."""
     maps = [f.name for f in fields(Tissue)]
     volumes = np.stack([getattr(phantom, m).astype(np.float32) for m in maps], axis=-1)
     nib.save(nib.Nifti1Image(volumes, phantom.affine), folder / f"{phantom.name}.nii.gz")
@@ -110,7 +110,7 @@ def save_phantom(phantom: Phantom, folder: Path) -> None:
 
 
 def load_phantom(path: Path) -> Phantom:
-    """Read a phantom from its .nii.gz file and the .json beside it.
+    """Read a phantom from its .nii.gz file and the .json file beside it.
 
     Raises
     ------
@@ -144,12 +144,12 @@ def load_phantom(path: Path) -> Phantom:
 
 
 def find_phantoms(folder: Path) -> list[Path]:
-    """The phantoms in a folder, by name.
+    """Return the phantom files in a folder, sorted by name.
 
     Raises
     ------
     InputError
-        When there is none.
+        When the folder has no phantom.
     """
     found = [p for p in sorted(folder.glob("*.nii.gz")) if _card(p).is_file()]
     if not found:
@@ -164,12 +164,12 @@ def find_phantoms(folder: Path) -> list[Path]:
 
 
 def _card(path: Path) -> Path:
-    """The JSON file beside a phantom."""
+    """Return the path of the JSON file of a phantom."""
     return path.with_name(f"{stem(path)}.json")
 
 
 def _on_grid(tissue: Tissue, name: str, affine: NDArray[np.float64]) -> Phantom:
-    """The tissue (x, y, z) in the steps of its files, zero outside the mask."""
+    """Round the maps to `STEPS`, set them to 0 outside the mask, and make a phantom."""
     maps = {}
     for f in fields(Tissue):
         values = getattr(tissue, f.name)
@@ -181,7 +181,7 @@ def _on_grid(tissue: Tissue, name: str, affine: NDArray[np.float64]) -> Phantom:
 
 
 def _plain_tissue(gm: Image, wm: Image, cbf: Image, att: Image, lesions: Image) -> Tissue:
-    """Tissue without vessels, the same CBF and ATT whatever the fraction."""
+    """Make tissue without vessels, with the same CBF and ATT in GM and WM."""
     nothing, mask = np.zeros(gm.shape), gm + wm > 0
     return Tissue(
         gm=gm,
@@ -199,7 +199,7 @@ def _plain_tissue(gm: Image, wm: Image, cbf: Image, att: Image, lesions: Image) 
 
 
 def _plan_cells(rng: np.random.Generator, x: Array, y: Array, z: Array) -> tuple[Array, ...]:
-    """Voronoi cells of GM, WM and CSF inside an ellipse: fractions, CBF and ATT."""
+    """Draw Voronoi cells of GM, WM and CSF in an ellipse; return GM, WM, CBF and ATT."""
     sites = rng.uniform(0, 64, (N_SITES, 2))
     kinds = rng.choice(3, N_SITES, p=(0.45, 0.4, 0.15))
     cbf = np.choose(
@@ -218,7 +218,7 @@ def _plan_cells(rng: np.random.Generator, x: Array, y: Array, z: Array) -> tuple
 def _plan_lesions(
     rng: np.random.Generator, x: Array, y: Array, cbf: Array, att: Array
 ) -> tuple[Array, Array, Array]:
-    """The plan's tumour and stroke, discs on either side: CBF, ATT and classes."""
+    """Add a tumour and a stroke, one disc per side; return CBF, ATT and lesion classes."""
     lesions = np.zeros(cbf.shape)
     for side, name, flow, delay in (
         (-1, 4, rng.uniform(1.4, 2.0), rng.uniform(-0.2, 0.1)),

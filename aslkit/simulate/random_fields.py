@@ -1,11 +1,11 @@
-"""Random generator -> smooth random functions of position, for a batch of subjects at once.
+"""Random generator -> smooth random functions of position (random fields), for several subjects.
 
-They are sums of plane waves. On a plane of points x_i + y_j a wave is a product,
+A field is a sum of plane waves. On a plane of points x_i + y_j a wave is a sum of two products,
 
     cos(w·(x_i + y_j)) = cos(w·x_i) cos(w·y_j) - sin(w·x_i) sin(w·y_j),
 
-so that all waves of all fields are one matrix product, and hardly any cosine is computed.
-numpy and torch run through the same code.
+so that one matrix product evaluates all waves of all fields, with few cosines. The functions
+accept arrays of numpy and of torch.
 """
 
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ import numpy as np
 
 from aslkit.core.backend import Array, FloatArray, array_like, namespace
 
-N_WAVES = 16  # of a random smooth field
-RIDGE_WIDTH = 0.25  # in standard deviations of the field
+N_WAVES = 16  # plane waves of a random field
+RIDGE_WIDTH = 0.25  # half width of a ridge, in standard deviations of the field
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Planes:
 
     @property
     def points(self) -> FloatArray:
-        """All points (planes, nx, ny, 3)."""
+        """Return all points, (planes, nx, ny, 3)."""
         return self.x[:, :, None] + self.y[:, None]
 
     def on(self, device: str | None) -> "Planes":
-        """The planes in single precision, as tensors on a device or, without one, as arrays."""
+        """Return the planes in single precision, as tensors on a device or as numpy arrays."""
         if device is None:
             return Planes(self.x.astype(np.float32), self.y.astype(np.float32))
         import torch
@@ -48,7 +48,7 @@ class Planes:
 
 @dataclass(frozen=True)
 class RandomFields:
-    """Random smooth functions of zero mean and unit variance, `k` for each of `b` subjects.
+    """Random fields of zero mean and unit variance, `k` for each of `b` subjects.
 
     Attributes
     ----------
@@ -61,7 +61,7 @@ class RandomFields:
     phases: FloatArray
 
     def at(self, planes: Planes) -> FloatArray:
-        """FloatArray (planes, k, nx, ny); subject p is seen on plane p, a single one on all."""
+        """Evaluate the fields, (planes, k, nx, ny); plane p shows subject p or the only one."""
         xp = namespace(planes.x)
         waves, phases = array_like(self.waves, planes.x), array_like(self.phases, planes.x)
         b, _, k, n = waves.shape
@@ -77,22 +77,22 @@ class RandomFields:
 
 
 def draw_random_fields(rng: np.random.Generator, lengths_mm: FloatArray) -> RandomFields:
-    """Fields of lengths (b, k) [mm]."""
+    """Draw random fields with correlation lengths (b, k) [mm]."""
     b, k = lengths_mm.shape
     waves = rng.standard_normal((b, 3, k, N_WAVES)) / lengths_mm[:, None, :, None]
     return RandomFields(waves, rng.uniform(0, 2 * np.pi, (b, 1, k, N_WAVES)))
 
 
 def ridge(field: FloatArray) -> FloatArray:
-    """1 on the surfaces where a field vanishes, falling to 0 at about `RIDGE_WIDTH` beside."""
+    """Return 1 where a field is 0, falling to 0 within about `RIDGE_WIDTH`."""
     return namespace(field).exp(-((field / RIDGE_WIDTH) ** 2))
 
 
 def smoothstep_at_zero(x: FloatArray) -> FloatArray:
-    """From 0 to 1 around 0, over a width of 2."""
+    """Increase smoothly from 0 at -1 to 1 at 1."""
     return smoothstep(namespace(x).clip((x + 1) / 2, 0, 1))
 
 
 def smoothstep(share: FloatArray) -> FloatArray:
-    """0 to 1 -> 0 to 1, flat at both ends and smoothstep between them."""
+    """Map [0, 1] to [0, 1] with zero slope at both ends: 3 s² - 2 s³."""
     return share * share * (3 - 2 * share)

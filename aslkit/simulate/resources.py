@@ -1,4 +1,4 @@
-"""The name of a shipped resource -> the folder where this installation keeps it."""
+"""This installation -> the folder of the data that are installed with the package."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from aslkit.core.errors import UnavailableError
 
 
 def phantoms_folder() -> Path:
-    """Folder of the benchmark phantoms.
+    """Return the folder of the benchmark phantoms.
 
     A checkout and an editable install keep them beside the package (data/phantoms), a wheel under
     share/aslkit/phantoms of the prefix that it was installed into.

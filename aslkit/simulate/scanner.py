@@ -1,4 +1,4 @@
-"""A phantom and a scanner's settings -> the control and label images that it would measure."""
+"""A phantom and the settings of a scanner -> control and label images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,26 +24,26 @@ from aslkit.simulate.subject_physics import SubjectPhysics, draw_physics
 M0_SCALE = 1000.0  # scanner units of M0 in CSF
 M0_OF_TISSUE = {"gm": 0.85, "wm": 0.75, "csf": 1.0}  # proton density relative to CSF
 BLUR_VOXELS = 0.5  # sigma of the point spread of the readout
-SUPPRESSED_SIGNAL = 0.3  # static signal that background suppression leaves over, of M0
-SCANNER_SEED = 2_907  # keeps noise apart from the subject of the same seed
+SUPPRESSED_SIGNAL = 0.3  # static signal after background suppression, fraction of M0
+SCANNER_SEED = 2_907  # separates the random stream of noise from that of the subject
 
 
 @dataclass(frozen=True)
 class ScanSettings:
-    """How phantoms are scanned.
+    """The settings of a simulated scan.
 
     Attributes
     ----------
     snr : tuple of float
-        Lowest and highest SNR of the average of the repeats; each subject draws its own.
+        Lowest and highest SNR of the average of the repeats; a value is drawn per subject.
     track : str
-        "matched": what the sidecars say happened; "mismatched": see `draw_physics`.
+        "matched": the sidecars state the true constants; "mismatched": see `draw_physics`.
     noises : tuple of str
-        Of `aslkit.simulate.artefacts.NOISES`; coil is thermal noise that varies in space.
+        Some of `aslkit.simulate.artefacts.NOISES`; coil is thermal noise that varies in space.
     n_pulses : int
         Background-suppression pulses.
     has_arterial : bool
-        Whether vessels show on the matched track.
+        Whether arteries have signal on the matched track.
     """
 
     protocol: Protocol
@@ -57,33 +57,33 @@ class ScanSettings:
 
     @property
     def static_signal(self) -> float:
-        """Static tissue signal of control images, a fraction of M0."""
+        """Static tissue signal of control images [fraction of M0]."""
         return SUPPRESSED_SIGNAL if self.n_pulses else 1.0
 
     @property
     def has_thermal_noise(self) -> bool:
-        """Whether the images have any, uniform or not."""
+        """Whether the images have thermal noise, uniform or varying in space."""
         return "thermal" in self.noises or "coil" in self.noises
 
 
 @dataclass(frozen=True)
 class SimulatedRun:
-    """One run: control, label, control, …, the delays in turn, all of them again and again.
+    """One run: control and label of every delay, then the next repeat of all delays.
 
     Attributes
     ----------
     nominal : Acquisition
-        What the scanner says about it, without background suppression.
+        The acquisition in the sidecar, without background suppression.
     physics : SubjectPhysics
-        What happened.
+        The true constants.
     volumes : array (x, y, z, 2 n repeats)
         In scanner units.
     signal : array (x, y, z, n)
         ΔM/M0 without noise and artefacts.
     artefacts : Artefacts
-        What disturbed it.
+        The artefacts in the images.
     noise_rms : float
-        Measured thermal noise of the averaged ΔM/M0 volumes, rms in the brain.
+        Thermal noise of the averaged ΔM/M0 volumes, rms in the brain, as measured.
     """
 
     nominal: Acquisition
@@ -96,7 +96,7 @@ class SimulatedRun:
 
 @dataclass(frozen=True)
 class SimulatedScan:
-    """All runs of one subject, the M0 image, and the noise.
+    """All runs of one subject, the M0 image and the noise level.
 
     Attributes
     ----------
@@ -105,7 +105,7 @@ class SimulatedScan:
     noise_sd : array (x, y, z)
         Standard deviation of the thermal noise of an averaged ΔM/M0 volume; 0 outside the brain.
     snr : float
-        Asked for.
+        Requested SNR.
     """
 
     runs: tuple[SimulatedRun, ...]
@@ -115,14 +115,14 @@ class SimulatedScan:
 
     @property
     def measured_snr(self) -> float | None:
-        """The reference signal over the thermal noise of all runs; None without noise."""
+        """The reference signal over the thermal noise of all runs, rms; None without noise."""
         rms = np.sqrt(np.mean([run.noise_rms**2 for run in self.runs]))
         return float(REFERENCE_SIGNAL / rms) if rms else None
 
 
 @dataclass(frozen=True)
 class _Head:
-    """Phantom, its M0 and the thermal noise of one image (0: none), in scanner units."""
+    """A phantom, its M0, and the noise sd of one image (0: none), in scanner units."""
 
     phantom: Phantom
     m0: FloatImage
@@ -134,7 +134,7 @@ class _Head:
 
 
 def scan_phantom(phantom: Phantom, settings: ScanSettings, seed: int) -> SimulatedScan:
-    """SimulatedScan a phantom; the same seed gives the same scan."""
+    """Scan a phantom; the same seed gives the same scan."""
     rng = np.random.default_rng([SCANNER_SEED, seed])
     snr_rng, physics_rng, coil_rng, m0_rng, *run_rngs = rng.spawn(4 + len(settings.protocol.runs))
     lowest, highest = settings.snr
@@ -193,9 +193,9 @@ def image_with_artefacts(
 
 
 def compute_m0(phantom: Phantom) -> FloatImage:
-    """M0 of the tissues in scanner units, with the readout's blur; 0 in air.
+    """Compute M0 in scanner units, with the blur of the readout; 0 in air.
 
-    Without blur, edges would ring when the head moves, and realignment err by a fifth.
+    Without blur, edges ring when the head moves, and realignment is 20 % less accurate.
     """
     density = sum(getattr(phantom, tissue) * pd for tissue, pd in M0_OF_TISSUE.items())
     m0 = np.asarray(M0_SCALE * density * phantom.mask, dtype=np.float32)
@@ -203,14 +203,14 @@ def compute_m0(phantom: Phantom) -> FloatImage:
 
 
 def phantom_frame(phantom: Phantom) -> Frame:
-    """The phantom's grid, for displacements."""
+    """Return the grid of a phantom, for displacements."""
     return Frame(phantom.mask.shape, voxel_size_mm(phantom.affine))
 
 
 def _image_sd(
     rng: np.random.Generator, phantom: Phantom, m0: FloatImage, settings: ScanSettings
 ) -> FloatImage:
-    """Noise of one image such that the average of the repeats has SNR 1, rms in the brain."""
+    """Return the noise sd of one image for which the average of the repeats has SNR 1."""
     if not settings.has_thermal_noise:
         return np.zeros_like(m0)
     coil = np.ones_like(m0)
@@ -223,7 +223,7 @@ def _image_sd(
 def _run_physics(
     rng: np.random.Generator, settings: ScanSettings, n_slices: int
 ) -> list[SubjectPhysics]:
-    """What happens in every run, to one subject."""
+    """Return the true constants of one subject in every run."""
     joint = settings.protocol.acquisition(n_slices)
     bs_efficiency = EFFICIENCY_PER_PULSE**settings.n_pulses
     timings = tuple(replace(t, efficiency=t.efficiency * bs_efficiency) for t in joint.timings)
@@ -231,11 +231,13 @@ def _run_physics(
     subject = SubjectPhysics(nominal, settings.has_arterial)
     if settings.track == "mismatched":
         subject = draw_physics(rng, nominal, settings.n_pulses)
-    happened = iter(subject.acquisition.timings)
+    true_timings = iter(subject.acquisition.timings)
     return [
         replace(
             subject,
-            acquisition=replace(subject.acquisition, timings=tuple(next(happened) for _ in run)),
+            acquisition=replace(
+                subject.acquisition, timings=tuple(next(true_timings) for _ in run)
+            ),
         )
         for run in settings.protocol.runs
     ]
@@ -254,7 +256,7 @@ def _scan_run(
     n_pairs = n * settings.repeats
     artefacts = draw_artefacts(artefact_rng, settings.noises, n_pairs, shape[2])
     volumes = np.empty((*shape, 2 * n_pairs), dtype=np.float32, order="F")
-    noise = np.zeros((*shape, n), dtype=np.float32, order="F")  # of the averages
+    noise = np.zeros((*shape, n), dtype=np.float32, order="F")  # noise of the averages
     for i in range(2 * n_pairs):
         delay = i // 2 % n
         level = settings.static_signal - signal[..., delay] * (i % 2)

@@ -1,4 +1,4 @@
-"""A nominal acquisition -> what really happened in one subject: constants that nobody measured."""
+"""A nominal acquisition -> the true constants of one subject, which differ from it."""
 
 from dataclasses import dataclass, replace
 
@@ -8,7 +8,7 @@ from aslkit.core.acquisition import EFFICIENCY_PER_PULSE, Acquisition, Timing
 
 T1_BLOOD_SD_S = 0.10
 EFFICIENCY_FACTOR = (0.88, 1.12)
-PULSE_EFFICIENCY_RANGE = (0.90, 1.00)  # of the label, per background-suppression pulse
+PULSE_EFFICIENCY_RANGE = (0.90, 1.00)  # background-suppression efficiency per pulse
 LABEL_DURATION_FACTOR = (0.97, 1.03)
 SLICE_INTERVAL_FACTOR = (0.97, 1.03)
 MAX_DISPERSION_S = 0.3
@@ -16,16 +16,16 @@ MAX_DISPERSION_S = 0.3
 
 @dataclass(frozen=True)
 class SubjectPhysics:
-    """The truth behind a scan.
+    """The true constants of a scan.
 
     Attributes
     ----------
     acquisition : Acquisition
-        Timings, efficiencies and relaxation times as they really were.
+        True timings, efficiencies and relaxation times.
     has_arterial : bool
-        Whether the label in the arteries shows.
+        Whether the signal includes that of arteries.
     dispersion_s : float
-        Standard deviation of the transit times that the label of one voxel takes [s].
+        Standard deviation of the transit times within a voxel [s].
     """
 
     acquisition: Acquisition
@@ -36,34 +36,34 @@ class SubjectPhysics:
 def draw_physics(
     rng: np.random.Generator, acquisition: Acquisition, n_pulses: int = 0
 ) -> SubjectPhysics:
-    """The mismatched track: constants that differ from the nominal ones, and more in the signal.
+    """Draw the true constants of a subject on the mismatched track.
 
-    Each kind of labeling errs by its own factor, all else by one of the subject; an efficiency
-    above 1 is 1. Vessels show unless crushers are on.
+    The labeling efficiency has one random factor for each labeling type and is at most 1. Arteries
+    have signal unless the acquisition has crushers.
 
     Parameters
     ----------
     n_pulses : int
-        Background-suppression pulses; the nominal efficiencies hold `EFFICIENCY_PER_PULSE` each.
+        Background-suppression pulses; the nominal efficiencies include all of them.
     """
     pulses = rng.uniform(*PULSE_EFFICIENCY_RANGE, n_pulses) / EFFICIENCY_PER_PULSE
-    kinds = dict.fromkeys(t.labeling for t in acquisition.timings)
-    factors = {kind: rng.uniform(*EFFICIENCY_FACTOR) * float(pulses.prod()) for kind in kinds}
-    longer = rng.uniform(*LABEL_DURATION_FACTOR)
-    slower = rng.uniform(*SLICE_INTERVAL_FACTOR)
+    labelings = dict.fromkeys(t.labeling for t in acquisition.timings)
+    factors = {kind: rng.uniform(*EFFICIENCY_FACTOR) * float(pulses.prod()) for kind in labelings}
+    duration_factor = rng.uniform(*LABEL_DURATION_FACTOR)
+    interval_factor = rng.uniform(*SLICE_INTERVAL_FACTOR)
 
-    def real(timing: Timing) -> Timing:
+    def true_timing(timing: Timing) -> Timing:
         return replace(
             timing,
             efficiency=min(timing.efficiency * factors[timing.labeling], 1.0),
-            label_duration_s=timing.label_duration_s * longer,
+            label_duration_s=timing.label_duration_s * duration_factor,
         )
 
-    real_acquisition = replace(
+    true_acquisition = replace(
         acquisition,
-        timings=tuple(real(t) for t in acquisition.timings),
-        slice_offsets_s=tuple(t * slower for t in acquisition.slice_offsets_s),
+        timings=tuple(true_timing(t) for t in acquisition.timings),
+        slice_offsets_s=tuple(t * interval_factor for t in acquisition.slice_offsets_s),
         t1_blood_s=rng.normal(acquisition.t1_blood_s, T1_BLOOD_SD_S),
     )
     dispersion = rng.uniform(0, MAX_DISPERSION_S)
-    return SubjectPhysics(real_acquisition, not acquisition.has_crusher, dispersion)
+    return SubjectPhysics(true_acquisition, not acquisition.has_crusher, dispersion)

@@ -1,7 +1,7 @@
-"""Points in the template's space (mm) -> tissue fractions, territories and arteries there.
+"""Points in template space (mm) -> tissue fractions, vascular territories, distance to arteries.
 
-The tissue maps are those of the ICBM 2009 template that nilearn bundles (Fonov 2011,
-doi:10.1016/j.neuroimage.2010.07.033). numpy and torch run through the same code.
+The tissue maps are those of the ICBM 2009 template in nilearn (Fonov 2011,
+doi:10.1016/j.neuroimage.2010.07.033). The functions accept arrays of numpy and of torch.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ TEMPLATE_MM = 2
 TEMPLATE_BLUR_MM = 1.0
 MAPS = ("gm", "wm", "brain", "aca", "mca", "pca", "artery_mm")
 SLICEWISE = (2, 0, 1)  # order of the axes in memory
-MIN_BRAIN = 0.01  # of the voxels for which vessels are worked out
+MIN_BRAIN = 0.01  # fraction of brain in the voxels for which vessels are computed
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Atlas:
     Attributes
     ----------
     rows : array (voxels, maps), float32
-        Columns as in `MAPS`; slice by slice, because points mostly lie in slices.
+        Columns as in `MAPS`. z is the slowest axis, because points mostly lie in slices.
     shape : tuple of int
-        Of the grid, (z, x, y).
+        Voxels of the grid along (z, x, y).
     centre : tuple of float
-        Voxel coordinates (z, x, y) of the origin of points.
+        Voxel coordinates (z, x, y) of the point (0, 0, 0).
     """
 
     rows: NDArray[np.float32]
@@ -45,7 +45,7 @@ class Atlas:
     centre: tuple[float, ...]
 
     def at(self, points_mm: Array) -> dict[str, Array]:
-        """Maps (…) at points (…, 3), linearly between voxels, by name."""
+        """Interpolate the maps (…) linearly at points (…, 3); a dictionary by name."""
         xp = namespace(points_mm)
         rows = self.rows if xp is np else _rows_on(points_mm.device)
         flat, parts = as_indices(0 * points_mm[..., 0]), []
@@ -66,7 +66,7 @@ class Atlas:
 
 @cache
 def atlas() -> Atlas:
-    """The template with its vessels, made once."""
+    """Load the template and compute its vessels; the result is cached."""
     from nilearn import datasets
 
     loaders = (
@@ -74,7 +74,7 @@ def atlas() -> Atlas:
         datasets.load_mni152_wm_template,
         datasets.load_mni152_brain_mask,
     )
-    every = slice(None, None, TEMPLATE_MM)  # these voxels are those of a resampled template
+    every = slice(None, None, TEMPLATE_MM)  # the same voxels as resampling to 2 mm
     images = [load(resolution=1).dataobj[every, every, every].astype(float) for load in loaders]
     tissue = np.stack([gaussian_filter(i, TEMPLATE_BLUR_MM / TEMPLATE_MM) for i in images], -1)
     inside = np.argwhere(tissue[..., 2] > 0.5)
@@ -92,7 +92,7 @@ def atlas() -> Atlas:
 
 @cache
 def _rows_on(device: "torch.device") -> "torch.Tensor":
-    """The rows as a tensor on a device."""
+    """Return the rows as a tensor on a device."""
     import torch
 
     return torch.as_tensor(atlas().rows, device=device)

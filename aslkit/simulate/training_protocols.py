@@ -1,4 +1,4 @@
-"""Random generator -> acquisitions as scanners run them, for training."""
+"""Random generator -> realistic acquisitions for training."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,14 +21,14 @@ PROTOCOL_KINDS = ("joint", "pcasl", "pasl", "vsasl")
 KIND_FRACTIONS = (0.35, 0.45, 0.1, 0.1)
 BENCHMARK_SHARE = 0.3
 BENCHMARK_NAMES = ("joint6", "pcasl6", "pcasl6-2d", "pcasl5", "joint5", "pasl8")
-SINGLE_SHARE = 0.12  # of the other protocols: a single delay
-USUAL_SHARE = 0.8  # of those with several: 4 to 8 delays per run
+SINGLE_SHARE = 0.12  # fraction of the other protocols that have a single delay
+USUAL_SHARE = 0.8  # fraction of the multi-delay protocols that have 4 to 8 delays per run
 MAX_TIMINGS = 20
-LONGEST_OFFSET_S = 1.1  # of the last slice of a 2D readout
+LONGEST_OFFSET_S = 1.1  # readout offset of the last slice of a 2D readout
 
 
 def draw_acquisition(rng: np.random.Generator) -> Acquisition:
-    """A random acquisition of one slice: mostly 4-8 delays per run, any readout offset."""
+    """Draw an acquisition of one slice, with mostly 4 to 8 delays per run."""
     is_2d = rng.random() < 0.3
     timings = _benchmark(rng) if rng.random() < BENCHMARK_SHARE else _free(rng)
     t1_blood = T1_BLOOD_S if rng.random() < 0.8 else rng.uniform(1.5, 1.9)
@@ -43,7 +43,7 @@ def draw_acquisition(rng: np.random.Generator) -> Acquisition:
 def draw_mismatched_model(
     rng: np.random.Generator, acquisition: Acquisition, b: int
 ) -> KineticModel:
-    """The same timings with the constants of `b` other people, or under another model."""
+    """Draw the true models of `b` subjects: the same timings, other constants, maybe kinetics."""
     other = "tissue" if acquisition.kinetic == "single" else "single"
     return replace(
         kinetic_model(acquisition),
@@ -75,14 +75,14 @@ def _free(rng: np.random.Generator) -> tuple[Timing, ...]:
 
 
 def _n_delays(rng: np.random.Generator, most: int) -> int:
-    """Mostly 4 to 8."""
+    """Draw the number of delays per run, mostly 4 to 8."""
     if rng.random() < USUAL_SHARE:
         return int(rng.integers(4, 9))
     return int(rng.integers(2, 4)) if rng.random() < 0.5 else int(rng.integers(9, most + 1))
 
 
 def _single(rng: np.random.Generator, kind: str) -> tuple[Timing, ...]:
-    """One delay, late enough for most of the blood, as single delays are."""
+    """Draw a single-delay run; the delay is long enough for most of the label to arrive."""
     if kind == "pasl":
         return _run(rng, kind, [rng.uniform(1.4, 2.8)], rng.uniform(0.6, 1.0))
     duration = rng.uniform(1.4, 2.0) if kind == "pcasl" else 0.0
@@ -95,6 +95,6 @@ def _run(
     plds: Sequence[float] | NDArray[np.float64],
     duration: float | NDArray[np.float64],
 ) -> tuple[Timing, ...]:
-    """Timings of one run, with up to four background-suppression pulses."""
+    """Return the timings of one run with up to four background-suppression pulses."""
     bs_efficiency = EFFICIENCY_PER_PULSE ** rng.integers(0, 5)
     return protocol(labeling, plds, duration, EFFICIENCY[labeling] * bs_efficiency)

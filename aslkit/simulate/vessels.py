@@ -1,14 +1,15 @@
 """Position in the brain -> vascular territory and distance from the large arteries.
 
-A rough atlas, symmetric about the midline, in MNI coordinates of the right side [mm].
+This is a coarse atlas, symmetric about the midline. Its points are MNI coordinates [mm] of the
+right side.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-CENTRE_MNI_MM = np.array([0.0, -17.0, 5.0])  # of the template brain: the origin of all points here
-TERRITORY_SIGMA_MM = 18.0  # of the borders between territories
-MAX_ARTERY_DISTANCE_MM = 80.0  # from any artery
+CENTRE_MNI_MM = np.array([0.0, -17.0, 5.0])  # of the brain; points are relative to it
+TERRITORY_SIGMA_MM = 18.0  # width of the Gaussian weight of a territory's sites
+MAX_ARTERY_DISTANCE_MM = 80.0  # larger distances are set to this
 
 _ACA = ((5, 45, -5), (5, 40, 25), (8, 15, 55), (6, -15, 62), (6, -40, 58))
 _MCA = (
@@ -19,7 +20,7 @@ _PCA = (
     *((8, -85, 8), (20, -75, -8), (25, -50, -10), (10, -25, 0)),
     *((12, -65, 22), (20, -62, -38), (4, -30, -35)),
 )
-TERRITORY_SITES = (_ACA, _MCA, _PCA)  # the last with thalamus, cerebellum and brainstem
+TERRITORY_SITES = (_ACA, _MCA, _PCA)  # PCA includes thalamus, cerebellum and brainstem
 TERRITORIES = ("ACA left", "MCA left", "PCA left", "ACA right", "MCA right", "PCA right")
 _CENTRES = np.array([(7, 25, 38), (46, -12, 15), (18, -72, 2)]) - CENTRE_MNI_MM
 TERRITORY_CENTRES_MM = np.concatenate([_CENTRES * (-1, 1, 1), _CENTRES])
@@ -35,7 +36,7 @@ ARTERIES = (
 
 
 def territory_weights(points_mm: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Membership of ACA, MCA and PCA (n, 3) of points (n, 3), either side."""
+    """Return membership (0-1) of ACA, MCA and PCA (n, 3) for points (n, 3) of both sides."""
     folded = _folded(points_mm)
 
     def nearness(sites: tuple[tuple[int, int, int], ...]) -> NDArray[np.float64]:
@@ -47,7 +48,7 @@ def territory_weights(points_mm: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def artery_distance_mm(points_mm: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Distance (n,) of points (n, 3) from the nearest large artery."""
+    """Return the distance [mm] of points (n, 3) from the nearest large artery, (n,)."""
     folded = _folded(points_mm)
     nearest = np.full(len(folded), MAX_ARTERY_DISTANCE_MM)
     for path in ARTERIES:
@@ -60,6 +61,6 @@ def artery_distance_mm(points_mm: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _folded(points_mm: NDArray[np.float64]) -> NDArray[np.float64]:
-    """MNI coordinates on the right side."""
+    """Return MNI coordinates, mirrored to the right side."""
     mni = points_mm + CENTRE_MNI_MM
     return np.concatenate([np.abs(mni[:, :1]), mni[:, 1:]], axis=-1)

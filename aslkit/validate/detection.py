@@ -45,7 +45,7 @@ SPIKE_FRACTION = 1 / 8  # of the images, at least one
 SPIKED_SLICES = 0.4  # fraction of the slices of such an image, at least one
 STRIPES_PER_PIXEL = (0.1, 1.2)  # range of the wave number of the stripes [rad/pixel]
 PHYSIO_FRACTION = 0.1  # of the noise variance is correlated over `PHYSIO_PIXELS`
-RECONSTRUCTION_PIXELS, PHYSIO_PIXELS = 0.6, 8.0  # sigma of the blur of the noise
+RECONSTRUCTION_PIXELS, PHYSIO_PIXELS = 0.55, 8.0  # sigma of the blur of the noise
 SMALLEST_DOUBT = 1e-6  # 1 - confidence that single precision still resolves
 
 Generator = np.random.Generator
