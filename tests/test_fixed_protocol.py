@@ -115,7 +115,7 @@ def test_extended_randomisation_shows_arteries_in_some_patches():
 
 def test_extended_randomisation_gives_each_delay_of_a_patch_a_gain_of_its_own(monkeypatch):
     with_gains, patch, _ = lasting(*EXTENDED)
-    monkeypatch.setattr("aslkit.simulate.fixed_protocol.GAIN_ERROR", 0)
+    monkeypatch.setattr("aslkit.simulate.fixed_protocol.MAX_GAIN_ERROR", 0)
     without = lasting(*EXTENDED)[0]
     some = without > 1e-4
     ratios = np.where(some, with_gains / np.where(some, without, 1), np.nan)
@@ -138,7 +138,7 @@ def test_extended_randomisation_blurs_the_arrival(monkeypatch):
     for name in ("ARTERIAL_FRACTION", "MAX_GAIN_ERROR", "PLD_SCATTER_S"):
         monkeypatch.setattr(f"aslkit.simulate.fixed_protocol.{name}", 0)
     dispersed = lasting(*EXTENDED)[0]
-    monkeypatch.setattr("aslkit.simulate.fixed_protocol.DISPERSION_S", 0)
+    monkeypatch.setattr("aslkit.simulate.fixed_protocol.MAX_DISPERSION_S", 0)
     sharp = lasting(*EXTENDED)[0]
     strong = sharp[:, :6].max(1) > 2e-3
     ratio = dispersed[strong, :6].max(1) / sharp[strong, :6].max(1)
