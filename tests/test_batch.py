@@ -19,11 +19,12 @@ import pytest
 from click.testing import CliRunner
 from scans import SIDECAR, save, volumes
 
+from aslkit.batch.outcomes import Outcome, OutcomeRecorder
 from aslkit.batch.processes import SingleStep, run_in_processes
 from aslkit.bids.layout import find_acquisitions, scan_name
 from aslkit.cli.fit_ls import main as asl_fit_ls
 from aslkit.cli.predict import main as asl_predict
-from aslkit.core.errors import InputError
+from aslkit.core.errors import InputError, SubjectsFailedError
 from aslkit.outputs.atomic_write import PREFIX, appear_together
 from aslkit.outputs.dataset import record_outcome
 from aslkit.outputs.fingerprints import fingerprint
@@ -156,16 +157,38 @@ def test_the_fingerprint_depends_on_the_files_of_the_scan_only(study):
 
 
 def test_a_failed_scan_is_listed_and_the_other_scans_are_done(study, derivatives):
-    whole = (study / "sub-02" / "perf" / "sub-02_asl.nii.gz").read_bytes()
+    original = (study / "sub-02" / "perf" / "sub-02_asl.nii.gz").read_bytes()
     damage(study)
     output = run(study, derivatives, code=4)
     assert "4 scans: 3 done, 0 skipped, 1 failed" in output and "failed.tsv" in output
     row = failures(derivatives)["sub-02_desc-ls"]
     assert row["exit_code"] == "3" and "a file that cannot be read" in row["message"]
     assert "FAILED" in (derivatives / "logs" / "sub-02_desc-ls.log").read_text()
-    (study / "sub-02" / "perf" / "sub-02_asl.nii.gz").write_bytes(whole)
+    (study / "sub-02" / "perf" / "sub-02_asl.nii.gz").write_bytes(original)
     assert "1 done, 3 skipped, 0 failed" in run(study, derivatives, "--skip-existing")
     assert not (derivatives / "failed.tsv").exists()
+
+
+@pytest.mark.parametrize(
+    ("n_done", "n_failed", "summary", "message"),
+    [
+        (0, 1, "1 scan: 0 done", r"the only scan failed: see .*failed\.tsv and .*logs\.$"),
+        (0, 3, "3 scans: 0 done", r"all 3 scans failed: see .*logs\.$"),
+        (1, 2, "3 scans: 1 done", r"2 of 3 scans failed: see .* The other one is done\.$"),
+        (2, 1, "3 scans: 2 done", r"1 of 3 scans failed: see .* The other 2 are done\.$"),
+    ],
+)
+def test_the_last_lines_fit_the_number_of_scans(tmp_path, n_done, n_failed, summary, message):
+    (tmp_path / "logs").mkdir()
+    printed = []
+    recorder = OutcomeRecorder(tmp_path, n_done + n_failed, printed.append, "scan")
+    for i in range(n_done):
+        recorder.record(Outcome(f"sub-{i}", "done"))
+    for i in range(n_done, n_done + n_failed):
+        recorder.record(Outcome(f"sub-{i}", "failed", message="the reason", exit_code=3))
+    with pytest.raises(SubjectsFailedError, match=message):
+        recorder.finish()
+    assert printed[-1].startswith(summary)
 
 
 def test_every_scan_is_in_one_part(study, derivatives):

@@ -34,7 +34,7 @@ KILLED = (
     "its workers were killed; out of memory is the usual reason: start fewer workers per machine"
 )
 CONNECT_TIMEOUT_S = 20
-OWN_GROUP = "import os; os.setpgrp()"  # Ctrl-C ends the command, and the command its workers
+OWN_GROUP = "import os; os.setpgrp()"  # Ctrl-C ends only the command, which stops its workers
 CLUSTER_SETTINGS = {
     "distributed.scheduler.allowed-failures": 1,  # a task may kill one worker
     "distributed.scheduler.worker-saturation": 1.0,  # a worker holds one task at a time
