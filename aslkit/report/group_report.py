@@ -31,7 +31,7 @@ from aslkit.report.scan_tables import (
 from aslkit.report.shared_sections import DIGITS, join_names, select_pictured, speed_section
 from aslkit.report.style import LineStyle, line_styles
 from aslkit.validate.agreement_stats import (
-    FEWEST_SUBJECTS,
+    MIN_SUBJECTS,
     intraclass_correlation,
     limits_of_agreement,
 )
@@ -148,7 +148,7 @@ def _repeated_means(tables: Sequence[ScanTable], estimators: Sequence[str]) -> T
             one, two = (
                 subject_values(tables, e, Column("", m, q)) for m in (ONE_HALF, OTHER_HALF)
             )
-            if one.size < FEWEST_SUBJECTS:
+            if one.size < MIN_SUBJECTS:
                 break
             sd = float(np.sqrt(np.mean((one - two) ** 2) / 2))
             icc = Column("", "").cell(intraclass_correlation(one, two))
@@ -176,7 +176,7 @@ def _comparison_sections(
         found.append(Section("Against the reference", voxels, table=table))
     for q, shown in QUANTITIES.items():
         means = _means_against_ls(tables, models, q)
-        if means and all(own.size >= FEWEST_SUBJECTS for own, _ in means.values()):
+        if means and all(own.size >= MIN_SUBJECTS for own, _ in means.values()):
             names = list(dict.fromkeys(subject_of(t.name) for t in tables))
             drawn, left_out = select_pictured(list(means))
             label = f"{shown.heading} [{shown.unit}]"

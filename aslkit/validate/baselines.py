@@ -1,4 +1,4 @@
-"""Track and scan -> the least squares that models are measured against, each in its best form."""
+"""Track and scan -> the least-squares estimators that models are compared with."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,16 +14,16 @@ from aslkit.validate.design import MATCHED
 from aslkit.validate.estimators import Estimator, NetworkEstimator, least_squares, load_networks
 from aslkit.validate.records import LS, LS_ARTERIAL, LS_ORACLE, QUANTITIES
 
-SIGMAS_VOXELS = (0.0, 0.5, 0.75, 1.0, 1.5, 2.5)  # for the oracle to choose; 0: plain LS
+SIGMAS_VOXELS = (0.0, 0.5, 0.75, 1.0, 1.5, 2.5)  # of smoothed LS; 0: no smoothing
 
 
 def baseline_estimators(
     physics: SubjectPhysics, nominal: Acquisition, track: str
 ) -> dict[str, Estimator]:
-    """Least squares as the track has it: with arteries and with an oracle where constants err.
+    """Return the least-squares estimators of a track.
 
-    The oracle has the compartments that the nominal acquisition allows, and knows the constants
-    of `physics`.
+    On the mismatched track, these include least squares with an arterial compartment and an
+    oracle, which uses the true constants of `physics`.
     """
     settings = FitSettings().assuming_att(nominal)
     found = {LS: least_squares(settings, "off")}
@@ -39,16 +39,16 @@ def baseline_estimators(
 def load_networks_for_track(
     track: str, names: Sequence[str], n_mc_dropout: int = 0
 ) -> dict[str, NetworkEstimator]:
-    """The trained models; with arteries (auto) where the scans of the track show them."""
+    """Load the trained models; on the mismatched track with an arterial compartment (auto)."""
     settings = FitSettings(macrovascular="off" if track == MATCHED else "auto")
     return load_networks(names, settings, n_mc_dropout)
 
 
 def smoothed_least_squares(acquisition: Acquisition, sigma_voxels: float) -> Estimator:
-    """Least squares on signals that were smoothed in-plane, within the mask.
+    """Return least squares on signals smoothed in-plane within the mask.
 
-    Its standard deviations come from the residuals of the smoothed signals: they know that noise
-    has become less, and nothing of what smoothing blurred.
+    The standard deviations come from the residuals of the smoothed signals. They do not include
+    the bias by smoothing.
     """
     plain = least_squares(FitSettings().assuming_att(acquisition), "off")
     return lambda series: plain(_smoothed(series, sigma_voxels))
@@ -57,23 +57,26 @@ def smoothed_least_squares(acquisition: Acquisition, sigma_voxels: float) -> Est
 def best_sigma(
     candidates: Sequence[Mapping[float, ParameterMaps]],
     truths: Sequence[ParameterMaps],
-    insides: Sequence[MaskImage],
+    masks: Sequence[MaskImage],
     quantity: str,
 ) -> float:
-    """The sigma of least total error over all subjects: an oracle, generous to smoothing."""
+    """Find the sigma [voxels] with the smallest absolute error over all subjects.
 
-    def total(sigma: float) -> float:
-        pairs = zip(candidates, truths, insides, strict=True)
+    This uses the truth, so smoothed least squares is better here than it can be in practice.
+    """
+
+    def total_error(sigma: float) -> float:
+        pairs = zip(candidates, truths, masks, strict=True)
         maps = ((getattr(c[sigma], quantity), getattr(t, quantity), m) for c, t, m in pairs)
         return sum(float(np.abs(e[m] - t[m]).sum(dtype=np.float64)) for e, t, m in maps)
 
-    return min(SIGMAS_VOXELS, key=total)
+    return min(SIGMAS_VOXELS, key=total_error)
 
 
-def combined(
+def combine_quantities(
     candidates: Mapping[float, ParameterMaps], sigmas: Mapping[str, float]
 ) -> ParameterMaps:
-    """Each quantity's maps from the sigma that is best for it; the flags are ATT's."""
+    """Combine CBF and ATT, each from its own sigma; flags are those of ATT."""
     chosen = {q: candidates[sigmas.get(q, 0.0)] for q in QUANTITIES}
     return replace(chosen["att"], cbf=chosen["cbf"].cbf, cbf_std=chosen["cbf"].cbf_std)
 

@@ -1,4 +1,4 @@
-"""What a benchmark on phantoms varies: track, protocol, SNR -> scans, nominal and as they were."""
+"""Track, protocol and SNR -> the conditions of a benchmark, with true and nominal acquisition."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,41 +15,41 @@ from aslkit.simulate.signal import PROTOCOLS
 from aslkit.simulate.subject_physics import SubjectPhysics, draw_physics
 from aslkit.validate.records import QUANTITIES
 
-BRAINS = "brain"  # how the names of phantoms with anatomy begin
+BRAINS = "brain"  # prefix of the names of phantoms with anatomy
 MATCHED = "matched"
 TRACKS = (MATCHED, "mismatched")
-TYPICAL_SNR = 5.0  # of scans in vivo, from 2 to 8 averages; one SNR near it stands for all
-N_PULSES = 2  # of background suppression, on the scans of the mismatched track
+TYPICAL_SNR = 5.0  # of scans in vivo with 2 to 8 averages
+N_SUPPRESSION_PULSES = 2  # background suppression of the mismatched track
 
 
 def most_typical_snr(snrs: Iterable[float]) -> float:
-    """The one whose ratio to that of scans in vivo is nearest to 1."""
+    """Return the SNR closest, as a ratio, to `TYPICAL_SNR`."""
     return min(snrs, key=lambda snr: abs(math.log(snr / TYPICAL_SNR)))
 
 
 @dataclass(frozen=True)
 class Design:
-    """The conditions of one run; what is named twice is run once.
+    """The conditions of one run, without duplicates.
 
     Attributes
     ----------
     tracks : sequence of str
-        Of `TRACKS`.
+        Names from `TRACKS`.
     protocols : sequence of str
         Keys of `aslkit.simulate.signal.PROTOCOLS`.
     snrs : sequence of float
     kinetic : str
-        Of the simulation and of every estimator.
+        Kinetic model of the simulation and of all estimators.
     seed : int
-        Of the noise and of the subjects' constants.
+        Seed of the noise and of the physical constants of the subjects.
     max_phantoms : int, optional
-        Of each set, the first in alphabetical order.
+        Number of phantoms of each set, in alphabetical order [all].
     is_first_set_only : bool
-        Whether to leave out all sets but the first, the brains where there are any.
+        Whether to use only the first set of phantoms: the brains, if there are any.
     n_artefact_scans : int
-        Scans of every artefact whose detection is measured; 0 leaves it out.
+        Number of scans of each artefact to detect; 0: no detection.
     mc_dropout : int
-        Runs of MC dropout of every model, evaluated beside the model itself; 0 leaves them out.
+        Runs of MC dropout of each model, evaluated beside the model itself; 0: none.
 
     Raises
     ------
@@ -83,9 +83,9 @@ class Design:
     def tasks(
         self, sets: Mapping[str, Sequence[Phantom]]
     ) -> Iterator[tuple["Condition", Phantom]]:
-        """Every phantom in every condition, those of a condition one after the other.
+        """Yield all phantoms in all conditions, ordered by condition.
 
-        The first set meets every track, the others (shapes) only the first track.
+        The first set is simulated on all tracks, the others (shapes) on the first track.
         """
         for track, kind, protocol, snr in product(self.tracks, sets, self.protocols, self.snrs):
             is_first = kind == next(iter(sets))
@@ -96,15 +96,17 @@ class Design:
                 yield condition, phantom
 
     def typical_conditions(self, kind: str) -> Iterator["Condition"]:
-        """Of one set in the matched track, the most typical SNR of every protocol."""
+        """Yield the conditions of one set with the most typical SNR, on the matched track."""
         snr = most_typical_snr(self.snrs)
         for protocol in self.protocols if MATCHED in self.tracks else ():
             yield Condition(MATCHED, kind, protocol, snr, self.kinetic, self.seed)
 
     def artefact_conditions(self, kind: str) -> Iterator["Condition"]:
-        """Of one set in the matched track, the first protocol of several delays at one SNR."""
-        found = [Condition(MATCHED, kind, p, 0, self.kinetic, self.seed) for p in self.protocols]
-        for first in [c for c in found if c.has_several_delays and self.n_artefact_scans][:1]:
+        """Yield the condition of artefact detection: the first multi-delay protocol, if any."""
+        conditions = [
+            Condition(MATCHED, kind, p, 0, self.kinetic, self.seed) for p in self.protocols
+        ]
+        for first in [c for c in conditions if c.has_several_delays and self.n_artefact_scans][:1]:
             yield replace(first, snr=most_typical_snr(self.snrs))
 
 
@@ -116,7 +118,7 @@ QUICK = Design(
 
 @dataclass(frozen=True)
 class Condition:
-    """One cell of the benchmark: which phantoms, measured how, with how much noise."""
+    """Set of phantoms, protocol, noise level and track of one simulation."""
 
     track: str
     phantoms: str
@@ -127,55 +129,57 @@ class Condition:
 
     @property
     def columns(self) -> dict[str, str | float]:
-        """As columns of the tidy table."""
+        """Columns of the tidy table that name the condition."""
         names = ("track", "phantoms", "protocol", "kinetic", "snr")
         return {name: getattr(self, name) for name in names}
 
     @property
     def title(self) -> str:
-        """For people."""
+        """Title in reports."""
         return f"{self.phantoms} phantoms, {self.protocol}, SNR {self.snr:g}, {self.track}"
 
     @property
     def has_several_delays(self) -> bool:
-        """Whether there are several timings, which ATT needs."""
+        """Whether the protocol has several timings, so that ATT can be estimated."""
         return PROTOCOLS[self.protocol].acquisition(1).n_timings > 1
 
     @property
     def expects_efficient_ls(self) -> bool:
-        """Whether least squares must sit on the Cramér-Rao bound.
+        """Whether the error of least squares must equal the Cramér-Rao bound.
 
-        Not with wrong constants; not with an ATT that is assumed; and not in shapes, whose few
-        values of ATT lie exactly on delays, where the signal curve has a kink and the bound,
-        which needs a derivative, does not hold. A single brain of other voxels is left out too:
-        where white matter inside its GM voxels arrives late, no single ATT fits.
+        This does not hold on the mismatched track, for a single delay with assumed ATT, and for
+        shapes: their ATT lies exactly on delays, where the signal curve has a kink and the bound
+        is undefined. Brains with another voxel size are excluded as well: WM with a later ATT
+        inside GM voxels makes one ATT per voxel a poor model.
         """
         return self.track == MATCHED and self.has_several_delays and self.phantoms == BRAINS
 
     @property
     def quantities(self) -> tuple[str, ...]:
-        """What is estimated: CBF alone from a single delay."""
+        """Estimated quantities; a single delay gives only CBF."""
         return tuple(QUANTITIES) if self.has_several_delays else ("cbf",)
 
     def physics(self, phantom: Phantom) -> SubjectPhysics:
-        """What really happens in the subject: the same at every SNR."""
+        """Return the true constants of a subject, equal for all SNRs."""
         nominal = self.acquisition(phantom)
         if self.track == MATCHED:
             return SubjectPhysics(nominal)
         rng = np.random.default_rng(crc32(f"{self.seed} {phantom.name}".encode()))
-        return draw_physics(rng, nominal, N_PULSES)
+        return draw_physics(rng, nominal, N_SUPPRESSION_PULSES)
 
     def acquisition(self, phantom: Phantom) -> Acquisition:
-        """What the scan says: all runs of the protocol together, for the slices of a phantom."""
+        """Return the nominal acquisition of all runs, for the slices of a phantom."""
         joint = replace(
             PROTOCOLS[self.protocol].acquisition(phantom.mask.shape[2]), kinetic=self.kinetic
         )
         if self.track == MATCHED:
             return joint
-        survival = EFFICIENCY_PER_PULSE**N_PULSES
-        timings = (replace(t, efficiency=survival * t.efficiency) for t in joint.timings)
+        suppression_efficiency = EFFICIENCY_PER_PULSE**N_SUPPRESSION_PULSES
+        timings = (
+            replace(t, efficiency=suppression_efficiency * t.efficiency) for t in joint.timings
+        )
         return replace(joint, timings=tuple(timings))
 
     def noise_seed(self, phantom: Phantom) -> int:
-        """Depends on seed, phantom, protocol and SNR alone, not on what else is run."""
+        """Return the seed of the noise, which depends on seed, phantom, protocol and SNR only."""
         return crc32(f"{self.seed} {phantom.name} {self.protocol} {self.snr:g}".encode())

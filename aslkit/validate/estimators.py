@@ -1,4 +1,4 @@
-"""What every validation shares: the estimators that meet on one series, and what a run found."""
+"""Estimators of a validation, and the results of a run: records, self-checks, pictures, times."""
 
 import logging
 import resource
@@ -48,9 +48,9 @@ class EvaluatedEstimator(Protocol):
 
 @dataclass(frozen=True)
 class Example:
-    """Maps of several estimators (or the truth) on one series, for pictures.
+    """Maps of one series by several estimators, and the truth if known, for pictures.
 
-    `lesions` holds classes of `aslkit.simulate.lesions.LESION_CLASSES`, 0 elsewhere.
+    `lesions` has the classes of `aslkit.simulate.lesions.LESION_CLASSES`, 0 elsewhere.
     """
 
     title: str
@@ -62,17 +62,17 @@ class Example:
 
 @dataclass(frozen=True)
 class Speed:
-    """What one estimator cost.
+    """Time and memory of one estimator.
 
     Attributes
     ----------
     seconds : float
-        Wall time of estimation alone.
+        Wall time of the estimation [s].
     n_voxels : int
-        Voxels with a signal that it estimated in that time.
+        Number of voxels with signal that were estimated.
     peak_mib : float
-        Largest memory that the whole process, simulation and baselines included, had held when
-        the estimator was done for the last time [MiB]; it never shrinks.
+        Peak memory of the process, including simulation and other estimators, at the end of the
+        last estimation [MiB].
     """
 
     estimator: str
@@ -88,16 +88,16 @@ class Speed:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Everything that one validation found.
+    """The results of one validation.
 
     Attributes
     ----------
     records : list of Record
-        The tidy table.
+        Lines of the tidy table; see `table`.
     self_checks : list of SelfCheck
-        Its own checks.
+        Self-checks of the benchmark.
     examples : list of Example
-        Maps worth a picture.
+        Maps for pictures.
     speeds : list of Speed
         One per estimator.
     """
@@ -118,7 +118,7 @@ class Benchmark:
 
     @property
     def models(self) -> list[str]:
-        """The estimators other than least squares, in the order of the speed table."""
+        """Models and custom estimators, in the order of `speeds`."""
         return [s.estimator for s in self.speeds if is_model(s.estimator)]
 
 
@@ -131,7 +131,7 @@ class NetworkEstimator:
     n_mc_dropout: int = 0
 
     def __call__(self, series: AslSeries) -> ParameterMaps:
-        """The maps of the series."""
+        """Estimate the maps of the series."""
         from aslkit.predict.inference import predict_maps
         from aslkit.predict.passes import Passes  # torch, only where a model is asked for
 
@@ -139,23 +139,23 @@ class NetworkEstimator:
         return predict_maps(series, self.model, self.settings, passes=passes)
 
     def covers(self, acquisition: Acquisition) -> bool:
-        """Whether the model takes scans of this protocol."""
+        """Return whether the model takes scans of this protocol."""
         return self.model.covers(acquisition)
 
     @property
     def is_scale_equivariant(self) -> bool:
-        """Whether CBF grows with the signal by construction."""
+        """Whether CBF is proportional to the signal by construction."""
         return self.model.corrects_least_squares
 
 
 class Stopwatch:
-    """Runs estimators and adds up what they cost."""
+    """Runs estimators and sums their times."""
 
     def __init__(self) -> None:
         self._total: dict[str, Speed] = {}
 
     def run(self, name: str, estimator: Estimator, series: AslSeries) -> ParameterMaps:
-        """The estimator's maps of the series."""
+        """Run an estimator on a series and record its time."""
         start = perf_counter()
         maps = estimator(series)
         seconds = perf_counter() - start
@@ -165,12 +165,12 @@ class Stopwatch:
 
     @property
     def speeds(self) -> list[Speed]:
-        """What was measured, in the order of first use."""
+        """Times by estimator, in the order of first use."""
         return list(self._total.values())
 
 
 def least_squares(settings: FitSettings, macrovascular: str) -> Estimator:
-    """Least squares with these settings, the arterial compartment on, off or auto."""
+    """Return least squares with these settings; `macrovascular` is on, off or auto."""
     own = replace(settings, macrovascular=macrovascular)
     return lambda series: fit_least_squares(series, own)
 
@@ -178,10 +178,10 @@ def least_squares(settings: FitSettings, macrovascular: str) -> Estimator:
 def load_networks(
     names: Sequence[str], settings: FitSettings, n_mc_dropout: int = 0
 ) -> dict[str, NetworkEstimator]:
-    """The trained models as estimators, by name (of a folder its last part, if unique).
+    """Load trained models, by name (of a folder the last part of its path, if unique).
 
-    With `n_mc_dropout`, each model is also an estimator "NAME MC", its mean over so
-    many runs of MC dropout.
+    With `n_mc_dropout`, each model is also an estimator "NAME MC": the mean of `n_mc_dropout`
+    runs of MC dropout.
 
     Raises
     ------
@@ -195,31 +195,31 @@ def load_networks(
     names = [resolve_alias(name) for name in names]
     short = [Path(name).name for name in names]
     labels = [s if short.count(s) == 1 else n for s, n in zip(short, names, strict=True)]
-    whole = {
+    models = {
         label: NetworkEstimator(load_model(name), settings)
         for label, name in zip(labels, names, strict=True)
     }
     mc_dropout = {
-        f"{label} MC": replace(m, n_mc_dropout=n_mc_dropout) for label, m in whole.items()
+        f"{label} MC": replace(m, n_mc_dropout=n_mc_dropout) for label, m in models.items()
     }
-    return whole | mc_dropout if n_mc_dropout else whole
+    return models | mc_dropout if n_mc_dropout else models
 
 
 def select_covering(
     models: Mapping[str, EvaluatedEstimator], acquisition: Acquisition
 ) -> dict[str, EvaluatedEstimator]:
-    """The models that take scans of this protocol."""
+    """Return the models that take scans of this protocol."""
     return {name: m for name, m in models.items() if m.covers(acquisition)}
 
 
 def log_excluded_models(protocol: str, names: Iterable[str]) -> None:
-    """Log the models that a protocol leaves out, if any."""
+    """Log the models that do not take scans of a protocol, if any."""
     if listed := ", ".join(names):
         logger.info("%s: left out, as made for other protocols: %s", protocol, listed)
 
 
 def merge_benchmarks(parts: Sequence[Benchmark]) -> Benchmark:
-    """Several scans' findings as one."""
+    """Combine the results of several scans."""
     total: dict[str, Speed] = {}
     for s in (s for part in parts for s in part.speeds):
         _add(total, s)
@@ -242,6 +242,6 @@ def _add(total: dict[str, Speed], one: Speed) -> None:
 
 
 def _peak_mib() -> float:
-    """Largest resident memory of this process so far."""
+    """Return the peak resident memory of this process [MiB]."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)

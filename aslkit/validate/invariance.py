@@ -1,4 +1,4 @@
-"""A scan, scaled or in another field of view -> how far CBF departs from what it should be."""
+"""A scan with scaled signal or another field of view -> deviation of CBF from its ideal value."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,20 +15,22 @@ from aslkit.validate.records import Row
 from aslkit.validate.trials import crop_phantom
 
 SCALE_FACTORS = (0.1, 0.3, 3.0, 10.0)
-N_SLICES = 12  # through the middle of the brain; more only take longer
-PADDED_AREAS = (2.0, 4.0)  # of the field of view, over the one scanned
+N_SLICES = 12  # in the middle of the brain
+PADDED_AREAS = (2.0, 4.0)  # area of the padded field of view / original area
 
 
 @dataclass(frozen=True)
 class FillDeviation:
-    """How CBF changes when the same brain fills another share of the field of view.
+    """Change of CBF when the same brain is in another field of view, without unit.
 
     Attributes
     ----------
     share : float
-        Of the voxels that are brain.
-    mean, p95 : float
-        Relative change of the mean, and 95th percentile of |change| over the voxels.
+        Share of brain voxels in the field of view (0-1).
+    mean : float
+        Relative change of the mean CBF.
+    p95 : float
+        95th percentile over voxels of the absolute relative change.
     """
 
     share: float
@@ -37,7 +39,7 @@ class FillDeviation:
 
 
 def middle_slices(phantom: Phantom) -> Phantom:
-    """The phantom's middle slices alone."""
+    """Return the `N_SLICES` slices in the middle of the brain."""
     top, bottom = np.flatnonzero(phantom.mask.any(axis=(0, 1)))[[0, -1]]
     first = max((top + bottom + 1 - N_SLICES) // 2, 0)
     return crop_phantom(phantom, (slice(None), slice(None), slice(first, first + N_SLICES)))
@@ -49,9 +51,9 @@ def scale_deviations(
     estimators: Mapping[str, Estimator],
     progress: Progress = iter,
 ) -> dict[str, list[ScaleDeviation]]:
-    """How each estimator's CBF follows a signal and noise scaled together, factor by factor.
+    """Compare CBF of scaled series with scaled CBF, for each estimator and factor.
 
-    `progress` wraps the estimators, here as below.
+    `progress` wraps the sequence of estimators.
     """
     found: dict[str, list[ScaleDeviation]] = {}
     for name, estimator in progress(list(estimators.items())):
@@ -72,9 +74,10 @@ def fill_deviations(
     seed: int,
     progress: Progress = iter,
 ) -> dict[str, list[FillDeviation]]:
-    """What fields of view around the brain, its box up to four times the area, do to CBF.
+    """Compare CBF of the same brain in fields of view of several sizes, for each estimator.
 
-    Inside the brain the scans are the same; new air holds noise.
+    The sizes are the bounding box of the brain and `PADDED_AREAS`. Padding contains noise.
+    `progress` wraps the sequence of estimators.
     """
     rng = np.random.default_rng(seed)
     scans = [
@@ -92,7 +95,10 @@ def fill_deviations(
 
 
 def scale_rows(deviations: Mapping[str, Sequence[ScaleDeviation]]) -> list[Row]:
-    """Slope and worst deviation of every factor, and the whole range's ratio (100 is right)."""
+    """Return slope and deviation of each factor, and the ratio of mean CBF over the range.
+
+    The ratio is that of the largest to the smallest factor; 100 is perfect.
+    """
     rows = [
         _row(name, f"scale x{k:g} {figure}", value)
         for name, found in deviations.items()
@@ -112,7 +118,7 @@ def scale_rows(deviations: Mapping[str, Sequence[ScaleDeviation]]) -> list[Row]:
 
 
 def fill_rows(deviations: Mapping[str, Sequence[FillDeviation]]) -> list[Row]:
-    """Change of CBF by the brain's share of the field of view."""
+    """Return the change of CBF, by the share of the brain in the field of view."""
     return [
         _row(name, f"FOV fill {d.share:.0%} {figure}", value)
         for name, found in deviations.items()
@@ -141,7 +147,7 @@ def _fill_deviation(
 
 
 def _in_box(series: AslSeries, inside: MaskImage) -> tuple[AslSeries, MaskImage]:
-    """The scan cropped, in-plane, to the brain."""
+    """Crop a scan in-plane to the bounding box of the brain."""
     box = bounding_box(series.mask)[:2]
     return series.cropped(box), inside[box]
 
@@ -149,7 +155,7 @@ def _in_box(series: AslSeries, inside: MaskImage) -> tuple[AslSeries, MaskImage]
 def _padded(
     series: AslSeries, inside: MaskImage, area: float, snr: float, rng: np.random.Generator
 ) -> tuple[AslSeries, MaskImage]:
-    """The scan in a field of view of so many times the area, the brain in its middle."""
+    """Pad a scan in-plane with noise to `area` times its area."""
     margins = [(round(n * (area**0.5 - 1) / 2),) * 2 for n in inside.shape[:2]]
     mask, scored = (np.pad(m, [*margins, (0, 0)]) for m in (series.mask, inside))
     shape = (*mask.shape, series.acquisition.n_timings)

@@ -1,7 +1,7 @@
-"""Estimates and truth of a set of voxels -> the figures of merit of the benchmark.
+"""Estimates and truth of a set of voxels -> metrics of accuracy and of the standard deviations.
 
-All inputs are flat arrays of equal length, one value per voxel, in any common unit; a figure that
-the data do not define (R² of a constant truth, an interval from one subject) is NaN.
+All inputs are arrays (voxels,) in one common unit. Metrics that the data do not define (such as
+R² of a constant truth) are NaN.
 """
 
 from collections.abc import Callable
@@ -16,20 +16,22 @@ from scipy.stats import rankdata
 FloatArray = NDArray[np.floating]
 
 EFFICIENT_ERROR = float(np.sqrt(2 / np.pi))  # E|e| / sd of a Gaussian error, about 0.8
-N_RESAMPLES = 2000  # bootstrap draws: limits then repeat to about 1 % of the interval's width
-LARGE_ERRORS = 0.1  # share of the voxels, those of largest |error|, that an sd should point at
+N_RESAMPLES = 2000  # bootstrap resamples; limits vary by about 1 % of the width of the interval
+LARGE_ERRORS = 0.1  # share of the voxels, those with the largest |error|
 
 
 @dataclass(frozen=True)
 class ScaleDeviation:
-    """How far CBF(k·S) is from k·CBF(S).
+    """Difference between CBF(k·S) and k·CBF(S) for a signal S and a factor k, without unit.
 
     Attributes
     ----------
     slope : float
-        Of CBF(k·S) on k·CBF(S), through the origin; 1 is perfect.
-    mean, p95 : float
-        Relative deviation of the mean, and its 95th percentile over voxels; 0 is perfect.
+        Slope of the regression of CBF(k·S) on k·CBF(S) through the origin; 1 is perfect.
+    mean : float
+        Relative deviation of the mean CBF; 0 is perfect.
+    p95 : float
+        95th percentile over voxels of the absolute relative deviation; 0 is perfect.
     """
 
     slope: float
@@ -38,36 +40,36 @@ class ScaleDeviation:
 
 
 def mean_absolute_error(estimate: FloatArray, truth: FloatArray) -> float:
-    """Mean of |estimate - truth|."""
+    """Compute the mean of |estimate - truth|, in the unit of the input."""
     return float(np.mean(np.abs(estimate - truth)))
 
 
 def bias(estimate: FloatArray, truth: FloatArray) -> float:
-    """Mean of estimate - truth."""
+    """Compute the mean of estimate - truth, in the unit of the input."""
     return float(np.mean(estimate - truth))
 
 
 def root_mean_square_error(estimate: FloatArray, truth: FloatArray) -> float:
-    """Root of the mean squared error."""
+    """Compute the square root of the mean of (estimate - truth)², in the unit of the input."""
     return float(np.sqrt(np.mean((estimate - truth) ** 2)))
 
 
 def r_squared(estimate: FloatArray, truth: FloatArray) -> float:
-    """Share of the truth's variance that the estimate explains as it stands (no refitting)."""
+    """Compute R² = 1 - Σ(estimate - truth)² / Σ(truth - mean truth)², without unit."""
     if np.ptp(truth) == 0:
         return float("nan")
     return 1 - float(np.sum((estimate - truth) ** 2) / np.sum((truth - np.mean(truth)) ** 2))
 
 
 def concordance(estimate: FloatArray, truth: FloatArray) -> float:
-    """Lin's concordance correlation coefficient (doi:10.2307/2532051)."""
+    """Compute Lin's concordance correlation coefficient, -1 to 1 (doi:10.2307/2532051)."""
     covariance = np.mean((estimate - np.mean(estimate)) * (truth - np.mean(truth)))
-    apart = (np.mean(estimate) - np.mean(truth)) ** 2
-    return _ratio(2 * covariance, np.var(estimate) + np.var(truth) + apart)
+    squared_bias = (np.mean(estimate) - np.mean(truth)) ** 2
+    return _ratio(2 * covariance, np.var(estimate) + np.var(truth) + squared_bias)
 
 
 def slope(estimate: FloatArray, truth: FloatArray) -> float:
-    """Regression of estimate on truth: below 1 where contrasts are flattened."""
+    """Compute the slope of the regression of estimate on truth; below 1: reduced contrast."""
     if np.ptp(truth) == 0:
         return float("nan")
     centred = truth - np.mean(truth)
@@ -75,13 +77,16 @@ def slope(estimate: FloatArray, truth: FloatArray) -> float:
 
 
 def wins(error: FloatArray, reference_error: FloatArray) -> FloatArray:
-    """1 where |error| is below the reference's, 0 where above, 1/2 for a tie."""
-    mine, theirs = np.abs(error), np.abs(reference_error)
-    return (mine < theirs) + 0.5 * (mine == theirs)
+    """Return 1 per voxel where |error| < |reference_error|, 0 where larger, 1/2 where equal."""
+    absolute, reference = np.abs(error), np.abs(reference_error)
+    return (absolute < reference) + 0.5 * (absolute == reference)
 
 
 def coverage(error: FloatArray, sd: FloatArray, level: float) -> float:
-    """Share of voxels whose truth lies within the nominal central interval of `level` (0-1)."""
+    """Compute the share of voxels (0-1) with the truth inside the central interval of `level`.
+
+    `level` (0-1) is the nominal probability of the Gaussian interval.
+    """
     if np.isnan(sd).any():
         return float("nan")
     half_width = NormalDist().inv_cdf(0.5 + level / 2)
@@ -89,9 +94,10 @@ def coverage(error: FloatArray, sd: FloatArray, level: float) -> float:
 
 
 def crps(error: FloatArray, sd: FloatArray) -> float:
-    """Mean continuous ranked probability score of Gaussian predictions; |error| where sd is 0.
+    """Compute the mean continuous ranked probability score of Gaussian predictions.
 
     Gneiting 2007 (doi:10.1198/016214506000001437); in the unit of the error, smaller is better.
+    Voxels with sd 0 contribute |error|.
     """
     if np.isnan(sd).any():
         return float("nan")
@@ -103,44 +109,54 @@ def crps(error: FloatArray, sd: FloatArray) -> float:
 
 
 def negative_log_likelihood(error: FloatArray, sd: FloatArray) -> float:
-    """Mean of that of Gaussian predictions [nats]; NaN unless every sd is positive."""
+    """Compute the mean negative log-likelihood of Gaussian predictions [nats].
+
+    It is NaN unless all standard deviations are positive.
+    """
     if not (sd > 0).all():
         return float("nan")
     return float(np.mean(0.5 * np.log(2 * np.pi * sd**2) + 0.5 * (error / sd) ** 2))
 
 
 def auroc_of_large_errors(error: FloatArray, sd: FloatArray) -> float:
-    """How well the sd tells the largest errors from the rest: 1 always, 0.5 not at all."""
-    size = np.abs(error)
-    is_large = size >= np.quantile(size, 1 - LARGE_ERRORS)
+    """Compute the area under the ROC curve (0-1) of detecting the largest errors by their sd.
+
+    1: each of the `LARGE_ERRORS` has a larger sd than any other voxel; 0.5: chance.
+    """
+    absolute = np.abs(error)
+    is_large = absolute >= np.quantile(absolute, 1 - LARGE_ERRORS)
     n_large, n_small = int(is_large.sum()), int((~is_large).sum())
     if not (n_large and n_small) or np.isnan(sd).any():
         return float("nan")
-    above = rankdata(sd)[is_large].sum() - n_large * (n_large + 1) / 2
-    return float(above / (n_large * n_small))
+    n_ordered_pairs = rankdata(sd)[is_large].sum() - n_large * (n_large + 1) / 2
+    return float(n_ordered_pairs / (n_large * n_small))
 
 
 def spearman(first: FloatArray, second: FloatArray) -> float:
-    """Rank correlation."""
+    """Compute Spearman's rank correlation, -1 to 1."""
     a, b = (rankdata(v) - (v.size + 1) / 2 for v in (first, second))
     return _ratio(np.sum(a * b), np.sqrt(np.sum(a**2) * np.sum(b**2)))
 
 
 def root_mean_square(values: FloatArray) -> float:
-    """Root of the mean square."""
+    """Compute the square root of the mean square, in the unit of the input."""
     return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
 
 
 def bootstrap_interval(
     numerators: FloatArray, denominators: FloatArray, rng: np.random.Generator
 ) -> tuple[float, float]:
-    """95 % interval of sum(numerators) / sum(denominators) when subjects are drawn again.
+    """Compute the 95 % interval of sum(numerators) / sum(denominators) by bootstrap over subjects.
 
     Parameters
     ----------
-    numerators, denominators : array, (subjects,)
-        Sums over the voxels of each subject: errors and counts, wins and counts, errors of two
-        estimators. NaN for both limits when there is only one subject.
+    numerators, denominators : array (subjects,)
+        Sums over the voxels of each subject, for example of errors and of voxels.
+
+    Returns
+    -------
+    tuple of float
+        Lower and upper limit; NaN for a single subject.
     """
     n = len(numerators)
     if n < 2:
@@ -152,7 +168,7 @@ def bootstrap_interval(
 
 
 def scale_deviation(cbf: FloatArray, scaled_cbf: FloatArray, factor: float) -> ScaleDeviation:
-    """Compare the CBF of a signal with that of `factor` times the signal (no CBF may be 0)."""
+    """Compare the CBF of a signal with the CBF of `factor` times the signal; no CBF may be 0."""
     expected = factor * cbf
     return ScaleDeviation(
         slope=_ratio(np.sum(scaled_cbf * expected), np.sum(expected**2)),

@@ -1,4 +1,4 @@
-"""Phantoms x conditions -> estimates by every method against truth, scored and checked."""
+"""Phantoms and conditions -> maps by all estimators, compared with the truth, and self-checks."""
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -52,7 +52,7 @@ from aslkit.validate.trials import (
     with_best_smoothing,
 )
 
-Findings = tuple[list[Record], list[SelfCheck]]
+RecordsAndChecks = tuple[list[Record], list[SelfCheck]]
 
 
 def validate_phantoms(
@@ -62,16 +62,16 @@ def validate_phantoms(
     progress: Progress = iter,
     estimators: Mapping[str, Estimator] | None = None,
 ) -> Benchmark:
-    """Score least squares in all its forms and models on every phantom of a folder.
+    """Compare least squares, models and other estimators with the truth of phantoms.
 
     Parameters
     ----------
     folder : Path
-        Phantoms as `asl_sim` saves them; those whose names begin alike are scored together.
+        Phantoms saved by `asl_sim`; names with the same prefix form a set.
     models : sequence of str
         Names or folders of trained models.
     progress : callable
-        Wraps the sequence of steps, and the estimators of each step, as tqdm does.
+        Wraps the sequence of steps, and the estimators of each step, for example tqdm.
     estimators : mapping of name to function, optional
         Functions from an `AslSeries` to `ParameterMaps`, evaluated beside the models.
 
@@ -103,30 +103,32 @@ def validate_phantoms(
         others = own.keys() - trials[0].maps.keys()
         left_out.setdefault(condition.protocol, set()).update(others)
         trials, sigmas = with_best_smoothing(trials, condition.quantities)
-        found, self_checks[condition.title] = _judged(condition, trials)
+        found, self_checks[condition.title] = _score_condition(condition, trials)
         table += found + records(condition.columns, sigmas)
         if condition.phantoms == first and condition.snr == most_typical_snr(design.snrs):
             examples.append(example_of(max(trials, key=n_lesion_classes), condition))
     for condition in progress(list(design.typical_conditions(first))):
-        found, self_checks[f"{condition.title}, invariance"] = _invariance(
+        found, self_checks[f"{condition.title}, invariance"] = _measure_invariance(
             condition, middle_slices(sets[first][0]), networks[condition.track], progress
         )
         table += found
     for protocol, names in left_out.items():
         log_excluded_models(protocol, sorted(names))
-    judged: dict[str, EvaluatedEstimator] = {}
+    evaluated: dict[str, EvaluatedEstimator] = {}
     if design.n_artefact_scans:
-        judged |= load_networks_for_track(MATCHED, models)
-        judged |= custom
+        evaluated |= load_networks_for_track(MATCHED, models)
+        evaluated |= custom
     for condition in design.artefact_conditions(first):
-        table += _detection(condition, sets[first], judged, design.n_artefact_scans, progress)
+        table += _measure_detection(
+            condition, sets[first], evaluated, design.n_artefact_scans, progress
+        )
     return Benchmark(table, combine_conditions(self_checks), examples, stopwatch.speeds)
 
 
 def phantom_sets(folder: Path) -> dict[str, list[Phantom]]:
-    """The phantoms of a folder by the first part of their names, brains first.
+    """Load the phantoms of a folder, by the first part of their names, brains first.
 
-    Those whose voxels are of another size than the first one's are a set of their own.
+    Phantoms with another voxel size than the first form a separate set.
     """
     sets: dict[str, list[Phantom]] = {}
     for path in sorted(
@@ -144,8 +146,8 @@ def _voxel_size_mm(phantom: Phantom) -> float:
     return round(voxel_size_mm(phantom.affine)[0], 3)
 
 
-def _judged(condition: Condition, trials: Sequence[Trial]) -> Findings:
-    """All figures of merit of a condition, and whether its self-checks hold."""
+def _score_condition(condition: Condition, trials: Sequence[Trial]) -> RecordsAndChecks:
+    """Compute all figures of merit of a condition, and run its self-checks."""
     subjects = [subject_of(t) for t in trials]
     quantities = condition.quantities
     self_checks = [
@@ -158,13 +160,13 @@ def _judged(condition: Condition, trials: Sequence[Trial]) -> Findings:
     return records(condition.columns, score(subjects, quantities, condition.seed)), self_checks
 
 
-def _invariance(
+def _measure_invariance(
     condition: Condition,
     phantom: Phantom,
     models: Mapping[str, EvaluatedEstimator],
     progress: Progress,
-) -> Findings:
-    """How CBF follows the scale of the signal and the field of view."""
+) -> RecordsAndChecks:
+    """Measure how CBF depends on the scale of the signal and on the field of view."""
     series, inside = simulated(phantom, condition), strata(phantom)["brain"]
     estimators = baseline_estimators(
         condition.physics(phantom), series.acquisition, condition.track
@@ -181,22 +183,22 @@ def _invariance(
     return records(condition.columns, rows), [check_scale_equivariance(promised)]
 
 
-def _detection(
+def _measure_detection(
     condition: Condition,
     phantoms: Sequence[Phantom],
     models: Mapping[str, EvaluatedEstimator],
     n_scans: int,
     progress: Progress,
 ) -> list[Record]:
-    """How well scans with an artefact are told from clean ones."""
-    middles = [middle_slices(phantom) for phantom in phantoms]
+    """Measure how well scans with an artefact are detected."""
+    slabs = [middle_slices(phantom) for phantom in phantoms]
 
     def estimators(stated: Acquisition) -> dict[str, Estimator]:
         known = baseline_estimators(SubjectPhysics(stated), stated, condition.track)
         return {LS: known[LS], **select_covering(models, stated)}
 
     rows = detection_rows(
-        middles,
+        slabs,
         condition.acquisition,
         condition.snr,
         estimators,

@@ -1,4 +1,4 @@
-"""Maps and truth of some subjects -> the voxels that are scored, and lines of a tidy table."""
+"""Maps and truth of subjects -> values of the scored voxels, and lines of a tidy table."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,13 +12,13 @@ from aslkit.validate import metrics
 from aslkit.validate.metrics import FloatArray
 
 LEVELS = (0.5, 0.68, 0.8, 0.95)  # nominal central intervals whose coverage is measured
-MIN_VOXELS = 20  # a stratum with fewer is left out
+MIN_VOXELS = 20  # strata with fewer voxels are left out
 LS = "LS"  # the reference estimator: every estimator is compared with it
 LS_ARTERIAL = "LS + arterial"
 LS_ORACLE = "LS oracle"  # with the true constants of every subject
 SMOOTHED_LS = "smoothed LS"  # with the sigma that is closest to the truth
-AVERAGE = "average of the repeats"  # in vivo: predicts left-out repeats without any model
-BOUND = "Cramér-Rao"  # stands for an efficient voxel-wise estimator in the table
+AVERAGE = "average of the repeats"  # in vivo: prediction of left-out repeats without a model
+BOUND = "Cramér-Rao"  # expected error of an efficient voxel-wise estimator
 
 BASELINES = (LS, LS_ARTERIAL, LS_ORACLE, SMOOTHED_LS, AVERAGE, BOUND)  # of every benchmark
 
@@ -27,7 +27,7 @@ Record = dict[str, str | float]  # one line of a tidy table
 
 @dataclass(frozen=True)
 class Quantity:
-    """A map as the table shows it: heading, unit, and table units per stored unit."""
+    """Heading and unit of a map in tables; stored values times `scale` have this unit."""
 
     heading: str
     unit: str
@@ -36,20 +36,24 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is known and what was estimated about one subject in one condition.
+    """Truth and estimates of the scored voxels of one subject in one condition.
+
+    All values are in table units (CBF in ml/100 g/min, ATT in ms).
 
     Attributes
     ----------
     truth : mapping of quantity to array (voxels,)
-        In table units (ATT in ms), over the voxels that are scored.
     strata : mapping of name to bool array (voxels,)
     estimates : mapping of estimator to mapping of quantity to array (voxels,)
-    sds : the same, the standard deviations that the estimators report.
-    is_estimated : the same, whether the estimate is finite and off its bounds.
+    sds : mapping of estimator to mapping of quantity to array (voxels,)
+        Standard deviations that the estimators report.
+    is_estimated : mapping of estimator to mapping of quantity to bool array (voxels,)
+        Whether the estimate is finite and not at its bounds.
     bounds : mapping of quantity to array (voxels,)
-        Cramér-Rao standard deviation at the true parameters, infinite where undetermined.
-    confidences : mapping as `estimates`, of those estimators that state them
-        Probability that the estimate is close.
+        Cramér-Rao standard deviation at the true parameters, infinite where the data do not
+        determine the parameter.
+    confidences : mapping of estimator to mapping of quantity to array (voxels,)
+        Probability (0-1) that the estimate is close to the truth, of estimators that state it.
     """
 
     name: str
@@ -64,7 +68,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Row:
-    """One figure of merit; `low` and `high` bound its 95 % interval over subjects, or are NaN."""
+    """One figure of merit; `low` and `high` are its 95 % interval, or NaN."""
 
     estimator: str
     stratum: str
@@ -80,9 +84,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Pool:
-    """One quantity of an estimator and of a reference over one stratum, one array per subject.
+    """One quantity of an estimator and of a reference estimator in one stratum.
 
-    `confidence` has no array where the estimator states none.
+    Each field has one array (voxels,) per subject; `confidence` is empty if the estimator does
+    not state it.
     """
 
     estimate: Sequence[FloatArray]
@@ -95,42 +100,42 @@ class Pool:
 
     @property
     def errors(self) -> list[FloatArray]:
-        """Estimate minus truth, per subject."""
+        """Estimate minus truth, one array (voxels,) per subject."""
         return [e - t for e, t in zip(self.estimate, self.truth, strict=True)]
 
     @property
     def reference_errors(self) -> list[FloatArray]:
-        """Rival's estimate minus truth, per subject."""
+        """Reference estimate minus truth, one array (voxels,) per subject."""
         return [e - t for e, t in zip(self.reference, self.truth, strict=True)]
 
 
 def is_model(estimator: str) -> bool:
-    """Whether the name is neither a baseline nor the bound of the benchmark."""
+    """Return whether an estimator is neither a baseline nor the Cramér-Rao bound."""
     return estimator not in BASELINES
 
 
 def values_in_table_units(maps: ParameterMaps, mask: MaskImage) -> dict[str, FloatArray]:
-    """Both quantities of the maps at the mask's voxels, float64 and in table units."""
+    """Return CBF and ATT at the voxels of the mask, (voxels,), float64, in table units."""
     return {q: values_in(getattr(maps, q), mask, q) for q in QUANTITIES}
 
 
 def sds_in_table_units(maps: ParameterMaps, mask: MaskImage) -> dict[str, FloatArray]:
-    """Their standard deviations, likewise."""
+    """Return the standard deviations of CBF and ATT in the mask, (voxels,), in table units."""
     return {q: values_in(getattr(maps, f"{q}_std"), mask, q) for q in QUANTITIES}
 
 
 def confidences_in(maps: ParameterMaps, mask: MaskImage) -> dict[str, FloatArray]:
-    """The probabilities that they are close, of maps that have them."""
+    """Return the probabilities that CBF and ATT are close to the truth, (voxels,)."""
     return {q: getattr(maps, f"{q}_confidence")[mask] for q in QUANTITIES}
 
 
 def values_in(image: FloatArray, mask: MaskImage, quantity: str) -> FloatArray:
-    """The image at the mask's voxels, float64 and in the quantity's table unit."""
+    """Return an image at the voxels of the mask, (voxels,), float64, in table units."""
     return image[mask].astype(np.float64) * QUANTITIES[quantity].scale
 
 
 def records(condition: Mapping[str, str | float], rows: Iterable[Row]) -> list[Record]:
-    """Rows as lines of one tidy table, each with the condition that it belongs to."""
+    """Return rows as lines of the tidy table, with the condition added to each."""
     return [{**condition, **asdict(row)} for row in rows]
 
 
@@ -145,7 +150,7 @@ def to_records(frame: pd.DataFrame) -> list[Record]:
 
 
 def scored_strata(subjects: Sequence[Subject]) -> list[str]:
-    """Names of the strata that hold enough voxels to be scored."""
+    """Return the names of the strata with at least `MIN_VOXELS` voxels over all subjects."""
     return [
         name
         for name in subjects[0].strata
@@ -156,7 +161,7 @@ def scored_strata(subjects: Sequence[Subject]) -> list[str]:
 def pool_voxels(
     subjects: Sequence[Subject], stratum: str, estimator: str, quantity: str, reference: str = LS
 ) -> Pool:
-    """The voxels of one stratum of all subjects that have any."""
+    """Collect the voxels of one stratum from all subjects that have any."""
     chosen = [(s, s.strata[stratum]) for s in subjects if s.strata[stratum].any()]
     return Pool(
         estimate=[s.estimates[estimator][quantity][m] for s, m in chosen],
@@ -172,25 +177,31 @@ def pool_voxels(
 
 
 def efficiency(pool: Pool) -> float:
-    """Mean absolute error over that of an efficient voxel-wise estimator.
+    """Compute the mean absolute error divided by `cramer_rao_mae`, without unit.
 
-    Voxels where the data do not determine the parameter (an infinite bound) are left out.
+    Voxels with an infinite Cramér-Rao bound are left out.
     """
     error = np.abs(np.concatenate(pool.errors))[np.isfinite(np.concatenate(pool.bound))]
     return float(error.mean()) / cramer_rao_mae(pool) if error.size else float("nan")
 
 
 def cramer_rao_mae(pool: Pool) -> float:
-    """Mean absolute error of an efficient estimator, 0.8 x the Cramér-Rao sd, where finite."""
+    """Compute the mean absolute error of an efficient estimator, in table units.
+
+    It is 0.8 times the mean Cramér-Rao standard deviation of the voxels where it is finite.
+    """
     bound = np.concatenate(pool.bound)
     determined = bound[np.isfinite(bound)]
     return metrics.EFFICIENT_ERROR * float(determined.mean()) if determined.size else float("nan")
 
 
 def win_rate(pool: Pool) -> tuple[FloatArray, FloatArray]:
-    """Voxels won against the reference (ties count half) and voxels in all, per subject."""
+    """Count the voxels with a smaller error than the reference, and all voxels, (subjects,).
+
+    Ties count half.
+    """
     pairs = zip(pool.errors, pool.reference_errors, strict=True)
-    won = np.array([metrics.wins(mine, theirs).sum() for mine, theirs in pairs])
+    won = np.array([metrics.wins(error, reference).sum() for error, reference in pairs])
     return won, np.array([len(t) for t in pool.truth], dtype=np.float64)
 
 

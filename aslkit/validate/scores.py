@@ -1,4 +1,4 @@
-"""Scored voxels of some subjects in one condition -> every figure of merit, row by row."""
+"""Scored voxels of the subjects of one condition -> one row per figure of merit."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -23,14 +23,15 @@ from aslkit.validate.records import (
     win_rate,
 )
 
-Interval = tuple[float, float, float]  # value, and the limits of its 95 % interval
-Figure = tuple[str, str, Interval]  # name, unit and value
+Interval = tuple[float, float, float]  # value, lower and upper limit of its 95 % interval
+Figure = tuple[str, str, Interval]  # metric, unit and value
 
 
 def score(subjects: Sequence[Subject], quantities: Sequence[str], seed: int) -> Iterator[Row]:
-    """Every figure of merit of every estimator, stratum and quantity.
+    """Compute all figures of merit of all estimators, strata and quantities.
 
-    `seed` draws the subjects of all intervals; they do not depend on what else is scored.
+    `seed` is that of the bootstrap of each interval, so intervals do not depend on the other
+    estimators.
     """
     for stratum in scored_strata(subjects):
         for estimator in subjects[0].estimates:
@@ -42,11 +43,11 @@ def score(subjects: Sequence[Subject], quantities: Sequence[str], seed: int) -> 
     for estimator in subjects[0].estimates:
         yield from _contrast_rows(subjects, estimator)
         for quantity in quantities:
-            yield from _duel_rows(subjects, estimator, quantity, seed)
+            yield from _pairwise_rows(subjects, estimator, quantity, seed)
 
 
 def _rows(pool: Pool, estimator: str, stratum: str, quantity: str, seed: int) -> Iterator[Row]:
-    figures = [*_accuracy(pool, QUANTITIES[quantity].unit, seed), *_honesty(pool, quantity)]
+    figures = [*_accuracy(pool, QUANTITIES[quantity].unit, seed), *_uncertainty(pool, quantity)]
     if estimator != LS:
         figures += _against_ls(pool, seed)
     for metric, unit, value in figures:
@@ -67,28 +68,28 @@ def _row(
 
 
 def _accuracy(pool: Pool, unit: str, seed: int) -> Iterator[Figure]:
-    """Estimate against truth, and what the data allow."""
+    """Compare estimates with the truth and with the Cramér-Rao bound."""
     estimate, truth = np.concatenate(pool.estimate), np.concatenate(pool.truth)
     for name, function in metrics.ACCURACY.items():
-        value = _alone(function(estimate, truth))
+        value = _without_interval(function(estimate, truth))
         if name == "MAE":
             counts = np.array([len(t) for t in pool.truth], dtype=np.float64)
             limits = metrics.bootstrap_interval(_absolute(pool.errors), counts, _rng(seed))
             value = (value[0], *limits)
         yield name, "" if name in DIMENSIONLESS else unit, value
-    yield "MAE / Cramér-Rao", "", _alone(efficiency(pool))
+    yield "MAE / Cramér-Rao", "", _without_interval(efficiency(pool))
 
 
-def _honesty(pool: Pool, quantity: str) -> Iterator[Figure]:
-    """Error against the standard deviation that the estimator reports."""
+def _uncertainty(pool: Pool, quantity: str) -> Iterator[Figure]:
+    """Compare errors with the standard deviations that the estimator reports."""
     error, sd = np.concatenate(pool.errors), np.concatenate(pool.sd)
     units = {"CRPS": QUANTITIES[quantity].unit, "NLL": "nats"}
-    for name, function in HONESTY.items():
-        yield name, units.get(name, ""), _alone(function(error, sd))
+    for name, function in UNCERTAINTY.items():
+        yield name, units.get(name, ""), _without_interval(function(error, sd))
     if pool.confidence:
-        doubt = 1 - np.concatenate(pool.confidence)
-        yield BY_CONFIDENCE, "", _alone(metrics.auroc_of_large_errors(error, doubt))
-    yield "share estimated", "", _alone(float(np.concatenate(pool.is_estimated).mean()))
+        distrust = 1 - np.concatenate(pool.confidence)
+        yield BY_CONFIDENCE, "", _without_interval(metrics.auroc_of_large_errors(error, distrust))
+    yield "share estimated", "", _without_interval(float(np.concatenate(pool.is_estimated).mean()))
 
 
 def _against_ls(pool: Pool, seed: int) -> Iterator[Figure]:
@@ -97,10 +98,10 @@ def _against_ls(pool: Pool, seed: int) -> Iterator[Figure]:
     yield "win rate", "", _with_interval(*win_rate(pool), seed)
 
 
-def _duel_rows(
+def _pairwise_rows(
     subjects: Sequence[Subject], estimator: str, quantity: str, seed: int
 ) -> Iterator[Row]:
-    """Win rate over every other estimator, in the whole brain."""
+    """Compute the win rate (0-1) over each other estimator, in the whole brain."""
     for reference in subjects[0].estimates:
         if reference != estimator:
             pool = pool_voxels(subjects, "brain", estimator, quantity, reference)
@@ -122,7 +123,7 @@ def _bound_row(pool: Pool, stratum: str, quantity: str) -> Row:
 
 
 def _contrast_rows(subjects: Sequence[Subject], estimator: str) -> Iterator[Row]:
-    """Recovered GM/WM contrast of CBF (1 is perfect), once, with the whole-brain stratum."""
+    """Compute the ratio of GM to WM CBF, divided by the true ratio; 1 is perfect."""
     if not {"GM", "WM"} <= set(scored_strata(subjects)):
         return
     gm, wm = (pool_voxels(subjects, s, estimator, "cbf") for s in ("GM", "WM"))
@@ -141,11 +142,11 @@ def _contrast_rows(subjects: Sequence[Subject], estimator: str) -> Iterator[Row]
 
 
 def _absolute(errors: Sequence[FloatArray]) -> FloatArray:
-    """Sum of |error| of every subject."""
+    """Compute the sum of |error| of each subject, (subjects,)."""
     return np.array([np.abs(e).sum() for e in errors])
 
 
-def _alone(value: float) -> Interval:
+def _without_interval(value: float) -> Interval:
     return value, float("nan"), float("nan")
 
 
@@ -161,7 +162,7 @@ def _rng(seed: int) -> np.random.Generator:
 
 BY_CONFIDENCE = "AUROC of large errors by confidence"
 DIMENSIONLESS = ("R2", "CCC", "slope")
-HONESTY: dict[str, Callable[[FloatArray, FloatArray], float]] = {
+UNCERTAINTY: dict[str, Callable[[FloatArray, FloatArray], float]] = {
     **{coverage_at(level): partial(metrics.coverage, level=level) for level in LEVELS},
     "CRPS": metrics.crps,
     "NLL": metrics.negative_log_likelihood,

@@ -1,6 +1,6 @@
-"""Scored subjects of a benchmark run -> whether its numbers can be trusted at all.
+"""Scored subjects of a benchmark run -> whether the benchmark itself works.
 
-Every self-check runs inside every benchmark; one that fails makes the run fail, whatever it shows.
+All self-checks are part of every benchmark. If one fails, the run fails.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,19 +30,19 @@ SNR_TOLERANCE = 0.02
 EFFICIENCY_TOLERANCE = 0.10
 SCALE_TOLERANCE = 0.01
 EXACT = 1e-6
-OWN_SHARE = 0.51  # of voxels won; chance gives 0.5, within 0.005 for ten thousand voxels
-MIN_SNR_OWN_VOXELS = 10.0  # below it, some protocols tell next to nothing about ATT
-MIN_SNR_EFFICIENT_LS = 20.0  # from here on least squares should sit on the Cramér-Rao bound
-PERFECT = "perfect"  # stands for the truth, entered as an estimator
+OWN_SHARE = 0.51  # win rate; chance gives 0.5 ± 0.005 for ten thousand voxels
+MIN_SNR_OWN_VOXELS = 10.0  # below, ATT of some protocols is hardly determined
+MIN_SNR_EFFICIENT_LS = 20.0  # from this SNR on, least squares reaches the Cramér-Rao bound
+PERFECT = "perfect"  # estimator that returns the truth
 
 
 class SelfCheckError(AslkitError):
-    """The benchmark's own checks failed: its table must not be used."""
+    """A self-check of the benchmark failed: its numbers must not be used."""
 
 
 @dataclass(frozen=True)
 class SelfCheck:
-    """One check: what must hold, whether it does, and what was found."""
+    """A condition that must hold, whether it holds, and what was found."""
 
     name: str
     has_passed: bool
@@ -50,12 +50,12 @@ class SelfCheck:
 
 
 def require_passed(self_checks: Sequence[SelfCheck]) -> None:
-    """Stop when a self-check failed.
+    """Check that all self-checks passed.
 
     Raises
     ------
     SelfCheckError
-        Naming every failed self-check and what was found.
+        When one failed; the message names all that failed and what was found.
     """
     failed = [c for c in self_checks if not c.has_passed]
     if failed:
@@ -66,7 +66,7 @@ def require_passed(self_checks: Sequence[SelfCheck]) -> None:
 
 
 def check_scoring(subjects: Sequence[Subject], quantities: Sequence[str]) -> list[SelfCheck]:
-    """The self-checks that only need the scored voxels of one condition."""
+    """Run the self-checks that need only the scored voxels of one condition."""
     return [
         check_same_voxels(subjects, quantities),
         check_perfect_estimator(subjects, quantities),
@@ -76,7 +76,7 @@ def check_scoring(subjects: Sequence[Subject], quantities: Sequence[str]) -> lis
 
 
 def check_same_voxels(subjects: Sequence[Subject], quantities: Sequence[str]) -> SelfCheck:
-    """Every estimator has a finite value for every scored voxel, so all are scored on the same."""
+    """Check that each estimator has a finite value in each scored voxel."""
     missing = []
     for subject in subjects:
         for estimator, values in subject.estimates.items():
@@ -89,18 +89,18 @@ def check_same_voxels(subjects: Sequence[Subject], quantities: Sequence[str]) ->
 
 
 def check_perfect_estimator(subjects: Sequence[Subject], quantities: Sequence[str]) -> SelfCheck:
-    """The truth, entered as an estimator, has no error, covers, and wins wherever LS errs."""
+    """Check that an estimator that returns the truth gets ideal scores."""
     perfect = [_with_perfect(s) for s in subjects]
     wrong = []
     for row in score(perfect, quantities, seed=0):
-        # an undefined figure is NaN and compares as not wrong
+        # undefined figures are NaN, and the comparison is False
         if row.estimator == PERFECT and abs(row.value - _ideal(row, perfect)) > EXACT:
             wrong.append(f"{row.metric} {row.value:.4g} for {row.quantity} in {row.stratum}")
     return SelfCheck("a perfect estimator scores 0 and 100 %", not wrong, _listed(wrong))
 
 
 def check_permuted_truth(subjects: Sequence[Subject], quantities: Sequence[str]) -> SelfCheck:
-    """Against a shuffled truth, no estimator explains anything."""
+    """Check that R² of all estimators is at most 0 for a permuted truth."""
     rng = np.random.default_rng(0)
     found = []
     for quantity in quantities:
@@ -114,7 +114,7 @@ def check_permuted_truth(subjects: Sequence[Subject], quantities: Sequence[str])
 
 
 def check_mirrored_win_rates(subjects: Sequence[Subject], quantities: Sequence[str]) -> SelfCheck:
-    """Two estimators that change places change their win rate for the rest of 100 %."""
+    """Check that win(A, B) + win(B, A) = 100 % for all pairs of estimators."""
     wrong = []
     for quantity in quantities:
         for first, second in combinations(subjects[0].estimates, 2):
@@ -130,9 +130,9 @@ def check_mirrored_win_rates(subjects: Sequence[Subject], quantities: Sequence[s
 def check_own_voxels(
     subjects: Sequence[Subject], quantities: Sequence[str], snr: float
 ) -> list[SelfCheck]:
-    """Every estimate is nearer to the truth of its own voxel than one from elsewhere is.
+    """Check that estimates are closer to the truth than estimates of random other voxels.
 
-    Estimates that were scored against other voxels would win half of the time, no more.
+    The win rate over these is 50 % if estimates are compared with the wrong voxels.
     """
     if snr < MIN_SNR_OWN_VOXELS:
         return []
@@ -153,12 +153,16 @@ def check_own_voxels(
 def check_requested_snr(
     requested: float, reference: float, noise: Sequence[FloatImage]
 ) -> SelfCheck:
-    """The noise that was really added has the standard deviation that was asked for.
+    """Check that the simulated noise has the requested standard deviation.
 
     Parameters
     ----------
-    noise : sequence of array
-        Simulated minus clean signal of every subject, air included.
+    requested : float
+        SNR.
+    reference : float
+        Reference signal, ΔM/M0; the SNR is this divided by the standard deviation.
+    noise : sequence of array (x, y, z, timings)
+        Simulated minus noise-free signal of each subject, ΔM/M0, with background.
     """
     variance = sum(np.sum(np.square(n, dtype=np.float64)) for n in noise) / sum(
         n.size for n in noise
@@ -171,7 +175,7 @@ def check_requested_snr(
 def check_ls_efficiency(
     subjects: Sequence[Subject], quantities: Sequence[str], snr: float
 ) -> list[SelfCheck]:
-    """Matched LS in grey matter at high SNR errs as much as the Cramér-Rao bound says."""
+    """Check that the error of least squares in GM at high SNR is the Cramér-Rao bound."""
     if snr < MIN_SNR_EFFICIENT_LS or not any(s.strata["GM"].any() for s in subjects):
         return []
     self_checks = []
@@ -184,7 +188,7 @@ def check_ls_efficiency(
 
 
 def check_scale_equivariance(deviations: Mapping[str, Sequence[ScaleDeviation]]) -> SelfCheck:
-    """CBF of estimators that promise it grows with signal and noise in proportion."""
+    """Check that CBF of scale-equivariant estimators is proportional to the signal."""
     worst = {
         estimator: float(np.max([[abs(d.slope - 1), abs(d.mean), d.p95] for d in found]))
         for estimator, found in deviations.items()
@@ -196,7 +200,7 @@ def check_scale_equivariance(deviations: Mapping[str, Sequence[ScaleDeviation]])
 
 
 def combine_conditions(conditions: Mapping[str, Sequence[SelfCheck]]) -> list[SelfCheck]:
-    """The self-checks of all conditions, one per name: passed when it did in all of them."""
+    """Combine self-checks of the same name; the result passes if all of them passed."""
     names = dict.fromkeys(c.name for self_checks in conditions.values() for c in self_checks)
     return [_combined(name, conditions) for name in names]
 
@@ -240,9 +244,10 @@ def _with_perfect(subject: Subject) -> Subject:
 
 
 def _ideal(row: Row, subjects: Sequence[Subject]) -> float:
-    """What a perfect estimator scores; where LS is exactly right too, it only draws.
+    """Return the score of a perfect estimator.
 
-    That happens: LS finds kinks of the signal curve exactly, and a truth may lie on one.
+    Its win rate over least squares is below 100 % where least squares is exact. This happens at
+    kinks of the signal curve, which least squares finds exactly.
     """
     if row.metric.startswith("win rate"):
         errors = pool_voxels(subjects, row.stratum, LS, row.quantity).errors

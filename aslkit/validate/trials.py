@@ -1,4 +1,4 @@
-"""One condition, all its phantoms -> what every estimator made of the very same scans."""
+"""A phantom in one condition -> its simulated scan, and the maps by each estimator (a trial)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -25,7 +25,7 @@ from aslkit.validate.baselines import (
     SIGMAS_VOXELS,
     baseline_estimators,
     best_sigma,
-    combined,
+    combine_quantities,
     smoothed_least_squares,
 )
 from aslkit.validate.design import Condition
@@ -47,23 +47,23 @@ from aslkit.validate.records import (
     values_in_table_units,
 )
 
-PURE = 0.8  # tissue fraction above which a voxel counts as grey or white matter
-MIXED = 0.2  # fraction of each above which it counts as boundary between them
+MIN_TISSUE_FRACTION = 0.8  # of voxels of the strata GM and WM
+MIN_BOUNDARY_FRACTION = 0.2  # of GM and of WM, in voxels of the stratum boundary
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One phantom in one condition: its scan, and the maps that were made of it.
+    """One phantom in one condition: its scan, and the maps by each estimator.
 
     Attributes
     ----------
     noise : array (x, y, z, timings)
-        What the simulation added to the signal, air included.
+        Noise of the simulation, also in the background, ΔM/M0.
     maps : mapping of estimator to maps
     smoothed : mapping of sigma [voxels] to maps
-        By least squares on smoothed signals.
+        Maps by least squares on smoothed signals.
     bounds : mapping of quantity to array (x, y, z)
-        Cramér-Rao standard deviations with the true constants, in stored units.
+        Cramér-Rao standard deviations with the true constants (CBF in ml/100 g/min, ATT in s).
     """
 
     phantom: Phantom
@@ -80,14 +80,14 @@ def run_trial(
     stopwatch: Stopwatch,
     progress: Progress = iter,
 ) -> Trial:
-    """Simulate one scan and let every estimator meet it, without the air, which nothing scores.
+    """Simulate one scan and run all estimators on it, without background.
 
-    `progress` wraps the estimators.
+    `progress` wraps the sequence of estimators.
     """
     series, physics = simulated(phantom, condition), condition.physics(phantom)
     noise = series.delta_m - clean_signal(phantom, physics)
     box = bounding_box(phantom.mask)[:2]
-    phantom, series = crop_phantom(phantom, box), _without_air(series).cropped(box)
+    phantom, series = crop_phantom(phantom, box), _without_background(series).cropped(box)
     estimators = baseline_estimators(physics, series.acquisition, condition.track)
     estimators |= select_covering(models, series.acquisition)
     runs = list(estimators.items())
@@ -104,13 +104,14 @@ def run_trial(
 def with_best_smoothing(
     trials: Sequence[Trial], quantities: Sequence[str]
 ) -> tuple[list[Trial], list[Row]]:
-    """The trials with smoothed least squares among the maps, and the sigmas that it took."""
+    """Add the best smoothed least squares to the maps, and return its sigmas as rows."""
     truths = [truth_maps(t.phantom) for t in trials]
-    insides = [strata(t.phantom)["brain"] for t in trials]
+    brains = [strata(t.phantom)["brain"] for t in trials]
     candidates = [t.smoothed for t in trials]
-    sigmas = {q: best_sigma(candidates, truths, insides, q) for q in quantities}
+    sigmas = {q: best_sigma(candidates, truths, brains, q) for q in quantities}
     chosen = [
-        replace(t, maps={**t.maps, SMOOTHED_LS: combined(t.smoothed, sigmas)}) for t in trials
+        replace(t, maps={**t.maps, SMOOTHED_LS: combine_quantities(t.smoothed, sigmas)})
+        for t in trials
     ]
     rows = [
         Row(SMOOTHED_LS, "brain", q, "oracle sigma", "voxels", s, n_subjects=len(trials))
@@ -120,7 +121,7 @@ def with_best_smoothing(
 
 
 def subject_of(trial: Trial) -> Subject:
-    """The scored voxels of a trial."""
+    """Collect the scored voxels of a trial."""
     phantom = trial.phantom
     scored = scored_voxels(phantom)
     return Subject(
@@ -140,22 +141,22 @@ def subject_of(trial: Trial) -> Subject:
 
 
 def example_of(trial: Trial, condition: Condition) -> Example:
-    """The maps for pictures, of tissue alone: hundreds of them must fit into memory."""
+    """Return the maps for pictures, without arterial maps, which would need too much memory."""
     title = f"{trial.phantom.name}, {condition.protocol}, SNR {condition.snr:g}, {condition.track}"
     maps = {TRUTH: truth_maps(trial.phantom), **trial.maps}
-    pictured = {n: _pictured(m) for n, m in maps.items()}
+    pictured = {n: _for_pictures(m) for n, m in maps.items()}
     return Example(title, condition.columns, pictured, trial.phantom.mask, trial.phantom.lesions)
 
 
 def n_lesion_classes(trial: Trial) -> int:
-    """How many kinds of lesions the brain shows."""
+    """Count the classes of lesions of a phantom."""
     return len(np.unique(trial.phantom.lesions[trial.phantom.mask])) - 1
 
 
 def simulated(phantom: Phantom, condition: Condition) -> AslSeries:
-    """The noisy scan, which says what is nominal.
+    """Simulate a noisy scan with the nominal acquisition.
 
-    Of a single delay, whose residuals tell no noise, also the noise level, as repeats would.
+    A scan of a single delay has no residuals to estimate the noise, so it gets the noise level.
     """
     series = simulate_series(
         phantom,
@@ -171,25 +172,25 @@ def simulated(phantom: Phantom, condition: Condition) -> AslSeries:
 
 
 def scored_voxels(phantom: Phantom) -> MaskImage:
-    """Brain voxels with perfusion, and all of every lesion."""
+    """Return the perfused brain voxels and all voxels of lesions, (x, y, z)."""
     return phantom.mask & ((phantom.cbf > MIN_CBF) | (phantom.lesions > 0))
 
 
 def strata(phantom: Phantom) -> dict[str, MaskImage]:
-    """Where errors are averaged; tissue strata leave lesions out, "brain" has everything."""
+    """Return the regions in which errors are averaged; only "brain" includes lesions."""
     healthy = phantom.mask & (phantom.lesions == 0) & (phantom.cbf > MIN_CBF)
     tissue = {
         "brain": phantom.mask & (phantom.cbf > MIN_CBF),
-        "GM": healthy & (phantom.gm > PURE),
-        "WM": healthy & (phantom.wm > PURE),
-        "boundary": healthy & (np.minimum(phantom.gm, phantom.wm) > MIXED),
+        "GM": healthy & (phantom.gm > MIN_TISSUE_FRACTION),
+        "WM": healthy & (phantom.wm > MIN_TISSUE_FRACTION),
+        "boundary": healthy & (np.minimum(phantom.gm, phantom.wm) > MIN_BOUNDARY_FRACTION),
     }
     lesions = {n: phantom.mask & (phantom.lesions == i) for i, n in LESION_CLASSES.items() if i}
     return tissue | lesions
 
 
 def are_estimated(maps: ParameterMaps, scored: MaskImage) -> dict[str, NDArray[np.bool_]]:
-    """Whether the estimates at these voxels are finite and, for ATT, off the bounds."""
+    """Return whether estimates are finite and ATT is not at its bounds, (voxels,)."""
     cbf, att = maps.cbf[scored], maps.att[scored]
     low, high = FitSettings().att_bounds_s
     is_inside = (att > low + AT_BOUND_S) & (att < high - AT_BOUND_S)
@@ -197,16 +198,16 @@ def are_estimated(maps: ParameterMaps, scored: MaskImage) -> dict[str, NDArray[n
 
 
 def crop_phantom(phantom: Phantom, box: tuple[slice, ...]) -> Phantom:
-    """The truth in a box alone, named as before."""
+    """Crop a phantom to a box, with the same name."""
     maps = {f.name: getattr(phantom, f.name)[box] for f in fields(Tissue)}
     return replace(phantom, **maps)
 
 
-def _without_air(series: AslSeries) -> AslSeries:
+def _without_background(series: AslSeries) -> AslSeries:
     return replace(series, delta_m=np.where(series.mask[..., None], series.delta_m, np.nan))
 
 
-def _pictured(maps: ParameterMaps) -> ParameterMaps:
-    """Without vessels; a standard deviation that is unknown becomes 0, which no picture shows."""
+def _for_pictures(maps: ParameterMaps) -> ParameterMaps:
+    """Remove the arterial maps and set unknown standard deviations to 0."""
     known = {name: np.nan_to_num(getattr(maps, name)) for name in ("cbf_std", "att_std")}
     return replace(maps, abv=None, abat=None, **known)

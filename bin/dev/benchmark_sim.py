@@ -29,7 +29,7 @@ from aslkit.simulate.signal import PROTOCOLS
 from aslkit.simulate.training_scans import draw_training_scans
 from aslkit.train.batches import STREAM_SEED, draw_batch, stream_batches
 from aslkit.train.loop import train
-from aslkit.validate.trials import PURE
+from aslkit.validate.trials import MIN_TISSUE_FRACTION
 
 N_SCANS = 100
 N_BATCHES = 20
@@ -123,7 +123,7 @@ def show_readback(subject: Path, truth: Path) -> None:
     cbf = fit_least_squares(series, FitSettings(macrovascular="off")).cbf
     signals = [read_volumes(path)[0] for path in sorted(truth.glob("*_signal.nii.gz"))]
     noise = (series.delta_m - np.concatenate(signals, axis=3))[true("mask") > 0]
-    grey = (true("gm") > PURE) & (true("lesions") == 0)
+    grey = (true("gm") > MIN_TISSUE_FRACTION) & (true("lesions") == 0)
     bias = cbf[grey].mean() / true("cbf")[grey].mean() - 1
     print(f"{subject.name}: SNR {REFERENCE_SIGNAL / noise.std():.2f}, CBF of GM {bias:+.2%}")
 
