@@ -205,7 +205,7 @@ def test_of_many_models_a_picture_shows_the_first_and_names_the_others():
     f = PhantomTable([r | {"estimator": n} for n in (LS, *names) for r in scored()])
     ((shown, left_out),) = example_sections._shown_examples(f, [replace(own, maps=maps)])
     assert list(shown.maps) == [TRUTH, LS, NET, "a", "b", "c"]
-    assert left_out == " Not pictured, for room: d, e and f; the tables have them."
+    assert left_out == " Not shown for lack of space: d, e and f. The tables include them."
     assert f.estimators == [LS, *names]
 
 
@@ -248,8 +248,8 @@ def test_a_track_without_a_bound_does_not_speak_of_one(drawn):
 def test_the_summary_counts_what_ls_does_better_unless_the_interval_reaches_1():
     rows = scored(0.5) + scored(1.02, snr=10.0) + scored(1.3, snr=30.0)
     (words,) = summary(PhantomTable(rows))
-    assert "at SNR 3 its error is 0.50 (CBF) and 0.50 (ATT) times that of LS" in words
-    assert "LS is better in 2 of 6 cases" in words
+    assert "at SNR 3 the error is 0.50 (CBF) and 0.50 (ATT) times that of LS" in words
+    assert "LS has the smaller error in 2 of 6 cases" in words
     assert words.count("at SNR 30") == 2 and "at SNR 10" not in words
 
 

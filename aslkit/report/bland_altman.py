@@ -31,7 +31,9 @@ def bland_altman_plots(
     estimates: Mapping[str, Mapping[str, FloatArray]],
     reference_name: str,
 ) -> bytes:
-    """Difference from a reference over the reference: quantities in rows, estimators in columns.
+    """Draw the differences from a reference over the reference, voxel by voxel.
+
+    Rows are quantities, columns are estimators.
 
     Parameters
     ----------
@@ -62,7 +64,7 @@ def subject_bland_altman(
     styles: Mapping[str, LineStyle],
     label: str,
 ) -> bytes:
-    """Bland-Altman plot with a point per subject and a panel per estimator.
+    """Draw Bland-Altman plots with a point per subject and a panel per estimator.
 
     Parameters
     ----------
@@ -89,7 +91,7 @@ def subject_bland_altman(
             ax.axhline(limit.value, color=HIGHLIGHT_COLOUR, linestyle="--", linewidth=1.2)
             ax.axhspan(limit.low, limit.high, color=HIGHLIGHT_COLOUR, alpha=0.08, linewidth=0)
         ax.margins(x=0.25)
-        ax.set(title=name, xlabel=f"mean of both, {label}")
+        ax.set(title=name, xlabel=f"mean of method and LS, {label}")
         style_axes(ax)
     grid[0].set_ylabel("difference from LS")
     return to_png(figure)
@@ -98,7 +100,7 @@ def subject_bland_altman(
 def _extent(
     reference: FloatArray, estimates: Sequence[FloatArray]
 ) -> tuple[float, float, float, float]:
-    """Limits of x and, symmetric about 0, of y."""
+    """Return the limits of x and y; those of y are symmetric about 0."""
     spread = np.nanpercentile(np.abs(np.stack(estimates) - reference), CENTRAL_PERCENT) + 1e-6
     low, high = np.nanpercentile(reference, [100 - CENTRAL_PERCENT, CENTRAL_PERCENT])
     return float(low), float(max(high, low + 1e-6)), -float(spread), float(spread)
@@ -120,7 +122,7 @@ def _density(
     ax.text(
         0.98,
         0.97,
-        f"{_digits(mean, sign=True)} ± {_digits(half_width)}",
+        f"{_format_digits(mean, sign=True)} ± {_format_digits(half_width)}",
         transform=ax.transAxes,
         ha="right",
         va="top",
@@ -130,8 +132,8 @@ def _density(
     )
 
 
-def _digits(value: float, sign: bool = False) -> str:
-    """Three significant digits, never as a power of ten."""
+def _format_digits(value: float, sign: bool = False) -> str:
+    """Return the value with three significant digits, without an exponent."""
     return np.format_float_positional(
         value, precision=3, unique=False, fractional=False, trim="-", sign=sign
     )

@@ -1,4 +1,4 @@
-"""Figures of merit as curves over SNR, nominal level, repeats or scale -> a picture of panels."""
+"""Scores over SNR, nominal level, repeats or scale -> a picture with line charts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,26 +19,26 @@ from aslkit.report.style import (
     to_png,
 )
 
-Points = NDArray[np.floating]  # (points, 4): x, y and the 95 % interval of y, NaN if unknown
+Points = NDArray[np.floating]  # (points, 4): x, y, and low and high of the 95 % interval or NaN
 
-PANEL_WIDTH, PANEL_HEIGHT = 3.8, 3.0  # inches, where there is room
+PANEL_WIDTH, PANEL_HEIGHT = 3.8, 3.0  # inches, if the page has room
 LAYOUT = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)  # inches around every panel
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes.
+    """Contents of one pair of axes.
 
     Attributes
     ----------
     lines : mapping of estimator to Points
-        Points that are not finite are left out; so are lines without any.
+        Points that are not finite are left out, and so are lines without finite points.
     x_ticks : sequence of float
-        Where the x axis has its ticks.
+        Ticks of the x axis.
     logarithmic : str
         Names of the logarithmic axes: "", "x", "y" or "xy".
     ideal : sequence of (x, y)
-        A thin line where a perfect estimator lies; none when empty.
+        Thin line of a perfect estimator; none if empty.
     y_limits : (low, high), optional
     """
 
@@ -53,7 +53,7 @@ class Panel:
 
 
 def draw_panels(panels: Sequence[Panel], styles: Mapping[str, LineStyle], n_columns: int) -> bytes:
-    """Panels row by row with one legend; `styles` names every estimator in any of them."""
+    """Draw the panels row by row with one legend; `styles` covers the estimators of all panels."""
     n_columns = min(n_columns, len(panels))
     n_rows = -(-len(panels) // n_columns)
     width = min(PANEL_WIDTH * n_columns, PAGE_WIDTH)

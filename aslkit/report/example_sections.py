@@ -1,4 +1,4 @@
-"""Maps of example scans with their truth -> the sections of a phantom report that picture them."""
+"""Maps of example scans and their truth -> sections with pictures for the page on phantoms."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -16,17 +16,17 @@ from aslkit.validate.design import most_typical_snr
 from aslkit.validate.estimators import TRUTH, Example
 from aslkit.validate.records import QUANTITIES, values_in
 
-ORIENTATION = "Axial slices, anterior up; the right of the brain is on the right (neurological)."
+ORIENTATION = "Axial slices in neurological orientation: anterior is up, right is on the right."
 
 
 def map_sections(results: PhantomTable, examples: Iterable[Example]) -> list[Section]:
-    """Maps and errors side by side, one picture per shown setting."""
+    """Return maps and errors of all methods, one picture per shown setting."""
     return [
         Section(
             f"Maps: {e.title}",
-            "All columns of a row share one colour scale. sd is the standard deviation that each "
-            "method reports for itself. Red is too high, blue too low. A good error bar (sd) is "
-            f"large where the error is. {ORIENTATION}{left_out}",
+            "All columns of a row share one colour scale. Errors: red is too high, blue is too "
+            "low. sd: standard deviation that the method reports; it should be large where the "
+            f"error is large. {ORIENTATION}{left_out}",
             map_comparison(e.maps, e.mask, e.title, e.maps[TRUTH]),
         )
         for e, left_out in _shown_examples(results, examples)
@@ -34,7 +34,7 @@ def map_sections(results: PhantomTable, examples: Iterable[Example]) -> list[Sec
 
 
 def lesion_sections(results: PhantomTable, examples: Iterable[Example]) -> list[Section]:
-    """Lesions from close, one picture per shown setting whose example has any."""
+    """Return close-ups of lesions, one picture per shown setting with lesions."""
     sections = []
     for example, left_out in _shown_examples(results, examples):
         lesions = example.lesions
@@ -42,7 +42,7 @@ def lesion_sections(results: PhantomTable, examples: Iterable[Example]) -> list[
             found = (i for i in LESION_CLASSES if (lesions == i).any())
             regions = [Region(LESION_CLASSES[i], np.asarray(lesions == i)) for i in found]
             text = (
-                "The slice that holds most of each kind of lesion, which is outlined. All "
+                "Each kind of lesion in the slice where it is largest, outlined in white. All "
                 f"columns of a row share one colour scale. {ORIENTATION}{left_out}"
             )
             picture = close_ups(example.maps, example.mask, regions)
@@ -51,7 +51,7 @@ def lesion_sections(results: PhantomTable, examples: Iterable[Example]) -> list[
 
 
 def bland_altman_sections(results: PhantomTable, examples: Iterable[Example]) -> list[Section]:
-    """Bland-Altman against the truth, in the first shown setting."""
+    """Return Bland-Altman plots against the truth, for the first shown setting."""
     return [_bland_altman_section(*shown) for shown in _shown_examples(results, examples)[:1]]
 
 
@@ -63,10 +63,10 @@ def _bland_altman_section(example: Example, left_out: str) -> Section:
     }
     return Section(
         f"Bland-Altman: difference from {TRUTH}",
-        f"{example.title}. Darker: more voxels (logarithmic). The solid line is the mean "
-        "difference, the dashed ones are 1.96 standard deviations away and enclose 95 % of "
-        "Gaussian differences; the numbers are both. A tilted cloud means that high values are "
-        f"pulled down and low ones up.{left_out}",
+        f"{example.title}. Colour: number of voxels, darker is more (logarithmic). Solid line: "
+        "mean difference. Dashed lines: limits of agreement, 1.96 standard deviations above and "
+        "below the mean. Numbers: mean ± 1.96 standard deviations. A cloud that falls to the "
+        f"right means that high values are underestimated and low values overestimated.{left_out}",
         bland_altman_plots(values.pop(TRUTH), values, TRUTH),
     )
 
@@ -74,9 +74,10 @@ def _bland_altman_section(example: Example, left_out: str) -> Section:
 def _shown_examples(
     results: PhantomTable, examples: Iterable[Example]
 ) -> list[tuple[Example, str]]:
-    """Of every shown setting, the example of the most typical SNR, and who is left out of it.
+    """Return an example per shown setting, with a note on the models that it leaves out.
 
-    Maps are ordered as in tables, the truth first.
+    The example is the one with the most typical SNR. Its maps have the order of the tables, the
+    truth first.
     """
     own: dict[Setting, dict[float, Example]] = {s: {} for s in results.shown_settings}
     for e in examples:

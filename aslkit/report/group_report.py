@@ -1,4 +1,4 @@
-"""What a benchmark found on all scans of a data set -> the page of the group."""
+"""Scores of all scans of a data set -> the page of the group."""
 
 from collections.abc import Mapping, Sequence
 
@@ -28,7 +28,14 @@ from aslkit.report.scan_tables import (
     subject_values,
     table_by_repeats,
 )
-from aslkit.report.shared_sections import DIGITS, join_names, select_pictured, speed_section
+from aslkit.report.shared_sections import (
+    DIGITS,
+    format_count,
+    format_number,
+    join_names,
+    select_pictured,
+    speed_section,
+)
 from aslkit.report.style import LineStyle, line_styles
 from aslkit.validate.agreement_stats import (
     MIN_SUBJECTS,
@@ -47,21 +54,21 @@ def group_report(
     failed: Mapping[str, str],
     pictures: Mapping[str, bytes],
 ) -> Page:
-    """Report of a run on real scans, where the truth is unknown.
+    """Return the page of a group of scans, where the truth is not known.
 
     Parameters
     ----------
     failed : mapping of scan to the reason
-    pictures : mapping of scan to a small PNG of its maps
+    pictures : mapping of scan to a thumbnail of its CBF (PNG)
     """
     tables = scan_tables(benchmark.records)
     estimators = list(dict.fromkeys(e for t in tables for e in t.estimators))
     styles = line_styles(estimators)
     lead = [
-        f"{join_names([*benchmark.models, 'least squares (LS)'])} on {len(tables)} "
-        "scans. There is no "
-        "truth: half of the repeats estimate and the other half judge. LS on all repeats is noisy "
-        "itself and serves for comparison only."
+        f"This page compares {join_names([*benchmark.models, 'least squares (LS)'])} on "
+        f"{format_count(len(tables), 'scan')}. The truth is not known in vivo, so maps from half "
+        "of the repeats are tested on the other half. LS on all repeats is noisy itself and "
+        "serves for comparison only."
     ]
     has_repeats = [t for t in tables if len(t.n_repeats) > 1]
     sections = _repeat_sections(has_repeats, estimators, styles) if has_repeats else []
@@ -71,7 +78,7 @@ def group_report(
         _gallery(pictures, links, has_models=bool(benchmark.models)),
         Section(
             "Every scan",
-            "Each name leads to the page of the scan.",
+            "Click on a name for the page of the scan.",
             table=headline_per_scan(tables, links),
         ),
         Section("Quality", LIGHTS_TEXT, table=_quality_table(tables, links)),
@@ -80,7 +87,7 @@ def group_report(
     if failed:
         rows = [[scan, reason] for scan, reason in failed.items()]
         table = Table(["scan", "reason"], rows, n_text=2)
-        sections.append(Section("Scans that failed", "They are in no figure.", table=table))
+        sections.append(Section("Scans that failed", "No result includes them.", table=table))
     return Page(
         "Validation in vivo",
         lead,
@@ -93,12 +100,12 @@ def group_report(
 
 
 def _gallery(pictures: Mapping[str, bytes], links: Mapping[str, str], has_models: bool) -> Section:
-    """The middle slice of every scan by least squares and, where there is one, a model."""
+    """Return the middle slice of every scan by least squares and, if any, by a model."""
     shown = [Thumbnail(scan, image, links[scan]) for scan, image in pictures.items()]
-    model = " and, right of it, the first model that takes the scan" if has_models else ""
+    model = " (left) and by the first model that accepts the scan (right)" if has_models else ""
     text = (
-        f"CBF of the middle slice by least squares{model}, black to yellow for 0 to "
-        "100 ml/100 g/min. Each picture leads to the page of its scan."
+        f"CBF of the middle slice by least squares{model}. Black to yellow: 0 to "
+        "100 ml/100 g/min. Click on a picture for the page of the scan."
     )
     return Section("A slice of every scan", text, thumbnails=shown)
 
@@ -130,9 +137,10 @@ def _repeat_sections(
         found.append(
             Section(
                 "Split-half repeatability of subjects",
-                "Mean over the mask from one and from the other half of the repeats. sd within a "
-                "subject and its CoV; ICC(A,1): the share of the variance between subjects that "
-                "repeats, with its 95 % interval (F). It is low where subjects are alike.",
+                "Repeatability of the mean over the brain mask, from two halves of the repeats. "
+                "sd: within-subject standard deviation. CoV: sd divided by the mean. ICC(A,1): share "
+                "of the variance that is due to differences between subjects, with its 95 % "
+                "interval (F); it is low if the subjects hardly differ.",
                 table=means,
             )
         )
@@ -140,7 +148,7 @@ def _repeat_sections(
 
 
 def _repeated_means(tables: Sequence[ScanTable], estimators: Sequence[str]) -> Table:
-    """Within-subject sd and CoV and ICC(A,1) of mean CBF and ATT; no rows for few subjects."""
+    """Return sd, CoV and ICC(A,1) of mean CBF and ATT; without rows for too few subjects."""
     rows = []
     for e in estimators:
         cells = [e]
@@ -163,13 +171,13 @@ def _repeated_means(tables: Sequence[ScanTable], estimators: Sequence[str]) -> T
 def _comparison_sections(
     tables: Sequence[ScanTable], estimators: Sequence[str], styles: Mapping[str, LineStyle]
 ) -> list[Section]:
-    """Against least squares and the reference: voxels, then a point per subject."""
+    """Compare with least squares and with reference maps, by voxels and by subjects."""
     models = [e for e in estimators if is_model(e)]
     found = []
-    voxels = f"Figures of the voxels of each subject. {MEAN_OVER_SUBJECTS}"
+    voxels = f"Scores over the voxels of each subject. {MEAN_OVER_SUBJECTS}"
     if models:
         table = group_table(tables, models, comparison_columns(LS))
-        text = f"Least squares has the same compartments as the model. {voxels}"
+        text = f"Differences are from LS with the same compartments as the model. {voxels}"
         found.append(Section("Against LS", text, table=table))
     if any(subject_values(tables, e, reference_columns()[0]).size for e in estimators):
         table = group_table(tables, estimators, reference_columns())
@@ -182,9 +190,9 @@ def _comparison_sections(
             label = f"{shown.heading} [{shown.unit}]"
             picture = subject_bland_altman({e: means[e] for e in drawn}, names, styles, label)
             text = (
-                f"Mean {shown.heading} over the mask, a point per subject: difference from LS "
-                "over the mean of both. Solid: mean difference; dashed: limits of agreement, "
-                f"shaded their 95 % intervals. {_limits_in_words(means, q)}{left_out}"
+                f"Mean {shown.heading} over the brain mask; each point is a subject. Solid line: "
+                "mean difference from LS. Dashed lines: limits of agreement, with their 95 % "
+                f"intervals (shaded). {_limits_in_words(means, q)}{left_out}"
             )
             found.append(Section(f"Bland-Altman of subjects: {shown.heading}", text, picture))
     return found
@@ -196,16 +204,15 @@ def _limits_in_words(means: Mapping[str, tuple[np.ndarray, np.ndarray]], quantit
     for e, (own, reference) in means.items():
         low, high = limits_of_agreement(own - reference)
         mean = float(np.mean(own - reference))
-        parts.append(
-            f"{e}: {mean:.{digits}f}, limits {low.value:.{digits}f} to {high.value:.{digits}f}"
-        )
-    return "; ".join(parts) + "."
+        numbers = [format_number(v, digits) for v in (mean, low.value, high.value)]
+        parts.append("{}: mean difference {}, limits of agreement {} to {}".format(e, *numbers))
+    return f"{'; '.join(parts)} ({QUANTITIES[quantity].unit})."
 
 
 def _means_against_ls(
     tables: Sequence[ScanTable], models: Sequence[str], quantity: str
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Mean of every subject by a model, and by least squares with the same compartments."""
+    """Return the means of every subject by a model, and by LS with the same compartments."""
     mean = Column("", MEAN, quantity, repeats=ALL)
     apart = Column("", "difference from LS", quantity, repeats=ALL)
     found = {}

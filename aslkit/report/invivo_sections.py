@@ -1,4 +1,4 @@
-"""Parts that the page of a scan and that of the group share."""
+"""Records of scans -> sections that the page of a scan and the page of the group share."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,51 +15,57 @@ from aslkit.validate.records import AVERAGE, LEVELS, QUANTITIES
 from aslkit.validate.split_half import GM_LIKE_CBF, PERFUSED
 
 GLOSSARY = {
-    "left-out RMS": "Error of predicting the mean of the repeats that were not used, from 1, 2 "
-    "and half of the repeats, in % of M0. It contains the noise of the left-out mean, alike for "
-    "all methods. Smaller is better. 'average of the repeats' predicts with their plain mean.",
-    "Spearman": "Rank correlation over the mask between the maps from two disjoint halves of the "
-    "repeats: how repeatable a map is. 1 is best. Freedom of the model improves left-out RMS and "
-    "lowers this, so look at both.",
-    "mean CBF": "Over the mask, from one repeat and from all. A method that shifts with "
-    "the amount of data is biased by noise.",
-    "perfused of LS": "Mean CBF of all repeats over the half of the mask with the larger mean "
-    "signal, which no method chose, over that of LS with the same compartments.",
-    "GM-like CBF": "Mean from half of the repeats, where LS with the same compartments has CBF "
-    f"{GM_LIKE_CBF[0]:g}-{GM_LIKE_CBF[1]:g} and a determined ATT in the other half; "
-    "'of LS' is its ratio to that of LS from the same half. Far from 1 means that contrast was "
-    "lost to a training mean, or added; where LS is wrong in both halves, it favours LS.",
-    "contrast": "Median CBF of the voxels in the upper third of LS CBF over that in the lower "
-    "third, sorted by one half of the repeats and measured in the other.",
+    "LS": "Least squares. 'LS + arterial' includes an arterial compartment.",
+    "left-out RMS": "Maps from 1, 2 or half of the repeats predict the mean signal of the repeats "
+    "that were not used. This is the root mean square (RMS) of the prediction error, in % of M0; "
+    "smaller is better. It includes the noise of the left-out mean, which is the same for all "
+    "methods. 'average of the repeats' predicts with the mean of the used repeats, without a "
+    "model.",
+    "Spearman": "Rank correlation, over the brain mask, between the maps from two halves of the "
+    "repeats. It measures repeatability; 1 is best. A model with more free parameters has a "
+    "smaller left-out RMS but a lower rank correlation, so read both.",
+    "mean CBF": "Mean over the brain mask in ml/100 g/min, from one repeat and from all repeats. "
+    "A systematic difference between the two means that noise biases the method.",
+    "perfused of LS": "Mean CBF in the half of the mask with the larger mean signal, from all "
+    "repeats, divided by that of LS with the same compartments.",
+    "GM-like CBF": "Mean CBF in ml/100 g/min from one half of the repeats, over voxels where LS "
+    f"on the other half finds a CBF of {GM_LIKE_CBF[0]:g}-{GM_LIKE_CBF[1]:g} ml/100 g/min and a "
+    "determined ATT. 'of LS' is the ratio to the mean of LS from the same half. A ratio far from "
+    "1 means that the method loses or adds contrast, or that LS has the same error in both "
+    "halves.",
+    "contrast": "Median CBF in the third of the voxels with the highest CBF, divided by that in "
+    "the third with the lowest CBF. LS on one half of the repeats sorts the voxels; the other "
+    "half is measured.",
     "negative": "Share of voxels with CBF below 0.",
 }
-ORIENTATION = "Axial slices as they are stored, x to the right and y upwards."
+ORIENTATION = "Axial slices as stored in the file: x to the right, y upwards."
+OVER_SUBJECTS = " Points: means over subjects. Bands: their 95 % intervals."
 
 
 def prediction_section(tables: Sequence[ScanTable], styles: Mapping[str, LineStyle]) -> Section:
-    """Error of predicting the repeats that were not used, over their number."""
+    """Return the prediction error of the left-out repeats over the number of used repeats."""
     repeats = sorted({n for t in tables for n in t.n_repeats[:-1]})
 
     def points(estimator: str) -> Points:
         columns = [Column("", "left-out RMS", "delta_m", PERFUSED, repeats=n) for n in repeats]
-        found = [mean_interval(subject_values(tables, estimator, c)) for c in columns]
-        return np.array([(n, f.value, f.low, f.high) for n, f in zip(repeats, found, strict=True)])
+        means = [mean_interval(subject_values(tables, estimator, c)) for c in columns]
+        return np.array([(n, m.value, m.low, m.high) for n, m in zip(repeats, means, strict=True)])
 
-    shown = [AVERAGE, *styles]
-    lines = {e: points(e) for e in shown}
+    names = [AVERAGE, *styles]
+    lines = {e: points(e) for e in names}
     panel = Panel("Left-out repeats", "repeats used", "error [% of M0]", lines, repeats)
+    bands = OVER_SUBJECTS if len(tables) > 1 else ""
     return Section(
         "Left-out repeats",
-        "Error of predicting the mean of the repeats that were not used, over the better-perfused "
-        "half of the brain. It cannot fall below the noise of that mean."
-        + _BANDS
-        * (len(tables) > 1),
-        draw_panels([panel], {**line_styles(shown), **styles}, n_columns=1),
+        "Error of predicting the mean signal of the repeats that were not used, over the half of "
+        "the brain mask with the larger signal. The error cannot be smaller than the noise of "
+        f"that mean.{bands}",
+        draw_panels([panel], {**line_styles(names), **styles}, n_columns=1),
     )
 
 
 def calibration_section(tables: Sequence[ScanTable], styles: Mapping[str, LineStyle]) -> Section:
-    """Whether the differences between two halves are as large as the error bars say."""
+    """Return how often two halves of the repeats differ by no more than their error bars."""
 
     def shares(estimator: str, quantity: str) -> list[float]:
         columns = [Column("", coverage_at(v), quantity, repeats=HALF) for v in LEVELS]
@@ -67,17 +73,14 @@ def calibration_section(tables: Sequence[ScanTable], styles: Mapping[str, LineSt
 
     panels = coverage_panels(
         {
-            f"{shown.heading}, half against half of the repeats": {e: shares(e, q) for e in styles}
-            for q, shown in QUANTITIES.items()
+            f"{q.heading}, half against half of the repeats": {e: shares(e, name) for e in styles}
+            for name, q in QUANTITIES.items()
         }
     )
     return Section(
         "Can the error bars be trusted?",
-        "Share of voxels where the maps from two halves of the repeats differ by no more than "
-        "their standard deviations promise. On the thin line they are right; below it they are "
-        "too small. Errors that both halves share do not show here.",
+        "Share of voxels in which the maps from two halves of the repeats differ by no more than "
+        "their standard deviations allow. On the thin line the error bars are correct; below it "
+        "they are too small, above it too large. Errors common to both halves do not appear here.",
         draw_panels(panels, styles, n_columns=2),
     )
-
-
-_BANDS = " Points are means over subjects, bands their 95 % intervals."

@@ -1,4 +1,4 @@
-"""A scan as read -> every constant behind its numbers, and a paragraph for the methods section."""
+"""A scan and its maps -> a table of constants and a paragraph for a methods section."""
 
 import math
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from aslkit.core.acquisition import Timing
 from aslkit.outputs.provenance import version
 from aslkit.report.page import Table
+from aslkit.report.shared_sections import join_names
 from aslkit.validate.records import is_model
 from aslkit.validate.split_half import ScanEstimates
 
@@ -17,7 +18,7 @@ KINETICS = {
 
 
 def quantification_table(scan: ScanEstimates) -> Table:
-    """Every constant and assumption, its value, and where it comes from."""
+    """Return all constants and assumptions with their values and origins."""
     acquisition, settings = scan.series.acquisition, scan.settings
     rows = [
         ["kinetic model", acquisition.kinetic, "--kinetic"],
@@ -29,7 +30,7 @@ def quantification_table(scan: ScanEstimates) -> Table:
     low, high = settings.att_bounds_s
     rows += [
         ["partition coefficient [ml/g]", partition, WHITE_PAPER],
-        ["ATT searched [s]", f"{low:g} to {high:g}", "default"],
+        ["range of ATT [s]", f"{low:g} to {high:g}", "default"],
         ["arterial compartment", _compartment(scan), f"--macrovascular {settings.macrovascular}"],
         ["noise level", _noise(scan), ""],
     ]
@@ -40,7 +41,7 @@ def quantification_table(scan: ScanEstimates) -> Table:
             ["labeling efficiency", f"{own.alpha:g}", own.origin],
             [
                 "background suppression",
-                f"{own.per_pulse:g} per pulse, {own.n_pulses} pulses: {own.total:.3f} in all",
+                f"{own.per_pulse:g} per pulse, {own.n_pulses} pulses, total {own.total:.3f}",
                 name,
             ],
             ["M0", f"scale {m0.scale:g}, TR {tr}, recovery {m0.recovery:.3f}", m0.origin],
@@ -53,41 +54,47 @@ def quantification_table(scan: ScanEstimates) -> Table:
 
 
 def methods_text(scan: ScanEstimates) -> str:
-    """What was done, in the words of a paper."""
+    """Return a paragraph on the quantification, in the words of a paper."""
     acquisition = scan.series.acquisition
-    first = acquisition.timings[0]
-    labelings = " and ".join(dict.fromkeys(t.labeling.upper() for t in acquisition.timings))
-    duration = first.label_duration_s
-    label = f", label duration {duration:g} s" if math.isfinite(duration) and duration else ""
-    plds = ", ".join(f"{t.pld_s:g}" for t in acquisition.timings)
-    efficiencies = " and ".join(dict.fromkeys(f"{t.efficiency:.3g}" for t in acquisition.timings))
+    timings = acquisition.timings
+    labelings = " and ".join(dict.fromkeys(t.labeling.upper() for t in timings))
+    plds = ", ".join(f"{t.pld_s:g}" for t in timings)
+    delays = f"{len(timings)} delays: {plds} s" if len(timings) > 1 else f"delay {plds} s"
+    durations = [t.label_duration_s for t in timings if math.isfinite(t.label_duration_s)]
+    label = _distinct([f"{d:g}" for d in durations if d])
+    duration = f", label duration {label} s" if label else ""
+    averages = _distinct([str(t.n_averages) for t in timings])
+    plural = "" if averages == "1" else "s"
+    efficiencies = " and ".join(dict.fromkeys(f"{t.efficiency:.3g}" for t in timings))
+    low, high = scan.settings.att_bounds_s
     models = [e for e in scan.maps if is_model(e)]
-    network = (
-        f" These were corrected by the network{'s' * (len(models) > 1)} {' and '.join(models)}."
-        if models
-        else ""
-    )
+    other = f" CBF and ATT were also estimated by {join_names(models)}." if models else ""
     arterial = (
-        " An arterial compartment was estimated with CBF and ATT where the evidence supported it."
+        " Where the data supported it, an arterial compartment was estimated together with CBF "
+        "and ATT."
         if any(m.abv is not None for m in scan.maps.values())
         else ""
     )
     return (
-        f"{labelings} data ({acquisition.n_timings} delays: {plds} s{label}, "
-        f"{first.n_averages} averages) were calibrated voxel by voxel with M0 and quantified with "
-        f"aslkit {version()}. CBF and arterial transit time (ATT) were estimated by least squares "
-        f"with the {KINETICS[acquisition.kinetic]} (Buxton 1998, doi:10.1002/mrm.1910400308; "
-        f"constants after Alsop 2015, doi:10.1002/mrm.25197): T1 of blood "
+        f"{labelings} data ({delays}{duration}, {averages} average{plural} per delay) were "
+        f"calibrated with M0 and quantified with aslkit {version()}. CBF and arterial transit "
+        "time (ATT) were estimated by least squares with the "
+        f"{KINETICS[acquisition.kinetic]} (Buxton 1998, doi:10.1002/mrm.1910400308), with "
+        "constants after Alsop 2015 (doi:10.1002/mrm.25197): T1 of blood "
         f"{acquisition.t1_blood_s:g} s, partition coefficient "
-        f"{acquisition.partition_ml_per_g:g} ml/g, total labeling efficiency {efficiencies}, ATT "
-        f"between {scan.settings.att_bounds_s[0]:g} and {scan.settings.att_bounds_s[1]:g} s."
-        f"{arterial}{network} Standard deviations were based on {_noise(scan)}."
+        f"{acquisition.partition_ml_per_g:g} ml/g. The total labeling efficiency was "
+        f"{efficiencies}. ATT was searched between {low:g} and {high:g} s."
+        f"{arterial}{other} Standard deviations were based on {_noise(scan)}."
     )
 
 
+def _distinct(texts: Sequence[str]) -> str:
+    return ", ".join(dict.fromkeys(texts))
+
+
 def _compartment(scan: ScanEstimates) -> str:
-    found = [e for e, m in scan.maps.items() if m.abv is not None]
-    return f"on for {', '.join(found)}" if found else "off"
+    names = [e for e, m in scan.maps.items() if m.abv is not None]
+    return f"on for {', '.join(names)}" if names else "off"
 
 
 def _noise(scan: ScanEstimates) -> str:
@@ -99,11 +106,9 @@ def _noise(scan: ScanEstimates) -> str:
 
 
 def _timing_rows(timings: Sequence[Timing], name: str) -> list[list[str]]:
-    """Delays, label durations and averages of one run."""
-    durations = dict.fromkeys(f"{t.label_duration_s:g}" for t in timings)
-    averages = dict.fromkeys(str(t.n_averages) for t in timings)
+    """Return rows of delays, label durations and averages of one run."""
     return [
         ["post-labeling delays [s]", ", ".join(f"{t.pld_s:g}" for t in timings), name],
-        ["label duration [s]", ", ".join(durations), name],
-        ["averages per delay", ", ".join(averages), name],
+        ["label duration [s]", _distinct([f"{t.label_duration_s:g}" for t in timings]), name],
+        ["averages per delay", _distinct([str(t.n_averages) for t in timings]), name],
     ]

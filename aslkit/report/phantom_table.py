@@ -1,4 +1,4 @@
-"""The tidy table of a benchmark on phantoms -> its settings, estimators and figures, by name."""
+"""Records of a benchmark on phantoms -> its settings, estimators and scores."""
 
 import math
 import re
@@ -9,20 +9,20 @@ from functools import cached_property
 import numpy as np
 
 from aslkit.report.charts import Points
+from aslkit.validate.agreement_stats import Interval
 from aslkit.validate.design import MATCHED, most_typical_snr
 from aslkit.validate.detection import OOD
 from aslkit.validate.records import BOUND, Record, is_model
 
-N_SHOWN = 2  # protocols of each track that are shown in pictures and long tables
+N_SHOWN = 2  # protocols of each track in pictures and long tables
 
-Key = tuple["Setting", float, str, str, str, str]  # SNR, estimator, stratum, quantity, metric
-Interval = tuple[float, float, float]  # value, lower and upper end of its 95 % interval
-NOTHING: Interval = (math.nan, math.nan, math.nan)
+# setting, SNR, estimator, stratum, quantity, metric
+Key = tuple["Setting", float, str, str, str, str]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What was imaged, how, and whether the estimators knew the physics; at several SNRs."""
+    """A set of phantoms, a track and a protocol. A setting covers all simulated SNRs."""
 
     phantoms: str
     track: str
@@ -30,13 +30,16 @@ class Setting:
 
     @property
     def title(self) -> str:
-        """The protocol, and the track where it is not the matched one."""
+        """The protocol, followed by the track unless it is the matched one."""
         return self.protocol if self.track == MATCHED else f"{self.protocol} ({self.track})"
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A figure of merit over a number that was varied, in one setting at one SNR."""
+    """A score as a function of a varied factor, in one setting at one SNR.
+
+    `lines` holds one curve per estimator, over the factor.
+    """
 
     setting: Setting
     snr: float
@@ -44,77 +47,77 @@ class Sweep:
 
     @property
     def title(self) -> str:
-        """For people."""
+        """Setting and SNR as a title of a panel."""
         return f"{self.setting.title}, SNR {self.snr:g}"
 
     @property
-    def xs(self) -> list[float]:
-        """The numbers, ascending."""
+    def factors(self) -> list[float]:
+        """The values of the varied factor, ascending."""
         return [float(x) for x in next(iter(self.lines.values()))[:, 0]]
 
 
 class PhantomTable:
-    """Figures of merit by setting, SNR, estimator, stratum, quantity and metric.
+    """Scores by setting, SNR, estimator, stratum, quantity and metric.
 
     Attributes
     ----------
     settings : list of Setting
-        In the order of the table.
+        In the order of the records.
     snrs : list of float
         All simulated SNRs, ascending.
     snr : float
-        The one that is shown where one must do.
+        The SNR of sections that show only one.
     estimators : list of str
-        Without the bound: first what the benchmark brings itself, then the models.
+        Baselines first, then models; without the Cramér-Rao bound.
     """
 
-    def __init__(self, table: Sequence[Record]) -> None:
-        self._figures = {self._key(r): r for r in table}
-        self._errors: dict[Setting, list[Key]] = {}
-        for key in self._figures:
+    def __init__(self, records: Sequence[Record]) -> None:
+        self._records = {self._key(r): r for r in records}
+        self._error_keys: dict[Setting, list[Key]] = {}
+        for key in self._records:
             if key[5] == "MAE":
-                self._errors.setdefault(key[0], []).append(key)
-        self.settings = list(self._errors)
-        self.snrs = sorted({key[1] for key in self._figures})
+                self._error_keys.setdefault(key[0], []).append(key)
+        self.settings = list(self._error_keys)
+        self.snrs = sorted({key[1] for key in self._records})
         self.snr = most_typical_snr(self.snrs)
-        found = dict.fromkeys(key[2] for key in self._figures)
-        self.estimators = sorted((e for e in found if e != BOUND), key=is_model)
+        names = dict.fromkeys(key[2] for key in self._records)
+        self.estimators = sorted((e for e in names if e != BOUND), key=is_model)
 
     @property
     def models(self) -> list[str]:
-        """The estimators that are judged."""
+        """The estimators that are not baselines."""
         return [e for e in self.estimators if is_model(e)]
 
     @cached_property
     def main_settings(self) -> list[Setting]:
-        """The settings of the first kind of phantoms."""
+        """The settings of the first set of phantoms."""
         return [s for s in self.settings if s.phantoms == self.settings[0].phantoms]
 
     @cached_property
     def shown_settings(self) -> list[Setting]:
-        """The first protocols of each track that tell CBF and ATT."""
+        """The first `N_SHOWN` multi-delay protocols of each track."""
         tracks = dict.fromkeys(s.track for s in self.main_settings)
-        several = [s for s in self.main_settings if self.has_att(s)]
-        return [s for t in tracks for s in [s for s in several if s.track == t][:N_SHOWN]]
+        multi_delay = [s for s in self.main_settings if self.has_att(s)]
+        return [s for t in tracks for s in [s for s in multi_delay if s.track == t][:N_SHOWN]]
 
     def has_att(self, setting: Setting) -> bool:
-        """Whether the protocol has several delays."""
+        """Whether ATT was scored, that is, whether the protocol has several delays."""
         return "att" in self.quantities(setting)
 
     def quantities(self, setting: Setting) -> list[str]:
-        """What was scored in this setting."""
-        return list(dict.fromkeys(key[4] for key in self._errors[setting]))
+        """Return the quantities that were scored in a setting."""
+        return list(dict.fromkeys(key[4] for key in self._error_keys[setting]))
 
     def estimators_in(self, setting: Setting) -> list[str]:
-        """The estimators that met this setting."""
-        found = {key[2] for key in self._errors[setting]}
-        return [e for e in self.estimators if e in found]
+        """Return the estimators that were scored in a setting."""
+        names = {key[2] for key in self._error_keys[setting]}
+        return [e for e in self.estimators if e in names]
 
     def strata(self, setting: Setting) -> list[str]:
-        """Where errors were averaged."""
-        return list(dict.fromkeys(key[3] for key in self._errors[setting]))
+        """Return the strata (brain, tissues, lesions) that were scored in a setting."""
+        return list(dict.fromkeys(key[3] for key in self._error_keys[setting]))
 
-    def figure(
+    def score(
         self,
         setting: Setting,
         estimator: str,
@@ -123,30 +126,34 @@ class PhantomTable:
         stratum: str = "brain",
         snr: float | None = None,
     ) -> Interval:
-        """One figure with its interval, at the shown SNR unless told; NaN where not measured."""
-        at = self.snr if snr is None else snr
-        row = self._figures.get((setting, at, estimator, stratum, quantity, metric))
-        if row is None:
-            return NOTHING
-        return float(row["value"]), float(row["low"]), float(row["high"])
+        """Return a score with its interval, NaN if it was not measured; by default at `snr`."""
+        key = setting, self.snr if snr is None else snr, estimator, stratum, quantity, metric
+        record = self._records.get(key)
+        if record is None:
+            return Interval(math.nan)
+        return Interval(*(float(record[name]) for name in ("value", "low", "high")))
 
     def errors_over_snr(
         self, setting: Setting, estimator: str, quantity: str, stratum: str
     ) -> Points:
-        """Mean absolute error at every SNR, as a line with its band."""
-        place = setting, estimator, quantity, "MAE", stratum
-        return np.array([(snr, *self.figure(*place, snr)) for snr in self.snrs])
+        """Return the mean absolute error with its interval at every SNR, (SNRs, 4)."""
+        errors = [
+            self.score(setting, estimator, quantity, "MAE", stratum, snr) for snr in self.snrs
+        ]
+        return np.array(
+            [(s, e.value, e.low, e.high) for s, e in zip(self.snrs, errors, strict=True)]
+        )
 
     def sweeps(self, pattern: str) -> list[Sweep]:
-        """CBF's figures of the shown settings whose metric holds a number, as lines over it.
+        """Return the CBF scores of the shown settings over a factor in the name of the metric.
 
-        `pattern` matches the metric; its first group is the number.
+        `pattern` is a regular expression for the metric; its first group is the factor.
         """
         found: dict[tuple[Setting, float], dict[str, list[tuple[float, ...]]]] = {}
-        for (setting, snr, estimator, _, quantity, metric), row in self._figures.items():
+        for (setting, snr, estimator, _, quantity, metric), record in self._records.items():
             match = re.fullmatch(pattern, metric)
             if match and quantity == "cbf" and setting in self.shown_settings:
-                point = float(match[1]), float(row["value"]), math.nan, math.nan
+                point = float(match[1]), float(record["value"]), math.nan, math.nan
                 found.setdefault((setting, snr), {}).setdefault(estimator, []).append(point)
         return [
             Sweep(*place, {e: np.array(sorted(points)) for e, points in lines.items()})
@@ -154,18 +161,18 @@ class PhantomTable:
         ]
 
     def detection_aurocs(self) -> dict[tuple[str, str], dict[float, float]]:
-        """Area under the ROC curve by SNR, of every artefact and estimator."""
+        """Return the area under the ROC curve by (artefact, estimator), then by SNR."""
         found: dict[tuple[str, str], dict[float, float]] = {}
-        for (_, snr, estimator, _, quantity, metric), row in self._figures.items():
+        for (_, snr, estimator, _, quantity, metric), record in self._records.items():
             if quantity == OOD:
                 artefact = metric.removeprefix("AUROC of ")
-                found.setdefault((artefact, estimator), {})[snr] = float(row["value"])
+                found.setdefault((artefact, estimator), {})[snr] = float(record["value"])
         return found
 
     @staticmethod
-    def _key(row: Record) -> Key:
-        setting = Setting(str(row["phantoms"]), str(row["track"]), str(row["protocol"]))
+    def _key(record: Record) -> Key:
+        setting = Setting(*(str(record[k]) for k in ("phantoms", "track", "protocol")))
         estimator, stratum, quantity, metric = (
-            str(row[k]) for k in ("estimator", "stratum", "quantity", "metric")
+            str(record[k]) for k in ("estimator", "stratum", "quantity", "metric")
         )
-        return setting, float(row["snr"]), estimator, stratum, quantity, metric
+        return setting, float(record["snr"]), estimator, stratum, quantity, metric

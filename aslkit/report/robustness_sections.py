@@ -1,4 +1,4 @@
-"""Findings on phantoms -> sections on what should not change CBF, and on CBF from one delay."""
+"""Results on phantoms -> sections on scale, field of view, bad scans and single delays."""
 
 import numpy as np
 
@@ -8,12 +8,12 @@ from aslkit.report.phantom_table import PhantomTable, Sweep
 from aslkit.report.shared_sections import format_number
 from aslkit.report.style import line_styles
 
-FLOOR_PERCENT = 1e-4  # smaller deviations are rounding, and drawn here
-PERCENT = np.array([1, 100, 1, 1])  # turns the y of points from shares into per cent
+FLOOR_PERCENT = 1e-4  # smaller deviations are rounding errors; they are drawn at this value
+TO_PERCENT = np.array([1, 100, 1, 1])  # factors on the columns of Points: y from share to percent
 
 
 def scale_sections(results: PhantomTable) -> list[Section]:
-    """What happens to CBF when signal and noise are multiplied by a factor."""
+    """Return how CBF changes when signal and noise are multiplied by a factor."""
     slopes = results.sweeps(r"scale x(\S+) slope")
     deviations = results.sweeps(r"scale x(\S+) deviation 95th percentile")
     if not slopes:
@@ -29,12 +29,13 @@ def scale_sections(results: PhantomTable) -> list[Section]:
         for e, points in sweep.lines.items()
     ]
     text = (
-        "CBF of a signal that is k times larger, noise included, should be k times larger; a "
-        "network that learned typical values would pull it back. Slope of CBF(k·signal) on "
-        "k·CBF(signal), 1 is perfect; and the relative deviation that 95 % of the voxels stay "
-        f"below (logarithmic; what is below {FLOOR_PERCENT:.4f} % is drawn there)."
+        "When signal and noise are multiplied by k, CBF should be multiplied by k as well. A "
+        "network that has learned typical CBF values may fail this test. Left: slope of "
+        "CBF(k × signal) on k × CBF(signal); 1 is perfect. Right: 95th percentile over voxels of "
+        "the relative deviation, on a logarithmic axis that ends at "
+        f"{FLOOR_PERCENT:.4f} %."
     )
-    columns = ["protocol", "method", "mean CBF at k = 10 over that at 0.1 (100 is right)"]
+    columns = ["protocol", "method", "mean CBF at k = 10 / mean CBF at k = 0.1 (100 is right)"]
     return [
         Section(
             "Does CBF follow the scale of the signal?",
@@ -46,59 +47,60 @@ def scale_sections(results: PhantomTable) -> list[Section]:
 
 
 def field_of_view_sections(results: PhantomTable) -> list[Section]:
-    """What CBF owes to how much of the image is brain."""
+    """Return how CBF changes with the share of the image that is brain."""
     panels = [_fill_panel(sweep) for sweep in results.sweeps(r"FOV fill (\d+)% deviation")]
     if not panels:
         return []
     text = (
-        "The same brain in smaller and larger fields of view, with noise in the new air: the "
-        "relative change of CBF, against the scan as it is, that 95 % of the voxels stay below. "
-        "A voxel-wise method has none."
+        "The same brain in smaller and larger fields of view, with noise in the added air. The "
+        "curves show the 95th percentile over voxels of the relative change of CBF. It is 0 for "
+        "a voxel-wise method."
     )
     picture = draw_panels(panels, line_styles(results.estimators), n_columns=4)
     return [Section("Does an emptier field of view change CBF?", text, picture)]
 
 
 def detection_sections(results: PhantomTable) -> list[Section]:
-    """How well the score of leftovers tells scans with an artefact from clean ones."""
-    found = results.detection_aurocs()
+    """Return how well scans with an artefact are told from clean scans."""
     rows = [
-        [artefact, e, f"{snr:g}", format_number(area, 2)]
-        for (artefact, e), areas in found.items()
-        for snr, area in areas.items()
+        [artefact, e, f"{snr:g}", format_number(auroc, 2)]
+        for (artefact, e), by_snr in results.detection_aurocs().items()
+        for snr, auroc in by_snr.items()
     ]
     text = (
-        "Area under the ROC curve of the score that asl_predict --ood reports: 1 where every scan "
-        "with the artefact scores higher than every clean one, 0.5 by chance; 'by energy', of the "
-        "doubt of a network that states its confidence instead. Four repeats, noise "
-        "that is correlated between neighbours and over regions. A shift of all delays can look "
-        "like a longer ATT, and then no misfit shows it."
+        "Area under the ROC curve (AUROC) of the score that asl_predict --ood reports, for scans "
+        "with an artefact against clean scans: 1 is perfect detection, 0.5 is chance. 'by energy' "
+        "uses the confidence of the network instead. The scans have four repeats and spatially "
+        "correlated noise. A shift of all delays can look like a longer ATT, which this score "
+        "cannot detect."
     )
     table = Table(["artefact", "maps by", "SNR", "AUROC"], rows, n_text=2)
     return [Section("Are bad scans noticed?", text, table=table)] if rows else []
 
 
 def single_delay_sections(results: PhantomTable) -> list[Section]:
-    """CBF where one delay leaves ATT unknown."""
-    own = [s for s in results.main_settings if not results.has_att(s)]
+    """Return errors and bias of CBF from protocols with one delay."""
+    settings = [s for s in results.main_settings if not results.has_att(s)]
     columns = ["protocol", "method"] + [
         f"{metric} SNR {snr:g}" for metric in ("MAE", "bias") for snr in results.snrs
     ]
     rows = [
         [s.title, e]
         + [
-            format_number(results.figure(s, e, "cbf", metric, snr=snr)[0], 2)
+            format_number(results.score(s, e, "cbf", metric, snr=snr).value, 2)
             for metric in ("MAE", "bias")
             for snr in results.snrs
         ]
-        for s in own
+        for s in settings
         for e in results.estimators_in(s)
     ]
     text = (
-        "CBF in ml/100 g/min over the whole brain, from one delay: what is known about ATT is "
-        "assumed, and blood that arrives later than that biases CBF."
+        "Whole brain, CBF in ml/100 g/min. One delay does not determine ATT, so the methods "
+        "assume a value. CBF is biased where blood arrives later than assumed."
     )
-    return [Section("CBF from a single delay", text, table=Table(columns, rows, 2))] if own else []
+    if not settings:
+        return []
+    return [Section("CBF from a single delay", text, table=Table(columns, rows, 2))]
 
 
 def _slope_panel(sweep: Sweep) -> Panel:
@@ -107,41 +109,44 @@ def _slope_panel(sweep: Sweep) -> Panel:
         "factor k on the signal",
         "slope",
         sweep.lines,
-        sweep.xs,
+        sweep.factors,
         "x",
-        ideal=[(sweep.xs[0], 1), (sweep.xs[-1], 1)],
+        ideal=[(sweep.factors[0], 1), (sweep.factors[-1], 1)],
         y_limits=_limits(sweep.lines, 0.98, 1.02),
     )
 
 
 def _deviation_panel(sweep: Sweep) -> Panel:
-    lines = {e: np.maximum(p * PERCENT, FLOOR_PERCENT) for e, p in sweep.lines.items()}
+    lines = {e: np.maximum(p * TO_PERCENT, FLOOR_PERCENT) for e, p in sweep.lines.items()}
     _, high = _limits(lines, 0.0, 1.0)
     return Panel(
         f"Deviation, {sweep.title}",
         "factor k on the signal",
         "95th percentile [%]",
         lines,
-        sweep.xs,
+        sweep.factors,
         "xy",
         y_limits=(FLOOR_PERCENT / 1.5, 1.5 * high),
     )
 
 
 def _fill_panel(sweep: Sweep) -> Panel:
-    lines = {e: p * PERCENT for e, p in sweep.lines.items()}
+    lines = {e: p * TO_PERCENT for e, p in sweep.lines.items()}
     return Panel(
         f"CBF, {sweep.title}",
         "brain in the field of view [%]",
         "95th percentile of change [%]",
         lines,
-        sweep.xs,
+        sweep.factors,
         y_limits=_limits(lines, 0.0, 1.0),
     )
 
 
 def _limits(lines: dict[str, Points], low: float, high: float) -> tuple[float, float]:
-    """Limits that hold all lines, and at least low to high, so that rounding looks like none."""
+    """Return axis limits that contain all lines and at least the range from low to high.
+
+    The minimum range keeps rounding errors from filling the panel.
+    """
     values = np.concatenate([points[:, 1] for points in lines.values()])
     low, high = min(low, float(np.nanmin(values))), max(high, float(np.nanmax(values)))
     margin = 0.05 * (high - low)

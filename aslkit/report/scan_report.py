@@ -1,4 +1,4 @@
-"""One scan's maps and figures -> its page: prediction, maps, agreement, quality, and methods."""
+"""Maps and scores of one scan -> its page."""
 
 from collections.abc import Mapping, Sequence
 
@@ -30,38 +30,41 @@ from aslkit.report.scan_tables import (
     table_by_repeats,
 )
 from aslkit.report.scatters import scatter_plots
-from aslkit.report.shared_sections import join_names, select_pictured, speed_section
+from aslkit.report.shared_sections import format_count, join_names, select_pictured, speed_section
 from aslkit.report.style import line_styles
 from aslkit.validate.in_vivo import ScanResult
 from aslkit.validate.records import LS, is_model, values_in
 from aslkit.validate.split_half import REFERENCE, ScanEstimates
 
 FEW_REPEATS_TEXT = (
-    "Maps from 1, 2 and half of the repeats against least squares on all of them, which is no "
-    "truth. It shares its noise with least squares on some of the same repeats, and so favours it."
+    "Maps from 1, 2 and half of the repeats, compared with least squares on all repeats. This "
+    "reference is not the truth. It includes the repeats that are compared, which favours LS."
 )
 REPEATABILITY_TEXT = (
-    "Agreement of the maps from two disjoint halves of the repeats over the mask. sd is that of a "
-    "map from one half; CoV is sd over mean; ICC(A,1) is the share of the variance between voxels "
-    "that repeats, in absolute terms."
+    "Repeatability, over the brain mask, of the maps from two disjoint halves of the repeats. "
+    "sd: standard deviation of a map from one half. CoV: sd divided by the mean. ICC(A,1): "
+    "intraclass correlation (absolute agreement), the share of the variance that is due to "
+    "differences between voxels; 1 is best."
 )
 LIGHTS_TEXT = (
-    "Lights point at figures to look at; nothing is rejected. Limits without a source are those "
-    "of this project. A dash: the data do not define the figure, as without repeats."
+    "The lights mark values that deserve a look; no scan is rejected. Limits without a citation "
+    "were chosen by this project. A dash: the data do not define the value, for example because "
+    "the scan has no repeats."
 )
 INTERVAL_WITHIN_SCAN = (
-    "In brackets: 95 % interval, from drawing blocks of 20 mm of the brain again."
+    "Brackets: 95 % intervals, from a bootstrap over cubes of 20 mm in the brain."
 )
 
 
 def scan_report(result: ScanResult, facts: Mapping[str, str]) -> Page:
-    """The page of one scan."""
+    """Return the page of one scan."""
     scan, benchmark = result.scan, result.benchmark
     table = ScanTable(scan.name, benchmark.records)
     notes = list(dict.fromkeys(n for run in scan.runs for n in run.notes))
     lead = [
-        f"{join_names(list(scan.maps))} on one scan, without knowing the truth: "
-        f"{table.n_repeats[-1]} repeats, {int(scan.mask.sum())} voxels.",
+        f"This page compares {join_names(list(scan.maps))} on one scan with "
+        f"{format_count(table.n_repeats[-1], 'repeat')} and {int(scan.mask.sum()):,} voxels in "
+        "the brain mask. The truth is not known.",
         *(f"Note on the data: {note}." for note in notes),
     ]
     has_repeats = len(table.n_repeats) > 1
@@ -85,7 +88,7 @@ def scan_report(result: ScanResult, facts: Mapping[str, str]) -> Page:
         Section("What the lights mean", LIGHTS_TEXT, table=limits_table()),
         Section(
             "Quantification",
-            "Every constant behind the numbers.",
+            "All constants and assumptions of the quantification.",
             table=quantification_table(scan),
         ),
         Section("Methods, to paste", methods_text(scan)),
@@ -95,7 +98,7 @@ def scan_report(result: ScanResult, facts: Mapping[str, str]) -> Page:
 
 
 def scan_thumbnail(result: ScanResult) -> bytes:
-    """PNG of the CBF of the slice in the middle of the brain: least squares, the first model."""
+    """Return a PNG of CBF in the middle slice by least squares and, if any, the first model."""
     scan = result.scan
     z = int(np.median(np.nonzero(scan.mask)[2]))
     names = [LS, *result.benchmark.models][:2]
@@ -107,15 +110,15 @@ def _map_section(scan: ScanEstimates) -> Section:
     shown, left_out = select_pictured(list(scan.maps))
     return Section(
         "Maps",
-        "On the M0 image (or the mean control). The colour scales are fixed, so that pages of "
-        "different scans compare; the differences are from LS with the same compartments. sd is "
-        f"the standard deviation that each method reports for itself. {ORIENTATION}{left_out}",
+        "Maps on the M0 image or, without one, on the mean control image. The colour scales are "
+        "the same for all scans. Differences are from LS with the same compartments. sd: standard "
+        f"deviation that the method reports. {ORIENTATION}{left_out}",
         overlay_picture(_columns(scan, shown), head, scan.mask),
     )
 
 
 def _columns(scan: ScanEstimates, estimators: Sequence[str]) -> dict[str, dict[str, FloatImage]]:
-    """Images by method, and those of the reference."""
+    """Return the images by method, and those of the reference maps if there are any."""
     names = ("cbf", "att", "cbf_std", "att_std")
     columns = {}
     for e in estimators:
@@ -131,7 +134,7 @@ def _columns(scan: ScanEstimates, estimators: Sequence[str]) -> dict[str, dict[s
 
 
 def _comparison_sections(scan: ScanEstimates, table: ScanTable) -> list[Section]:
-    """Against least squares and against the reference: numbers, scatter and Bland-Altman."""
+    """Compare with least squares and with reference maps: plots and numbers."""
     models = [e for e in scan.maps if is_model(e)]
     found: list[Section] = []
     if models:
@@ -141,7 +144,7 @@ def _comparison_sections(scan: ScanEstimates, table: ScanTable) -> list[Section]
         others = scan_table(table, comparison_columns(LS))
         rows = [row for row in others.rows if row[0] in models]
         text = (
-            "Least squares is noisy too, so its noise alone tilts the clouds. "
+            "Least squares is noisy itself, which tilts the clouds in the plots above. "
             f"{INTERVAL_WITHIN_SCAN}"
         )
         shown = Table(others.columns, rows)
@@ -149,7 +152,10 @@ def _comparison_sections(scan: ScanEstimates, table: ScanTable) -> list[Section]
     if scan.external is not None:
         found += _pictures(scan, list(scan.maps), scan.external.images, REFERENCE)
         files = " and ".join(str(path) for path in scan.external.files)
-        text = f"{files}, where the map of CBF is not 0. {INTERVAL_WITHIN_SCAN}"
+        text = (
+            f"Reference: {files}. Voxels with a reference CBF of 0 are left out. "
+            f"{INTERVAL_WITHIN_SCAN}"
+        )
         numbers = scan_table(table, reference_columns())
         found.append(Section("Numbers: difference from the reference", text, table=numbers))
     return found
@@ -167,25 +173,27 @@ def _pictures(
     return [
         Section(
             f"Scatter: against {name}",
-            f"Darker: more voxels (logarithmic). On the thin line both agree.{left_out}",
+            "Colour: number of voxels, darker is more (logarithmic). Thin line: equal values."
+            f"{left_out}",
             scatter_plots(references, estimates, name),
         ),
         Section(
             f"Bland-Altman: difference from {name}",
-            "The solid line is the mean difference, the dashed ones are 1.96 standard deviations "
-            f"away; the numbers are both.{left_out}",
+            "Solid line: mean difference. Dashed lines: limits of agreement, 1.96 standard "
+            "deviations above and below the mean. Numbers: mean ± 1.96 standard deviations."
+            f"{left_out}",
             bland_altman_plots(references, estimates, name),
         ),
     ]
 
 
 def _quality_section(table: ScanTable) -> Section:
-    """A line per figure, a column per method."""
+    """Return the quality figures, a row per figure and a column per method."""
     found = dict(quality_rows(table))
     labels = [limit.label for limit in LIMITS.values()]
     rows = [[label, *cells] for label, cells in zip(labels, zip(*found.values()), strict=True)]  # noqa: B905
     return Section(
         "Quality",
-        "Figures of this scan, as in quality.tsv of asl_fit_ls, with their traffic lights.",
+        "Quality figures of this scan, as in quality.tsv of asl_fit_ls, with traffic lights.",
         table=Table(["figure", *found], rows),
     )

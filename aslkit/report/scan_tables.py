@@ -1,10 +1,12 @@
-"""The tidy table of scans -> tables of a scan, and of subjects with intervals over them."""
+"""Records of scans -> tables for the page of a scan and the page of the group."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+import pandas as pd
 
 from aslkit.quality.thresholds import LIMITS, UNKNOWN
 from aslkit.report.page import Table
@@ -25,19 +27,16 @@ from aslkit.validate.split_half import (
 MEAN_OVER_SUBJECTS = (
     "Mean over subjects; in brackets its 95 % interval (t), from three subjects on."
 )
-HALF, ALL = "half", "all"  # repeats that a figure is made from; else their number
-ENDS = ("value", "low", "high")
-HEADINGS_WITH_UNIT = {
-    "difference": "bias",
-    "absolute difference": "mean error",
-}  # what tables call it
+HALF, ALL = "half", "all"  # used repeats of a scan; otherwise a number
+KEY = ("n_repeats", "estimator", "metric", "quantity", "stratum")
+HEADINGS_WITH_UNIT = {"difference": "bias", "absolute difference": "mean error"}
 
 
 @dataclass(frozen=True)
 class Column:
-    """A figure of a table: its heading and where it stands in the records.
+    """A column of a table: its heading and the key of its score in the records.
 
-    `least` and `most` are the ends of what the figure can be; an interval is cut there.
+    `least` and `most` are the smallest and largest possible values; intervals are clipped to them.
     """
 
     heading: str
@@ -51,7 +50,7 @@ class Column:
     most: float = math.inf
 
     def cell(self, found: Interval) -> str:
-        """The value, and in brackets its interval where there is one."""
+        """Return the value and, if defined, its interval in brackets."""
         form: Callable[[float], str] = (
             format_percent if self.is_share else lambda v: format_number(v, self.digits)
         )
@@ -70,66 +69,61 @@ class ScanTable:
 
     @property
     def estimators(self) -> list[str]:
-        """All that have maps."""
-        found = dict.fromkeys(str(r["estimator"]) for r in self.records)
-        return [e for e in found if e != AVERAGE]
+        """The estimators that have maps, in the order of the records."""
+        names = dict.fromkeys(str(r["estimator"]) for r in self.records)
+        return [e for e in names if e != AVERAGE]
 
-    @property
+    @cached_property
     def n_repeats(self) -> list[int]:
-        """From how many repeats maps were made, ascending, all of them last."""
+        """Numbers of repeats that maps were made from, ascending; the last is all repeats."""
         return sorted({int(r["n_repeats"]) for r in self.records})
 
     def find(self, estimator: str, column: Column) -> Interval:
-        """The figure with its interval within the scan; NaN where it is not defined."""
+        """Return a score with its interval within the scan, NaN if it is not defined."""
         n = column.repeats
-        known = self.n_repeats
         if n == ALL:
-            n = known[-1]
+            n = self.n_repeats[-1]
         elif n == HALF:
-            n = known[-2] if len(known) > 1 else 0
-        where = {
-            "n_repeats": n,
-            "estimator": estimator,
-            "metric": column.metric,
-            "quantity": column.quantity,
-            "stratum": column.stratum,
-        }
-        own = [r for r in self.records if all(r[k] == v for k, v in where.items())]
-        return Interval(*(float(own[0][k]) if own else math.nan for k in ENDS))
+            n = self.n_repeats[-2] if len(self.n_repeats) > 1 else 0
+        key = n, estimator, column.metric, column.quantity, column.stratum
+        record = self._by_key.get(key)
+        if record is None:
+            return Interval(math.nan)
+        return Interval(*(float(record[end]) for end in ("value", "low", "high")))
+
+    @cached_property
+    def _by_key(self) -> dict[tuple[str | float, ...], Record]:
+        return {tuple(r[k] for k in KEY): r for r in reversed(self.records)}
 
 
 def scan_tables(records: Sequence[Record]) -> list[ScanTable]:
-    """The records by scan."""
-    found: dict[str, list[Record]] = {}
+    """Return the records as one table per scan."""
+    by_scan: dict[str, list[Record]] = {}
     for r in records:
-        found.setdefault(str(r["scan"]), []).append(r)
-    return [ScanTable(name, own) for name, own in found.items()]
+        by_scan.setdefault(str(r["scan"]), []).append(r)
+    return [ScanTable(name, own) for name, own in by_scan.items()]
 
 
 def subject_of(scan: str) -> str:
-    """The subject a scan belongs to."""
+    """Return the subject of a scan, for example sub-01 of sub-01_ses-2."""
     return scan.partition("_")[0]
 
 
 def subject_values(tables: Sequence[ScanTable], estimator: str, column: Column) -> FloatArray:
-    """The figure of every subject, the mean of its scans; those without it are left out."""
-    found: dict[str, list[float]] = {}
-    for t in tables:
-        value = t.find(estimator, column).value
-        if np.isfinite(value):
-            found.setdefault(subject_of(t.name), []).append(value)
-    return np.array([np.mean(values) for values in found.values()])
+    """Return the score of every subject that has it: the mean of its scans, (subjects,)."""
+    values = pd.Series({t.name: t.find(estimator, column).value for t in tables}, dtype=float)
+    return values.dropna().groupby(subject_of, sort=False).mean().to_numpy()
 
 
 def headline_per_scan(tables: Sequence[ScanTable], links: Mapping[str, str]) -> Table:
-    """Per scan and estimator: prediction, repeatability, consistency, and plausibility."""
+    """Return the headline of every scan, one row per scan and estimator."""
     rows = [[t.name, *row] for t in tables for row in headline(t).rows]
     headings = [c.heading for c in HEADLINE.values()]
     return Table(["scan", "method", *headings], rows, n_text=2, links=links)
 
 
 def headline(table: ScanTable) -> Table:
-    """The same of one scan."""
+    """Return the main scores of one scan: prediction, repeatability, bias and plausibility."""
     rows = [
         [e, *(c.cell(Interval(table.find(e, c).value)) for c in HEADLINE.values())]
         for e in [AVERAGE, *table.estimators]
@@ -138,13 +132,13 @@ def headline(table: ScanTable) -> Table:
 
 
 def scan_table(table: ScanTable, columns: Sequence[Column]) -> Table:
-    """A line per estimator, with intervals within the scan."""
+    """Return a row per estimator, with intervals within the scan."""
     rows = [[e, *(c.cell(table.find(e, c)) for c in columns)] for e in table.estimators]
     return Table(["method", *(c.heading for c in columns)], rows)
 
 
 def group_headline(tables: Sequence[ScanTable], estimators: Sequence[str]) -> Table:
-    """The headline over subjects: a line per figure, a column per estimator."""
+    """Return the headline over subjects, a row per score and a column per estimator."""
     rows = [
         [name, *(c.cell(mean_interval(subject_values(tables, e, c))) for e in estimators)]
         for name, c in HEADLINE.items()
@@ -155,7 +149,7 @@ def group_headline(tables: Sequence[ScanTable], estimators: Sequence[str]) -> Ta
 def group_table(
     tables: Sequence[ScanTable], estimators: Sequence[str], columns: Sequence[Column]
 ) -> Table:
-    """A line per estimator: mean over subjects with its t interval."""
+    """Return a row per estimator with means over subjects and their t intervals."""
     rows = [
         [e, *(c.cell(mean_interval(subject_values(tables, e, c))) for c in columns)]
         for e in estimators
@@ -164,7 +158,7 @@ def group_table(
 
 
 def quality_rows(table: ScanTable) -> Iterator[tuple[str, list[str]]]:
-    """Estimator, and value with light of every figure of `LIMITS`."""
+    """Yield each estimator with the values and lights of all figures in `LIMITS`."""
     for e in table.estimators:
         cells = []
         for limit in LIMITS.values():
@@ -180,7 +174,7 @@ def quality_rows(table: ScanTable) -> Iterator[tuple[str, list[str]]]:
 
 
 def limits_table() -> Table:
-    """Which values are good, which are acceptable, and why."""
+    """Return the limits of all traffic lights and their meaning."""
     rows = [[limit.label, *limit.in_words, limit.meaning] for limit in LIMITS.values()]
     return Table(["figure", "● good", "▲ check", "what it means"], rows, n_text=4)
 
@@ -190,7 +184,7 @@ def comparison_columns(
     repeats: int | str = ALL,
     figures: Sequence[str] = tuple(AGREEMENT),
 ) -> list[Column]:
-    """Bias, limits of agreement, mean error and CCC with other maps, of CBF and ATT."""
+    """Return columns of bias, limits of agreement, mean error and CCC against other maps."""
     return [
         Column(
             f"{shown.heading} {HEADINGS_WITH_UNIT.get(figure, figure)}"
@@ -207,7 +201,7 @@ def comparison_columns(
 
 
 def reference_columns() -> list[Column]:
-    """Agreement with the maps of another program, and whether the error bars hold them."""
+    """Return columns of differences from reference maps and coverage of the reference."""
     held = [
         Column(f"{shown.heading} in 95 % interval", REFERENCE_HELD, q, repeats=ALL, is_share=True)
         for q, shown in QUANTITIES.items()
@@ -216,7 +210,7 @@ def reference_columns() -> list[Column]:
 
 
 def table_by_repeats(parts: Sequence[tuple[str, Table]]) -> Table:
-    """Tables from different numbers of repeats as one, sorted by method."""
+    """Combine tables from different numbers of repeats, sorted by method."""
     rows = [[row[0], words, *row[1:]] for words, part in parts for row in part.rows]
     methods = [row[0] for row in parts[0][1].rows]
     rows.sort(key=lambda row: methods.index(row[0]))
@@ -225,7 +219,7 @@ def table_by_repeats(parts: Sequence[tuple[str, Table]]) -> Table:
 
 
 def repeatability_columns() -> list[Column]:
-    """Agreement of the maps from two halves."""
+    """Return columns of repeatability between two halves of the repeats."""
     return [
         column
         for q, shown in QUANTITIES.items()
@@ -241,7 +235,7 @@ def repeatability_columns() -> list[Column]:
 FEW_REPEATS_COLUMNS = tuple(
     (str(n), comparison_columns(LS_ON_ALL, n, ("difference", "CCC"))) for n in (1, 2, HALF)
 )
-HEADLINE = {  # by what they are called over subjects
+HEADLINE = {  # by the name of the row on the page of the group
     "left-out RMS, 1 repeat [% of M0]": Column(
         "left-out RMS 1", "left-out RMS", "delta_m", repeats=1, digits=3, least=0
     ),

@@ -1,4 +1,4 @@
-"""Estimates over a reference: voxels of one scan, or subjects of a study -> pictures."""
+"""Estimates and a reference -> scatter plots of the voxels of a scan."""
 
 from collections.abc import Mapping
 
@@ -16,8 +16,8 @@ from aslkit.report.style import (
 from aslkit.validate.metrics import FloatArray, concordance
 from aslkit.validate.records import QUANTITIES
 
-CENTRAL = 99.5  # percentile of the reference at which the axes end
-PANEL_WIDTH = 3.6  # inches, where there is room
+TOP_PERCENTILE = 99.5  # of the reference, at the end of the axes
+PANEL_WIDTH = 3.6  # inches, if the page has room
 
 
 def scatter_plots(
@@ -25,7 +25,9 @@ def scatter_plots(
     estimates: Mapping[str, Mapping[str, FloatArray]],
     reference_name: str,
 ) -> bytes:
-    """Estimate over reference: quantities in rows, estimators in columns, darker is more voxels.
+    """Draw the estimates over a reference, voxel by voxel; darker is more voxels.
+
+    Rows are quantities, columns are estimators.
 
     Parameters
     ----------
@@ -39,7 +41,7 @@ def scatter_plots(
     grid = figure.subplots(len(references), len(estimates), squeeze=False)
     for axes, (quantity, reference) in zip(grid, references.items(), strict=True):
         shown = QUANTITIES[quantity]
-        low, high = np.percentile(reference, [100 - CENTRAL, CENTRAL])
+        low, high = np.percentile(reference, [100 - TOP_PERCENTILE, TOP_PERCENTILE])
         ends = float(min(low, 0)), float(max(high, low + 1e-6))
         for ax, (name, own) in zip(axes, estimates.items(), strict=True):
             draw_density(ax, reference, own[quantity], (*ends, *ends))

@@ -1,4 +1,4 @@
-"""Parts that the reports share: number formats, what pictures leave out, calibration, speed."""
+"""Parts that all pages share: number formats, pictured models, calibration, speed."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,44 +12,50 @@ from aslkit.validate.records import LEVELS, is_model
 
 DIGITS = {"cbf": 2, "att": 0}  # decimals in printed tables
 MISSING = "–"
-MAX_PICTURED_MODELS = 4  # whose maps a picture holds: of more, nothing could be seen
+MAX_PICTURED_MODELS = 4  # maps of more models would be too small to read
 
 
 def format_number(value: float, digits: int) -> str:
-    """With so many decimals, or a dash where it is undefined."""
-    return f"{value:.{digits}f}" if np.isfinite(value) else MISSING
+    """Return the number with `digits` decimals, without "-0", or a dash if it is not finite."""
+    return f"{value:z.{digits}f}" if np.isfinite(value) else MISSING
 
 
 def format_percent(share: float) -> str:
-    """A share of 1 in whole percent."""
-    return f"{100 * share:.0f} %" if np.isfinite(share) else MISSING
+    """Return a share (0-1) in whole percent, or a dash if it is not finite."""
+    return f"{100 * share:z.0f} %" if np.isfinite(share) else MISSING
+
+
+def format_count(n: int, noun: str) -> str:
+    """Return, for example, "1 repeat" or "8 repeats"."""
+    return f"{n:,} {noun}{'s' * (n != 1)}"
 
 
 def join_names(names: Sequence[str]) -> str:
-    """Names as in a sentence."""
+    """Join names with commas and "and"."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def select_pictured(estimators: Sequence[str]) -> tuple[list[str], str]:
-    """The estimators that a picture of maps shows, and a sentence about those left out of it."""
+    """Return the estimators that a picture of maps shows, and a note on those left out."""
     left_out = [e for e in estimators if is_model(e)][MAX_PICTURED_MODELS:]
     shown = [e for e in estimators if e not in left_out]
     if not left_out:
         return shown, ""
-    return shown, f" Not pictured, for room: {join_names(left_out)}; the tables have them."
+    return shown, f" Not shown for lack of space: {join_names(left_out)}. The tables include them."
 
 
 def to_points(pairs: Iterable[tuple[float, float]]) -> Points:
-    """x and y as a line without a band."""
+    """Return pairs (x, y) as a line without intervals, (points, 4)."""
     return np.array([(x, y, math.nan, math.nan) for x, y in pairs])
 
 
 def coverage_panels(lines: Mapping[str, Mapping[str, Sequence[float]]]) -> list[Panel]:
-    """Reliability diagrams, alike in their axes.
+    """Return the panels of reliability diagrams, with common axes.
 
     Parameters
     ----------
-    lines : mapping of title to mapping of estimator to the measured shares (0-1) at `LEVELS`
+    lines : mapping of title to mapping of estimator to measured shares
+        Shares (0-1) of values inside the nominal intervals of `LEVELS`.
     """
     nominal = [100 * level for level in LEVELS]
     measured = [100 * m for own in lines.values() for shares in own.values() for m in shares]
@@ -69,8 +75,8 @@ def coverage_panels(lines: Mapping[str, Mapping[str, Sequence[float]]]) -> list[
 
 
 def speed_section(benchmark: Benchmark) -> Section:
-    """Wall time and voxels per second of every estimator, and memory where it was measured."""
-    columns = ["method", "seconds", "voxels", "voxels / s"]
+    """Return wall time, voxels per second and, if measured, peak memory of every estimator."""
+    columns = ["method", "time [s]", "voxels", "voxels / s"]
     rows = [
         [
             s.estimator,
@@ -82,10 +88,10 @@ def speed_section(benchmark: Benchmark) -> Section:
     ]
     peaks = [s.peak_mib for s in benchmark.speeds]
     if np.isfinite(peaks).any():
-        columns.append("peak memory of the process so far [MiB]")
+        columns.append("peak memory of the process [MiB]")
         rows = [[*row, format_number(peak, 0)] for row, peak in zip(rows, peaks, strict=True)]
     return Section(
         "Speed and memory",
-        "Wall time of estimation alone, on the machine named below.",
+        "Wall time of the estimation only, on the machine named at the end of this page.",
         table=Table(columns, rows),
     )

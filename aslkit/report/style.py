@@ -1,6 +1,7 @@
-"""Figures -> PNG bytes in one look: inks, one colour per estimator, axes with plain numbers.
+"""Figures -> PNG bytes with common colours, line styles and axes.
 
-Colours are those of Okabe and Ito, which colour-blind readers can tell apart; markers differ too.
+The line colours are those of Okabe and Ito, which are safe for colour-blind readers; markers
+differ too.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,7 +25,7 @@ from aslkit.validate.records import (
     is_model,
 )
 
-PIXELS_PER_INCH = 144  # 1.5 per CSS pixel: a page shows a figure in its own inches, sharply
+PIXELS_PER_INCH = 144  # 1.5 pixels per CSS pixel at the size in inches of the figure
 PAGE_WIDTH = 11.5  # inches
 TEXT_COLOUR = "#22303c"
 GRID_COLOUR = "#d5dbe1"
@@ -42,7 +43,7 @@ _BASELINE_STYLES: dict[str, LineStyle] = {
     LS_ARTERIAL: {"color": "#0072b2", "marker": "D"},
     LS_ORACLE: {"color": "#6b7785", "linestyle": "--", "marker": "o", "markerfacecolor": "white"},
 }
-_MODEL_LINES = ("-", "--", "-.", ":")  # of the first models, the next ones, …
+_MODEL_LINES = ("-", "--", "-.", ":")  # the next one each time the model styles are used up
 _MODEL_STYLES: tuple[LineStyle, ...] = (
     {"color": HIGHLIGHT_COLOUR, "marker": "^"},
     {"color": "#009e73", "marker": "v"},
@@ -52,19 +53,21 @@ _MODEL_STYLES: tuple[LineStyle, ...] = (
 
 
 def line_styles(estimators: Sequence[str]) -> dict[str, LineStyle]:
-    """Line properties by estimator.
+    """Return line properties by estimator.
 
-    Opponents always look alike, models in the order of the list: give every figure of a report
-    the same list.
+    Baselines have fixed styles. Models get theirs by their order in the list, so use the same
+    list for all figures of a page.
     """
     models = [e for e in estimators if is_model(e)]
-    looks = ({**look, "linestyle": line} for line in cycle(_MODEL_LINES) for look in _MODEL_STYLES)
-    own = {**_BASELINE_STYLES, **dict(zip(models, looks, strict=False))}
-    return {e: {"linewidth": 1.6, "markersize": 4.5, **own[e]} for e in estimators}
+    model_styles = (
+        {**style, "linestyle": line} for line in cycle(_MODEL_LINES) for style in _MODEL_STYLES
+    )
+    styles = {**_BASELINE_STYLES, **dict(zip(models, model_styles, strict=False))}
+    return {e: {"linewidth": 1.6, "markersize": 4.5, **styles[e]} for e in estimators}
 
 
 def style_axes(ax: Axes) -> None:
-    """A quiet frame and grid, and texts in one ink and size."""
+    """Set the colours and sizes of frame, grid and text."""
     ax.grid(color=GRID_COLOUR, linewidth=0.5)
     ax.set_axisbelow(True)
     ax.tick_params(labelsize=TICK_SIZE, colors=TEXT_COLOUR, length=0)
@@ -76,9 +79,9 @@ def style_axes(ax: Axes) -> None:
 
 
 def set_log_axis(ax: Axes, axis: str) -> None:
-    """A logarithmic axis, "x" or "y", with plain numbers at 1, 2 and 5 or only at decades.
+    """Make the axis "x" or "y" logarithmic, with plain numbers at 1, 2 and 5, or at decades only.
 
-    Its limits are moved outwards to the next such number where they would hold fewer than two.
+    Limits that contain fewer than two ticks are moved outwards to the next ticks.
     """
     ax.set(**{f"{axis}scale": "log"})
     low, high = ax.get_xlim() if axis == "x" else ax.get_ylim()
@@ -95,7 +98,7 @@ def set_log_axis(ax: Axes, axis: str) -> None:
 
 
 def add_legend(figure: Figure, axes: Sequence[Axes], names: Sequence[str]) -> None:
-    """One legend for the labelled lines of all axes, in the order of the names, above them."""
+    """Add one legend above all axes, in the order of the names."""
     handles = {str(line.get_label()): line for ax in axes for line in ax.get_lines()}
     found = [n for n in names if n in handles]
     columns = max(1, min(len(found), int(figure.get_figwidth() / 1.5)))
@@ -111,7 +114,7 @@ def add_legend(figure: Figure, axes: Sequence[Axes], names: Sequence[str]) -> No
 
 
 def set_column_titles(axes: Sequence[Axes], names: Iterable[str]) -> None:
-    """A name above each of the axes."""
+    """Set a title for each of the axes."""
     for ax, name in zip(axes, names, strict=True):
         ax.set_title(name, color=TEXT_COLOUR, fontsize=TITLE_SIZE)
 
@@ -119,7 +122,7 @@ def set_column_titles(axes: Sequence[Axes], names: Iterable[str]) -> None:
 def add_colour_bar(
     figure: Figure, axes: Sequence[Axes], drawn: AxesImage, heading: str, is_signed: bool
 ) -> None:
-    """The scale that an image shares with others, beside all of their axes."""
+    """Add a colour bar beside all axes that share the colour scale of `drawn`."""
     ends = "both" if is_signed else "max"
     bar = figure.colorbar(drawn, ax=list(axes), fraction=0.03, pad=0.01, shrink=0.85, extend=ends)
     bar.set_label(heading, color=TEXT_COLOUR, fontsize=TICK_SIZE)
@@ -130,13 +133,13 @@ def add_colour_bar(
 def draw_density(
     ax: Axes, x: FloatArray, y: FloatArray, extent: tuple[float, float, float, float]
 ) -> None:
-    """Points of many voxels, darker where there are more (logarithmic), and limits of the axes."""
+    """Draw the density of voxels, darker is more (logarithmic), and set the limits of the axes."""
     ax.hexbin(x, y, gridsize=45, extent=extent, bins="log", cmap="Blues", linewidths=0.1)
     ax.set(xlim=extent[:2], ylim=extent[2:])
 
 
 def to_png(figure: Figure) -> bytes:
-    """The figure as a PNG file."""
+    """Return the figure as a PNG file."""
     buffer = BytesIO()
     figure.savefig(
         buffer, format="png", dpi=PIXELS_PER_INCH, facecolor="white", metadata={"Software": None}

@@ -20,7 +20,18 @@ from aslkit.report.style import (
 
 @dataclass(frozen=True)
 class WinRates:
-    """Shares (0-1) of won voxels, row against column, and the text of each cell."""
+    """Win rates of one setting and quantity.
+
+    Attributes
+    ----------
+    title : str
+    names : sequence of str
+        Estimators, for rows and columns.
+    shares : array (estimators, estimators)
+        Share of voxels (0-1) in which the row is closer to the truth than the column.
+    texts : sequence of sequence of str
+        Text of each cell.
+    """
 
     title: str
     names: Sequence[str]
@@ -29,7 +40,7 @@ class WinRates:
 
 
 def win_rate_matrix(matrices: Sequence[WinRates]) -> bytes:
-    """How often the estimator of a row is closer to the truth than that of a column."""
+    """Draw the matrices side by side, two per row."""
     n = max(len(m.names) for m in matrices)
     n_columns = min(len(matrices), 2)
     n_rows = -(-len(matrices) // n_columns)
