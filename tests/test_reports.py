@@ -356,8 +356,8 @@ def test_error_maps_show_the_estimate_minus_the_truth():
 def test_the_scale_of_a_row_follows_the_calmest_estimator():
     view = map_pictures.MapView("cbf", "CBF", "inferno", 10.0)
     calm, wild = np.full((4, 4), 60.0), np.full((4, 4), 1000.0)
-    assert map_pictures._top([calm, wild], view) == 90
-    assert map_pictures._top([0 * calm, calm], view) == 60
+    assert map_pictures._scale_end([calm, wild], view) == 90
+    assert map_pictures._scale_end([0 * calm, calm], view) == 60
 
 
 @given(

@@ -7,7 +7,7 @@ import numpy as np
 from aslkit.quality.thresholds import LIMITS
 from aslkit.report.bland_altman import subject_bland_altman
 from aslkit.report.invivo_sections import GLOSSARY, calibration_section, prediction_section
-from aslkit.report.page import Page, Section, Table, Thumbnail
+from aslkit.report.page import RESULTS_FOOTER, Page, Section, Table, Thumbnail
 from aslkit.report.scan_report import FEW_REPEATS_TEXT, LIGHTS_TEXT, REPEATABILITY_TEXT
 from aslkit.report.scan_tables import (
     ALL,
@@ -96,6 +96,7 @@ def group_report(
         [*sections, speed_section(benchmark)],
         benchmark.self_checks,
         facts,
+        RESULTS_FOOTER,
     )
 
 
@@ -138,8 +139,8 @@ def _repeat_sections(
             Section(
                 "Split-half repeatability of subjects",
                 "Repeatability of the mean over the brain mask, from two halves of the repeats. "
-                "sd: within-subject standard deviation. CoV: sd divided by the mean. ICC(A,1): share "
-                "of the variance that is due to differences between subjects, with its 95 % "
+                "sd: within-subject standard deviation. CoV: sd divided by the mean. ICC(A,1): "
+                "share of the variance that is due to differences between subjects, with its 95 % "
                 "interval (F); it is low if the subjects hardly differ.",
                 table=means,
             )

@@ -24,25 +24,25 @@ from aslkit.report.style import (
     to_png,
 )
 
-TOP_PERCENTILE = 98.0  # of a map's values: the upper end of its colour scale
-MARGIN = 5  # voxels around a close-up
-MIN_WIDTH = 20  # voxels that a close-up is wide at least
+TOP_PERCENTILE = 98.0  # of the values of a map, at the upper end of its colour scale
+MARGIN = 5  # voxels around the region of a close-up
+MIN_WIDTH = 20  # smallest width of a close-up, voxels
 
 
 @dataclass(frozen=True)
 class MapView:
-    """How one map is drawn: field of ParameterMaps, heading with unit, colours, tick step.
+    """How to draw one map: field of ParameterMaps, heading with unit, colour map, scale step.
 
-    The scale ends at most `reach` times above what the calmest estimator needs, so that the
-    outliers of another do not darken it. An error view shows the difference from the truth, on a
-    scale symmetric about 0.
+    The scale ends at most `max_ratio` times above the value that the estimator with the smallest
+    range needs, so that outliers of other estimators do not darken the row. An error view shows
+    the difference from the truth, on a scale symmetric about 0.
     """
 
     name: str
     heading: str
     colours: str
     step: float
-    reach: float = 1.5
+    max_ratio: float = 1.5
     is_error: bool = False
 
 
@@ -59,7 +59,7 @@ CLOSE_UP_VIEWS = (MAP_VIEWS[0], MAP_VIEWS[3])
 
 @dataclass(frozen=True)
 class Region:
-    """A place to look at closely: its name, and where it is on the grid of the maps."""
+    """A region for a close-up: its name and its mask on the grid of the maps."""
 
     name: str
     inside: MaskImage
@@ -71,10 +71,10 @@ def map_comparison(
     title: str,
     truth: ParameterMaps | None = None,
 ) -> bytes:
-    """CBF and ATT, their errors and standard deviations (rows) by each estimator (columns).
+    """Draw CBF and ATT, their errors and standard deviations (rows) by estimator (columns).
 
     All columns of a row share one colour scale. Errors need a `truth`, which may be one of the
-    maps; it has no error and no standard deviation, and its cells are left empty.
+    maps; its panels of error and standard deviation are left empty.
     """
     slices = middle_slices(mask, 3 if len(maps) < 4 else 2)
     views = [p for p in MAP_VIEWS if truth is not None or not p.is_error]
@@ -94,7 +94,7 @@ def map_comparison(
 def close_ups(
     maps: Mapping[str, ParameterMaps], mask: MaskImage, regions: Sequence[Region]
 ) -> bytes:
-    """CBF and ATT around each region (pairs of rows) by each estimator (columns), outlined."""
+    """Draw CBF and ATT around each region (pairs of rows) by estimator (columns)."""
     rows = [(region, view) for region in regions for view in CLOSE_UP_VIEWS]
     cell = min(2.0, (PAGE_WIDTH - 1.6) / len(maps))
     size = (cell * len(maps) + 1.6, (cell + 0.08) * len(rows) + 0.4)
@@ -128,7 +128,7 @@ def _image(maps: ParameterMaps, view: MapView, truth: ParameterMaps | None) -> F
 
 
 def middle_slices(mask: MaskImage, n: int) -> NDArray[np.intp]:
-    """Up to n axial slices, evenly over the middle of the brain."""
+    """Return up to n axial slices, evenly spaced over the middle of the brain."""
     filled = np.flatnonzero(mask.any(axis=(0, 1)))
     inner = filled[len(filled) // 3 : len(filled) - len(filled) // 5]
     chosen = np.linspace(0, len(inner) - 1, min(n, len(inner)))
@@ -136,13 +136,13 @@ def middle_slices(mask: MaskImage, n: int) -> NDArray[np.intp]:
 
 
 def _mosaic(image: FloatImage, mask: MaskImage, slices: NDArray[np.intp]) -> FloatImage:
-    """The slices side by side, cropped to the brain, NaN outside it; rows are y."""
+    """Return the slices side by side, cropped to the brain, NaN outside it, (y, slices * x)."""
     shown = np.where(mask, image, np.nan)[bounding_box(mask)[:2]][:, :, slices]
     return np.concatenate(np.moveaxis(shown, 2, 0), axis=0).swapaxes(0, 1)
 
 
 def _box_around(inside: MaskImage) -> tuple[slice, slice, int]:
-    """A square around the region, in the slice that holds most of it."""
+    """Return a square around the region, in the slice where the region is largest."""
     z = int(inside.sum(axis=(0, 1)).argmax())
     spans = [np.flatnonzero(inside[:, :, z].any(axis=a)) for a in (1, 0)]
     side = max(MIN_WIDTH, *(int(np.ptp(s)) + 1 + 2 * MARGIN for s in spans))
@@ -151,7 +151,7 @@ def _box_around(inside: MaskImage) -> tuple[slice, slice, int]:
 
 
 def _span(centre: int, width: int, n: int) -> slice:
-    """So many voxels around the centre, moved into the grid where they would leave it."""
+    """Return `width` voxels around the centre, shifted to lie within the n voxels of the grid."""
     start = max(0, min(centre - width // 2, n - width))
     return slice(start, start + width)
 
@@ -159,8 +159,8 @@ def _span(centre: int, width: int, n: int) -> slice:
 def _draw_row(
     figure: Figure, axes: Sequence[Axes], view: MapView, images: Sequence[FloatImage]
 ) -> None:
-    """One quantity by all estimators with one colour bar; what is 0 everywhere stays empty."""
-    top = _top(images, view)
+    """Draw one view of all estimators with a common colour bar; skip images that are all 0."""
+    top = _scale_end(images, view)
     drawn: AxesImage | None = None
     for ax, image in zip(axes, images, strict=True):
         ax.set_axis_off()
@@ -169,16 +169,16 @@ def _draw_row(
             drawn = ax.imshow(
                 image, origin="lower", cmap=view.colours, vmin=low, vmax=top, interpolation="none"
             )
-            if view.is_error:  # white is no error there, so that the brain needs an outline
+            if view.is_error:  # zero error is white, so the brain needs an outline
                 ax.contour(np.isfinite(image), levels=[0.5], colors=GRID_COLOUR, linewidths=0.8)
     if drawn is not None:
         add_colour_bar(figure, axes, drawn, view.heading, view.is_error)
 
 
-def _top(images: Sequence[FloatImage], view: MapView) -> float:
-    """Upper end of the scale that all images of a row share, a multiple of the view's step."""
+def _scale_end(images: Sequence[FloatImage], view: MapView) -> float:
+    """Return the upper end of the common colour scale of a row, a multiple of the view's step."""
     tops = [
         np.nanpercentile(np.abs(i), TOP_PERCENTILE) for i in images if np.nanmax(np.abs(i)) > 0
     ]
-    top = min(max(tops), view.reach * min(tops)) if tops else view.step
+    top = min(max(tops), view.max_ratio * min(tops)) if tops else view.step
     return float(max(np.ceil(top / view.step), 1) * view.step)

@@ -1,4 +1,4 @@
-"""Maps -> pictures with the same colour scales for every scan: on the head, or a slice alone."""
+"""Maps of a scan -> pictures with fixed colour scales: on the head, or one slice alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from aslkit.core.series_and_maps import FloatImage, MaskImage
 from aslkit.report.map_pictures import middle_slices
 from aslkit.report.style import PAGE_WIDTH, add_colour_bar, set_column_titles, to_png
 
-MARGIN = 3  # voxels of the head around the brain
+MARGIN = 3  # voxels around the brain
 THUMBNAIL_GAP = 2  # voxels around each slice
 THUMBNAIL_HEIGHT = 1.6  # inches
-HEAD_TOP = 99.0  # percentile of the head image that is white
+HEAD_TOP_PERCENTILE = 99.0  # of the head image, shown as white
 
-Images = Mapping[str, FloatImage]  # by name of Overlay; those not known are left out
+Images = Mapping[str, FloatImage]  # by name of Overlay; other names are left out
 
 
 @dataclass(frozen=True)
 class Overlay:
-    """One row: name of the image, heading with unit, colours, ends of the fixed scale."""
+    """One row of a picture: name of the image, heading with unit, colour map, ends of scale."""
 
     name: str
     heading: str
@@ -42,7 +42,7 @@ OVERLAYS = (
 
 
 def overlay_picture(columns: Mapping[str, Images], head: FloatImage, mask: MaskImage) -> bytes:
-    """Slices of every image (rows of `OVERLAYS`) by every method (columns) within the mask."""
+    """Draw slices of the images (rows of `OVERLAYS`) by method (columns) within the mask."""
     slices = middle_slices(mask, 3 if len(columns) < 3 else 2)
     spans = [np.flatnonzero(mask.any(axis=a)) for a in ((1, 2), (0, 2))]
     box = tuple(slice(max(s[0] - MARGIN, 0), s[-1] + 1 + MARGIN) for s in spans)
@@ -52,7 +52,7 @@ def overlay_picture(columns: Mapping[str, Images], head: FloatImage, mask: MaskI
         return np.concatenate(list(shown), axis=0).swapaxes(0, 1)
 
     grey = montage(head)
-    top = float(np.nanpercentile(head[mask], HEAD_TOP))
+    top = float(np.nanpercentile(head[mask], HEAD_TOP_PERCENTILE))
     rows = [o for o in OVERLAYS if any(o.name in images for images in columns.values())]
     cell = min(4.2, (PAGE_WIDTH - 1.1) / len(columns))
     height = (cell * grey.shape[0] / grey.shape[1] + 0.08) * len(rows) + 0.5
@@ -71,7 +71,7 @@ def overlay_picture(columns: Mapping[str, Images], head: FloatImage, mask: MaskI
 
 
 def cbf_thumbnail(images: Sequence[FloatImage], mask: MaskImage) -> bytes:
-    """One slice (x, y) of CBF by some methods side by side, within the mask, on black."""
+    """Draw one slice (x, y) of CBF by each method, side by side within the mask, on black."""
     box = tuple(slice(s[0], s[-1] + 1) for s in map(np.flatnonzero, (mask.any(1), mask.any(0))))
     shown = [np.pad(np.where(mask, image, 0)[box], THUMBNAIL_GAP) for image in images]
     joint = np.concatenate(shown, axis=0).swapaxes(0, 1)

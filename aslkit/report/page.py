@@ -1,6 +1,7 @@
-"""A benchmark's findings in words, tables and pictures -> report.html, results.tsv, results.json.
+"""Texts, tables and pictures of a page -> HTML, with results.tsv and results.json.
 
-`phantom_report` and `group_report` fill the `Report`; here it becomes files, all of them or none.
+`phantom_report`, `scan_report` and `group_report` make the `Page`. All files of a page are written
+together or not at all.
 """
 
 import base64
@@ -25,12 +26,16 @@ from aslkit.validate.estimators import Benchmark
 from aslkit.validate.records import Record
 from aslkit.validate.self_checks import SelfCheck
 
+RESULTS_FOOTER = (
+    "All scores, with their numbers of voxels, are in results.tsv and results.json in this folder."
+)
+
 
 @dataclass(frozen=True)
 class Table:
-    """Column headings and formatted cells; the first `n_text` columns are words.
+    """Column headings and formatted cells; the first `n_text` columns hold text.
 
-    `links` are addresses by the text of a cell.
+    `links` maps the text of a cell to an address.
     """
 
     columns: Sequence[str]
@@ -41,7 +46,7 @@ class Table:
 
     @property
     def grouped_rows(self) -> list[list[str]]:
-        """The rows, blank where the first words merely repeat those of the row above."""
+        """The rows, with leading text cells that repeat the row above left blank."""
         grouped = []
         above: Sequence[str] = ()
         for row in self.rows:
@@ -53,7 +58,7 @@ class Table:
         return grouped
 
     def as_text(self) -> str:
-        """Aligned columns for a terminal."""
+        """Return the table with aligned columns for a terminal."""
         lines = [self.columns, *self.grouped_rows]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
         text = [
@@ -68,7 +73,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A small PNG picture with a caption that leads to a page."""
+    """A small PNG picture with a caption and a link to a page."""
 
     caption: str
     image: bytes
@@ -77,7 +82,7 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, what it shows in plain words, and a PNG picture, a table, or thumbnails."""
+    """A heading, an explanation, and a PNG picture, a table or thumbnails."""
 
     heading: str
     text: str
@@ -88,7 +93,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """Everything that the page shows, in its order."""
+    """The contents of a page, in their order."""
 
     title: str
     lead: Sequence[str]
@@ -97,10 +102,11 @@ class Page:
     sections: Sequence[Section]
     self_checks: Sequence[SelfCheck] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
+    footer: str = ""
 
 
 def write_benchmark(out: Path, benchmark: Benchmark, report: Page) -> list[Path]:
-    """Write the page and the tidy tables into a folder, all of them or none.
+    """Write report.html, results.tsv and results.json into a folder, all or none.
 
     Raises
     ------
@@ -112,7 +118,11 @@ def write_benchmark(out: Path, benchmark: Benchmark, report: Page) -> list[Path]
 
 
 def write_page(path: Path, report: Page, beside: Mapping[str, str]) -> None:
-    """Write one page and the text files beside it, by name, all of them or none.
+    """Write one page and the text files beside it, all or none.
+
+    Parameters
+    ----------
+    beside : mapping of file name to text
 
     Raises
     ------
@@ -125,7 +135,7 @@ def write_page(path: Path, report: Page, beside: Mapping[str, str]) -> None:
 def benchmark_json(
     benchmark: Benchmark, report: Page, more: Mapping[str, str] = MappingProxyType({})
 ) -> str:
-    """Facts of the report, self-checks, speeds and records as JSON; null is not a number."""
+    """Return facts, self-checks, speeds and records as JSON, with null for NaN."""
     speeds = [{**asdict(s), "voxels_per_second": s.voxels_per_second} for s in benchmark.speeds]
     content = {
         **report.facts,
@@ -139,7 +149,7 @@ def benchmark_json(
 
 
 def render_page(report: Page) -> str:
-    """The page as one HTML document, its pictures inside."""
+    """Return the page as one HTML document that includes its pictures."""
     environment = Environment(
         loader=PackageLoader("aslkit"),
         autoescape=True,
@@ -153,7 +163,7 @@ def render_page(report: Page) -> str:
 
 
 def provenance() -> dict[str, str]:
-    """The command, version and machine behind a result."""
+    """Return the command, version and machine of a result."""
     return {
         "Command": command_line(),
         "aslkit": metadata.version("aslkit"),
@@ -162,7 +172,7 @@ def provenance() -> dict[str, str]:
 
 
 def machine() -> str:
-    """Processor, threads, accelerator and operating system, in words."""
+    """Return processor, threads, accelerator and operating system as text."""
     parts = [f"{_processor()}, {_n_cores()} cores"]
     if "OMP_NUM_THREADS" in os.environ:
         parts.append(f"OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}")
@@ -175,7 +185,7 @@ def machine() -> str:
 
 
 def _write(out: Path, files: Mapping[str, str]) -> list[Path]:
-    """Put the files into the folder, all of them or none; the last one appears last."""
+    """Write the files into the folder, all or none; the last one appears last."""
     try:
         with appear_together(out, list(files)[-1]) as folder:
             for name, text in files.items():
@@ -192,12 +202,12 @@ def _write(out: Path, files: Mapping[str, str]) -> list[Path]:
 
 
 def _css_width(image: bytes) -> int:
-    """Width of a PNG (four bytes of its header) in CSS pixels, of which an inch has 96."""
+    """Return the width of a PNG, from its header, in CSS pixels (96 per inch)."""
     return int.from_bytes(image[16:20]) * 96 // PIXELS_PER_INCH
 
 
 def _n_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -220,7 +230,7 @@ def _tsv(benchmark: Benchmark) -> str:
 
 
 def _finite(record: Record) -> dict[str, str | float | None]:
-    """The record with null for what is not a number."""
+    """Return the record with null for values that are not finite."""
     return {
         k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()
     }

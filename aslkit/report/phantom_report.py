@@ -6,7 +6,7 @@ import numpy as np
 
 from aslkit.report import phantom_sections as sections
 from aslkit.report.example_sections import bland_altman_sections, lesion_sections, map_sections
-from aslkit.report.page import Page, Section, Table
+from aslkit.report.page import RESULTS_FOOTER, Page, Section, Table
 from aslkit.report.phantom_table import PhantomTable, Setting
 from aslkit.report.robustness_sections import (
     detection_sections,
@@ -86,6 +86,7 @@ def phantom_report(benchmark: Benchmark, facts: Mapping[str, str]) -> Page:
         ],
         benchmark.self_checks,
         facts,
+        RESULTS_FOOTER,
     )
 
 

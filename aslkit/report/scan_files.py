@@ -1,6 +1,6 @@
-"""What was found on one scan -> its page, and a JSON beside it that tells the same to programs.
+"""Results of one scan <-> its page and a JSON file for programs.
 
-The page of a group is made from these files, whichever run wrote them.
+The page of the group is made from the JSON files, which may come from several runs.
 """
 
 import base64
@@ -15,61 +15,62 @@ from aslkit.report.page import Page, benchmark_json, write_page
 from aslkit.validate.estimators import Benchmark, Speed
 from aslkit.validate.records import Record
 
-Lines = list[Mapping[str, str | float | None]]
+JsonRecord = Mapping[str, str | float | None]
 
 
 @dataclass(frozen=True)
 class ScanResults:
-    """Figures of one scan, and a small PNG of its maps."""
+    """Scores of one scan, and a thumbnail of its CBF (PNG)."""
 
     benchmark: Benchmark
     picture: bytes
 
 
 def write_scan_files(
-    folder: Path, name: str, page: Page, found: ScanResults, fingerprint: str
+    folder: Path, name: str, page: Page, results: ScanResults, fingerprint: str
 ) -> None:
-    """Write NAME.html and NAME.json, both or none.
+    """Write NAME.html and NAME.json, both or neither.
 
     Parameters
     ----------
     fingerprint : str
-        Of all that the findings depend on.
+        Fingerprint of all inputs and settings of the results.
 
     Raises
     ------
     InputError
         When the folder cannot be written.
     """
-    more = {"Fingerprint": fingerprint, "Picture": base64.b64encode(found.picture).decode()}
-    text = benchmark_json(found.benchmark, page, more)
+    more = {"Fingerprint": fingerprint, "Picture": base64.b64encode(results.picture).decode()}
+    text = benchmark_json(results.benchmark, page, more)
     write_page(folder / f"{name}.html", page, {f"{name}.json": text})
 
 
 def is_current(folder: Path, name: str, fingerprint: str) -> bool:
-    """Whether the files of a scan are there, with this fingerprint."""
+    """Check that the files of a scan exist and have this fingerprint."""
     page = folder / f"{name}.html"
     return page.is_file() and has_fingerprint(folder / f"{name}.json", fingerprint)
 
 
 def read_scan_results(folder: Path, name: str) -> ScanResults:
-    """What NAME.json tells.
+    """Read the results of a scan from NAME.json.
 
     Raises
     ------
     InputError
-        When it is no JSON object.
+        When the file is not a JSON object.
     """
     content = read_json(folder / f"{name}.json")
     records, speeds = (
-        [_record(line) for line in cast(Lines, content[key])] for key in ("records", "speeds")
+        [_record(line) for line in cast(list[JsonRecord], content[key])]
+        for key in ("records", "speeds")
     )
     benchmark = Benchmark(records, [], [], [_speed(line) for line in speeds])
     return ScanResults(benchmark, base64.b64decode(str(content["Picture"])))
 
 
-def _record(line: Mapping[str, str | float | None]) -> Record:
-    """The line with NaN for null."""
+def _record(line: JsonRecord) -> Record:
+    """Return the record with NaN for null."""
     return {k: float("nan") if v is None else v for k, v in line.items()}
 
 

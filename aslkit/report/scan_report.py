@@ -94,7 +94,16 @@ def scan_report(result: ScanResult, facts: Mapping[str, str]) -> Page:
         Section("Methods, to paste", methods_text(scan)),
         speed_section(benchmark),
     ]
-    return Page(scan.name, lead, headline(table), GLOSSARY, sections, benchmark.self_checks, facts)
+    return Page(
+        scan.name,
+        lead,
+        headline(table),
+        GLOSSARY,
+        sections,
+        benchmark.self_checks,
+        facts,
+        f"All scores of this scan are in {scan.name}.json in this folder.",
+    )
 
 
 def scan_thumbnail(result: ScanResult) -> bytes:
