@@ -97,6 +97,21 @@ def test_packages_import_only_downwards():
     assert len(edges) > 2 * len(SOURCES)
 
 
+def test_main_modules_import_experiments_in_few_places():
+    found = {
+        name
+        for name, tree in TREES.items()
+        if ".experimental" not in name
+        and any(".experimental" in other for other in imported(ast.walk(tree)))
+    }
+    assert found == {
+        "nets.encoding_registry",
+        "nets.registry",
+        "predict.inference",
+        "train.registry",
+    }
+
+
 def test_modules_do_not_import_each_other_in_a_circle():
     own = {n: {f.removeprefix("aslkit.") for f in imported(ast.walk(t))} for n, t in TREES.items()}
     TopologicalSorter({n: found & set(SOURCES) for n, found in own.items()}).prepare()

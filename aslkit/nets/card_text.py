@@ -1,4 +1,4 @@
-"""Model card -> sentences: what a model is, and what of a scan it was not trained for."""
+"""Model card -> sentences: what a model is, and where a scan is outside of its training."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,19 +14,19 @@ from aslkit.core.series_and_maps import AslSeries
 
 Card = Mapping[str, object]
 
-LEVELS = (0.5, 0.8, 0.95)  # of the intervals that a card speaks of
+LEVELS = (0.5, 0.8, 0.95)  # of the intervals in a card
 
 
 @dataclass(frozen=True)
 class _Range:
-    """A field of the card that holds the lowest and the highest value seen in training."""
+    """A field of the card with the lowest and the highest value in training."""
 
     label: str
     unit: str = ""
 
 
 def describe_card(card: Card) -> list[str]:
-    """Lines for a reader; what the card does not hold is left out."""
+    """Return the lines that describe a model; fields missing in the card are left out."""
     scope = [", ".join(_names(card, f)) for f in ("labelings", "kinetics")]
     ranges = [
         f"{r.label} {low:g}-{high:g}{r.unit}"
@@ -51,17 +51,17 @@ def describe_card(card: Card) -> list[str]:
 
 
 def interval_coverage(records: Sequence[Mapping[str, object]], model: str) -> dict[str, object]:
-    """The field of the card that says how often the truth lies within intervals, by SNR.
+    """Return the field `calibration` of the card: coverage of the intervals, by SNR.
 
     Parameters
     ----------
     records : sequence of mapping
-        `records` of results.json of `asl_validate --phantoms`; brains of the first size count.
+        `records` of results.json of `asl_validate --phantoms`, of which brain phantoms are used.
 
     Raises
     ------
     InputError
-        When the model is not in it.
+        If the records hold no coverage of the model.
     """
     own = [r for r in records if r["estimator"] == model and r["phantoms"] == "brain"]
     shares: dict[tuple[str, str, str], list[list[float]]] = {}
@@ -87,7 +87,7 @@ def interval_coverage(records: Sequence[Mapping[str, object]], model: str) -> di
 
 
 def list_deviations_from_training(card: Card, series: AslSeries) -> list[str]:
-    """What about a series lies outside of what the model was trained for, one sentence each."""
+    """Return a sentence for each property of a series outside of the training of the model."""
     name, acquisition = card.get("name"), series.acquisition
     found = _never_trained(card) + [
         f"{label} {value}: model {name} was trained for {', '.join(known)}"
@@ -113,14 +113,14 @@ def list_deviations_from_training(card: Card, series: AslSeries) -> list[str]:
 
 
 def _adapted_to(card: Card) -> list[str]:
-    """The real scans that trained the model too."""
+    """Return the number of real scans of an adaptation, and their checksum."""
     found = cast(Mapping[str, object], card.get("adapted_to", {}))
     counts = [f"{found[f]} {f}" for f in ("scans", "subjects") if f in found]
     return [*counts, f"sha256 {str(found['sha256'])[:12]}"] if found else []
 
 
 def _covered(card: Card) -> list[str]:
-    """Per track, quantity and SNR the covered shares, in %."""
+    """Return the coverage per track, quantity and SNR, in %."""
     found = cast(Mapping[str, object], card.get("calibration", {}))
     table = cast(dict[str, dict[str, dict[str, list[float]]]], found.get("covered", {}))
     parts = [
@@ -136,7 +136,7 @@ def _covered(card: Card) -> list[str]:
 
 
 def _measured(series: AslSeries) -> Iterator[tuple[str, ArrayLike]]:
-    """Fields of the card and the values that a series has of them."""
+    """Yield fields of the card and the values of a series."""
     acquisition = series.acquisition
     yield "n_timings", acquisition.n_timings
     yield "plds_s", acquisition.effective_plds_s(series.mask.shape[2])
@@ -156,7 +156,7 @@ def _names(card: Card, field: str) -> Sequence[str]:
 
 
 def _never_trained(card: Card) -> list[str]:
-    """Estimates whose error did not count in training, a sentence each."""
+    """Return a sentence for each quantity without weight in the training loss."""
     training = cast(Mapping[str, Mapping[str, float]], card.get("training", {}))
     loss = training.get("loss", {})
     return [
@@ -168,7 +168,7 @@ def _never_trained(card: Card) -> list[str]:
 
 
 def _limits(card: Card, field: str) -> list[tuple[float, float]]:
-    """The range that the card states, or none."""
+    """Return the range in the card, in a list; an empty list without one."""
     return [cast(tuple[float, float], card[field])] if field in card else []
 
 

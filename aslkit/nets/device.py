@@ -1,4 +1,4 @@
-"""Name of a device -> torch device, checked."""
+"""Name of a device -> torch device that works."""
 
 import torch
 
@@ -6,12 +6,12 @@ from aslkit.core.errors import UnavailableError
 
 
 def select_device(name: str) -> torch.device:
-    """A device by name; "auto" takes CUDA where there is one.
+    """Return a device by name; "auto" is CUDA if available, else the CPU.
 
     Raises
     ------
     UnavailableError
-        When it is not there.
+        If torch does not know or cannot use the device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -24,7 +24,7 @@ def select_device(name: str) -> torch.device:
         ) from error
     try:
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # each build of torch says it in other words
+    except (RuntimeError, AssertionError) as error:  # depends on the build of torch
         raise UnavailableError(
             f"device {name!r}: found none that torch can use on this machine, expected a GPU with "
             "its driver and a build of torch for it. Fix: give --device cpu or auto."

@@ -1,4 +1,4 @@
-"""Model folder (safetensors + JSON card) <-> network: weights that rebuild their own network."""
+"""Model folder (safetensors and JSON card) <-> Model: networks, built as their card says."""
 
 import hashlib
 import json
@@ -25,9 +25,9 @@ from aslkit.outputs.atomic_write import appear_together
 
 DEFAULT_MODEL = "aslnet"
 ALIASES = {"exp21": DEFAULT_MODEL}  # earlier names of installed models
-DEFAULT_KIND = DEFAULT_KINDS["network"]  # of cards that do not name it
+DEFAULT_KIND = DEFAULT_KINDS["network"]  # of cards without a kind of network
 PACKAGE_FOLDER = Path(__file__).parents[1] / "models"
-MEANING = "network", "encoding"  # sections of the card that the weights depend on
+WEIGHT_SECTIONS = "network", "encoding"  # sections of the card that the weights depend on
 NOTHING = "nothing"
 WEIGHTS, CARD = "weights.safetensors", "model.json"
 
@@ -36,7 +36,7 @@ _Limits = Annotated[list[float], Field(min_length=2, max_length=2)]
 
 
 class _Card(BaseModel):
-    """Fields of a card that this version reads, in their types."""
+    """Fields of a card that this version reads, and their types."""
 
     model_config = ConfigDict(strict=True)
 
@@ -57,21 +57,21 @@ class _Card(BaseModel):
 
 @dataclass(frozen=True)
 class Model:
-    """A trained network and its card.
+    """Trained networks and their card.
 
     Attributes
     ----------
     name : str
     network : Network
-        In evaluation mode, on the CPU; the first where there are several.
+        The first member, in evaluation mode, on the CPU.
     card : mapping
-        The model card: what it was trained for, and how.
+        The model card: how and for which scans the model was trained.
     sha256 : str
-        Of the weights file.
+        Checksum of the weights file.
     others : tuple of Network
-        Networks that were trained likewise from other seeds.
+        Further members, trained from other seeds.
     encoding : Encoding
-        What the networks see, and what their outputs mean.
+        Input of the networks and meaning of their outputs.
     """
 
     name: str
@@ -83,34 +83,34 @@ class Model:
 
     @property
     def members(self) -> tuple[Network, ...]:
-        """All networks of the model."""
+        """All members of the model."""
         return self.network, *self.others
 
     @property
     def kind(self) -> str:
-        """Of its networks, in words."""
+        """Kind of its networks, in words."""
         described = cast(dict[str, str], self.card["network"])
         return described.get("kind", DEFAULT_KIND).replace("_", "-")
 
     @property
     def corrects_least_squares(self) -> bool:
-        """Whether outputs are corrections, rather than CBF and ATT themselves."""
+        """Whether the outputs are corrections of least squares, not CBF and ATT themselves."""
         return isinstance(self.encoding, ProfileEncoding)
 
     def covers(self, acquisition: Acquisition) -> bool:
-        """Whether it takes scans of this protocol; of a single delay, if it was trained for it."""
-        least = cast(list[float], self.card.get("n_timings", [2]))[0]
-        is_trained = acquisition.n_timings > 1 or least == 1
+        """Return whether the model can estimate CBF and ATT of scans with this protocol."""
+        fewest = cast(list[float], self.card.get("n_timings", [2]))[0]
+        is_trained = acquisition.n_timings > 1 or fewest == 1
         return is_trained and self.encoding.covers(acquisition)
 
     def to(self, device: torch.device) -> "Model":
-        """The model as it runs there: its networks move with the image where they can."""
+        """Return the model for inference on a device, with shift-equivariant networks."""
         first, *others = (member.to_shift_equivariant().to(device) for member in self.members)
         return replace(self, network=first, others=tuple(others))
 
 
 def list_models() -> dict[str, Path]:
-    """Name and folder of every installed model; folders in $ASLKIT_MODELS come first."""
+    """Return name and folder of every installed model; $ASLKIT_MODELS has precedence."""
     folders = [PACKAGE_FOLDER]
     if os.environ.get("ASLKIT_MODELS"):
         folders.append(Path(os.environ["ASLKIT_MODELS"]))
@@ -123,14 +123,14 @@ def resolve_alias(name: str) -> str:
 
 
 def load_model(name_or_folder: str) -> Model:
-    """A model by name or folder.
+    """Load a model by its name, an earlier name, or its folder.
 
     Raises
     ------
     UnavailableError
-        When there is no such model.
+        If there is no such model.
     InputError
-        When its files are damaged or made for other channels.
+        If its files are damaged or from another version of aslkit.
     """
     folder = list_models().get(resolve_alias(name_or_folder), Path(name_or_folder))
     if not (folder / CARD).is_file():
@@ -164,12 +164,12 @@ def load_model(name_or_folder: str) -> Model:
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """The card of a model.
+    """Read the card of a model.
 
     Raises
     ------
     InputError
-        When it is damaged.
+        If it is damaged.
     """
     try:
         card = dict(json.loads((folder / CARD).read_text()))
@@ -186,26 +186,26 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def save_model(folder: Path, state: Mapping[str, Tensor], card: Mapping[str, object]) -> None:
-    """Write weights (float16 halves the file at no measurable loss) and card.
+    """Write weights, as float16 without measurable loss, and card.
 
-    The weights' file repeats the sections of the card that say what the weights mean.
+    The weights file repeats the sections of the card that the weights depend on.
     """
     with appear_together(folder, CARD) as temporary:
         halves = {k: v.to(torch.float16).contiguous() for k, v in state.items()}
-        said = {name: card[name] for name in MEANING if name in card}
-        meaning = {"meaning": json.dumps(said)}  # one entry: the order of several is random
-        (temporary / WEIGHTS).write_bytes(save(halves, meaning))  # save_file hides it from others
+        sections = {name: card[name] for name in WEIGHT_SECTIONS if name in card}
+        meta = {"meaning": json.dumps(sections)}  # one entry: several have a random order
+        (temporary / WEIGHTS).write_bytes(save(halves, meta))  # save_file denies others access
         complete = {**card, "sha256": file_sha256(temporary / WEIGHTS)}
         (temporary / CARD).write_text(json.dumps(complete, indent=2) + "\n")
 
 
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """The texts and the tensors of a safetensors file.
+    """Read the metadata and the tensors of a safetensors file.
 
     Raises
     ------
     OSError, SafetensorError
-        When it cannot be read, or is damaged.
+        If it cannot be read, or is damaged.
     """
     with safe_open(path, "pt") as opened:
         tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
@@ -213,44 +213,44 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def file_sha256(path: Path) -> str:
-    """Checksum of a file."""
+    """Return the SHA-256 checksum of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _tensors(folder: Path, card: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Those of the weights' file, which has to be the one that the card was written with."""
-    texts, tensors = read_tensors(folder / WEIGHTS)
-    meaning = json.loads(texts.get("meaning", "{}"))
-    for section in (s for s in MEANING if s in meaning):
-        meant, said = (
+    """Read the tensors of the weights file, and check that the card belongs to it."""
+    meta, tensors = read_tensors(folder / WEIGHTS)
+    meaning = json.loads(meta.get("meaning", "{}"))
+    for section in (s for s in WEIGHT_SECTIONS if s in meaning):
+        in_weights, in_card = (
             {key: json.dumps(value) for key, value in values.items()}
             for values in (meaning[section], card.get(section, {}))
         )
-        for key in sorted(meant.keys() | said.keys()):
-            found, expected = (values.get(key, NOTHING) for values in (said, meant))
+        for key in sorted(in_weights.keys() | in_card.keys()):
+            found, expected = (values.get(key, NOTHING) for values in (in_card, in_weights))
             if found != expected:
-                meant_by = f"{expected}, as in {WEIGHTS}"
-                raise _disagrees(folder / CARD, f"{section}.{key}", found, meant_by)
+                source = f"{expected}, as in {WEIGHTS}"
+                raise _disagrees(folder / CARD, f"{section}.{key}", found, source)
     return tensors
 
 
 def _check(
     folder: Path, start: str, state: Mapping[str, Tensor], expected: Mapping[str, Tensor]
 ) -> None:
-    """Name the first tensor that is not what the network of the card has."""
+    """Check that the tensors of a member have the shapes of the network of the card."""
     for name in [*expected, *state]:
-        found, own = (_shape(tensors.get(name)) for tensors in (state, expected))
+        found, own = (_describe_shape(tensors.get(name)) for tensors in (state, expected))
         if found != own:
-            meant = f"{own} for the network of {CARD}"
-            raise _disagrees(folder / WEIGHTS, start + name, found, meant)
+            source = f"{own} for the network of {CARD}"
+            raise _disagrees(folder / WEIGHTS, start + name, found, source)
 
 
-def _shape(tensor: Tensor | None) -> str:
+def _describe_shape(tensor: Tensor | None) -> str:
     return NOTHING if tensor is None else f"a tensor {tuple(tensor.shape)}"
 
 
 def _states(tensors: Mapping[str, Tensor], n_members: int) -> dict[str, dict[str, Tensor]]:
-    """Tensors of each member, by what their names begin with: `0.`, `1.`, … of several."""
+    """Return the tensors of each member, by the first part of their names: `0.`, `1.`, …"""
     starts = [""] if n_members == 1 else [f"{member}." for member in range(n_members)]
     return {
         s: {k.removeprefix(s): v.float() for k, v in tensors.items() if k.startswith(s)}

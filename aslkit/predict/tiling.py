@@ -1,9 +1,9 @@
-"""Slices -> what a function makes of their patches, blended: any matrix, any patch, any overlap.
+"""Slices and a function of patches -> its blended results, for any matrix, patch and overlap.
 
-  ├──── patch ────┤                    Patches start every `step` pixels, and the last one may
-  ├─ step ─┼──── patch ────┤           reach beyond the slice: around it is background, 0.
-┌┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┐  Where they overlap, the centre of a patch may count
-┊ ┌─────────────────────────────┐   ┊  more than its edge, which saw less of what lies around.
+  ├──── patch ────┤                    Patches start every `step` pixels. The last one may
+  ├─ step ─┼──── patch ────┤           extend beyond the slice into background, 0.
+┌┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┐  Where patches overlap, the centre of a patch can have a
+┊ ┌─────────────────────────────┐   ┊  larger weight than its edge, which has fewer neighbours.
 ┊ │ slice                       │   ┊
 """
 
@@ -18,8 +18,8 @@ from aslkit.core.series_and_maps import FloatImage
 
 Window = NDArray[np.float64]
 
-MARGIN = 16  # pixels of background around every slice; on less, its end shows in the brain
-GAUSSIAN_SIGMA = 0.125  # of the patch, as MONAI's sliding window has it
+MARGIN = 16  # pixels of background around every slice; with fewer, its edge changes the maps
+GAUSSIAN_SIGMA = 0.125  # fraction of the patch, as in the sliding window of MONAI
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class Tiling:
     Attributes
     ----------
     patch : int, optional
-        Side of a patch [pixels]; None takes slices whole.
+        Side of a patch [pixels]; None: whole slices.
     overlap : float
-        Share of its side that a patch has in common with the next, 0 to below 1.
+        Fraction of the side that neighbouring patches share, 0 to below 1.
     blend : str
-        Weight of a pixel by its place in the patch, a key of `BLENDS`.
+        Weights of the pixels of a patch, a key of `BLENDS`.
     shifts : tuple of int
-        The patches are laid once per shift along x and along y [pixels]. Pooling ties pixels
-        together in pairs; with two shifts, each to the next as well as to the one before.
+        All patches are repeated for each shift along x and along y [pixels]. Pooling joins
+        pixels in pairs; with two shifts each pixel is joined with both of its neighbours.
     """
 
     patch: int | None = None
@@ -53,12 +53,12 @@ class Tiling:
             raise ValueError(f"blend {self.blend!r} is not one of {', '.join(BLENDS)}")
 
     def side(self, size: int, stride: int) -> int:
-        """Side of a patch along an axis of a slice: a multiple of `stride`."""
+        """Return the side of a patch along an axis of a slice, a multiple of `stride`."""
         wanted = size + 2 * MARGIN if self.patch is None else self.patch
         return wanted + -wanted % stride
 
     def starts(self, size: int, stride: int) -> list[int]:
-        """First pixels of the patches along an axis: multiples of `stride`, and shifted."""
+        """Return the first pixels of the patches along an axis: multiples of `stride`, shifted."""
         side = self.side(size, stride)
         step = max(int(side * (1 - self.overlap)) // stride, 1) * stride
         n_steps = -(-max(size + 2 * MARGIN - side, 0) // step)
@@ -74,20 +74,20 @@ def run_tiled(
     batch: int,
     apply: Callable[..., Iterable[FloatImage]] = map,
 ) -> FloatImage:
-    """Apply `run` to patches of slices, `batch` of them at a time, and blend what it returns.
+    """Apply `run` to the patches of slices, `batch` at a time, and blend the results.
 
     Parameters
     ----------
     run : function
-        Patches (batch, channels, x, y) -> (batch, outputs, x, y); one place of all slices, one
-        after another, before the next place.
+        Patches (batch, channels, x, y) -> (batch, outputs, x, y). The patches of one place
+        follow one another, slice by slice, before those of the next place.
     slices : array (n, channels, x, y)
         0 in the background.
     stride : int
-        Sides and places of the patches are multiples of it, so that the pixels that a network
-        pools together are the same in every patch.
+        Sides and places of the patches are multiples of it, so that a network pools the same
+        pixels in every patch.
     apply : function
-        Applies `run` to every batch, as `map` does.
+        Applies `run` to every batch, like `map`.
 
     Returns
     -------
@@ -106,10 +106,10 @@ def run_tiled(
     window = np.outer(*(BLENDS[tiling.blend](side) for side in sides))
     weight, total = np.zeros((n, 1, *ends)), np.zeros(())
     batches = [places[first : first + batch] for first in range(0, len(places), batch)]
-    patches = (np.stack([padded[place] for place in some]) for some in batches)
-    for some, outputs in zip(batches, apply(run, patches), strict=True):
+    patches = (np.stack([padded[place] for place in group]) for group in batches)
+    for batch_places, outputs in zip(batches, apply(run, patches), strict=True):
         total = total if total.ndim else np.zeros((n, outputs.shape[1], *ends))
-        for place, output in zip(some, outputs, strict=True):
+        for place, output in zip(batch_places, outputs, strict=True):
             total[place] += window * output
             weight[place] += window
     x, y = (slice(MARGIN, MARGIN + size) for size in shape)
@@ -117,10 +117,12 @@ def run_tiled(
 
 
 def _hann(side: int) -> Window:
+    """Return a Hann window."""
     return np.sin(np.pi * (np.arange(side) + 0.5) / side) ** 2
 
 
 def _gaussian(side: int) -> Window:
+    """Return a Gaussian window."""
     offsets = np.arange(side) - (side - 1) / 2
     return np.exp(-0.5 * (offsets / (GAUSSIAN_SIGMA * side)) ** 2)
 

@@ -1,4 +1,4 @@
-"""Seed, number -> one batch of simulated, fitted and encoded slices; the stream never repeats."""
+"""Seed and number -> a batch of simulated, fitted and encoded slices, in an endless stream."""
 
 from collections.abc import Callable, Generator, Iterator
 
@@ -28,23 +28,23 @@ Batches = Generator[Batch, None, None]
 Draw = Callable[[np.random.Generator], Batch]
 Voxels = NDArray[np.float32]
 
-STREAM_SEED = 9_104  # keeps training apart from the reserved subjects of phantoms
-QUIET = 0.2  # of the noise: what the arterial priors may assume of a signal without noise
-SIGMA_SCATTER = 0.05  # relative error of a noise level that was estimated from repeats
-REPEATS_SHARE = 0.5  # of the slices whose noise level is known from repeats
-POOLED = 4  # of so many voxels, one is fitted to tell the noise level from residuals
-FEWEST_TIMINGS = 4  # that tell what wrong constants do: with fewer, the truth is the target
-FEWEST = 8  # voxels that can tell it
+STREAM_SEED = 9_104  # separates training subjects from those of the phantoms
+QUIET = 0.2  # noise level of the fit of noise-free signals, as a fraction of the real one
+SIGMA_SCATTER = 0.05  # relative error of a noise level estimated from repeats
+REPEATS_FRACTION = 0.5  # of the subjects, with a noise level estimated from repeats
+VOXEL_STEP = 4  # every fourth voxel is fitted to estimate the noise level from residuals
+FEWEST_TIMINGS = 4  # for targets from a fit with wrong constants; with fewer, the truth
+FEWEST_VOXELS = 8  # for a noise level estimated from residuals
 
 
 class SimulatedStream(IterableDataset[Batch]):
-    """Batches first, first + stride, …; batch k is the same however many workers there are."""
+    """Batches first, first + stride, …; batch k does not depend on the number of workers."""
 
     def __init__(self, draw: Draw, seed: int, first: int, stride: int = 1) -> None:
         self._draw, self._seed, self._first, self._stride = draw, seed, first, stride
 
     def __iter__(self) -> Iterator[Batch]:
-        """Batches that belong to this worker."""
+        """Yield the batches of this worker."""
         worker = get_worker_info()
         i, n_workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         number = self._first + i * self._stride
@@ -54,10 +54,10 @@ class SimulatedStream(IterableDataset[Batch]):
 
 
 def stream_batches(draw: Draw, seed: int, first: int, n_workers: int, stride: int = 1) -> Batches:
-    """Endless batches first, first + stride, … that background processes draw; close it."""
+    """Yield batches first, first + stride, … without end, drawn by background processes."""
     source = SimulatedStream(draw, seed, first, stride)
     if n_workers:
-        atlas()  # once, before processes fork that all need it
+        atlas()  # loaded once, before the processes fork
     yield from DataLoader(
         source, batch_size=None, num_workers=n_workers, worker_init_fn=defer_termination
     )
@@ -66,7 +66,7 @@ def stream_batches(draw: Draw, seed: int, first: int, n_workers: int, stride: in
 def draw_batch(config: AnyProtocolConfig, rng: np.random.Generator) -> Batch:
     """Draw one batch: `config.protocols_per_step` groups of scans, encoded by `batch_from_scans`.
 
-    With neighbouring slices, also `stack` (batch,): those of a subject have the same number.
+    With neighbouring slices, the batch also holds `stack` (batch,), the number of the subject.
     """
     groups = [
         _group(config, rng, i * config.patches_per_protocol)
@@ -114,20 +114,20 @@ def batch_from_scans(scans: TrainingScans, rng: np.random.Generator) -> Batch:
 
 
 class _Fit:
-    """Least squares of signals (1, n, voxels) whose noise has a standard deviation (1, voxels)."""
+    """Least squares of signals (1, n, voxels) with noise sds (1, voxels)."""
 
     def __init__(self, acquisition: Acquisition, has_arterial: bool) -> None:
         self.model, self.has_arterial = kinetic_model(acquisition, 1, np.float32), has_arterial
         self._is_single = acquisition.n_timings == 1
         is_plain = not (has_arterial or self._is_single)
-        self._cells = tabulate(self.model, ATT_BOUNDS_S) if is_plain else None
+        self._table = tabulate(self.model, ATT_BOUNDS_S) if is_plain else None
 
     def __call__(self, signal: Voxels, sd: Voxels) -> Solution:
         if self._is_single:
             return solve_fixed(self.model, signal, np.full_like(sd, TYPICAL_ATT_S))
-        if self._cells is None:
+        if self._table is None:
             return solve_arterial(self.model, signal, sd)
-        return solve_tissue(self._cells, signal)
+        return solve_tissue(self._table, signal)
 
     def errors(self, found: Solution, sd: Voxels) -> tuple[Voxels, Voxels]:
         """Standard errors of CBF and ATT, (1, voxels) each."""
@@ -137,28 +137,28 @@ class _Fit:
 
 
 def _known_sd(scans: TrainingScans, fit: _Fit, signal: Voxels, rng: np.random.Generator) -> Voxels:
-    """The noise level (1, voxels) as an estimator knows it: from repeats, or from residuals."""
+    """Return the noise level (1, voxels) that an estimator has, from repeats or residuals."""
     b = len(scans.mask) // scans.depth
     subjects = first_axis_indices(scans.mask) // scans.depth
     n_free = scans.acquisition.n_timings - 2 - (N_ARTERIAL if fit.has_arterial else 0)
-    has_repeats = (rng.random(b) < REPEATS_SHARE) | (n_free < 1)
+    has_repeats = (rng.random(b) < REPEATS_FRACTION) | (n_free < 1)
     scatter = np.exp(SIGMA_SCATTER * rng.standard_normal(b))
-    sd = scatter[subjects] * scans.noise_sd[scans.mask]
-    some = np.flatnonzero(~has_repeats[subjects])[::POOLED]
+    sd = scatter[subjects] * scans.noise_sd[scans.mask]  # (voxels,)
+    some = np.flatnonzero(~has_repeats[subjects])[::VOXEL_STEP]
     if some.size:
         rss = fit(signal[..., some], np.zeros((1, some.size), np.float32)).rss[0]
         counts = np.bincount(subjects[some], minlength=b)
         pooled = np.sqrt(np.bincount(subjects[some], rss, b) / np.maximum(counts, 1) / n_free)
-        has_repeats |= counts < FEWEST
+        has_repeats |= counts < FEWEST_VOXELS
         sd = np.where(has_repeats[subjects], sd, pooled[subjects])
     return sd[None].astype(np.float32)
 
 
 def _rows(images: Voxels, mask: NDArray[np.bool_]) -> Voxels:
-    """Images (b, n, x, y) as signals (1, n, voxels in the mask)."""
+    """Return the signals (1, n, voxels in the mask) of images (b, n, x, y)."""
     return np.ascontiguousarray(np.moveaxis(images, 1, -1)[mask].swapaxes(0, 1))[None]
 
 
 def _images(rows: Voxels, mask: NDArray[np.bool_]) -> Voxels:
-    """Rows (c, voxels in the mask) as images (b, c, x, y), 0 outside."""
+    """Put rows (c, voxels in the mask) into images (b, c, x, y), 0 outside the mask."""
     return scatter_to_images(np.ascontiguousarray(rows.swapaxes(0, 1), dtype=np.float32), mask)

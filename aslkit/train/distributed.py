@@ -1,6 +1,6 @@
-"""The environment that torchrun sets -> processes (ranks) that train one network together.
+"""Environment variables of torchrun -> processes that train one network together.
 
-Without torchrun there is one rank, and nothing here does anything.
+Without torchrun there is one process, and these functions return their arguments.
 """
 
 import os
@@ -19,19 +19,19 @@ from aslkit.nets.network import Network
 
 @contextmanager
 def process_group(device: str) -> Iterator[str]:
-    """Join the ranks that torchrun has started, and part from them at the end.
+    """Join the processes of torchrun, and leave the group at the end.
 
     Yields
     ------
     str
-        The device of this rank: of several GPUs, each rank has its own.
+        The device of this process; each process has a GPU of its own.
 
     Raises
     ------
     InputError
-        When several ranks cannot share the device.
+        If several processes cannot use the device together.
     UnavailableError
-        When it is not there.
+        If the device is not available.
     """
     chosen = select_device(device)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -56,29 +56,29 @@ def process_group(device: str) -> Iterator[str]:
 
 
 def rank() -> int:
-    """Number of this process, 0 of the one that writes and shows progress."""
+    """Return the rank of this process; the process of rank 0 writes and shows progress."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def n_processes() -> int:
-    """How many processes train together."""
+    """Return the number of processes that train together."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def n_data_workers() -> int:
-    """How many background processes this rank may have for its batches."""
+    """Return the number of background processes that draw the batches of this process."""
     return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def share_gradients(network: Network) -> Network:
-    """A network whose gradients are means over the ranks."""
+    """Return a network whose gradients are averaged over the processes."""
     if n_processes() == 1:
         return network
     return cast(Network, DistributedDataParallel(network))
 
 
 def all_mean(*values: float) -> list[float]:
-    """Means over the ranks, the same on each; the ranks wait here for one another."""
+    """Return means over the processes; each process waits for all others."""
     if n_processes() == 1:
         return list(values)
     sums = _tensor(*values)
@@ -87,7 +87,7 @@ def all_mean(*values: float) -> list[float]:
 
 
 def from_first(*values: float) -> list[float]:
-    """The values that the first rank has; the others wait for them."""
+    """Return the values of the first process; the others wait for it."""
     if n_processes() == 1:
         return list(values)
     sent = _tensor(*values)
@@ -96,7 +96,7 @@ def from_first(*values: float) -> list[float]:
 
 
 def _tensor(*values: float) -> Tensor:
-    """Numbers where the ranks can exchange them."""
+    """Return numbers as a tensor on a device from which the processes can exchange it."""
     device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
     return torch.tensor(values, dtype=torch.float64, device=device)
 

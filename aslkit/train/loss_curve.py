@@ -11,7 +11,7 @@ COLUMNS = ("step", "minutes", "loss")
 
 
 def log_losses(out: Path, step: int, seconds: float, losses: Sequence[float]) -> None:
-    """Append the mean loss of the last steps to metrics.csv."""
+    """Append a line with the mean of the last losses to metrics.csv."""
     is_new = not (out / METRICS).is_file()
     with (out / METRICS).open("a", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -22,7 +22,7 @@ def log_losses(out: Path, step: int, seconds: float, losses: Sequence[float]) ->
 
 
 def drop_losses_after(out: Path, step: int) -> None:
-    """Remove the lines of metrics.csv after a step, from which a run starts (again)."""
+    """Remove the lines of metrics.csv after the step from which a run starts or resumes."""
     if not (out / METRICS).is_file():
         return
     lines = (out / METRICS).read_text().splitlines()[1:]
@@ -32,7 +32,7 @@ def drop_losses_after(out: Path, step: int) -> None:
 
 
 def plot_losses(out: Path) -> None:
-    """Draw loss.png from metrics.csv, where there is one."""
+    """Plot metrics.csv, if it exists, as loss.png."""
     if not (out / METRICS).is_file():
         return
     from matplotlib.figure import Figure

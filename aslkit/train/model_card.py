@@ -79,6 +79,6 @@ _DESCRIPTIONS = {
     "physics_residual": "Corrects least squares in its standard errors",
     "voxelwise": "Corrects least squares in its standard errors, one voxel at a time",
     "spatial": "U-Net of the curves of one protocol",
-    "amplitude_aware": "U-Net of the curves of one protocol, told how strong they are",
+    "amplitude_aware": "U-Net of the curves of one protocol and of their amplitudes",
     "dual_encoder": "U-Net of the curves of one protocol with an encoder for each labeling",
 }

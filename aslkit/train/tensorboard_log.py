@@ -12,14 +12,14 @@ FOLDER = "tensorboard"
 
 @contextmanager
 def write_events(out: Path) -> Iterator[StepCallback]:
-    """A function of step and numbers that records them in the folder `tensorboard` of a run.
+    """Yield a function that writes the numbers of a step to the folder `tensorboard` of a run.
 
-    What an earlier part of the run recorded of later steps is replaced.
+    Events of later steps, from an earlier part of the run, are replaced.
 
     Raises
     ------
     UnavailableError
-        When tensorboard is not installed.
+        If tensorboard is not installed.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter

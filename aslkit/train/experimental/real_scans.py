@@ -1,7 +1,7 @@
-"""BIDS data set -> its repeated scans, and batches in which half of the repeats judges the other.
+"""BIDS data set -> its repeated scans, and batches of two halves of their repeats.
 
-Neighbouring slices of one scan: least squares of one half of the repeats is what the network
-sees, and the mean of the other half, with noise of its own, is what its CBF should predict.
+A batch holds neighbouring slices of one scan. The input of the network is least squares of one
+half of the repeats. Its CBF should predict the mean of the other half, which has other noise.
 """
 
 import hashlib
@@ -34,15 +34,15 @@ Places = Sequence[NDArray[np.intp]]
 
 @dataclass(frozen=True)
 class RealScan:
-    """Every repeat of a scan.
+    """All repeats of a scan.
 
     Attributes
     ----------
     subject : str
     series : AslSeries
-        The mean of all repeats, with the noise that they tell.
+        The mean of all repeats, with the noise level from the repeats.
     repeats : tuple of array (x, y, z, repeats)
-        ΔM/M0 of every timing.
+        ΔM/M0, one array per timing.
     """
 
     subject: str
@@ -51,26 +51,26 @@ class RealScan:
 
     @property
     def sha256(self) -> str:
-        """Of the repeats and how they were measured, whatever the scan is called."""
+        """Checksum of the repeats and their acquisition, independent of the name of the scan."""
         found = hashlib.sha256(repr(self.series.acquisition).encode())
         for images in self.repeats:
             found.update(np.ascontiguousarray(images).tobytes())
         return found.hexdigest()
 
     def subset(self, chosen: Places, window: Window) -> AslSeries:
-        """The series of some repeats of every timing, in a part of the image."""
+        """Return the series of some repeats of every timing, in a part of the image."""
         groups = [r[window][..., i] for r, i in zip(self.repeats, chosen, strict=True)]
         mask, size = self.series.mask[window], self.series.voxel_size_mm
-        all_of_it = self.series.acquisition
+        whole = self.series.acquisition
         timings = tuple(
             replace(t, n_averages=t.n_averages * i.size // r.shape[3])
-            for t, r, i in zip(all_of_it.timings, self.repeats, chosen, strict=True)
+            for t, r, i in zip(whole.timings, self.repeats, chosen, strict=True)
         )
-        offsets = all_of_it.slice_offsets(self.series.mask.shape[2])[window[2]].tolist()
+        offsets = whole.slice_offsets(self.series.mask.shape[2])[window[2]].tolist()
         means = np.stack([finite_mean(g) for g in groups], axis=3)
         return AslSeries(
-            delta_m=np.where(mask[..., None], means, np.nan),  # what is not finite is not fitted
-            acquisition=replace(all_of_it, timings=timings, slice_offsets_s=tuple(offsets)),
+            delta_m=np.where(mask[..., None], means, np.nan),  # NaN: not fitted
+            acquisition=replace(whole, timings=timings, slice_offsets_s=tuple(offsets)),
             mask=mask,
             affine=self.series.affine,
             noise_sd=noise_from_repeats(groups, [t.n_averages for t in timings], mask, size),
@@ -78,12 +78,12 @@ class RealScan:
 
 
 def read_real_scans(bids_dir: Path) -> tuple[RealScan, ...]:
-    """Every scan of a data set that can judge itself; the others are named in warnings.
+    """Read the scans of a data set with repeats of several delays; warn of the others.
 
     Raises
     ------
     InputError
-        When there is none.
+        If there is none.
     """
     scans = []
     for paths in find_acquisitions(bids_dir):
@@ -103,7 +103,7 @@ def read_real_scans(bids_dir: Path) -> tuple[RealScan, ...]:
 
 
 def describe_scans(scans: Sequence[RealScan]) -> dict[str, object]:
-    """What the model card says of the scans, which names nobody."""
+    """Return the anonymous description of the scans for the model card."""
     together = hashlib.sha256("".join(sorted(scan.sha256 for scan in scans)).encode())
     counts = [images.shape[3] for scan in scans for images in scan.repeats]
     protocols: list[dict[str, object]] = []
@@ -127,35 +127,37 @@ def describe_scans(scans: Sequence[RealScan]) -> dict[str, object]:
 def draw_real_batch(
     scans: Sequence[RealScan], config: AnyProtocolConfig, rng: np.random.Generator
 ) -> Batch:
-    """Neighbouring slices of a scan, from half of its repeats, and what the other half says.
+    """Draw neighbouring slices of a scan: least squares of one half, signal of the other.
 
     Returns
     -------
     dict
-        `channels` (b, c, x, y), `base` and `errors` (b, 2, x, y) as in `batch_from_scans`; of the
-        other half `signal` (b, n, x, y), weighted and without the arterial signal of the base
-        fit, its noise `sd` and where both are, `inside` (b, 1, x, y), and its `weights` (n,);
-        `place` (2,), the numbers of the scan and of its first slice.
+        `channels` (b, c, x, y), `base` and `errors` (b, 2, x, y) as in `batch_from_scans`. Of the
+        other half: `signal` (b, n, x, y), weighted and without the arterial signal of the base
+        fit; its noise `sd` (b, 1, x, y) and its `weights` (n,). `inside` (b, 1, x, y): voxels
+        with both halves. `place` (2,): the numbers of the scan and of its first slice.
     """
     number = int(rng.integers(len(scans)))
     scan = scans[number]
     window, corner = _draw_window(scan.series.mask, config, rng)
     orders = [rng.permutation(r.shape[3]) for r in scan.repeats]
     fit = fit_base(scan.subset([o[: o.size // 2] for o in orders], window))
-    judge = scan.subset([o[o.size // 2 :] for o in orders], window)
-    maps, weights = fit.maps, judge.acquisition.weights.astype(np.float32)
-    arterial = fitted_signal(replace(maps, cbf=0 * maps.cbf), judge.acquisition)
-    inside = fit.inside & judge.has_signal
+    other = scan.subset([o[o.size // 2 :] for o in orders], window)
+    maps, weights = fit.maps, other.acquisition.weights.astype(np.float32)
+    arterial = fitted_signal(replace(maps, cbf=0 * maps.cbf), other.acquisition)
+    inside = fit.inside & other.has_signal
     images: dict[str, FloatImage] = {
         "base": np.stack([maps.cbf, maps.att], 3),
         "errors": np.stack([maps.cbf_std, maps.att_std], 3),
-        "signal": (judge.delta_m - arterial) * np.sqrt(weights),
-        "sd": _noise_of(judge, scan.series)[window][..., None],
+        "signal": (other.delta_m - arterial) * np.sqrt(weights),
+        "sd": _noise_of(other, scan.series)[window][..., None],
         "inside": inside[..., None].astype(np.float32),
     }
     channels = np.stack([fit.encode_slice(z) for z in range(inside.shape[2])])
     patches = {"channels": channels} | {k: v.transpose(2, 3, 0, 1) for k, v in images.items()}
-    batch = {key: _placed(values, corner, config.patch_size) for key, values in patches.items()}
+    batch = {
+        key: _put_into_patch(values, corner, config.patch_size) for key, values in patches.items()
+    }
     place = torch.tensor([number, window[2].start])
     return batch | {"weights": torch.from_numpy(weights), "place": place}
 
@@ -163,7 +165,7 @@ def draw_real_batch(
 def _draw_window(
     mask: MaskImage, config: AnyProtocolConfig, rng: np.random.Generator
 ) -> tuple[Window, tuple[int, int]]:
-    """A part of the image that a patch holds, and the pixel of the patch where it begins."""
+    """Draw a part of the image, and return also the pixel of the patch where it begins."""
     sides = (config.patch_size, config.patch_size, config.patches_per_protocol)
     firsts = []
     for brain, side in zip(bounding_box(mask), sides, strict=True):
@@ -177,16 +179,16 @@ def _draw_window(
 
 
 def _noise_of(part: AslSeries, whole: AslSeries) -> FloatImage:
-    """Noise of a volume of mean weight of some repeats, as all repeats tell it."""
+    """Return the noise sd of a volume of mean weight of some repeats, from all repeats."""
     part_averages, averages = (
         np.mean([t.n_averages for t in series.acquisition.timings]) for series in (part, whole)
     )
-    assert whole.noise_sd is not None  # every timing has repeats
+    assert whole.noise_sd is not None  # known, because every timing has repeats
     return whole.noise_sd * np.float32(np.sqrt(averages / part_averages))
 
 
-def _placed(images: FloatImage, corner: tuple[int, int], side: int) -> torch.Tensor:
-    """Images (b, c, x, y) as (b, c, side, side), 0 where there is nothing."""
+def _put_into_patch(images: FloatImage, corner: tuple[int, int], side: int) -> torch.Tensor:
+    """Put images (b, c, x, y) into patches (b, c, side, side), 0 around them."""
     b, c, nx, ny = images.shape
     x, y = corner
     patches = np.zeros((b, c, side, side), dtype=np.float32)
@@ -195,12 +197,12 @@ def _placed(images: FloatImage, corner: tuple[int, int], side: int) -> torch.Ten
 
 
 def _read(paths: tuple[Path, ...]) -> RealScan:
-    """A scan; what a step does with it is tried once.
+    """Read a scan, and try the fit of half of its repeats.
 
     Raises
     ------
     InputError
-        When it cannot judge itself.
+        If a delay has no repeat, or there is one delay only.
     """
     runs = [read_run(path) for path in paths]
     series = series_from_runs(runs)
