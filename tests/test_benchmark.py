@@ -12,7 +12,8 @@ import aslkit
 from aslkit.cli.validate import main as asl_validate
 from aslkit.config import load_config
 from aslkit.core.errors import InputError
-from aslkit.fit.least_squares import FitSettings
+from aslkit.fit.least_squares import fit_least_squares
+from aslkit.fit.settings import FixedAtt
 from aslkit.nets.model_store import save_model
 from aslkit.nets.profile_encoding import ProfileEncoding
 from aslkit.nets.registry import build_network
@@ -93,8 +94,8 @@ def error(found, estimator, quantity="cbf", **where):
 def change_ls_maps(monkeypatch, change):
     """Lets `change` change the maps of every least squares that the benchmark runs."""
 
-    def broken(settings, macrovascular):
-        unchanged = least_squares(settings, macrovascular)
+    def broken(macrovascular):
+        unchanged = least_squares(macrovascular)
         return lambda series: change(unchanged(series), series)
 
     monkeypatch.setattr(baselines, "least_squares", broken)
@@ -287,7 +288,7 @@ def scan():
 
 def test_least_squares_follows_the_scale_and_ignores_the_field_of_view():
     series, inside = scan()
-    estimators = {"LS": least_squares(FitSettings(), "off")}
+    estimators = {"LS": least_squares("off")}
     rows = scale_rows(scale_deviations(series, inside, estimators))
     rows += fill_rows(fill_deviations(series, inside, estimators, 10.0, 0))
     found = {r.metric: r.value for r in rows}
@@ -298,10 +299,8 @@ def test_least_squares_follows_the_scale_and_ignores_the_field_of_view():
 
 
 def test_a_noise_level_that_is_known_follows_the_scale_and_the_field_of_view():
-    fit = least_squares(FitSettings(fixed_att_s=1.3), "off")
-
     def noise(series):
-        maps = fit(series)
+        maps = fit_least_squares(series, FixedAtt(1.3))
         return replace(maps, cbf=maps.cbf_std)
 
     phantom = shape_phantom("disc", 1)
@@ -314,7 +313,7 @@ def test_a_noise_level_that_is_known_follows_the_scale_and_the_field_of_view():
 
 
 def test_an_estimator_that_looks_at_the_whole_field_of_view_is_found():
-    unchanged = least_squares(FitSettings(), "off")
+    unchanged = least_squares("off")
 
     def global_amplitude(series):
         maps = unchanged(series)
@@ -346,8 +345,8 @@ def test_models_of_the_same_folder_name_keep_their_paths(tmp_path):
     for parent in ("a", "b"):
         shutil.copytree(f"{shipped}/models/small", tmp_path / parent / "model")
     names = [str(tmp_path / parent / "model") for parent in ("a", "b")]
-    assert list(load_networks([*names, "small"], FitSettings())) == [*names, "small"]
-    assert list(load_networks(names[:1], FitSettings())) == ["model"]
+    assert list(load_networks([*names, "small"])) == [*names, "small"]
+    assert list(load_networks(names[:1])) == ["model"]
 
 
 def test_speed_adds_up_and_memory_does_not():

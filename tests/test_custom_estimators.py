@@ -10,7 +10,8 @@ from click.testing import CliRunner
 from aslkit.cli.sim import main as asl_sim
 from aslkit.cli.validate import main as asl_validate
 from aslkit.core.errors import InputError, UnavailableError
-from aslkit.fit.least_squares import FitSettings, fit_least_squares
+from aslkit.fit.least_squares import fit_least_squares
+from aslkit.fit.settings import FreeAtt
 from aslkit.simulate.phantoms import brain_phantom, save_phantom, shape_phantom
 from aslkit.simulate.signal import PROTOCOLS, simulate_series
 from aslkit.validate.custom_estimators import (
@@ -22,12 +23,13 @@ from aslkit.validate.custom_estimators import (
 
 SOURCE = """
 from dataclasses import replace
-from aslkit.fit.least_squares import FitSettings, fit_least_squares
+from aslkit.fit.least_squares import fit_least_squares
+from aslkit.fit.settings import FreeAtt
 
 number = 3
 
 def raised(series):
-    maps = fit_least_squares(series, FitSettings(macrovascular="off"))
+    maps = fit_least_squares(series, FreeAtt())
     return replace(maps, cbf=1.1 * maps.cbf)
 
 def no_maps(series):
@@ -66,7 +68,7 @@ def entry_points_of(**values):
 def test_a_function_is_found_in_a_module_of_the_current_folder(module, series):
     (estimator,) = wrap_estimators(load_estimators([f"{module}:raised"])).values()
     assert estimator.name == "raised"
-    expected = 1.1 * fit_least_squares(series, FitSettings(macrovascular="off")).cbf
+    expected = 1.1 * fit_least_squares(series, FreeAtt()).cbf
     np.testing.assert_array_equal(estimator(series).cbf, expected)
 
 

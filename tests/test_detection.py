@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from aslkit.fit.least_squares import FitSettings
 from aslkit.report.phantom_table import PhantomTable
 from aslkit.report.robustness_sections import detection_sections
 from aslkit.simulate.phantoms import brain_phantom, save_phantom
@@ -22,7 +21,7 @@ from aslkit.validate.estimators import least_squares
 from aslkit.validate.invariance import middle_slices
 from aslkit.validate.on_phantoms import validate_phantoms
 
-LS = {"LS": least_squares(FitSettings(), "off")}
+LS = {"LS": least_squares("off")}
 
 
 def least_squares_alone(_):

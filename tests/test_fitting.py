@@ -14,20 +14,20 @@ from aslkit.fit.arterial import arterial_given_tissue, solve_arterial
 from aslkit.fit.curve_table import tabulate
 from aslkit.fit.least_squares import (
     POOLING_VOXELS,
-    FitSettings,
     fit_least_squares,
     fitted_signal,
     pooled_sd,
     quality_flags,
     residual_sd,
 )
+from aslkit.fit.settings import Arterial, FixedAtt, FreeAtt, FreeT1, choose_settings
 from aslkit.fit.standard_errors import cramer_rao_sd, errors_with_assumed_att
 from aslkit.fit.variable_projection import solve_tissue
 from aslkit.kinetics.model import delta_m, kinetic_model
 from aslkit.simulate.signal import PROTOCOLS, noise_sd
 
-OFF = FitSettings(macrovascular="off")
-ARTERIAL = FitSettings(macrovascular="on")
+OFF = FreeAtt()
+ARTERIAL = Arterial()
 SHAPE = (24, 24, 4)
 MULTI_DELAY = sorted(name for name, p in PROTOCOLS.items() if p.acquisition(1).n_timings > 1)
 
@@ -128,18 +128,16 @@ def test_without_a_degree_of_freedom_or_a_voxel_there_is_no_noise_level():
 def test_auto_fits_arteries_where_they_show_and_all_but_the_noise_is_free():
     six = Acquisition(protocol("pcasl", [0.5, 1, 1.5, 2, 2.5, 3], 1.8))
     late = Acquisition(protocol("pcasl", [1, 1.5, 2, 2.5, 3, 3.5], 1.8))
-    assert FitSettings().has_arterial(six) and not FitSettings().has_arterial(late)
-    assert ARTERIAL.has_arterial(late) and not OFF.has_arterial(six)
-    for restricted in ({"fixed_att_s": 1.2}, {"cbf_bounds": (0, 200)}, {"is_t1_free": True}):
-        assert not FitSettings(**restricted).has_arterial(six)
-    assert (FitSettings().n_free(six), FitSettings(is_t1_free=True).n_free(six)) == (3, 3)
+    assert choose_settings(six) == ARTERIAL and choose_settings(late) == OFF
+    assert choose_settings(late, "on") == ARTERIAL and choose_settings(six, "off") == OFF
+    assert choose_settings(six, cbf_bounds=(0, 200)) == FreeAtt((0, 200))
+    assert [s.degrees_of_freedom(six) for s in (ARTERIAL, FreeT1())] == [3, 3]
 
 
 def test_only_a_single_delay_has_an_assumed_arrival():
     one, two = (Acquisition(protocol("pcasl", plds, 1.8)) for plds in ([1.8], [1.8, 2.0]))
-    assert FitSettings().assuming_att(one).fixed_att_s == 1.3
-    assert FitSettings(fixed_att_s=0.9).assuming_att(one).fixed_att_s == 0.9
-    assert FitSettings().assuming_att(two).fixed_att_s is None
+    assert choose_settings(one) == choose_settings(one, "off") == FixedAtt(1.3)
+    assert choose_settings(two) == FreeAtt()
 
 
 def test_uneven_averages_are_weighted():
@@ -165,7 +163,7 @@ def with_artery(abv, sd, seed=3):
 
 def test_the_arterial_compartment_takes_up_arterial_signal():
     true, series = with_artery(abv=0.02, sd=noise_sd(20))
-    on, off = (fit_least_squares(series, FitSettings(macrovascular=m)) for m in ("on", "off"))
+    on, off = (fit_least_squares(series, settings) for settings in (ARTERIAL, OFF))
     assert abs(np.median(on.abv) - 0.02) < 0.003
     errors = [np.abs(m.cbf - true.cbf).mean() for m in (on, off)]
     assert errors[0] < 0.5 * errors[1]
@@ -174,7 +172,7 @@ def test_the_arterial_compartment_takes_up_arterial_signal():
 
 def test_the_arterial_compartment_stays_small_without_arterial_signal():
     true, series = with_artery(abv=0.0, sd=noise_sd(10))
-    maps = fit_least_squares(series, FitSettings(macrovascular="on"))
+    maps = fit_least_squares(series, Arterial())
     assert np.mean(maps.abv) < 0.002
     plain = fit_least_squares(series, OFF)
     assert np.abs(maps.cbf - true.cbf).mean() < 2 * np.abs(plain.cbf - true.cbf).mean()
@@ -244,12 +242,12 @@ def test_flags_begin_where_they_say():
     att_std = np.array([0.1] * 4 + [undetermined - 1e-6, *[undetermined + 1e-6] * 2] + [0.1] * 4)
     cbf, cbf_std, mask = np.full(11, 60.0), np.ones(11), np.ones(11, dtype=bool)
     cbf[7], cbf_std[8], mask[[9, 10]], cbf_std[10] = np.nan, 0, False, 0
-    flags = quality_flags(cbf, att, cbf_std, att_std, mask, FitSettings((0.5, 2.5)))
+    flags = quality_flags(cbf, att, cbf_std, att_std, mask, FreeAtt(att_bounds_s=(0.5, 2.5)))
     at_bound, nothing, not_finite = Flag.AT_ATT_BOUND, Flag.ATT_UNDETERMINED, Flag.NOT_FINITE
     expected = [Flag.OK, at_bound] * 2 + [Flag.OK] + [nothing] * 2 + [not_finite] * 2
     assert [*flags] == [*expected, Flag.OUTSIDE, not_finite]
     assert flags.dtype == np.uint8
-    known = FitSettings((0.5, 2.5), fixed_att_s=0.5)
+    known = FixedAtt(0.5, att_bounds_s=(0.5, 2.5))
     flags = quality_flags(cbf, att, cbf_std, att_std, mask, known)
     assert [*flags] == [Flag.OK] * 7 + [not_finite] * 2 + [Flag.OUTSIDE, not_finite]
 
@@ -284,22 +282,27 @@ def test_an_arrival_that_no_delay_tells_has_no_bound():
 def test_bounds_hold_and_a_known_att_is_kept():
     acquisition = PROTOCOLS["pcasl6"].acquisition(SHAPE[2])
     series = scan(truth(), acquisition, noise_sd(1))
-    bounded = fit_least_squares(
-        series, FitSettings((0.5, 1.5), cbf_bounds=(0, 80), macrovascular="off")
-    )
+    bounded = fit_least_squares(series, FreeAtt((0, 80), att_bounds_s=(0.5, 1.5)))
     assert bounded.cbf.min() >= 0 and bounded.cbf.max() <= 80 + 1e-4
     assert bounded.att.min() >= 0.5 and bounded.att.max() <= 1.5
-    fixed = fit_least_squares(series, FitSettings(fixed_att_s=1.2))
+    fixed = fit_least_squares(series, FixedAtt(1.2))
     assert np.all(fixed.att == np.float32(1.2)) and np.all(fixed.att_std == 0)
+    both = fit_least_squares(series, FixedAtt(1.2, (30, 60)))
+    np.testing.assert_allclose(both.cbf, np.clip(fixed.cbf, 30, 60))
+    rss = np.sum((fitted_signal(both, acquisition) - series.delta_m) ** 2, axis=3)
+    sd = pooled_sd(rss, series.mask, FixedAtt(1.2).degrees_of_freedom(acquisition))
+    np.testing.assert_allclose(residual_sd(series, FixedAtt(1.2, (30, 60))), sd, rtol=1e-3)
 
 
 def test_a_single_delay_gives_cbf_for_a_known_att():
     acquisition = PROTOCOLS["pcasl1"].acquisition(SHAPE[2])
     true = truth(att_range=(1.3, 1.3 + 1e-6))
-    maps = fit_least_squares(scan(true, acquisition), FitSettings(fixed_att_s=1.3))
+    maps = fit_least_squares(scan(true, acquisition), FixedAtt(1.3))
     np.testing.assert_allclose(maps.cbf, true.cbf, rtol=1e-4)
-    with pytest.raises(ValueError, match="one timing determines CBF alone"):
-        fit_least_squares(scan(true, acquisition))
+    assumed = fit_least_squares(scan(true, acquisition))
+    np.testing.assert_array_equal(assumed.cbf, maps.cbf)
+    with pytest.raises(ValueError, match="one timing does not determine ATT: use FixedAtt"):
+        fit_least_squares(scan(true, acquisition), OFF)
 
 
 @pytest.mark.parametrize("cbf", [20.0, 60.0])
@@ -325,13 +328,23 @@ def test_errors_of_a_single_delay_hold_noise_and_every_att_that_it_may_have(cbf)
         ({"att_bounds_s": (0.0, 1.0)}, "must be positive and ascending"),
         ({"cbf_bounds": (80.0, 0.0)}, "CBF bounds must be ascending"),
         ({"cbf_bounds": (80.0, 80.0)}, "CBF bounds must be ascending"),
-        (
-            {"macrovascular": "on", "fixed_att_s": 1.3},
-            "goes with free ATT and free CBF only",
-        ),
-        ({"macrovascular": "maybe"}, "macrovascular must be one of auto, on, off"),
     ],
 )
-def test_impossible_settings_are_refused(settings, message):
+def test_bounds_that_are_not_ascending_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        FitSettings(**settings)
+        FreeAtt(**settings)
+    with pytest.raises(ValueError, match=message):
+        FixedAtt(1.3, **settings)
+
+
+@pytest.mark.parametrize(
+    ("n", "options", "message"),
+    [
+        (1, {"macrovascular": "on"}, "needs several timings and no bounds of CBF"),
+        (6, {"macrovascular": "on", "cbf_bounds": (0, 80)}, "no bounds of CBF"),
+        (6, {"macrovascular": "maybe"}, "macrovascular must be one of auto, on, off"),
+    ],
+)
+def test_choices_that_do_not_suit_an_acquisition_are_refused(n, options, message):
+    with pytest.raises(ValueError, match=message):
+        choose_settings(PROTOCOLS[f"pcasl{n}"].acquisition(1), **options)

@@ -17,7 +17,8 @@ from aslkit.config import load_config
 from aslkit.core.constants import TYPICAL_ATT_S
 from aslkit.core.errors import InputError, UnavailableError
 from aslkit.core.series_and_maps import Flag
-from aslkit.fit.least_squares import FitSettings, fit_least_squares, fitted_signal
+from aslkit.fit.least_squares import fit_least_squares, fitted_signal
+from aslkit.fit.settings import Arterial, FixedAtt, FreeAtt
 from aslkit.nets.card_text import describe_card
 from aslkit.nets.device import select_device
 from aslkit.nets.model_store import DEFAULT_MODEL, Model, list_models, load_model, save_model
@@ -31,7 +32,7 @@ from aslkit.simulate.subject_physics import SubjectPhysics
 from aslkit.train.batches import draw_batch
 from aslkit.train.loop import RunOptions, train
 
-OFF = FitSettings(macrovascular="off")
+OFF = FreeAtt()
 TINY = (
     "network.widths=[8,8]",
     "data.patch_size=32",
@@ -80,8 +81,8 @@ def test_an_untrained_network_leaves_a_single_delay_at_the_usual_att_with_wider_
     series = scan(brain, "pcasl1")
     series = replace(series, noise_sd=np.full(brain.mask.shape, noise_sd(3), np.float32))
     torch.manual_seed(0)
-    maps = predict_maps(series, Model("untrained", untrained(), {"n_timings": [1, 20]}, ""), OFF)
-    ls = fit_least_squares(series, FitSettings(fixed_att_s=TYPICAL_ATT_S))
+    maps = predict_maps(series, Model("untrained", untrained(), {"n_timings": [1, 20]}, ""))
+    ls = fit_least_squares(series, FixedAtt(TYPICAL_ATT_S))
     np.testing.assert_allclose(maps.cbf, ls.cbf, rtol=1e-6)
     np.testing.assert_allclose(maps.att, ls.att, rtol=1e-6)
     assert np.all(maps.cbf_std[brain.mask] >= ls.cbf_std[brain.mask])
@@ -173,7 +174,7 @@ def test_background_around_the_head_changes_nothing_that_matters(brain, shipped)
 def test_prediction_with_arteries_explains_the_early_signal(brain, shipped):
     acquisition = PROTOCOLS["pcasl6-2d"].acquisition(brain.mask.shape[2])
     series = scan(brain, "pcasl6-2d", 10, physics=SubjectPhysics(acquisition, has_arterial=True))
-    maps = predict_maps(series, shipped, FitSettings(macrovascular="on"))
+    maps = predict_maps(series, shipped, Arterial())
     rest = fitted_signal(maps, series.acquisition) - series.delta_m
     assert np.sqrt(np.mean(rest[brain.mask] ** 2)) < 1.3 * noise_sd(10)
     assert maps.abv is not None and maps.abv[brain.mask].max() > 0.005

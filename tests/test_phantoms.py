@@ -12,7 +12,8 @@ from nilearn import datasets
 
 from aslkit.cli.sim import main as asl_sim
 from aslkit.core.errors import InputError
-from aslkit.fit.least_squares import FitSettings, fit_least_squares
+from aslkit.fit.least_squares import fit_least_squares
+from aslkit.fit.settings import FreeAtt
 from aslkit.simulate.anatomy import Subjects, Tissue, draw_planes, draw_subjects
 from aslkit.simulate.lesions import LESION_CLASSES
 from aslkit.simulate.phantoms import (
@@ -158,7 +159,7 @@ def test_shapes_are_recovered_by_least_squares(kind):
     phantom = shape_phantom(kind, 1)
     acquisition = PROTOCOLS["joint6"].acquisition(phantom.mask.shape[2])
     series = simulate_series(phantom, acquisition, 1e4, seed=0)
-    maps = fit_least_squares(series, FitSettings(macrovascular="off"))
+    maps = fit_least_squares(series, FreeAtt())
     error = np.abs(maps.cbf - truth_maps(phantom).cbf)[phantom.mask]
     assert phantom.mask.any() and error.mean() < 0.01
 

@@ -17,7 +17,8 @@ from aslkit.cli.sim import main as asl_sim
 from aslkit.config import load_config
 from aslkit.core.errors import InputError, UnavailableError
 from aslkit.core.series_and_maps import AslSeries, Flag
-from aslkit.fit.least_squares import FitSettings, fit_least_squares
+from aslkit.fit.least_squares import fit_least_squares
+from aslkit.fit.settings import FreeAtt
 from aslkit.nets.card_text import describe_card, interval_coverage, list_deviations_from_training
 from aslkit.nets.encoding_registry import build_encoding
 from aslkit.nets.experimental.raw_encoding import ATT_CLOSE_S, CBF_CLOSE
@@ -35,7 +36,7 @@ from aslkit.simulate.phantoms import brain_phantom
 from aslkit.simulate.signal import PROTOCOLS, noise_sd, simulate_series
 from aslkit.train.model_card import model_card
 
-OFF = FitSettings(macrovascular="off")
+OFF = FreeAtt()
 CPU = torch.device("cpu")
 MIRRORED = Passes(is_mirrored=True)
 

@@ -19,13 +19,14 @@ from aslkit.cli.fit_ls import main
 from aslkit.core.acquisition import Acquisition, Timing, protocol
 from aslkit.core.errors import InputError
 from aslkit.core.series_and_maps import AslSeries, Flag, ParameterMaps
-from aslkit.fit.least_squares import FitSettings, fit_least_squares, fitted_signal
+from aslkit.fit.least_squares import fit_least_squares, fitted_signal
+from aslkit.fit.settings import Arterial, FixedAtt, FreeAtt
 from aslkit.quality.figures import FIGURES, quality_evaluation_index, quality_figures, temporal_snr
 from aslkit.quality.goodness_of_fit import adequacy, diagnostic_maps, missing_diagnostics
 
 NO_SMOOTHING_MM = (100.0, 100.0, 100.0)  # voxels that a kernel of 5 mm does not blend
 FOUR_PLDS = Acquisition(protocol("pcasl", [0.5, 1.0, 1.5, 2.0], 1.8))
-NO_ARTERY = FitSettings(macrovascular="off")
+NO_ARTERY = FreeAtt()
 
 
 def row(*values):
@@ -149,7 +150,7 @@ def test_without_tissue_maps_no_figure_of_a_tissue_is_made_up():
 
 
 def test_figures_that_the_data_do_not_define_are_none():
-    found = figures_of(maps_of(row(-1, -2)), settings=FitSettings(fixed_att_s=1.3))
+    found = figures_of(maps_of(row(-1, -2)), settings=FixedAtt(1.3))
     undefined = ("spatial_cov_brain_cbf", "mean_brain_att", "median_reduced_chi2", "temporal_snr")
     assert {found[n] for n in undefined} == {None}
     everything = row(Flag.NOT_FINITE).astype(np.uint8)
@@ -167,14 +168,14 @@ def test_the_temporal_snr_is_that_of_a_single_pair():
 @pytest.mark.parametrize(
     ("settings", "n_free"),
     [
-        (FitSettings(macrovascular="off"), 4),
-        (FitSettings(macrovascular="on"), 3),
-        (FitSettings(fixed_att_s=1.3), 5),
+        (FreeAtt(), 4),
+        (Arterial(), 3),
+        (FixedAtt(1.3), 5),
     ],
 )
 def test_every_parameter_takes_a_degree_of_freedom(settings, n_free):
     six_plds = Acquisition(protocol("pcasl", [0.5, 1.0, 1.5, 2.0, 2.5, 3.0], 1.8))
-    assert settings.n_free(six_plds) == n_free
+    assert settings.degrees_of_freedom(six_plds) == n_free
 
 
 def test_chi2_counts_squared_residuals_by_weight_and_noise():
@@ -240,7 +241,7 @@ def test_the_delay_map_shows_slice_timing():
     ("acquisition", "settings", "noise", "missing", "reason"),
     [
         (FOUR_PLDS, NO_ARTERY, None, {"adequacy"}, "without repeats"),
-        (FOUR_PLDS, FitSettings(fixed_att_s=1.0), row(1), {"att-ci95"}, "ATT is not estimated"),
+        (FOUR_PLDS, FixedAtt(1.0), row(1), {"att-ci95"}, "ATT is not estimated"),
         (
             Acquisition(protocol("pcasl", [1.0, 2.0], 1.8)),
             NO_ARTERY,

@@ -11,7 +11,8 @@ from aslkit.core.constants import ATT_BOUNDS_S
 from aslkit.core.series_and_maps import AslSeries, ParameterMaps
 from aslkit.fit.curve_table import evaluate_cubic, tabulate
 from aslkit.fit.intervals import profile_intervals
-from aslkit.fit.least_squares import FitSettings, fit_least_squares, fitted_signal
+from aslkit.fit.least_squares import fit_least_squares, fitted_signal
+from aslkit.fit.settings import FreeAtt
 from aslkit.fit.variable_projection import solve_tissue
 from aslkit.kinetics.model import delta_m, kinetic_model, tissue_curve
 from aslkit.simulate.signal import PROTOCOLS, noise_sd
@@ -44,7 +45,7 @@ def test_recovery_without_noise_is_exact(name, kinetic):
             unit = signal_of(t.labeling, t.pld_s + offset, t.label_duration_s, att[place], kinetic)
             signal[*place, i] = cbf[place] * unit
     series = AslSeries(signal, acquisition, np.ones(shape, dtype=bool))
-    maps = fit_least_squares(series, FitSettings(macrovascular="off"))
+    maps = fit_least_squares(series, FreeAtt())
     np.testing.assert_allclose(maps.cbf, cbf, rtol=1e-3)
     np.testing.assert_allclose(maps.att, att, atol=1e-3)
 
@@ -118,7 +119,7 @@ def test_an_att_that_nothing_tells_is_the_typical_one(kind):
 
 @pytest.mark.parametrize("name", ["pcasl6", "pasl8"])
 def test_profile_intervals_hold_the_truth_as_often_as_they_say(name):
-    acquisition, off = PROTOCOLS[name].acquisition(1), FitSettings(macrovascular="off")
+    acquisition, off = PROTOCOLS[name].acquisition(1), FreeAtt()
     rng = np.random.default_rng(0)
     shape, sd = (60, 60, 1), noise_sd(10)
     cbf, att = (rng.uniform(*r, shape).astype(np.float32) for r in ((40, 80), (0.7, 1.8)))

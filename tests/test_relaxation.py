@@ -15,13 +15,14 @@ from aslkit.core.acquisition import Acquisition, protocol
 from aslkit.core.constants import T1_TISSUE_BOUNDS_S
 from aslkit.core.series_and_maps import AslSeries, Flag, ParameterMaps
 from aslkit.fit.free_t1 import with_t1
-from aslkit.fit.least_squares import FitSettings, fit_least_squares, fitted_signal
+from aslkit.fit.least_squares import fit_least_squares, fitted_signal
+from aslkit.fit.settings import FreeAtt, FreeT1
 from aslkit.kinetics.model import kinetic_model, tissue_curve
 from aslkit.quality.goodness_of_fit import diagnostic_maps
 from aslkit.simulate.signal import PROTOCOLS, noise_sd
 
-FREE = FitSettings(is_t1_free=True)
-KNOWN = FitSettings(macrovascular="off")
+FREE = FreeT1()
+KNOWN = FreeAtt()
 SIX = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
 TIMINGS = {
     "pcasl": protocol("pcasl", SIX, 1.8),
@@ -181,7 +182,7 @@ def test_the_fitted_signal_and_chi2_take_t1_from_the_map():
     np.testing.assert_allclose(
         fitted_signal(true, acquisition), true.cbf[..., None] * curve, rtol=1e-4, atol=1e-8
     )
-    assert FREE.n_free(acquisition) == 12 - 3
+    assert FREE.degrees_of_freedom(acquisition) == 12 - 3
     chi2 = diagnostic_maps(series, fit_least_squares(series, FREE), FREE)["chi2"]
     assert chi2.mean() == pytest.approx(1, abs=0.05)
 
@@ -192,19 +193,6 @@ def test_the_noise_level_is_that_of_the_residuals_without_repeats():
     known = fit_least_squares(series, FREE)
     unknown = fit_least_squares(replace(series, noise_sd=None), FREE)
     np.testing.assert_allclose(unknown.t1_tissue_std, known.t1_tissue_std, rtol=0.1)
-
-
-@pytest.mark.parametrize(
-    ("others", "message"),
-    [
-        ({"fixed_att_s": 1.3}, "a free tissue T1 goes with free ATT and free CBF only"),
-        ({"cbf_bounds": (0, 100)}, "a free tissue T1 goes with free ATT and free CBF only"),
-        ({"macrovascular": "on"}, "free ATT and free CBF only, and a known T1"),
-    ],
-)
-def test_settings_that_exclude_a_free_t1(others, message):
-    with pytest.raises(ValueError, match=message):
-        FitSettings(is_t1_free=True, **others)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from aslkit.bids.reader import read_run
 from aslkit.cli import sim_options
 from aslkit.cli.sim import main as asl_sim
 from aslkit.core.acquisition import REFERENCE_SIGNAL, Acquisition, protocol
-from aslkit.fit.least_squares import FitSettings, fit_least_squares
+from aslkit.fit.least_squares import fit_least_squares
+from aslkit.fit.settings import FreeAtt
 from aslkit.kinetics.dispersion import dispersed
 from aslkit.kinetics.model import arterial_curve, kinetic_model, tissue_curve
 from aslkit.prepare.series import series_from_runs
@@ -70,7 +71,7 @@ def test_a_simulated_joint_scan_is_read_back_and_fitted(tmp_path):
     series = series_from_runs(runs)
     assert series.acquisition.n_timings == 12
     phantom = shape_phantom("ramp", 4)
-    maps = fit_least_squares(series, FitSettings(macrovascular="off"))
+    maps = fit_least_squares(series, FreeAtt())
     error = np.abs(maps.cbf - phantom.cbf)[phantom.mask]
     assert np.median(error) < 0.3
     assert np.median(series.noise_sd[phantom.mask]) == pytest.approx(noise_sd(200), rel=0.15)
@@ -166,7 +167,7 @@ def test_cbf_of_a_scan_that_is_read_back_is_unbiased_at_snr_10(tmp_path, kind):
     assert REFERENCE_SIGNAL / np.sqrt(np.mean(noise**2)) == pytest.approx(10, rel=0.02)
     expected = truth(tmp_path / "sim", "noise")[mask]
     assert series.noise_sd[mask].mean() == pytest.approx(expected.mean(), rel=0.02)
-    maps = fit_least_squares(series, FitSettings(macrovascular="off"))
+    maps = fit_least_squares(series, FreeAtt())
     gm = (truth(tmp_path / "sim", "gm") > 0.8) & (truth(tmp_path / "sim", "lesions") == 0) & mask
     assert gm.sum() > 2000
     assert maps.cbf[gm].mean() == pytest.approx(cbf[gm].mean(), rel=0.01)

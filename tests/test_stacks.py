@@ -11,7 +11,7 @@ from torch import nn
 from aslkit.config import AnyProtocolConfig, load_config
 from aslkit.core.backend import repeat_first_axis
 from aslkit.core.errors import InputError
-from aslkit.fit.least_squares import FitSettings
+from aslkit.fit.settings import FreeAtt
 from aslkit.nets.model_store import Model, load_model
 from aslkit.nets.profile_encoding import CHANNELS
 from aslkit.nets.residual_unet import PhysicsResidualNet
@@ -28,7 +28,7 @@ from aslkit.train.loop import RunOptions, train
 from aslkit.train.recipe import run_network
 
 pytestmark = pytest.mark.usefixtures("own_batches")
-OFF = FitSettings(macrovascular="off")
+OFF = FreeAtt()
 DATA = AnyProtocolConfig(
     patch_size=32, protocols_per_step=3, patches_per_protocol=8, slices_per_subject=4
 )

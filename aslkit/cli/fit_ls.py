@@ -20,7 +20,7 @@ from aslkit.core.errors import InputError
 if TYPE_CHECKING:
     from aslkit.bids.run import AslRun
     from aslkit.core.series_and_maps import AslSeries, FloatImage
-    from aslkit.fit.least_squares import FitSettings
+    from aslkit.fit.settings import FitSettings
 
 
 EXAMPLES = """Examples:
@@ -114,7 +114,8 @@ class LeastSquaresEstimator:
     def estimate(self, scan: ScanArguments, runs: "list[AslRun]", clock: Clock) -> Estimate:
         """Estimate the maps of a scan."""
         from aslkit.fit.intervals import profile_intervals
-        from aslkit.fit.least_squares import FitSettings, fit_least_squares
+        from aslkit.fit.least_squares import fit_least_squares
+        from aslkit.fit.settings import Arterial, FixedAtt, FreeAtt
         from aslkit.quality.figures import quality_figures
 
         with clock.timing("preparation"):
@@ -122,30 +123,42 @@ class LeastSquaresEstimator:
         series = prepared.series
         try:
             given = None if self.att is None else _known_att(self.att, series, runs)
-            settings = FitSettings(
-                self.att_bounds, self.cbf_bounds, scan.macrovascular, given, self.is_t1_free
-            ).assuming_att(series.acquisition)
+            settings = self._settings(series, scan.macrovascular, given)
         except ValueError as error:
             raise click.UsageError(str(error)) from error
-        known = settings.fixed_att_s
-        if known is not None and given is None:
+        if isinstance(settings, FixedAtt) and given is None:
             print_result(
-                f"note: single-delay data do not determine ATT; ATT is held at {known:g} s. "
-                "Give another value or a map with --att."
+                "note: single-delay data do not determine ATT; ATT is held at "
+                f"{settings.att_s:g} s. Give another value or a map with --att."
             )
-        has_arterial = settings.has_arterial(series.acquisition)
-        print_result(
-            f"arterial compartment: {'on' if has_arterial else 'off'} ({scan.macrovascular})"
-        )
+        state = "on" if settings.has_arterial else "off"
+        print_result(f"arterial compartment: {state} ({scan.macrovascular})")
         with clock.timing("fit"):
             maps = fit_least_squares(series, settings, progress)
         with clock.timing("quality"):
             figures = quality_figures(series, maps, settings, prepared.tissue)
-            is_profiled = known is None and self.cbf_bounds is None and not self.is_t1_free
+            is_profiled = isinstance(settings, FreeAtt | Arterial) and self.cbf_bounds is None
             has_profile = is_profiled and scan.diagnostics
             intervals = profile_intervals(series, maps, settings) if has_profile else {}
-        fields = _describe(settings, series, self.sigma_mm, self.att)
+        fields = _describe(settings, self)
         return Estimate(prepared, maps, settings, fields, figures, intervals)
+
+    def _settings(
+        self, series: "AslSeries", macrovascular: str, att_s: "float | FloatImage | None"
+    ) -> "FitSettings":
+        """What is estimated, from the options and the acquisition."""
+        from aslkit.fit.settings import FixedAtt, FreeT1, choose_settings
+
+        if self.is_t1_free:
+            return FreeT1(att_bounds_s=self.att_bounds)
+        if att_s is not None:
+            return FixedAtt(att_s, self.cbf_bounds, att_bounds_s=self.att_bounds)
+        return choose_settings(
+            series.acquisition,
+            macrovascular,
+            att_bounds_s=self.att_bounds,
+            cbf_bounds=self.cbf_bounds,
+        )
 
 
 def _check_options_of_free_t1(
@@ -194,22 +207,21 @@ def _known_att(given: str, series: "AslSeries", runs: "list[AslRun]") -> "float 
     return seconds
 
 
-def _describe(
-    settings: "FitSettings", series: "AslSeries", sigma_mm: float, att: str | None
-) -> dict[str, object]:
+def _describe(settings: "FitSettings", options: LeastSquaresEstimator) -> dict[str, object]:
     from aslkit.bids.sidecar import in_dataset
+    from aslkit.fit.settings import FixedAtt
 
-    known = settings.fixed_att_s
+    known = settings.att_s if isinstance(settings, FixedAtt) else None
     is_map = known is not None and not isinstance(known, float)
     free_t1 = {"TissueT1": None, "TissueT1Bounds": list(T1_TISSUE_BOUNDS_S)}
     return {
         "Estimator": "voxel-wise least squares",
-        "ArterialCompartment": settings.has_arterial(series.acquisition),
-        "FixedATT": in_dataset(Path(str(att))) if is_map else known,
+        "ArterialCompartment": settings.has_arterial,
+        "FixedATT": in_dataset(Path(str(options.att))) if is_map else known,
         "ATTBounds": list(settings.att_bounds_s),
-        "CBFBounds": settings.cbf_bounds and list(settings.cbf_bounds),
-        "SmoothingSigma": sigma_mm,
-        **(free_t1 if settings.is_t1_free else {}),
+        "CBFBounds": options.cbf_bounds and list(options.cbf_bounds),
+        "SmoothingSigma": options.sigma_mm,
+        **(free_t1 if options.is_t1_free else {}),
     }
 
 

@@ -118,10 +118,10 @@ class NetworkEstimator:
         """Estimate the maps of a scan."""
         with clock.timing("model"):
             model = _load_once(self.model_name)
-            from aslkit.fit.least_squares import FitSettings
+            from aslkit.fit.settings import FixedAtt, choose_settings
             from aslkit.nets.card_text import list_deviations_from_training
             from aslkit.nets.device import select_device
-            from aslkit.predict.inference import noise_level, predict_maps
+            from aslkit.predict.inference import fit_base, noise_level, predict_maps
             from aslkit.quality.figures import quality_figures
 
             passes = self.pass_arguments.passes(model)
@@ -131,17 +131,19 @@ class NetworkEstimator:
             series = prepared.series
             _check_delays(scan, series, model)
             macrovascular = scan.macrovascular if model.corrects_least_squares else "off"
-            settings = FitSettings(macrovascular=macrovascular).assuming_att(series.acquisition)
-            measured = replace(series, noise_sd=noise_level(series, settings))
-        has_arterial = settings.has_arterial(series.acquisition)
-        print_result(f"arterial compartment: {'on' if has_arterial else 'off'} ({macrovascular})")
+            settings = choose_settings(series.acquisition, macrovascular)
+            base = fit_base(series, settings) if model.corrects_least_squares else None
+            noise = base.noise if base else noise_level(series, settings)
+            measured = replace(series, noise_sd=noise)
+        state = "on" if settings.has_arterial else "off"
+        print_result(f"arterial compartment: {state} ({macrovascular})")
         print_result(f"model: {model.name}, {self.pass_arguments.describe(model)}, on {device}")
         print_result(_citation(model))
         warnings = list_deviations_from_training(model.card, measured)
         for warning in warnings:
             print_warning(warning)
         with clock.timing("prediction"):
-            maps = predict_maps(measured, model, settings, str(device), passes, progress)
+            maps = predict_maps(measured, model, settings, str(device), passes, progress, base)
         images = _std_components(maps)
         fields: dict[str, object] = {
             "Estimator": f"{model.kind} network",
@@ -149,8 +151,8 @@ class NetworkEstimator:
             "ModelSha256": model.sha256,
             "Passes": self.pass_arguments.describe(model),
             "Device": str(device),
-            "ArterialCompartment": has_arterial,
-            "AssumedATT": settings.fixed_att_s,
+            "ArterialCompartment": settings.has_arterial,
+            "AssumedATT": settings.att_s if isinstance(settings, FixedAtt) else None,
             "ATTBounds": list(settings.att_bounds_s),
             "Warnings": warnings,
         }

@@ -14,7 +14,7 @@ from aslkit.cli.terminal import print_result
 if TYPE_CHECKING:
     from aslkit.bids.run import AslRun
     from aslkit.core.series_and_maps import FloatImage, ParameterMaps
-    from aslkit.fit.least_squares import FitSettings
+    from aslkit.fit.settings import FitSettings
     from aslkit.outputs.map_names import Destination
     from aslkit.quality.figures import Figures
 
@@ -136,7 +136,7 @@ def write_results(
     sidecar = {**describe(runs, series, notes), **prepared.fields, **estimate.fields}
     sources = dict.fromkeys(destination.source(p) for run in runs for p in run.sources)
     sidecar["Sources"] = list(sources)
-    sidecar["DegreesOfFreedom"] = settings.n_free(series.acquisition)
+    sidecar["DegreesOfFreedom"] = settings.degrees_of_freedom(series.acquisition)
     sidecar["TissueMaps"] = [
         destination.source(path) for path in (scan.gm, scan.wm) if path is not None
     ]

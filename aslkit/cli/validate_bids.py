@@ -90,12 +90,11 @@ def _is_current(study: Study, paths: RunPaths, fingerprint: str) -> bool:
 
 def _parameters(study: Study) -> dict[str, object]:
     """Return the options that the results depend on; UnavailableError for a missing model."""
-    from aslkit.fit.least_squares import FitSettings
     from aslkit.outputs.provenance import version
     from aslkit.validate.custom_estimators import load_estimators, source_sha256, wrap_estimators
     from aslkit.validate.estimators import load_networks
 
-    models = {n: own.model.sha256 for n, own in load_networks(study.models, FitSettings()).items()}
+    models = {n: own.model.sha256 for n, own in load_networks(study.models).items()}
     functions = load_estimators(study.estimators)
     wrap_estimators(functions, models)  # checks the names
     device = ""
@@ -119,7 +118,6 @@ def _validate_scan(study: Study, paths: RunPaths, fingerprint: str) -> None:
     from aslkit.bids.layout import scan_name
     from aslkit.bids.overrides import Overrides
     from aslkit.bids.reader import read_run
-    from aslkit.fit.least_squares import FitSettings
     from aslkit.report.page import provenance
     from aslkit.report.scan_files import ScanResults, write_scan_files
     from aslkit.report.scan_report import scan_report, scan_thumbnail
@@ -130,7 +128,7 @@ def _validate_scan(study: Study, paths: RunPaths, fingerprint: str) -> None:
     result = validate_run(
         [read_run(path, Overrides(kinetic=study.kinetic)) for path in paths],
         models=study.models,
-        settings=FitSettings(macrovascular=study.macrovascular),
+        macrovascular=study.macrovascular,
         seed=study.seed,
         name=name,
         reference=study.reference,

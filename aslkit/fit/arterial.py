@@ -63,7 +63,7 @@ def solve_arterial(
     att = xp.where(profile(att)[0] >= profile(start)[0], att, start)
     _, cbf, abv = profile(att)
     residual = signal - cbf[..., None, :] * tissue_curve(model, att) - abv[..., None, :] * h
-    return Solution(cbf, att, abv, abat, (residual**2).sum(-2))
+    return Solution(cbf, att, abv, abat, rss=(residual**2).sum(-2))
 
 
 def arterial_given_tissue(

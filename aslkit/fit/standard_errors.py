@@ -25,7 +25,7 @@ from aslkit.kinetics.model import (
 
 STEP_S = 0.02  # of the table
 KINK_S = 0.05  # information is averaged over att ± this, because curves have kinks
-LEAST_SENSITIVITY = 0.01  # of the best in the search range; bounds the standard error of CBF
+MIN_SENSITIVITY = 0.01  # of the best in the search range; bounds the standard error of CBF
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def information(
         low_s=att_bounds_s[0],
         step_s=float(grid[0, 1] - grid[0, 0]),
         entries=entries / 2,
-        least=LEAST_SENSITIVITY**2 * best,
+        least=MIN_SENSITIVITY**2 * best,
         width_s=att_bounds_s[1] - att_bounds_s[0],
     )
 

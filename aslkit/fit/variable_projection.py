@@ -11,7 +11,7 @@ variance across timings (see `weighted`).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -32,9 +32,9 @@ class Solution:
 
     cbf: Array
     att: Array
-    abv: Array | None
-    abat: Array | None
-    rss: Array
+    abv: Array | None = None
+    abat: Array | None = None
+    rss: Array = field(kw_only=True)
 
 
 def weighted(model: KineticModel, weights: Array) -> KineticModel:
@@ -61,15 +61,24 @@ def solve_tissue(
         cbf, att, gain = _search(matches, gains, power, partial(_bounded_top_in, cbf_bounds))
     rss = namespace(signal).clip(power - gain, 0, None)
     shape = signal.shape[0], signal.shape[-1]
-    return Solution(cbf.reshape(shape), att.reshape(shape), None, None, rss.reshape(shape))
+    return Solution(cbf.reshape(shape), att.reshape(shape), rss=rss.reshape(shape))
 
 
-def solve_fixed(model: KineticModel, signal: Array, att: Array) -> Solution:
-    """Best CBF for a given ATT."""
-    curve = tissue_curve(model, att)
-    kk, ky = away_from_zero((curve**2).sum(-2)), (curve * signal).sum(-2)
-    rss = namespace(signal).clip((signal**2).sum(-2) - ky**2 / kk, 0, None)
-    return Solution(ky / kk, att, None, None, rss)
+def solve_fixed(
+    model: KineticModel,
+    signal: Array,
+    att: Array,
+    cbf_bounds: tuple[float, float] | None = None,
+) -> Solution:
+    """Find the best CBF of every voxel for a given ATT (slices, voxels)."""
+    xp = namespace(signal)
+    curve = tissue_curve(model, att)  # (slices, n, voxels)
+    kk, ky = away_from_zero((curve**2).sum(-2)), (curve * signal).sum(-2)  # (slices, voxels)
+    yy = (signal**2).sum(-2)  # (slices, voxels)
+    if cbf_bounds is None:
+        return Solution(ky / kk, att, rss=xp.clip(yy - ky**2 / kk, 0, None))
+    cbf = xp.clip(ky / kk, *cbf_bounds)
+    return Solution(cbf, att, rss=xp.clip(yy - cbf * (2 * ky - cbf * kk), 0, None))
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,12 @@ from aslkit.core.series_and_maps import (
 )
 from aslkit.fit.arterial import arterial_given_tissue
 from aslkit.fit.least_squares import (
-    FitSettings,
-    fit_least_squares,
+    fit_with_noise_level,
     known_sd,
     quality_flags,
     slice_signal,
 )
+from aslkit.fit.settings import FitSettings, choose_settings
 from aslkit.fit.standard_errors import errors_with_assumed_att
 from aslkit.fit.variable_projection import Solution
 from aslkit.kinetics.model import KineticModel, delta_m, kinetic_model
@@ -43,10 +43,11 @@ PIXELS_AT_ONCE = 2**21  # of networks across slices, which encode the slices at 
 def predict_maps(
     series: AslSeries,
     model: Model,
-    settings: FitSettings = FitSettings(),  # noqa: B008
+    settings: FitSettings | None = None,
     device: str = "auto",
     passes: Passes = Passes(),  # noqa: B008
     progress: Progress = iter,
+    base: "BaseFit | None" = None,
 ) -> ParameterMaps:
     """Estimate CBF, ATT and their standard deviations with a network, in the mask.
 
@@ -59,14 +60,16 @@ def predict_maps(
     ----------
     series : AslSeries
     model : Model
-    settings : FitSettings
-        Of the least squares that the network corrects.
+    settings : FitSettings, optional
+        Of the least squares that the network corrects; by default from `choose_settings`.
     device : str
         "auto", "cpu", "cuda", "cuda:1" or "mps".
     passes : Passes
         Members, MC dropout, mirrored views and patches.
     progress : function
         Wraps the iterator over groups of slices, like tqdm.
+    base : BaseFit, optional
+        Result of `fit_base` for the same series and settings, if it exists already.
 
     Raises
     ------
@@ -81,22 +84,23 @@ def predict_maps(
     chosen = select_device(device)
     passes.check(model)
     has_several_passes = passes.count(model) > 1
+    if settings is None:
+        settings = choose_settings(series.acquisition)
 
     def run_slices(encode_slice: Callable[[int], FloatImage], inside: MaskImage) -> PassSummary:
         return _run_slices(model, encode_slice, inside, passes, chosen, progress)
 
     if not model.corrects_least_squares:
         return predict_raw_maps(series, model.encoding, settings, run_slices, has_several_passes)
-    return _correct_least_squares(series, settings, run_slices, has_several_passes)
+    start = base or fit_base(series, settings)
+    return _correct_least_squares(start, settings, run_slices, has_several_passes)
 
 
 def _correct_least_squares(
-    series: AslSeries, settings: FitSettings, run_slices: RunSlices, has_several_passes: bool
+    start: "BaseFit", settings: FitSettings, run_slices: RunSlices, has_several_passes: bool
 ) -> ParameterMaps:
     """Return the least-squares maps with the corrections of a network."""
-    settings = settings.assuming_att(series.acquisition)
-    start = fit_base(series, settings)
-    base, inside = start.maps, start.inside
+    series, base, inside = start.series, start.maps, start.inside
     found = run_slices(start.encode_slice, inside)
     corrected = _corrected(base, found, inside, settings)
     flags = quality_flags(**corrected, mask=series.mask, settings=settings)
@@ -138,7 +142,7 @@ class BaseFit:
         arterial = [i[:, :, z][voxels][None] for i in (base.abv, base.abat) if i is not None]
         residual = signal - delta_m(kinetics, cbf, att, *arterial)
         abv, abat = arterial or (None, None)
-        solution = Solution(cbf, att, abv, abat, (residual**2).sum(-2))  # (1, voxels) each
+        solution = Solution(cbf, att, abv, abat, rss=(residual**2).sum(-2))  # (1, voxels) each
         rows = encode(kinetics, signal, solution, (cbf_se, att_se), noise)
         return to_image(np.concatenate([rows, np.ones_like(noise)]), voxels)
 
@@ -148,7 +152,7 @@ class BaseFit:
         return kinetic_model(self.series.acquisition, self.inside.shape[2], np.float32)
 
 
-def fit_base(series: AslSeries, settings: FitSettings = FitSettings()) -> BaseFit:  # noqa: B008
+def fit_base(series: AslSeries, settings: FitSettings | None = None) -> BaseFit:
     """Fit a series by least squares, with the noise level that the network gets.
 
     Raises
@@ -156,9 +160,8 @@ def fit_base(series: AslSeries, settings: FitSettings = FitSettings()) -> BaseFi
     ValueError, InputError
         As in `predict_maps`.
     """
-    settings = settings.assuming_att(series.acquisition)
-    noise = noise_level(series, settings)
-    maps = fit_least_squares(replace(series, noise_sd=noise), settings)
+    found = fit_with_noise_level(series, settings)
+    maps, noise = found.maps, _check_noise(series, found.noise_sd)
     if series.acquisition.n_timings == 1:
         maps = _with_assumed_att(series, maps, noise)
     return BaseFit(series, noise, maps, series.usable & (maps.cbf_std > 0))
@@ -182,7 +185,11 @@ def noise_level(series: AslSeries, settings: FitSettings) -> FloatImage:
     InputError
         If there are neither repeats nor more timings than parameters.
     """
-    sd = known_sd(series, settings)
+    return _check_noise(series, known_sd(series, settings))
+
+
+def _check_noise(series: AslSeries, sd: FloatImage) -> FloatImage:
+    """Return the noise sd, (x, y, z); InputError where it is unknown."""
     if not np.isfinite(sd[series.mask]).any():
         raise InputError(
             "ASL series",

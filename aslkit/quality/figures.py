@@ -13,7 +13,7 @@ from scipy.special import gammaincinv
 
 from aslkit.bids.tissue_maps import CERTAIN, TissueMaps
 from aslkit.core.series_and_maps import AslSeries, Flag, FloatImage, MaskImage, ParameterMaps
-from aslkit.fit.least_squares import FitSettings
+from aslkit.fit.settings import FitSettings
 from aslkit.prepare.noise import FWHM_PER_SIGMA
 from aslkit.quality.goodness_of_fit import reduced_chi2
 
@@ -67,7 +67,7 @@ def quality_figures(
     Those of GM and WM, and the QEI, need tissue maps; those of the brain stand in for them.
     """
     brain = series.mask & (maps.flags != Flag.NOT_FINITE)
-    has_att = brain & (maps.flags != Flag.ATT_UNDETERMINED) & (settings.fixed_att_s is None)
+    has_att = brain & (maps.flags != Flag.ATT_UNDETERMINED) & settings.is_att_free
     found = _cbf_figures("brain", maps.cbf[brain]) | _att_figures("brain", maps.att[has_att])
     found["percentage_negative_brain_cbf"] = _percentage(maps.cbf[brain] < 0)
     for limit in HIGH_CBF:
@@ -163,7 +163,7 @@ def _att_figures(region: str, att: Values) -> Figures:
 def _fit_figures(
     series: AslSeries, maps: ParameterMaps, settings: FitSettings, brain: MaskImage
 ) -> Figures:
-    n_free = settings.n_free(series.acquisition)
+    n_free = settings.degrees_of_freedom(series.acquisition)
     found: Figures = {"degrees_of_freedom": n_free}
     if series.noise_sd is not None and n_free > 0:
         chi2 = reduced_chi2(series, maps, series.noise_sd, n_free)[brain]

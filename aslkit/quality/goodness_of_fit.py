@@ -6,7 +6,8 @@ import numpy as np
 from scipy.special import gammaincc
 
 from aslkit.core.series_and_maps import AslSeries, Flag, FloatImage, ParameterMaps
-from aslkit.fit.least_squares import FitSettings, fitted_signal, known_sd
+from aslkit.fit.least_squares import fitted_signal, known_sd
+from aslkit.fit.settings import FitSettings
 
 HALF_WIDTH = 1.959964  # of a Gaussian 95 % interval, in standard deviations
 
@@ -45,14 +46,14 @@ def diagnostic_maps(
     `chi2` and `adequacy` (x, y, z), `cbf-ci95` and `att-ci95` (x, y, z, 2), `pld` (x, y, z, n).
     """
     images: dict[str, FloatImage] = {}
-    n_free = settings.n_free(series.acquisition)
+    n_free = settings.degrees_of_freedom(series.acquisition)
     if n_free > 0:
         sd = known_sd(series, settings)
         images["chi2"] = reduced_chi2(series, maps, sd, n_free)
         if series.noise_sd is not None:
             images["adequacy"] = adequacy(images["chi2"], n_free)
     images["cbf-ci95"] = _interval(maps, maps.cbf, maps.cbf_std)
-    if settings.fixed_att_s is None:
+    if settings.is_att_free:
         att = _interval(maps, maps.att, maps.att_std)
         images["att-ci95"] = np.clip(att, *settings.att_bounds_s)
     plds = series.acquisition.effective_plds_s(series.mask.shape[2]).astype(np.float32)
@@ -62,14 +63,14 @@ def diagnostic_maps(
 
 def missing_diagnostics(series: AslSeries, settings: FitSettings) -> Iterator[str]:
     """Why a diagnostic map is left out, one sentence each."""
-    if settings.n_free(series.acquisition) < 1:
+    if settings.degrees_of_freedom(series.acquisition) < 1:
         yield "no chi2 and adequacy maps: there are no more timings than fitted parameters"
     elif series.noise_sd is None:
         yield (
             "no adequacy map: without repeats the noise level is that of the residuals, and chi2 "
             "is relative to the typical misfit of its slice"
         )
-    if settings.fixed_att_s is not None:
+    if not settings.is_att_free:
         yield "no att-ci95 map: ATT is not estimated"
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from aslkit.core.acquisition import Timing
+from aslkit.core.constants import ATT_BOUNDS_S
 from aslkit.outputs.provenance import version
 from aslkit.report.page import Table
 from aslkit.report.shared_sections import join_names
@@ -19,7 +20,7 @@ KINETICS = {
 
 def quantification_table(scan: ScanEstimates) -> Table:
     """Return all constants and assumptions with their values and origins."""
-    acquisition, settings = scan.series.acquisition, scan.settings
+    acquisition = scan.series.acquisition
     rows = [
         ["kinetic model", acquisition.kinetic, "--kinetic"],
         ["T1 of arterial blood [s]", f"{acquisition.t1_blood_s:g}", WHITE_PAPER],
@@ -27,11 +28,11 @@ def quantification_table(scan: ScanEstimates) -> Table:
     if acquisition.kinetic == "tissue":
         rows.append(["T1 of tissue [s]", f"{acquisition.t1_tissue_s:g}", "default"])
     partition = f"{acquisition.partition_ml_per_g:g}"
-    low, high = settings.att_bounds_s
+    low, high = ATT_BOUNDS_S
     rows += [
         ["partition coefficient [ml/g]", partition, WHITE_PAPER],
         ["range of ATT [s]", f"{low:g} to {high:g}", "default"],
-        ["arterial compartment", _compartment(scan), f"--macrovascular {settings.macrovascular}"],
+        ["arterial compartment", _compartment(scan), f"--macrovascular {scan.macrovascular}"],
         ["noise level", _noise(scan), ""],
     ]
     for run in scan.runs:
@@ -66,7 +67,7 @@ def methods_text(scan: ScanEstimates) -> str:
     averages = _distinct([str(t.n_averages) for t in timings])
     plural = "" if averages == "1" else "s"
     efficiencies = " and ".join(dict.fromkeys(f"{t.efficiency:.3g}" for t in timings))
-    low, high = scan.settings.att_bounds_s
+    low, high = ATT_BOUNDS_S
     models = [e for e in scan.maps if is_model(e)]
     other = f" CBF and ATT were also estimated by {join_names(models)}." if models else ""
     arterial = (

@@ -15,7 +15,7 @@ from aslkit.core.backend import first_axis_indices, scatter_to_images
 from aslkit.core.constants import ATT_BOUNDS_S, TYPICAL_ATT_S
 from aslkit.fit.arterial import solve_arterial
 from aslkit.fit.curve_table import tabulate
-from aslkit.fit.least_squares import N_ARTERIAL
+from aslkit.fit.settings import N_ARTERIAL
 from aslkit.fit.standard_errors import errors_with_assumed_att, information, standard_errors
 from aslkit.fit.variable_projection import Solution, solve_fixed, solve_tissue
 from aslkit.kinetics.model import kinetic_model

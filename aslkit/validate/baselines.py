@@ -7,7 +7,7 @@ import numpy as np
 
 from aslkit.core.acquisition import Acquisition
 from aslkit.core.series_and_maps import AslSeries, MaskImage, ParameterMaps
-from aslkit.fit.least_squares import FitSettings
+from aslkit.fit.settings import choose_settings
 from aslkit.prepare.noise import smooth_within
 from aslkit.simulate.subject_physics import SubjectPhysics
 from aslkit.validate.design import MATCHED
@@ -25,12 +25,11 @@ def baseline_estimators(
     On the mismatched track, these include least squares with an arterial compartment and an
     oracle, which uses the true constants of `physics`.
     """
-    settings = FitSettings().assuming_att(nominal)
-    found = {LS: least_squares(settings, "off")}
+    found = {LS: least_squares("off")}
     if track == MATCHED:
         return found
-    best = least_squares(settings, "auto")
-    if settings.has_arterial(nominal):
+    best = least_squares("auto")
+    if choose_settings(nominal).has_arterial:
         found[LS_ARTERIAL] = best
     found[LS_ORACLE] = lambda series: best(replace(series, acquisition=physics.acquisition))
     return found
@@ -40,17 +39,16 @@ def load_networks_for_track(
     track: str, names: Sequence[str], n_mc_dropout: int = 0
 ) -> dict[str, NetworkEstimator]:
     """Load the trained models; on the mismatched track with an arterial compartment (auto)."""
-    settings = FitSettings(macrovascular="off" if track == MATCHED else "auto")
-    return load_networks(names, settings, n_mc_dropout)
+    return load_networks(names, "off" if track == MATCHED else "auto", n_mc_dropout)
 
 
-def smoothed_least_squares(acquisition: Acquisition, sigma_voxels: float) -> Estimator:
+def smoothed_least_squares(sigma_voxels: float) -> Estimator:
     """Return least squares on signals smoothed in-plane within the mask.
 
     The standard deviations come from the residuals of the smoothed signals. They do not include
     the bias by smoothing.
     """
-    plain = least_squares(FitSettings().assuming_att(acquisition), "off")
+    plain = least_squares("off")
     return lambda series: plain(_smoothed(series, sigma_voxels))
 
 

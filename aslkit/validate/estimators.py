@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from aslkit.core.acquisition import Acquisition
 from aslkit.core.series_and_maps import AslSeries, MaskImage, ParameterMaps
-from aslkit.fit.least_squares import FitSettings, fit_least_squares
+from aslkit.fit.least_squares import fit_least_squares
+from aslkit.fit.settings import choose_settings
 from aslkit.validate.records import Record, is_model, to_frame
 from aslkit.validate.self_checks import SelfCheck
 
@@ -127,7 +128,7 @@ class NetworkEstimator:
     """A trained model as an estimator, with `n_mc_dropout` runs of MC dropout (0: none)."""
 
     model: "Model"
-    settings: FitSettings
+    macrovascular: str = "auto"
     n_mc_dropout: int = 0
 
     def __call__(self, series: AslSeries) -> ParameterMaps:
@@ -136,7 +137,8 @@ class NetworkEstimator:
         from aslkit.predict.passes import Passes  # torch, only where a model is asked for
 
         passes = Passes(n_mc_dropout=self.n_mc_dropout)
-        return predict_maps(series, self.model, self.settings, passes=passes)
+        settings = choose_settings(series.acquisition, self.macrovascular)
+        return predict_maps(series, self.model, settings, passes=passes)
 
     def covers(self, acquisition: Acquisition) -> bool:
         """Return whether the model takes scans of this protocol."""
@@ -169,14 +171,15 @@ class Stopwatch:
         return list(self._total.values())
 
 
-def least_squares(settings: FitSettings, macrovascular: str) -> Estimator:
-    """Return least squares with these settings; `macrovascular` is on, off or auto."""
-    own = replace(settings, macrovascular=macrovascular)
-    return lambda series: fit_least_squares(series, own)
+def least_squares(macrovascular: str) -> Estimator:
+    """Return least squares with the settings that `choose_settings` selects for each series."""
+    return lambda series: fit_least_squares(
+        series, choose_settings(series.acquisition, macrovascular)
+    )
 
 
 def load_networks(
-    names: Sequence[str], settings: FitSettings, n_mc_dropout: int = 0
+    names: Sequence[str], macrovascular: str = "auto", n_mc_dropout: int = 0
 ) -> dict[str, NetworkEstimator]:
     """Load trained models, by name (of a folder the last part of its path, if unique).
 
@@ -196,7 +199,7 @@ def load_networks(
     short = [Path(name).name for name in names]
     labels = [s if short.count(s) == 1 else n for s, n in zip(short, names, strict=True)]
     models = {
-        label: NetworkEstimator(load_model(name), settings)
+        label: NetworkEstimator(load_model(name), macrovascular)
         for label, name in zip(labels, names, strict=True)
     }
     mc_dropout = {

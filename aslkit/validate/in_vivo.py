@@ -5,7 +5,7 @@ serves only to choose regions and to show differences, always with the same comp
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from aslkit.bids.run import AslRun
 from aslkit.core.constants import OUTLIER_Z
 from aslkit.core.errors import InputError
 from aslkit.core.series_and_maps import AslSeries, MaskImage
-from aslkit.fit.least_squares import FitSettings
+from aslkit.fit.settings import Arterial, FreeAtt, choose_settings
 from aslkit.prepare.outliers import score_pairs
 from aslkit.prepare.series import n_repeats, series_from_runs
 from aslkit.quality.figures import quality_figures
@@ -71,7 +71,7 @@ class ScanResult:
 def validate_run(
     runs: Sequence[AslRun],
     models: Sequence[str] = (),
-    settings: FitSettings = FitSettings(),  # noqa: B008
+    macrovascular: str = "auto",
     seed: int = 0,
     name: str = "scan",
     reference: Path | None = None,
@@ -85,8 +85,9 @@ def validate_run(
         The runs of one acquisition.
     models : sequence of str
         Names or folders of trained models.
-    settings : FitSettings
-        Of the models; least squares runs with and without the arterial compartment.
+    macrovascular : str
+        Arterial compartment of the models: "on", "off" or "auto". Least squares runs with and
+        without it.
     seed : int
         Of the random splits of the repeats.
     reference : Path, optional
@@ -113,12 +114,12 @@ def validate_run(
     external = (
         read_reference(reference, name, series.mask.shape, series.affine) if reference else None
     )
-    compared = _estimators(series, models, settings, estimators or {})
+    compared = _estimators(series, models, macrovascular, estimators or {})
     stopwatch = Stopwatch()
     maps = {name: stopwatch.run(name, e, series) for name, e in compared.items()}
     usable = _usable(series, maps)
-    own = _references(maps, series, settings)
-    scan = ScanEstimates(name, tuple(runs), series, settings, maps, own, usable, external)
+    own = _references(maps, series, macrovascular)
+    scan = ScanEstimates(name, tuple(runs), series, macrovascular, maps, own, usable, external)
     n_all = min(n_repeats(run) for run in runs)
     table = scan_records(scan, n_all, _rows_of_all(scan))
     for i, drawn in enumerate(random_halves(n_all, seed)):
@@ -129,21 +130,21 @@ def validate_run(
 def _estimators(
     series: AslSeries,
     models: Sequence[str],
-    settings: FitSettings,
+    macrovascular: str,
     custom: Mapping[str, Estimator],
 ) -> dict[str, Estimator]:
-    found = {LS: least_squares(settings, "off")}
-    if series.acquisition.has_arterial_signal or settings.has_arterial(series.acquisition):
-        found[LS_ARTERIAL] = least_squares(settings, "on")
-    own = load_networks(models, settings)
+    found = {LS: least_squares("off")}
+    if series.acquisition.has_arterial_signal or macrovascular == "on":
+        found[LS_ARTERIAL] = least_squares("on")
+    own = load_networks(models, macrovascular)
     fitting = select_covering(own, series.acquisition)
     log_excluded_models("this scan", sorted(own.keys() - fitting.keys()))
     return found | fitting | wrap_estimators(custom, own.keys())
 
 
-def _references(maps: Maps, series: AslSeries, settings: FitSettings) -> dict[str, str]:
+def _references(maps: Maps, series: AslSeries, macrovascular: str) -> dict[str, str]:
     """The least squares with the same compartments, by estimator."""
-    own = LS_ARTERIAL if settings.has_arterial(series.acquisition) else LS
+    own = LS_ARTERIAL if choose_settings(series.acquisition, macrovascular).has_arterial else LS
     return {e: own if is_model(e) else e for e in maps}
 
 
@@ -174,7 +175,7 @@ def _quality_rows(scan: ScanEstimates) -> Iterator[Row]:
     judged = [s.is_rejected for s in strays if np.isfinite(s.z)]
     percent = 100 * float(np.mean(judged)) if judged else None
     for name, maps in scan.maps.items():
-        settings = replace(scan.settings, macrovascular="off" if maps.abv is None else "on")
+        settings = FreeAtt() if maps.abv is None else Arterial()
         figures = quality_figures(scan.series, maps, settings)
         for figure, value in light_figures(figures, scan.series, percent).items():
             found = Interval(float("nan") if value is None else value)

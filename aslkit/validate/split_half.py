@@ -14,7 +14,7 @@ from aslkit.bids.reference_maps import Reference
 from aslkit.bids.run import AslRun
 from aslkit.core.metric_names import coverage_at
 from aslkit.core.series_and_maps import AslSeries, Flag, FloatImage, MaskImage, ParameterMaps
-from aslkit.fit.least_squares import FitSettings, fitted_signal
+from aslkit.fit.least_squares import fitted_signal
 from aslkit.prepare.series import select_repeats, series_from_runs
 from aslkit.validate.agreement_stats import Blocks, Interval, agreement, assign_blocks
 from aslkit.validate.estimators import Estimator, Stopwatch
@@ -43,7 +43,7 @@ class ScanEstimates:
     name: str
     runs: tuple[AslRun, ...]
     series: AslSeries
-    settings: FitSettings
+    macrovascular: str
     maps: Maps
     reference: Mapping[str, str]
     mask: MaskImage

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from aslkit.core.constants import MIN_CBF
+from aslkit.core.constants import ATT_BOUNDS_S, MIN_CBF
 from aslkit.core.progress import Progress
 from aslkit.core.series_and_maps import (
     AslSeries,
@@ -15,7 +15,7 @@ from aslkit.core.series_and_maps import (
     ParameterMaps,
     bounding_box,
 )
-from aslkit.fit.least_squares import AT_BOUND_S, FitSettings
+from aslkit.fit.least_squares import AT_BOUND_S
 from aslkit.fit.standard_errors import cramer_rao_sd
 from aslkit.simulate.anatomy import Tissue
 from aslkit.simulate.lesions import LESION_CLASSES
@@ -92,7 +92,7 @@ def run_trial(
     estimators |= select_covering(models, series.acquisition)
     runs = list(estimators.items())
     for sigma in SIGMAS_VOXELS[1:]:
-        runs.append((SMOOTHED_LS, smoothed_least_squares(series.acquisition, sigma)))
+        runs.append((SMOOTHED_LS, smoothed_least_squares(sigma)))
     found = [stopwatch.run(name, estimator, series) for name, estimator in progress(runs)]
     maps = dict(zip(estimators, found, strict=False))
     smoothed = dict(zip(SIGMAS_VOXELS, [maps[LS], *found[len(maps) :]], strict=True))
@@ -192,7 +192,7 @@ def strata(phantom: Phantom) -> dict[str, MaskImage]:
 def are_estimated(maps: ParameterMaps, scored: MaskImage) -> dict[str, NDArray[np.bool_]]:
     """Return whether estimates are finite and ATT is not at its bounds, (voxels,)."""
     cbf, att = maps.cbf[scored], maps.att[scored]
-    low, high = FitSettings().att_bounds_s
+    low, high = ATT_BOUNDS_S
     is_inside = (att > low + AT_BOUND_S) & (att < high - AT_BOUND_S)
     return {"cbf": np.isfinite(cbf), "att": np.isfinite(att) & is_inside}
 

@@ -19,7 +19,6 @@ from aslkit.bids.reference_maps import read_reference
 from aslkit.cli.sim import main as asl_sim
 from aslkit.cli.train import main as asl_train
 from aslkit.core.series_and_maps import AslSeries, FloatImage
-from aslkit.fit.least_squares import FitSettings
 from aslkit.prepare.series import series_from_runs
 from aslkit.report.page import machine
 from aslkit.validate.estimators import Estimator, least_squares, load_networks
@@ -93,9 +92,8 @@ def judge(scans: Path, subjects: list[str], models: dict[str, str]) -> None:
 
     "lower in" counts the subjects with a smaller error than before adaptation.
     """
-    settings = FitSettings()
-    estimators: dict[str, Estimator] = {"least squares": least_squares(settings, "auto")}
-    estimators |= zip(models, load_networks([*models.values()], settings).values(), strict=True)
+    estimators: dict[str, Estimator] = {"least squares": least_squares("auto")}
+    estimators |= zip(models, load_networks([*models.values()]).values(), strict=True)
     read = [subject(scans, name) for name in subjects]
     found = {
         name: np.array([figures(estimator, *s) for s in read])

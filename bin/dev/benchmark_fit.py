@@ -21,7 +21,8 @@ from aslkit.core.constants import ATT_BOUNDS_S, Z_95
 from aslkit.core.series_and_maps import AslSeries
 from aslkit.fit.curve_table import tabulate
 from aslkit.fit.intervals import profile_intervals
-from aslkit.fit.least_squares import FitSettings, fit_least_squares
+from aslkit.fit.least_squares import fit_least_squares
+from aslkit.fit.settings import Arterial, FreeAtt, FreeT1
 from aslkit.fit.standard_errors import cramer_rao_sd
 from aslkit.fit.variable_projection import solve_tissue
 from aslkit.kinetics.model import KineticModel, delta_m, kinetic_model, tissue_curve
@@ -30,8 +31,7 @@ from aslkit.simulate.phantoms import brain_phantom
 from aslkit.simulate.signal import PROTOCOLS, noise_sd, simulate_series, truth_maps
 from aslkit.validate.metrics import EFFICIENT_ERROR
 
-OFF, ON = (FitSettings(macrovascular=m) for m in ("off", "on"))
-FREE_T1 = FitSettings(is_t1_free=True)
+OFF, ON, FREE_T1 = FreeAtt(), Arterial(), FreeT1()
 N_LOOP = 1000  # voxels of the scipy loop
 N_RUNS = 5
 N_CURVES = 100_000
@@ -87,7 +87,7 @@ def speed(seed: int) -> None:
         loop = "" if settings is ON else f", {rates[N_RUNS // 2] / scipy_rate(series):.0f} x scipy"
         print(
             f"  {name}, {series.acquisition.n_timings} timings, arteries "
-            f"{settings.macrovascular}: {rates[N_RUNS // 2]:.0f} "
+            f"{'on' if settings.has_arterial else 'off'}: {rates[N_RUNS // 2]:.0f} "
             f"({rates[0]:.0f} - {rates[-1]:.0f}){loop}"
         )
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from aslkit.fit.least_squares import FitSettings, fit_least_squares
+from aslkit.fit.least_squares import fit_least_squares
+from aslkit.fit.settings import FixedAtt, FreeAtt
 from aslkit.fit.standard_errors import cramer_rao_sd
 from aslkit.simulate.phantoms import Phantom
 from aslkit.simulate.signal import noise_sd, truth_maps
@@ -40,8 +41,8 @@ def bounds(brain: Phantom, condition: Condition) -> list[float]:
     """Return the ratio of CBF errors, and the ROC areas for CBF and ATT."""
     series, scored = simulated(brain, condition), scored_voxels(brain)
     truth = truth_maps(brain)
-    free = fit_least_squares(series, FitSettings(macrovascular="off"))
-    told = fit_least_squares(series, FitSettings(macrovascular="off", fixed_att_s=truth.att))
+    free = fit_least_squares(series, FreeAtt())
+    told = fit_least_squares(series, FixedAtt(truth.att))
     errors = [np.abs(m.cbf - truth.cbf)[scored] for m in (free, told)]
     errors.append(np.abs(free.att - truth.att)[scored])
     sds = [sd[scored] for sd in cramer_rao_sd(truth, series.acquisition, noise_sd(condition.snr))]

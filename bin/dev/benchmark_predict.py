@@ -20,7 +20,8 @@ from scipy import ndimage
 
 from aslkit.core.constants import Z_95
 from aslkit.core.series_and_maps import AslSeries
-from aslkit.fit.least_squares import FitSettings, fit_least_squares
+from aslkit.fit.least_squares import fit_least_squares
+from aslkit.fit.settings import FreeAtt
 from aslkit.nets.model_store import DEFAULT_MODEL, load_model, save_model
 from aslkit.predict.inference import noise_level, predict_maps
 from aslkit.predict.passes import Passes
@@ -31,7 +32,7 @@ from aslkit.simulate.phantoms import Phantom, brain_phantom
 from aslkit.simulate.scanner import ScanSettings, scan_phantom
 from aslkit.simulate.signal import PROTOCOLS, simulate_series
 
-OFF = FitSettings(macrovascular="off")
+OFF = FreeAtt()
 SIZES = ((64, 64, 24), (128, 128, 60), (256, 256, 100))
 FIELD_MM = (220.0, 220.0, 140.0)  # field of view for every matrix size
 N_LOOP = 1000  # voxels of the scipy loop

@@ -21,7 +21,8 @@ from aslkit.bids.reader import read_run
 from aslkit.cli.sim import main as asl_sim
 from aslkit.config import AnyProtocolConfig, load_config
 from aslkit.core.acquisition import REFERENCE_SIGNAL
-from aslkit.fit.least_squares import FitSettings, fit_least_squares
+from aslkit.fit.least_squares import fit_least_squares
+from aslkit.fit.settings import FreeAtt
 from aslkit.prepare.series import series_from_runs
 from aslkit.report.page import machine
 from aslkit.simulate.bids_writer import truth_root
@@ -120,7 +121,7 @@ def show_readback(subject: Path, truth: Path) -> None:
 
     scans = sorted((subject / "perf").glob("*_asl.nii.gz"))
     series = series_from_runs([read_run(path) for path in scans])
-    cbf = fit_least_squares(series, FitSettings(macrovascular="off")).cbf
+    cbf = fit_least_squares(series, FreeAtt()).cbf
     signals = [read_volumes(path)[0] for path in sorted(truth.glob("*_signal.nii.gz"))]
     noise = (series.delta_m - np.concatenate(signals, axis=3))[true("mask") > 0]
     grey = (true("gm") > MIN_TISSUE_FRACTION) & (true("lesions") == 0)

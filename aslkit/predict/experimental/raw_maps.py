@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from aslkit.core.series_and_maps import AslSeries, ParameterMaps
-from aslkit.fit.least_squares import FitSettings, fit_least_squares, quality_flags
+from aslkit.fit.least_squares import fit_least_squares, quality_flags
+from aslkit.fit.settings import FitSettings, choose_settings
 from aslkit.nets.encoding_registry import Encoding
 from aslkit.nets.experimental.raw_encoding import RawEncoding
 from aslkit.predict.passes import PassSummary, RunSlices, add_network_sds
@@ -53,7 +54,9 @@ def _decode(
         "cbf_std": encoding.cbf_unit[1] * sd[0],
         "att_std": encoding.att_unit[1] * sd[1],
     }
-    base = fit_least_squares(series, replace(settings, macrovascular="off"))
+    bounds = settings.att_bounds_s
+    tissue = choose_settings(series.acquisition, "off", att_bounds_s=bounds)
+    base = fit_least_squares(series, tissue)
     maps = {
         name: np.where(inside, image, getattr(base, name)).astype(np.float32)
         for name, image in estimates.items()
