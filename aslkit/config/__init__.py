@@ -29,7 +29,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-MOST_SHOWN = 80  # characters of a wrong value
+MAX_SHOWN = 80  # characters of a wrong value in messages
 FOR_USERS = {
     "exp21": "any protocol, with neighbouring slices: the configuration of the default model",
     "small": "any protocol, one slice at a time: trains faster than exp21",
@@ -39,21 +39,21 @@ FOLDER = Path(__file__).parent / "experiments"
 
 
 def list_configs() -> dict[str, Path]:
-    """Name and file of every configuration inside the package."""
+    """Return name and file of every configuration in the package."""
     return {p.stem: p for p in sorted(FOLDER.glob("*.yaml"))}
 
 
 def describe_configs() -> dict[str, str]:
-    """Return what to know about the configurations for users, and the names of all others."""
+    """Return a line about each configuration for users, and one with the names of the others."""
     others = [name for name in list_configs() if name not in FOR_USERS]
     return {**FOR_USERS, "experiments of docs/experiments.md": " ".join(others)}
 
 
 def load_config(name_or_file: str, changes: tuple[str, ...] = ()) -> TrainingConfig:
-    """A configuration by name or file, with changes of the form "section.key=value".
+    """Load a configuration by name or file, with changes of the form "section.key=value".
 
-    A configuration may say `base: NAME|FILE` and hold only what differs from that one. Keys of
-    the founding plan are converted, and what was made of them is logged.
+    With `base: NAME|FILE`, a file holds only what differs from that configuration. Keys of earlier
+    versions are converted, with a logged message.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def load_config(name_or_file: str, changes: tuple[str, ...] = ()) -> TrainingCon
 
 
 def dump_config(config: TrainingConfig) -> str:
-    """The resolved configuration as YAML."""
+    """Return the resolved configuration as YAML."""
     return yaml.safe_dump(config.model_dump(mode="json", exclude_none=True), sort_keys=False)
 
 
@@ -100,7 +100,7 @@ def _find(name_or_file: str) -> Path:
 
 
 def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The values of a file over those of its base, in names of the schema."""
+    """Read the values of a file, merged with those of its base."""
     values = parse_yaml(path, read_text(path))
     if not isinstance(values, dict):
         raise _refused(path, "", type(values).__name__, "keys and values")
@@ -109,18 +109,18 @@ def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         return values
     base = _find(str(values.pop("base")))
     if base in (path, *above):
-        raise _refused(path, "base", str(base), "a configuration that does not begin with this")
+        raise _refused(path, "base", str(base), "a configuration that is not based on this one")
     return _merged(_read(base, (path, *above)), values)
 
 
 def _convert(path: Path, values: dict[str, Any]) -> None:
-    """Keys of the founding plan become those of the schema, and a message each."""
+    """Convert earlier keys to those of the schema, with one message each."""
     for note in update_keys(values, _set):
         logger.warning("%s: %s", path.name, note)
 
 
 def _merged(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """Values over those of a base, section by section; one of another kind replaces it whole."""
+    """Merge values with those of a base; a section of another kind replaces that of the base."""
     sections = {
         key: {**base[key], **given}
         for key, given in values.items()
@@ -132,9 +132,9 @@ def _merged(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _explained(path: Path, error: ErrorDetails) -> InputError:
-    """The first fault in a configuration; for an unknown key, the known ones like it."""
+    """Return the first error in a configuration; for an unknown key, with similar known keys."""
     parts = [str(part) for part in error["loc"] if part not in SECTION_KINDS]
-    found = shorten(reprlib.repr(error["input"]), MOST_SHOWN)
+    found = shorten(reprlib.repr(error["input"]), MAX_SHOWN)
     expected = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error" and not parts:
         found = "other sections"

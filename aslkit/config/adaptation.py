@@ -1,4 +1,4 @@
-"""What a configuration may say of adaptation to real scans."""
+"""Keys of the section `adaptation`: adaptation to real scans."""
 
 from typing import Self
 
@@ -8,14 +8,14 @@ from aslkit.config.network_kinds import Strict
 
 
 class AdaptationConfig(Strict):
-    """Training by real scans too: CBF from half of the repeats predicts the other half."""
+    """Training on real scans too: CBF from half of the repeats must predict the other half."""
 
     weight: float = Field(1.0, gt=0)
-    """Weight of their loss beside that of the simulated scans."""
+    """Weight of the loss of real scans, relative to that of simulated scans."""
     bias_correction: bool = False
-    """Only a scale and an offset of CBF and of ATT are trained."""
+    """Train only a scale and an offset of CBF and of ATT."""
     adversarial_weight: float | None = Field(None, gt=0)
-    """With this weight, the deepest features learn not to tell real scans from simulated ones."""
+    """Weight of domain-adversarial training, which aligns features of real and simulated scans."""
 
     @model_validator(mode="after")
     def _check_adversarial(self) -> Self:

@@ -1,4 +1,7 @@
-"""What a configuration may say of the network: a class for every kind."""
+"""Keys of the section `network`, one class for every kind.
+
+`ResidualConfig` is the network of the default model; the others serve comparisons and experiments.
+"""
 
 from typing import Annotated, Literal, Self
 
@@ -12,21 +15,21 @@ def _in_groups(widths: tuple[int, ...]) -> tuple[int, ...]:
 
 
 class Strict(BaseModel):
-    """A section that holds known keys only, and never changes."""
+    """An immutable section that refuses unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class VoxelwiseConfig(Strict):
-    """Residual blocks of single voxels: what the neighbours add is left out."""
+    """Residual network of single voxels, without their neighbours."""
 
     kind: Literal["voxelwise"]
     widths: tuple[int, ...] = Field(min_length=2)
-    """Feature maps of each block."""
+    """Feature maps of every block."""
 
 
 class ResidualConfig(Strict):
-    """U-Net of residual blocks, which corrects least squares."""
+    """U-Net of residual blocks that corrects least squares."""
 
     kind: Literal["physics_residual"]
     widths: tuple[int, ...] = Field(min_length=2)
@@ -34,43 +37,43 @@ class ResidualConfig(Strict):
     across_slices: bool = False
     """Convolve across neighbouring slices too, in every block; needs `data.slices_per_subject`."""
     bias_correction: bool = False
-    """Whether an adaptation scales and shifts the estimates, as the network's last step."""
+    """Scale and shift the estimates in a last step, which an adaptation trains."""
 
 
 class BrainUNetConfig(Strict):
-    """U-Net of raw curves."""
+    """U-Net of raw ΔM curves."""
 
     kind: Literal["spatial", "dual_encoder"]
     widths: Annotated[tuple[int, ...], AfterValidator(_in_groups)] = Field(min_length=2)
     """Feature maps per resolution, finest first; multiples of 8."""
     norm: Literal["group", "none"] = "group"
-    """`group`: 8 groups, over the brain alone."""
+    """`group`: group norm with 8 groups, over the brain only."""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Share of the feature maps that is left out in training."""
+    """Fraction of the feature maps that dropout sets to 0 in training."""
 
 
 class AmplitudeAwareConfig(BrainUNetConfig):
-    """The same with amplitude: FiLM by image-wide statistics, and the pixel's own for CBF."""
+    """U-Net of raw ΔM curves with the amplitude of the signal as an additional input."""
 
     kind: Literal["amplitude_aware"]  # type: ignore[assignment]
     film_at_bottleneck: bool = True
-    """Mean and sd of every channel over the brain scale and shift the deepest features."""
+    """Scale and shift the deepest features (FiLM) by the mean and sd of every channel."""
     film_at_decoder: bool = True
-    """Likewise after each decoder block."""
+    """Scale and shift the features of every decoder block in the same way."""
     output_modulation: bool = True
-    """The CBF head sees the mean size of the pixel's curves."""
+    """Give the CBF head the mean amplitude of the pixel's curves."""
     separate_decoders: bool = False
-    """ATT has a decoder of its own, with the skips, and FiLM by the codes, of the other."""
+    """Use a second decoder for ATT, with the skip connections and FiLM codes of the first."""
     att_film: bool = False
-    """The ATT decoder has a code of amplitudes, and FiLM, of its own (`separate_decoders`)."""
+    """Use FiLM codes and layers for the ATT decoder only (needs `separate_decoders`)."""
     att_attention: bool = False
-    """Features of the ATT head are weighted by place, by their mean and largest within 7 x 7."""
+    """Weight the features of the ATT head by spatial attention over 7 x 7 pixels."""
     denoising_head: bool = False
-    """A head of its own learns the signal without noise; goes with `pretraining_fraction`."""
+    """Add a head that learns the noise-free signal; needs `pretraining_fraction`."""
     context_branch: bool = False
-    """A second encoder sees the image at half the resolution and joins at the deepest features."""
+    """Add a second encoder of the image at half the resolution, joined at the deepest features."""
     confidence_head: bool = False
-    """The heads also state the probability that CBF and ATT are close to the truth."""
+    """Also estimate the probability that CBF and ATT are close to the truth."""
 
     @model_validator(mode="after")
     def _check_att_film(self) -> Self:

@@ -1,4 +1,9 @@
-"""Everything that a training configuration may hold, with units and limits; nothing else."""
+"""Keys of training configurations, with types, units and limits.
+
+`TrainingConfig` has the keys of the default model (`AnyProtocolConfig`, `ProfileEncodingConfig`,
+`ResidualConfig`) and of the experiments (`FixedProtocolConfig`, `RawEncodingConfig`, `LossConfig`,
+`BrainUNetConfig`, `AmplitudeAwareConfig`).
+"""
 
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -37,59 +42,59 @@ NETWORKS: TypeAdapter[NetworkConfig] = TypeAdapter(
 
 
 class ProfileEncodingConfig(Strict):
-    """The data of any protocol, matched with its kinetic curves in units of their noise."""
+    """Match of the data with kinetic curves, in units of the noise; for any protocol."""
 
     kind: Literal["physics_profile"]
 
 
 class RawEncodingConfig(Strict):
-    """The curves of one protocol themselves, and features of them."""
+    """The ΔM curves of one protocol, and features of these curves."""
 
     kind: Literal["raw"]
     normalization: Literal["global_scale", "per_curve"] = "global_scale"
-    """Percent of M0 times `scale`, or z-scores, which lose the amplitude that CBF is."""
+    """`global_scale`: percent of M0 times `scale`; `per_curve`: z-scores, without amplitude."""
     scale: float = Field(10.0, gt=0)
     """Factor of `global_scale`."""
     features: tuple[Feature, ...] = ()
-    """Further channels: of each labeling's curve, and the T1 of blood."""
+    """Additional channels: mean, sd and peak of each labeling's curve, and T1 of blood."""
 
 
 class LossConfig(Strict):
-    """Error of the estimates in fixed units, and what is added to it."""
+    """Loss of networks of raw curves."""
 
     error: Literal["l1", "l2", "huber"] = "l1"
-    """Of CBF in 25 ml/100 g/min and of ATT in 0.5 s."""
+    """Error of CBF in units of 25 ml/100 g/min, and of ATT in units of 0.5 s."""
     mode: Literal["mae_nll", "mae"] = "mae_nll"
-    """With the likelihood of the stated standard deviations (weight 0.1), or without."""
+    """`mae_nll` adds the negative log-likelihood of the standard deviations (weight 0.1)."""
     cbf_weight: float = Field(1.0, ge=0)
-    """Of the error of CBF; 0: the model knows nothing of CBF."""
+    """Weight of the error of CBF; 0: the model does not estimate CBF."""
     att_weight: float = Field(1.0, ge=0)
-    """Of the error of ATT; 0: the model knows nothing of ATT."""
+    """Weight of the error of ATT; 0: the model does not estimate ATT."""
     data_consistency_weight: float = Field(0.0, ge=0)
-    """Of the distance between the signal and that of the estimates, in percent of M0."""
+    """Weight of the distance between measured and predicted signal, in percent of M0."""
     variance_weight: float = Field(0.0, ge=0)
-    """Of a penalty where estimates vary less over the brain than the truth."""
+    """Weight of a penalty for estimates that vary less over the brain than the truth."""
 
 
 class AnyProtocolConfig(Strict):
-    """The stream of simulated patches of any protocol."""
+    """Simulated training data of any protocol."""
 
     kind: Literal["any_protocol"] = "any_protocol"
     patch_size: int = Field(64, ge=16, multiple_of=8)
-    """Pixels of a side."""
+    """Pixels along each side of a patch."""
     protocols_per_step: int = Field(4, ge=1)
-    """Protocols in a step."""
+    """Protocols in one training step."""
     patches_per_protocol: int = Field(8, ge=1)
-    """Slices per protocol."""
+    """Patches of each protocol in one training step."""
     slices_per_subject: int = Field(1, ge=1)
-    """Neighbouring slices of each subject, 2.5-8 mm apart, in 80 % of the groups; the others hold
-    one of each."""
+    """Neighbouring slices of each subject, 2.5-8 mm apart, in 80 % of the protocols; one slice per
+    subject in the others."""
     snr_range: Range = (0.7, 80.0)
-    """SNR as in `asl_sim`, drawn per subject, uniformly in the logarithm."""
+    """Range of the SNR (as in `asl_sim`), drawn log-uniformly per subject."""
     arterial_fraction: float = Field(0.45, ge=0, le=1)
-    """Of the protocols: with arterial signal in the data."""
+    """Fraction of the protocols with arterial signal."""
     mismatched_fraction: float = Field(0.5, ge=0, le=1)
-    """Of the protocols: the signal does not follow the model that the estimator assumes."""
+    """Fraction of the protocols whose signal differs from the model that estimators assume."""
 
     @model_validator(mode="after")
     def _check_slices(self) -> Self:
@@ -99,56 +104,56 @@ class AnyProtocolConfig(Strict):
 
     @property
     def patches_per_step(self) -> int:
-        """Patches in a step."""
+        """Patches in one training step."""
         return self.protocols_per_step * self.patches_per_protocol
 
 
 class ValidationConfig(Strict):
-    """Early stopping: the best weights by their loss on scans that never train are kept."""
+    """Early stopping: the run keeps the weights with the lowest validation loss."""
 
     interval_steps: int = Field(500, ge=1)
-    """Between two looks."""
+    """Steps between two validations."""
     batches: int = Field(8, ge=1)
-    """Of the noisy scans that the averaged weights meet at every look."""
+    """Batches of validation data, which are never used for training."""
     patience: int = Field(5, ge=1)
-    """Looks in a row without a lower loss, after which the run stops."""
+    """Consecutive validations without a lower loss after which the run stops."""
 
 
 class TrainingConfig(Strict):
-    """Everything that determines a training run."""
+    """All settings of a training run."""
 
     name: str
-    """Of the model, in its card."""
+    """Name of the model."""
     steps: int = Field(ge=1)
-    """Of the whole run, which `--max-minutes` may end before."""
+    """Training steps; `--max-minutes` may end the run earlier."""
     seed: int = Field(0, ge=0)
-    """Of first weights, scans and dropout."""
+    """Seed of initial weights, simulated data and dropout."""
     members: int = Field(1, ge=1)
-    """Networks trained in turn, each with its own seed and scans, kept in one model."""
+    """Networks of the ensemble, each with its own seed and data."""
     learning_rate: float = Field(2e-3, gt=0)
-    """Of AdamW, at its highest."""
+    """Highest learning rate of AdamW."""
     weight_decay: float = Field(1e-3, ge=0)
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     schedule: Literal["cosine", "one_cycle"] = "cosine"
-    """`cosine`: after a warm-up; `one_cycle`: up in 30 % of the run, then down to 0."""
+    """`cosine`: warm-up, then cosine decay; `one_cycle`: up for 30 % of the run, then to 0."""
     warmup_steps: int | None = Field(None, ge=0)
-    """Of `cosine` alone, and 200 there unless given."""
+    """Warm-up steps of schedule `cosine`; the default there is 200."""
     ema_decay: float = Field(0.998, ge=0, lt=1)
-    """Decay of the running average of the weights, which is the model that is saved."""
+    """Decay of the exponential moving average of the weights, which is the saved model."""
     swa_start: float | None = Field(None, gt=0, lt=1)
-    """Share of the run from which on the model is the plain mean of the weights since, and the
-    learning rate stays what it is."""
+    """Fraction of the run after which the model is the mean of the weights since then (stochastic
+    weight averaging), at a constant learning rate."""
     checkpoint_minutes: float = Field(5.0, gt=0)
-    """Between two checkpoints."""
+    """Time between two checkpoints."""
     network: NetworkConfig = Field(discriminator="kind")
     encoding: ProfileEncodingConfig | RawEncodingConfig = Field(discriminator="kind")
     loss: LossConfig | None = None
     pretraining_fraction: float | None = Field(None, gt=0, lt=1)
-    """First share of the run, in which `network.denoising_head` learns and nothing else."""
+    """First fraction of the run, which trains `network.denoising_head` only."""
     cbf_first_fraction: float | None = Field(None, gt=0, lt=1)
-    """First share of the run, in which CBF alone is learned; then ATT alone."""
+    """First fraction of the run, which trains CBF only; the rest trains ATT only."""
     loss_weighting: Literal["learned", "validation"] | None = None
-    """How the run weighs CBF and ATT: learned with the network, or by looks of `validation`."""
+    """Weights of the CBF and ATT losses: `learned`, or from the errors at each `validation`."""
     data: AnyProtocolConfig | FixedProtocolConfig = Field(discriminator="kind")
     validation: ValidationConfig | None = None
     adaptation: AdaptationConfig | None = None
@@ -156,7 +161,7 @@ class TrainingConfig(Strict):
     @model_validator(mode="before")
     @classmethod
     def _warm_up(cls, values: object) -> object:
-        """Steps of warm-up by default, of the one schedule that has them."""
+        """Fill in the default number of warm-up steps for schedule `cosine`."""
         if isinstance(values, dict) and values.get("schedule", "cosine") == "cosine":
             return {"warmup_steps": WARMUP_STEPS} | values
         return values
@@ -165,13 +170,13 @@ class TrainingConfig(Strict):
     @classmethod
     def _only_before_cosine(cls, steps: int | None, info: ValidationInfo) -> int | None:
         if steps is not None and info.data.get("schedule") == "one_cycle":
-            raise ValueError("no such key with schedule one_cycle, which begins low anyway")
+            raise ValueError("no such key with schedule one_cycle, which has a warm-up of its own")
         return steps
 
     @model_validator(mode="before")
     @classmethod
     def _name_kinds(cls, values: object) -> object:
-        """Sections that do not say their kind have the default one."""
+        """Fill in the default kind of sections without one."""
         if not isinstance(values, dict):
             return values
         kinds = {s: values.get(s, {}) for s in DEFAULT_KINDS if s in values or s != "network"}
@@ -195,8 +200,8 @@ class TrainingConfig(Strict):
         return self
 
     @model_validator(mode="after")
-    def _check_ideas(self) -> Self:
-        """Whether what goes together is there together."""
+    def _check_dependencies(self) -> Self:
+        """Check keys that need or exclude one another."""
         network = self.network
         if getattr(network, "across_slices", False) != (
             getattr(self.data, "slices_per_subject", 1) > 1
@@ -216,7 +221,7 @@ class TrainingConfig(Strict):
     @model_validator(mode="before")
     @classmethod
     def _correct_bias(cls, values: Any) -> Any:
-        """The network has the bias correction that an adaptation trains."""
+        """Give the network the bias correction that the adaptation trains."""
         match values:
             case {"adaptation": {"bias_correction": True}, "network": dict(network)}:
                 return {**values, "network": network | {"bias_correction": True}}

@@ -1,4 +1,4 @@
-"""YAML text -> plain values, without the parts of YAML that surprise, run code or never end."""
+"""YAML text -> plain values; repeated keys, aliases and tags that run code are refused."""
 
 from collections.abc import Hashable
 from typing import Any
@@ -7,23 +7,23 @@ import yaml
 
 from aslkit.core.errors import InputError
 
-# What PyYAML raises for a wrong value of a tag (!!int x, 2020-13-45) or for too deep a nesting.
+# PyYAML raises these for an invalid value of a tag (!!int x, 2020-13-45) and for deep nesting.
 _UNREADABLE = (ValueError, KeyError, AttributeError, RecursionError)
 
 
 def parse_yaml(source: object, text: str) -> Any:
-    """The value that a YAML text holds.
+    """Parse a YAML text.
 
     Parameters
     ----------
     source : object
-        The file or option that the text is from, for messages.
+        File or option that contains the text, for messages.
 
     Raises
     ------
     InputError
-        When it is no YAML, names a key twice, or has tags that run code, aliases (of which a few
-        lines make millions of values), or values that cannot be read.
+        When the text is not YAML, repeats a key, or has tags that run code, aliases (a few lines
+        can expand to millions of values) or values that cannot be read.
     """
     try:
         return yaml.load(text, _PlainLoader)  # noqa: S506  # a SafeLoader
@@ -37,7 +37,7 @@ def parse_yaml(source: object, text: str) -> Any:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Refuses aliases and repeated keys."""
+    """SafeLoader that refuses aliases and repeated keys."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
