@@ -210,7 +210,7 @@ def test_the_table_of_the_tutorial_has_the_figures_of_the_report():
 
 
 def write_tutorial():
-    """Run the commands of the tutorial and put what they print into the page.
+    """Run the commands of the tutorial; where more than a time has changed, change the page.
 
     Usage: python tests/test_docs.py [FOLDER]. With FOLDER, where the commands then write, also run
     asl_validate, which takes a minute.
@@ -222,7 +222,7 @@ def write_tutorial():
                 continue
             print(line)
             lines = printed_by(line, shown and shown[1])
-            if shown:
+            if shown and comparable(block(lines)) != comparable(shown[2]):
                 parts += [page[end : shown.start(2)], block(lines)]
                 end = shown.end(2)
     TUTORIAL.write_text("".join([*parts, page[end:]]))
