@@ -170,7 +170,8 @@ def printed_by(line, start):
     result = CliRunner().invoke(command, arguments, prog_name=name)
     assert result.exit_code == 0, result.output
     lines = [text.rstrip() for text in result.output.splitlines()]
-    first = next(i for i, text in enumerate(lines) if text.startswith(start or ""))
+    first = next((i for i, text in enumerate(lines) if text.startswith(start or "")), None)
+    assert first is not None, f"no line of the output begins with {start!r}"
     return lines[first:]
 
 
