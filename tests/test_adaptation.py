@@ -1,4 +1,4 @@
-"""Adaptation to real scans: what it learns, what it leaves alone, and that it resumes."""
+"""Adaptation to real scans: what it trains, what it keeps, and that it resumes."""
 
 import json
 
@@ -46,7 +46,7 @@ def saved(out):
     return load_file(out / CHECKPOINT)
 
 
-def test_the_loss_is_least_for_the_truth_and_then_that_of_the_noise():
+def test_the_loss_is_least_for_the_truth_where_it_is_that_of_the_noise():
     torch.manual_seed(0)
     model = kinetic_model(Acquisition(protocol("pcasl", [0.5, 1.0, 1.5, 2.0], 1.8)), 1, np.float32)
     model = model_like(model, torch.zeros(1))
@@ -67,7 +67,7 @@ def test_the_loss_is_least_for_the_truth_and_then_that_of_the_noise():
     assert min(loss(-1, -2), loss(-3, -2)) > loss(-2, -2) + 0.01
 
 
-def test_what_predicts_the_signal_is_sought_in_cbf_alone():
+def test_the_prediction_loss_has_a_gradient_for_cbf_alone():
     outputs = torch.zeros(1, 4, 2, 2, requires_grad=True)
     model = kinetic_model(Acquisition(protocol("pcasl", [0.5, 1.0], 1.8)), 1, np.float32)
     pixels = torch.ones(1, 1, 2, 2)
@@ -79,7 +79,7 @@ def test_what_predicts_the_signal_is_sought_in_cbf_alone():
 
 
 @pytest.mark.slow
-def test_a_bias_of_the_network_is_found_by_its_correction_alone(data, tmp_path):
+def test_the_bias_correction_alone_corrects_a_biased_network(data, tmp_path):
     train(
         tiny("steps=1", "adaptation.bias_correction=true"),
         tmp_path / "first",
@@ -103,7 +103,7 @@ def test_a_bias_of_the_network_is_found_by_its_correction_alone(data, tmp_path):
         torch.testing.assert_close(found[name], weights[name], rtol=0, atol=0)
 
 
-def test_without_a_bias_correction_of_its_own_a_model_may_start_one(data, tmp_path):
+def test_a_bias_correction_starts_from_a_model_without_one(data, tmp_path):
     train(load_config("exp21", (*TINY, "steps=1")), tmp_path / "plain")
     config = tiny("steps=1", "adaptation.bias_correction=true")
     train(
@@ -116,7 +116,7 @@ def test_without_a_bias_correction_of_its_own_a_model_may_start_one(data, tmp_pa
 @pytest.mark.parametrize(
     "change", ["adaptation.adversarial_weight=0.1", "adaptation.bias_correction=true"]
 )
-def test_an_adaptation_survives_an_interruption_to_the_bit(data, tmp_path, change):
+def test_an_adaptation_resumes_bit_for_bit(data, tmp_path, change):
     config = tiny("steps=4", "learning_rate=0.01", change)
     config = config.model_copy(update={"checkpoint_minutes": 1e-9})
 
@@ -124,15 +124,16 @@ def test_an_adaptation_survives_an_interruption_to_the_bit(data, tmp_path, chang
         if step == 3:
             raise KeyboardInterrupt
 
-    train(config, tmp_path / "whole", RunOptions(finetune_bids=data))
+    train(config, tmp_path / "uninterrupted", RunOptions(finetune_bids=data))
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / "half", RunOptions(finetune_bids=data), progress=interrupt)
     train(config, tmp_path / "half", RunOptions(resume=True, finetune_bids=data))
-    whole, half = saved(tmp_path / "whole"), saved(tmp_path / "half")
-    assert whole.keys() == half.keys() and all(torch.equal(whole[k], half[k]) for k in whole)
+    uninterrupted, half = saved(tmp_path / "uninterrupted"), saved(tmp_path / "half")
+    assert uninterrupted.keys() == half.keys()
+    assert all(torch.equal(uninterrupted[k], half[k]) for k in half)
 
 
-def test_the_real_scans_and_the_classifier_change_what_is_learned(data, tmp_path):
+def test_real_scans_and_classifier_change_the_weights(data, tmp_path):
     runs = {
         "weak": ("adaptation.weight=0.001",),
         "strong": ("adaptation.weight=1",),
@@ -153,14 +154,14 @@ def test_the_real_scans_and_the_classifier_change_what_is_learned(data, tmp_path
     )
 
 
-def test_a_run_goes_on_with_its_own_scans_alone(data, tmp_path):
+def test_a_run_resumes_with_the_same_scans_only(data, tmp_path):
     other = write_scan(tmp_path / "other", voxels=volumes(noise_sd=2.0)).parents[2]
     train(tiny("steps=1"), tmp_path / "run", RunOptions(finetune_bids=data))
     with pytest.raises(InputError, match="adapted_to: found other scans, expected those of the"):
         train(tiny("steps=1"), tmp_path / "run", RunOptions(resume=True, finetune_bids=other))
 
 
-def test_the_card_tells_what_a_model_was_adapted_to(data, tmp_path):
+def test_the_card_describes_the_scans_of_an_adaptation(data, tmp_path):
     train(tiny("steps=1"), tmp_path / "run", RunOptions(finetune_bids=data))
     card = load_model(str(tmp_path / "run")).card
     assert (card["adapted_to"]["scans"], card["adapted_to"]["repeats"]) == (1, [2, 2])
@@ -183,7 +184,7 @@ def test_the_section_and_the_data_set_go_together(data, tmp_path, config, option
 
 
 @pytest.mark.parametrize(
-    ("config", "changes", "said"),
+    ("config", "changes", "message"),
     [
         ("exp14", ("adaptation.wieght=2",), "expected a known key, like adaptation.weight"),
         (
@@ -195,6 +196,6 @@ def test_the_section_and_the_data_set_go_together(data, tmp_path, config, option
         ("exp09", ("adaptation.weight=1",), "network.kind physics_residual with a section"),
     ],
 )
-def test_what_does_not_go_together_is_refused(config, changes, said):
-    with pytest.raises(InputError, match=said):
+def test_keys_that_exclude_each_other_are_refused(config, changes, message):
+    with pytest.raises(InputError, match=message):
         load_config(config, changes)

@@ -1,4 +1,4 @@
-"""Bias correction: a scale and an offset of CBF and ATT, nothing at first."""
+"""Bias correction: a scale and an offset of CBF and ATT, without effect at first."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ CBF_SE, ATT_SE = 8.0, 0.2
 
 
 def channels_of(cbf, att):
-    """Channels (1, c, 1, 1) of a voxel by least squares."""
+    """Return channels (1, c, 1, 1) of a voxel with these least-squares estimates."""
     channels = torch.zeros(1, len(CHANNELS), 1, 1)
     values = {
         "CBF in standard errors": torch.tensor(cbf / CBF_SE).asinh(),
@@ -27,13 +27,13 @@ def channels_of(cbf, att):
 
 
 def corrected(module, cbf=40.0, att=1.1, g=(0.5, -1.0), log_sd=(-0.2, 0.1)):
-    """CBF, ATT and their log sds after the correction."""
+    """Return CBF, ATT and their log sds after the correction."""
     outputs = torch.tensor([*g, *log_sd])[None, :, None, None]
     found = module(outputs, channels_of(cbf, att)).detach().flatten()
     return [cbf + CBF_SE * found[0], att + ATT_SE * found[1], *found[2:]]
 
 
-def test_it_changes_nothing_at_first():
+def test_a_new_bias_correction_changes_nothing():
     assert corrected(BiasCorrection()) == pytest.approx([44.0, 0.9, -0.2, 0.1], abs=1e-5)
 
 
@@ -48,7 +48,7 @@ def test_estimates_are_scaled_and_shifted_and_their_sds_scaled():
     assert [cbf_log_sd, att_log_sd] == pytest.approx(expected.tolist(), rel=1e-5)
 
 
-def test_it_alone_is_trained_where_it_is_asked_for():
+def test_only_the_bias_correction_is_trained():
     network = BiasCorrectedNet(len(CHANNELS), (8, 8))
     freeze_all_but_bias(network)
     trained = [name for name, weight in network.named_parameters() if weight.requires_grad]

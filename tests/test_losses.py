@@ -1,4 +1,4 @@
-"""Losses: least for the truth, each part doing what its name says."""
+"""Losses: minimal for the truth, with the right parts and weights."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from aslkit.kinetics.model import delta_m, kinetic_model
 from aslkit.nets.experimental.raw_encoding import PERCENT, RawEncoding
 from aslkit.simulate.signal import PROTOCOLS
 from aslkit.train.experimental.loss_weighting import build_loss_weighting
-from aslkit.train.experimental.raw_batches import _nominal_model as told_model
+from aslkit.train.experimental.raw_batches import _nominal_model
 from aslkit.train.experimental.raw_loss import data_misfit, estimate_loss
 from aslkit.train.loss import correction_loss
 
@@ -33,7 +33,7 @@ def test_the_loss_is_least_for_the_truth_and_for_intervals_that_hold_95_percent(
 
 @pytest.fixture
 def images():
-    """Truth (2, 2, 8, 8), and outputs that are off by 0.5 and by 2 units in half of the pixels."""
+    """Return truth (2, 2, 8, 8) and outputs with errors of 0.5 and 2 units, alternating."""
     torch.manual_seed(2)
     cbf, att = 60 + 10 * torch.randn(2, 8, 8), 1.4 + 0.2 * torch.randn(2, 8, 8)
     target = torch.stack(ENCODING.to_outputs(cbf, att), 1)
@@ -61,7 +61,7 @@ def test_cbf_and_att_have_their_weights(images):
     assert cbf + att == pytest.approx(both)
 
 
-def test_what_is_outside_the_brain_or_has_no_flow_does_not_count(images):
+def test_voxels_outside_the_brain_or_without_flow_do_not_count(images):
     truth, outputs, mask = images
     half = mask.clone()
     half[..., ::2] = 0
@@ -73,7 +73,7 @@ def test_what_is_outside_the_brain_or_has_no_flow_does_not_count(images):
     )
 
 
-def test_the_stated_sd_is_best_where_it_is_that_of_the_errors(images):
+def test_the_likelihood_is_best_for_the_sd_of_the_errors(images):
     truth, outputs, mask = images
 
     def likelihood(log_sd):
@@ -85,7 +85,7 @@ def test_the_stated_sd_is_best_where_it_is_that_of_the_errors(images):
 
 
 @pytest.mark.parametrize("log_sd", [-1e6, -100.0, 100.0, 1e6])
-def test_absurd_log_sds_have_a_finite_loss_whose_gradient_leads_back(images, log_sd):
+def test_absurd_log_sds_have_a_finite_loss_and_a_gradient_towards_normal_values(images, log_sd):
     truth, outputs, mask = images
     stated = torch.full_like(outputs[:, 2:], log_sd).requires_grad_()
     every = torch.cat([outputs[:, :2], stated], 1)
@@ -100,7 +100,7 @@ def test_absurd_log_sds_have_a_finite_loss_whose_gradient_leads_back(images, log
 
 
 def confident_loss(error, logit):
-    """The loss of estimates that are all off by `error` [ml/100 g/min, s], and its slopes."""
+    """Return the loss of estimates with an error [ml/100 g/min, s], and its gradient."""
     truth = torch.tensor([60.0, 1.4])[:, None, None].expand(1, 2, 4, 4)
     estimates = torch.stack(ENCODING.to_outputs(*(truth[0] + error[:, None, None])))[None]
     outputs = torch.cat([estimates, torch.zeros(1, 2, 4, 4), logit * torch.ones(1, 2, 4, 4)], 1)
@@ -111,7 +111,9 @@ def confident_loss(error, logit):
 
 
 @pytest.mark.parametrize(("share", "is_close"), [(0.98, True), (1.02, False)])
-def test_confidence_is_of_errors_below_10_ml_and_200_ms_and_moves_no_estimate(share, is_close):
+def test_confidence_is_for_errors_below_10_ml_and_200_ms_without_gradient_of_estimates(
+    share, is_close
+):
     right = 2.0 if is_close else -2.0
     loss, slopes = confident_loss(share * torch.tensor([10.0, -0.2]), right)
     expected = 0.1 * np.log1p(np.exp(-2.0)) * np.array([1.0, 0.5])
@@ -119,7 +121,7 @@ def test_confidence_is_of_errors_below_10_ml_and_200_ms_and_moves_no_estimate(sh
     assert not slopes[:, :4].any() and (slopes[:, 4:].sign() == -np.sign(right)).all()
 
 
-def test_estimates_that_are_all_alike_are_penalised_and_true_ones_are_not(images):
+def test_constant_estimates_are_penalised_and_true_ones_are_not(images):
     truth, outputs, mask = images
     target = torch.stack(ENCODING.to_outputs(*truth.unbind(1)), 1)
     flat = torch.cat([0 * target, 0 * target], 1)
@@ -135,7 +137,7 @@ def test_the_misfit_to_the_data_is_zero_for_the_truth_and_has_a_gradient():
     outputs = torch.zeros(1, 4, 4, 4, requires_grad=True)
     cbf, att = (np.full((1, 16), v, dtype=np.float32) for v in ENCODING.from_outputs(0.0, 0.0))
     signal = delta_m(kinetic_model(JOINT, 1, np.float32), cbf, att).reshape(1, 12, 4, 4)
-    model = told_model(ENCODING, torch.tensor([JOINT.t1_blood_s]))
+    model = _nominal_model(ENCODING, torch.tensor([JOINT.t1_blood_s]))
     mask = torch.ones(1, 1, 4, 4)
     exact = data_misfit(outputs, torch.from_numpy(signal), mask, ENCODING, model)
     assert float(exact.detach()) < 1e-6
@@ -145,7 +147,7 @@ def test_the_misfit_to_the_data_is_zero_for_the_truth_and_has_a_gradient():
     assert outputs.grad[:, 0].abs().min() > 0 and outputs.grad[:, 2:].abs().max() == 0
 
 
-def test_errors_and_likelihoods_of_cbf_and_of_att_have_places_of_their_own(images):
+def test_errors_and_likelihoods_of_cbf_and_att_are_separate(images):
     truth, outputs, mask = images
     sds, att = outputs.clone(), outputs.clone()
     sds[:, 2:] += 1
@@ -160,7 +162,7 @@ def test_errors_and_likelihoods_of_cbf_and_of_att_have_places_of_their_own(image
         assert (places(att) != before).tolist() == [[False, True], [False, True]]
 
 
-def test_a_learned_balance_ends_where_each_error_is_in_units_of_its_scale():
+def test_learned_weights_end_at_the_inverse_errors():
     weighting, errors = build_loss_weighting("learned"), torch.tensor([0.2, 0.5])
     optimizer = torch.optim.Adam(weighting.parameters(), 0.02)
     for _ in range(600):
@@ -172,7 +174,7 @@ def test_a_learned_balance_ends_where_each_error_is_in_units_of_its_scale():
     assert loss.item() == pytest.approx(errors.log().sum().item(), abs=0.01)
 
 
-def test_validation_gives_the_larger_error_the_larger_weight_and_leaves_the_sds_alone():
+def test_validation_weights_the_larger_error_more_and_not_the_likelihoods():
     weighting, losses = build_loss_weighting("validation"), torch.tensor([[0.1, 0.3], [-0.5, 0.7]])
     assert float(weighting(losses)) == pytest.approx(0.6)
     weighting.update(losses)

@@ -1,4 +1,4 @@
-"""Encoding, network, weights, training and prediction: from untrained to shipped."""
+"""Physics-residual networks, untrained and shipped: encoding, files, training, prediction."""
 
 import json
 from dataclasses import replace
@@ -77,7 +77,7 @@ def test_an_untrained_network_is_least_squares(brain, kind):
         np.testing.assert_allclose(getattr(maps, name), getattr(ls, name), rtol=1e-6)
 
 
-def test_an_untrained_network_leaves_a_single_delay_at_the_usual_att_with_wider_errors(brain):
+def test_an_untrained_network_keeps_the_typical_att_of_a_single_delay_with_larger_errors(brain):
     series = scan(brain, "pcasl1")
     series = replace(series, noise_sd=np.full(brain.mask.shape, noise_sd(3), np.float32))
     torch.manual_seed(0)
@@ -91,7 +91,7 @@ def test_an_untrained_network_leaves_a_single_delay_at_the_usual_att_with_wider_
 
 
 def random_network(is_linear=False):
-    """Three resolutions; linear without what its blocks add."""
+    """Return a network of three resolutions; a linear one has blocks that add nothing."""
     torch.manual_seed(0)
     network = PhysicsResidualNet(3, (8, 8, 8)).eval()
     for name, parameter in network.named_parameters():
@@ -101,7 +101,7 @@ def random_network(is_linear=False):
     return network
 
 
-def test_a_stationary_network_moves_with_the_image_by_single_pixels():
+def test_the_maps_of_a_shift_equivariant_network_shift_with_the_image():
     network, image = random_network(), torch.randn(1, 3, 9, 11)
     with torch.no_grad():
         one = network.to_shift_equivariant()(functional.pad(image, (32, 32, 32, 32)))
@@ -113,7 +113,7 @@ def test_a_stationary_network_moves_with_the_image_by_single_pixels():
     assert (cut[0] - cut[1]).abs().max() > 0.01 * inner.std()
 
 
-def test_a_stationary_network_is_the_mean_over_all_grids_where_it_is_linear():
+def test_a_linear_shift_equivariant_network_is_the_mean_over_all_grids():
     network, image = random_network(is_linear=True), torch.randn(1, 3, 56, 56)
     with torch.no_grad():
         found = network.to_shift_equivariant()(image)[..., 16:40, 16:40]
@@ -129,7 +129,9 @@ def test_a_stationary_network_is_the_mean_over_all_grids_where_it_is_linear():
 
 @pytest.mark.parametrize("name", ["joint6", "pcasl6"])
 @pytest.mark.parametrize("snr", [3, 10])
-def test_the_shipped_model_beats_least_squares_on_a_brain_it_never_saw(brain, shipped, name, snr):
+def test_the_default_model_has_smaller_errors_than_least_squares_in_a_new_brain(
+    brain, shipped, name, snr
+):
     series = scan(brain, name, snr)
     net = errors(brain, predict_maps(series, shipped, OFF))
     ls = errors(brain, fit_least_squares(series, OFF))
@@ -137,12 +139,14 @@ def test_the_shipped_model_beats_least_squares_on_a_brain_it_never_saw(brain, sh
 
 
 @pytest.mark.parametrize("name", ["joint6", "pcasl6"])
-def test_the_voxelwise_model_beats_least_squares_and_neighbours_beat_it(brain, shipped, name):
+def test_errors_fall_from_least_squares_to_the_voxelwise_and_to_the_default_model(
+    brain, shipped, name
+):
     series = scan(brain, name)
     ls = errors(brain, fit_least_squares(series, OFF))
     alone = errors(brain, predict_maps(series, load_model("voxelwise"), OFF))
     together = errors(brain, predict_maps(series, shipped, OFF))
-    assert alone[0] < 1.05 * ls[0] and alone[1] < 0.8 * ls[1]  # CBF of joint6 gains nothing
+    assert alone[0] < 1.05 * ls[0] and alone[1] < 0.8 * ls[1]  # CBF of joint6 is not better
     assert together[0] < 0.9 * alone[0] and together[1] < 0.65 * alone[1]
 
 
@@ -155,10 +159,10 @@ def test_signal_and_noise_scaled_together_scale_cbf(brain, name):
         other = predict_maps(series.scaled(factor), model, OFF)
         for expected, found in ((factor * one.cbf, other.cbf), (one.att, other.att)):
             deviation = np.abs(found[where] / expected[where] - 1)
-            assert np.percentile(deviation, 99.9) < 0.01  # rounding decides a tie here and there
+            assert np.percentile(deviation, 99.9) < 0.01  # rounding decides a few ties
 
 
-def test_background_around_the_head_changes_nothing_that_matters(brain, shipped):
+def test_background_around_the_head_hardly_changes_the_maps(brain, shipped):
     series = scan(brain, snr=10)
     wide = [(16, 16), (16, 16), (0, 0)]
     padded = replace(
@@ -223,14 +227,14 @@ def test_models_and_configurations_are_listed():
 
 
 @pytest.mark.slow
-def test_training_ends_in_the_time_it_is_given(tmp_path):
+def test_training_ends_at_its_time_limit(tmp_path):
     options = [part for change in (*TINY, "steps=100000") for part in ("--set", change)]
     command = ["--config", "small", "--out", str(tmp_path / "run"), "--max-minutes", "0.03"]
     assert CliRunner().invoke(asl_train, [*command, *options]).exit_code == 0
     assert 0 < load_model(str(tmp_path / "run")).card["steps"] < 100000
 
 
-def test_batches_are_finite_and_repeat(tmp_path):
+def test_batches_are_finite_and_the_same_for_the_same_seed(tmp_path):
     config = load_config("small", TINY).data
     one, two = (draw_batch(config, np.random.default_rng(3)) for _ in range(2))
     assert one["channels"].shape == (2, len(CHANNELS), 32, 32)
@@ -264,7 +268,7 @@ def test_training_refuses_to_overwrite_or_to_resume_nothing(tmp_path):
     assert other.exit_code == 3 and "found another configuration" in other.output
 
 
-def test_a_model_survives_its_files_and_damage_is_named(tmp_path, shipped):
+def test_a_model_is_the_same_after_writing_and_damage_is_named(tmp_path, shipped):
     folder = tmp_path / "copy"
     save_model(folder, shipped.network.state_dict(), {**shipped.card, "name": "copy"})
     again = load_model(str(folder))

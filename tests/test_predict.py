@@ -1,4 +1,4 @@
-"""asl_predict: one estimate wherever slices are cut, its uncertainty, and what it says."""
+"""asl_predict: the same maps for any patches, their uncertainty, and its messages."""
 
 import json
 import shutil
@@ -76,7 +76,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def straight(folder, tmp_path_factory):
-    """The maps of the scan as it is."""
+    """Return the folder with the maps of the unchanged scan."""
     out = tmp_path_factory.mktemp("straight")
     assert run(folder, out / "cbf.nii.gz").exit_code == 0
     return out
@@ -92,7 +92,7 @@ def some_slices(series, z):
 
 
 def constant_network(correction, log_sd):
-    """A network that says the same everywhere."""
+    """Return a network with the same outputs in all pixels."""
     network = PhysicsResidualNet(len(CHANNELS), (8, 8)).eval()
     with torch.no_grad():
         network.head.bias.copy_(torch.tensor([correction, correction, log_sd, log_sd]))
@@ -100,7 +100,7 @@ def constant_network(correction, log_sd):
 
 
 class Dropout(Network):
-    """Mean of 100 features that are 1, behind dropout of 20 %, in every output."""
+    """Returns the mean of 100 features of 1 after dropout of 20 %, in every output."""
 
     stride = 1
 
@@ -120,11 +120,11 @@ def run(folder, out, *options):
 
 
 def deviation(series, found, expected):
-    """Mean absolute deviation of CBF in the mask over mean CBF."""
+    """Return the mean absolute deviation of CBF in the mask over mean CBF."""
     return np.abs(found.cbf - expected.cbf)[series.mask].mean() / expected.cbf[series.mask].mean()
 
 
-def test_where_the_head_lies_in_the_image_changes_nothing(few, shipped):
+def test_the_place_of_the_head_in_the_image_changes_nothing(few, shipped):
     series, wide = few, [(3, 70), (5, 1), (0, 0)]
     moved = replace(
         series, delta_m=np.pad(series.delta_m, [*wide, (0, 0)]), mask=np.pad(series.mask, wide)
@@ -135,7 +135,7 @@ def test_where_the_head_lies_in_the_image_changes_nothing(few, shipped):
         np.testing.assert_allclose(cut, getattr(one, name)[series.mask], rtol=1e-4, atol=1e-4)
 
 
-def test_the_end_of_a_slice_does_not_show(few, shipped, monkeypatch):
+def test_the_edge_of_a_slice_does_not_change_the_maps(few, shipped, monkeypatch):
     near = predict_maps(few, shipped, OFF)
     monkeypatch.setattr("aslkit.predict.tiling.MARGIN", 48)
     far = predict_maps(few, shipped, OFF)
@@ -147,10 +147,10 @@ def test_the_end_of_a_slice_does_not_show(few, shipped, monkeypatch):
 @pytest.mark.parametrize(
     ("patch", "shift", "snr"), [(None, 1, 3.0), (None, 21, 30.0), (128, 3, 3.0)]
 )
-def test_where_the_patches_fall_changes_cbf_nowhere_by_one_percent(
+def test_the_places_of_the_patches_change_cbf_by_less_than_one_percent(
     brain, shipped, patch, shift, snr
 ):
-    """A single voxel far off in the mask moves the corner that patches are laid from."""
+    """A distant voxel in the mask moves the corner from which patches are placed."""
     series = some_slices(simulate(brain, snr), slice(12, 14))
     known = replace(series, noise_sd=noise_level(series, OFF))
     wide = [(shift, 0), (shift, 0), (0, 0)]
@@ -171,7 +171,7 @@ def test_where_the_patches_fall_changes_cbf_nowhere_by_one_percent(
 
 @pytest.mark.slow
 def test_patches_leave_no_seams(shipped):
-    """Mean deviation from whole slices, in the worst of all rows and columns."""
+    """Check the mean deviation from whole slices in the worst row and column."""
     series = simulate(brain_phantom("brain", 8, voxel_size_mm=1.8, matrix=(102, 117, 1)))
     whole = predict_maps(series, shipped, OFF)
     tiled = predict_maps(series, shipped, OFF, passes=Passes(tiling=Tiling(64)))
@@ -182,10 +182,10 @@ def test_patches_leave_no_seams(shipped):
         assert bands.max() < 0.005 * whole.cbf[series.mask].mean()
 
 
-def test_slices_pass_a_few_at_a_time_and_their_number_changes_nothing(series, monkeypatch):
+def test_slices_run_a_few_at_a_time_and_their_number_changes_nothing(series, monkeypatch):
     most = []
 
-    def watched(model, slices, *others):
+    def count_slices(model, slices, *others):
         most.append(len(slices))
         return run_passes(model, slices, *others)
 
@@ -196,7 +196,7 @@ def test_slices_pass_a_few_at_a_time_and_their_number_changes_nothing(series, mo
         "to_shift_equivariant",
         lambda own: copied.append(own) or convert(own),
     )
-    monkeypatch.setattr(inference, "run_passes", watched)
+    monkeypatch.setattr(inference, "run_passes", count_slices)
     together = predict_maps(series, flat, OFF)
     monkeypatch.setattr(inference, "SLICES_AT_ONCE", 3)
     apart = predict_maps(series, flat, OFF)
@@ -218,7 +218,7 @@ def test_variances_of_members_and_between_them_add_up(series):
     assert first.cbf_std_network is None
 
 
-def test_mirrored_views_come_back_in_place(few, shipped):
+def test_mirrored_views_are_mirrored_back(few, shipped):
     one, mirrored = (
         predict_maps(few, shipped, OFF),
         predict_maps(few, shipped, OFF, passes=MIRRORED),
@@ -229,7 +229,7 @@ def test_mirrored_views_come_back_in_place(few, shipped):
     assert (network[~few.mask] == 0).all()
 
 
-def test_dropout_thins_the_network_alike_everywhere_and_repeats():
+def test_mc_dropout_drops_the_same_features_in_all_pixels_and_in_every_call():
     model = Model("dropout", Dropout().eval(), {}, "")
     slices = np.ones((2, 1, 9, 20), dtype=np.float32)
     tiling = Tiling(32, 0.5)
@@ -257,7 +257,7 @@ def test_members_share_a_file(tmp_path, shipped):
         load_model(str(tmp_path))
 
 
-def test_passes_that_a_model_cannot_make_are_refused(shipped, folder, tmp_path):
+def test_passes_that_a_model_cannot_run_are_refused(shipped, folder, tmp_path):
     for options, message in (
         (["--members", "2"], "members: found 1, expected at least 2. Fix: give --members 1"),
         (["--mc-dropout", "5"], "network: found no dropout layer"),
@@ -266,7 +266,7 @@ def test_passes_that_a_model_cannot_make_are_refused(shipped, folder, tmp_path):
         assert done.exit_code == 3 and f"model aslnet: {message}" in done.output
 
 
-def test_the_batch_is_what_the_user_asks_for_or_what_fits():
+def test_the_batch_size_follows_the_pixels_of_a_patch():
     slices = np.zeros((3, 1, 240, 240), dtype=np.float32)
     assert passes._batch_size(slices, Tiling(), FLAT, CPU) == 1
     assert passes._batch_size(slices, Tiling(64), FLAT, CPU) == 8
@@ -289,7 +289,7 @@ FLAT = PhysicsResidualNet(1, (8, 8))
 
 
 class Crowded(Network):
-    """Returns its input, and has memory for so many patches at a time."""
+    """Returns its input, and runs out of memory with more than `most` patches."""
 
     stride = 1
 
@@ -304,7 +304,7 @@ class Crowded(Network):
         return x
 
 
-def test_where_memory_ends_half_as_many_patches_run_at_a_time(shipped):
+def test_the_batch_is_halved_if_memory_is_exhausted(shipped):
     slices = np.random.default_rng(0).standard_normal((12, 4, 9, 9), dtype=np.float32)
     crowded = Crowded(3)
     model = replace(shipped, network=crowded)
@@ -315,19 +315,19 @@ def test_where_memory_ends_half_as_many_patches_run_at_a_time(shipped):
         passes.run_passes(replace(shipped, network=Crowded(0)), slices, Passes(batch=2), CPU)
 
 
-def test_what_a_model_was_not_trained_for_is_named(series, shipped):
+def test_properties_outside_of_the_training_are_named(series, shipped):
     measured = replace(series, noise_sd=noise_level(series, OFF))
     assert list_deviations_from_training(shipped.card, measured) == []
     late = replace(series.acquisition, slice_offsets_s=(2.0,), t1_blood_s=2.2)
     many = replace(late, slice_offsets_s=(0.0,), timings=2 * late.timings)
-    loud = replace(
+    noisy = replace(
         series,
         delta_m=np.concatenate(2 * [series.delta_m], axis=3),
         acquisition=many,
         noise_sd=np.full(series.mask.shape, noise_sd(0.25), dtype=np.float32),
     )
     card = {**shipped.card, "labelings": ["vsasl"], "kinetics": ["tissue"]}
-    assert list_deviations_from_training({**card, "t1_blood_s": [1.5, 1.9]}, loud) == [
+    assert list_deviations_from_training({**card, "t1_blood_s": [1.5, 1.9]}, noisy) == [
         "labeling pcasl: model aslnet was trained for vsasl",
         "kinetic single: model aslnet was trained for tissue",
         "timings 24: model aslnet was trained for 1-20",
@@ -340,7 +340,7 @@ def test_what_a_model_was_not_trained_for_is_named(series, shipped):
     )
 
 
-def test_an_estimate_that_a_model_was_trained_without_is_named(series):
+def test_a_quantity_without_weight_in_training_is_named(series):
     card = {"name": "half", "training": {"loss": {"cbf_weight": 1.0, "att_weight": 0.0}}}
     assert list_deviations_from_training(card, series) == [
         "ATT means nothing: model half was trained without it (loss.att_weight 0)"
@@ -369,7 +369,7 @@ def coverage_record(protocol, snr, level, value):
     }
 
 
-def test_the_card_says_how_often_intervals_hold_the_truth():
+def test_the_card_holds_the_coverage_of_the_intervals():
     records = [
         coverage_record(protocol, 3.0, level, share)
         for protocol, shares in (("pcasl6", (0.4, 0.7, 0.9)), ("pasl8", (0.5, 0.8, 1.0)))
@@ -391,13 +391,13 @@ def middle():
 
 @pytest.fixture(scope="module")
 def clean(middle, shipped):
-    """A scan of them without artefacts, and what it leaves."""
+    """Return a scan of these slices without artefacts, and the structure of its residuals."""
     series = simulate(middle, snr=10)
     return series, leftovers(series, predict_maps(series, shipped, OFF))
 
 
 @pytest.mark.parametrize("artefact", ["ghost", "wrong delays", "spike"])
-def test_artefacts_leave_structure_that_clean_data_do_not(middle, clean, shipped, artefact):
+def test_artefacts_add_structure_to_the_residuals(middle, clean, shipped, artefact):
     series, expected = clean
     delta_m, acquisition = series.delta_m.copy(), series.acquisition
     if artefact == "ghost":
@@ -408,21 +408,21 @@ def test_artefacts_leave_structure_that_clean_data_do_not(middle, clean, shipped
     else:
         timings = tuple(replace(t, pld_s=0.6 * t.pld_s) for t in acquisition.timings)
         acquisition = replace(acquisition, timings=timings)
-    spoilt = replace(series, delta_m=delta_m, acquisition=acquisition)
-    found = leftovers(spoilt, predict_maps(spoilt, shipped, OFF))
+    damaged = replace(series, delta_m=delta_m, acquisition=acquisition)
+    found = leftovers(damaged, predict_maps(damaged, shipped, OFF))
     assert np.isnan(expected.structure[~series.mask]).all()
     assert 0.7 < np.nanmean(expected.structure) < 1.1
     assert found.score > 1.5 * expected.score
 
 
 def test_the_score_of_white_noise_hardly_depends_on_its_level(brain):
-    """Its unit is what differs between neighbours, not what differs between repeats."""
-    quiet, loud = (simulate(brain, snr) for snr in (30, 3))
-    scores = [leftovers(s, fit_least_squares(s, OFF)).score for s in (quiet, loud)]
+    """Check that its unit is the difference between neighbours, not between repeats."""
+    high_snr, low_snr = (simulate(brain, snr) for snr in (30, 3))
+    scores = [leftovers(s, fit_least_squares(s, OFF)).score for s in (high_snr, low_snr)]
     assert 0.5 < scores[0] / scores[1] < 2
 
 
-def test_the_score_of_nothing_is_none(series):
+def test_the_score_of_an_empty_mask_is_none(series):
     empty = replace(series, mask=np.zeros_like(series.mask))
     assert leftovers(empty, fit_least_squares(series, OFF)).score is None
 
@@ -455,8 +455,8 @@ def test_the_command_writes_the_confidence_of_a_network_that_states_it(folder, t
     assert done.exit_code == 0, done.output
     mask = nib.load(tmp_path / "flags.nii.gz").get_fdata() != Flag.OUTSIDE
     for name, limit in (("cbf", f"{CBF_CLOSE:g} mL"), ("att", f"{ATT_CLOSE_S:g} s")):
-        sure = nib.load(tmp_path / f"{name}-confidence.nii.gz").get_fdata()
-        assert 0 < sure[mask].min() < sure[mask].max() < 1
+        probability = nib.load(tmp_path / f"{name}-confidence.nii.gz").get_fdata()
+        assert 0 < probability[mask].min() < probability[mask].max() < 1
         sidecar = json.loads((tmp_path / f"{name}-confidence.json").read_text())
         assert sidecar["Units"] == "1" and limit in sidecar["Description"]
 

@@ -1,4 +1,4 @@
-"""Raw curves of one protocol: what the network sees, which scans fit, and what comes back."""
+"""Raw curves of one protocol: channels, scans that can be encoded, and the maps."""
 
 import json
 from dataclasses import asdict, replace
@@ -80,7 +80,7 @@ def test_the_order_of_the_volumes_and_the_efficiency_of_a_scan_do_not_matter():
 
 
 @pytest.mark.parametrize("place", [(3, 3), (0, 0)])
-def test_a_voxel_that_is_not_finite_is_no_brain(place):
+def test_a_voxel_that_is_not_finite_is_outside_the_mask(place):
     scan = series()
     scan.delta_m[*place, 0, :] = np.nan
     channels = encoding().encode_series(scan)
@@ -106,12 +106,12 @@ def test_a_scan_of_another_protocol_is_refused(other):
     )
 
 
-def test_units_of_the_outputs_are_undone():
+def test_converting_to_outputs_and_back_changes_nothing():
     own = encoding()
     np.testing.assert_allclose(own.from_outputs(*own.to_outputs(60.0, 1.2)), (60.0, 1.2))
 
 
-def test_an_encoding_survives_the_model_card():
+def test_an_encoding_is_the_same_after_the_model_card():
     own = encoding()
     card = json.loads(json.dumps(own.describe()))
     assert read_encoding(card) == own
@@ -142,12 +142,12 @@ def test_confidence_is_the_mean_probability_of_all_passes_inside_the_mask():
             torch.nn.init.zeros_(head.weight)
             head.bias.data = torch.tensor([0.0, 0.0, sign * logit])
     maps = predict_maps(scan, Model("own", first, {}, "", (second,), own))
-    sure = (0.5 + 1 / (1 + np.exp(-2.0))) / 2
-    np.testing.assert_allclose(maps.cbf_confidence, sure * scan.mask, rtol=1e-5)
-    np.testing.assert_allclose(maps.att_confidence, (1 - sure) * scan.mask, rtol=1e-5)
+    probability = (0.5 + 1 / (1 + np.exp(-2.0))) / 2
+    np.testing.assert_allclose(maps.cbf_confidence, probability * scan.mask, rtol=1e-5)
+    np.testing.assert_allclose(maps.att_confidence, (1 - probability) * scan.mask, rtol=1e-5)
 
 
-def test_training_writes_a_model_that_rebuilds_itself_and_its_encoding(tmp_path):
+def test_training_writes_a_model_that_loads_with_its_encoding(tmp_path):
     config = load_config("production_v2", TINY)
     train_members(config, tmp_path / "own")
     model = load_model(str(tmp_path / "own"))
@@ -156,7 +156,7 @@ def test_training_writes_a_model_that_rebuilds_itself_and_its_encoding(tmp_path)
     assert model.card["n_timings"] == [12, 12] and model.card["plds_s"] == [0.5, 3.0]
 
 
-def test_members_are_independent_and_live_in_one_model(tmp_path):
+def test_members_are_trained_independently_and_joined_in_one_model(tmp_path):
     config = load_config("production_v2", (*TINY, "members=2"))
     steps = []
     train_members(config, tmp_path / "own", progress=lambda step, loss: steps.append(step))
@@ -176,7 +176,7 @@ def test_members_are_independent_and_live_in_one_model(tmp_path):
         train_members(config, tmp_path / "other", RunOptions(resume=True))
 
 
-def test_the_command_trains_members_and_says_what_the_plans_keys_became(tmp_path):
+def test_the_command_trains_members_and_lists_the_renamed_keys(tmp_path):
     path = tmp_path / "own.yaml"
     path.write_text("{name: own, n_epochs: 1, batch_size: 2, hidden_sizes: [8, 8], cbf_weight: 2}")
     tiny = [part for c in ("steps=1", "data.patch_size=32") for part in ("--set", c)]

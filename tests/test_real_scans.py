@@ -1,4 +1,4 @@
-"""Real scans as they train: halves of the repeats, windows of the brain, what the card says."""
+"""Real scans in training: halves of the repeats, windows of the brain, the model card."""
 
 import json
 from dataclasses import replace
@@ -41,7 +41,7 @@ def scan(image):
 
 
 @pytest.mark.parametrize("chosen", [[0], [1], [0, 1]])
-def test_a_part_is_the_series_of_those_repeats(image, scan, chosen):
+def test_a_subset_is_the_series_of_the_chosen_repeats(image, scan, chosen):
     run = read_run(image)
     expected = series_from_runs([select_repeats(run, chosen)], scan.series.mask)
     found = scan.subset([np.array(chosen)] * 3, EVERYWHERE)
@@ -52,14 +52,14 @@ def test_a_part_is_the_series_of_those_repeats(image, scan, chosen):
         np.testing.assert_allclose(found.noise_sd[inside], expected.noise_sd[inside], rtol=1e-5)
 
 
-def test_a_part_of_the_image_keeps_the_timing_of_its_slices(scan):
+def test_a_subset_of_the_slices_keeps_their_timing(scan):
     found = scan.subset([np.array([0])] * 3, (*EVERYWHERE[:2], slice(1, 3)))
     assert found.acquisition.slice_offsets_s == tuple(SIDECAR["SliceTiming"][1:])
 
 
 @pytest.fixture
 def chosen(monkeypatch):
-    """The repeats of every part that is drawn, timing by timing."""
+    """Collect the repeats of every subset that is drawn, timing by timing."""
     parts, true = [], RealScan.subset
 
     def part(self, chosen, window):
@@ -70,7 +70,7 @@ def chosen(monkeypatch):
     return parts
 
 
-def test_one_half_of_the_repeats_is_seen_and_the_other_judges(scan, chosen):
+def test_a_batch_has_one_half_of_the_repeats_as_input_and_the_other_as_target(scan, chosen):
     for seed in range(4):
         draw_real_batch([scan], DATA, np.random.default_rng(seed))
     for one, other in zip(chosen[::2], chosen[1::2], strict=True):
@@ -78,7 +78,7 @@ def test_one_half_of_the_repeats_is_seen_and_the_other_judges(scan, chosen):
     assert len({str(one) for one in chosen[::2]}) > 1
 
 
-def test_the_network_sees_what_inference_encodes(image, scan, chosen):
+def test_the_channels_are_those_of_inference(image, scan, chosen):
     data = load_config(
         "exp14", (*SIZES, "data.slices_per_subject=4", "data.patches_per_protocol=4")
     ).data
@@ -97,7 +97,7 @@ def test_the_network_sees_what_inference_encodes(image, scan, chosen):
         )
 
 
-def test_a_batch_holds_neighbouring_slices_on_a_patch_with_nothing_around(scan):
+def test_a_batch_holds_neighbouring_slices_with_zeros_around_them(scan):
     batch = draw_real_batch([scan], DATA, np.random.default_rng(0))
     number, first = batch["place"].tolist()
     assert number == 0 and batch["signal"].shape == (2, 3, 16, 16)
@@ -109,7 +109,7 @@ def test_a_batch_holds_neighbouring_slices_on_a_patch_with_nothing_around(scan):
     assert not batch["base"][outside].any()
 
 
-def test_a_window_lies_in_the_brain_and_holds_as_much_of_it_as_fits():
+def test_a_window_holds_as_much_of_the_brain_as_fits():
     mask = np.zeros((40, 40, 5), bool)
     mask[10:34, 12:20, 1:4] = True
     timings = protocol("pcasl", [0.5, 1.0, 1.8], 1.8)
@@ -124,7 +124,7 @@ def test_a_window_lies_in_the_brain_and_holds_as_much_of_it_as_fits():
     assert {int(b["place"][1]) for b in batches} == {1, 2}
 
 
-def test_a_scan_that_cannot_judge_itself_is_named_with_the_reason(tmp_path, caplog):
+def test_a_scan_without_repeats_is_named_with_the_reason(tmp_path, caplog):
     write_scan(tmp_path, ONE_DELAY, name="sub-01_run-1")
     short = {"PostLabelingDelay": SIDECAR["PostLabelingDelay"][:7]}
     write_scan(tmp_path, short, CONTEXTS[:7], volumes()[..., :7], name="sub-01_run-2")
@@ -136,7 +136,7 @@ def test_a_scan_that_cannot_judge_itself_is_named_with_the_reason(tmp_path, capl
         assert reason in line
 
 
-def test_the_card_tells_the_data_and_nobodys_name(image, scan, tmp_path):
+def test_the_card_describes_the_scans_without_names(image, scan, tmp_path):
     found = describe_scans([scan])
     assert {k: found[k] for k in ("scans", "subjects", "repeats")} == {
         "scans": 1,

@@ -1,4 +1,4 @@
-"""Slices in patches: nothing lost, nothing moved, no seams."""
+"""Slices in patches: complete, in place, and without seams."""
 
 import warnings
 
@@ -20,7 +20,7 @@ def noise(*shape):
 
 
 def pooled(patches):
-    """Every block of STRIDE x STRIDE pixels replaced by its mean, as a network's pooling does."""
+    """Replace every block of STRIDE x STRIDE pixels by its mean, like the pooling of a network."""
     n, c, x, y = patches.shape
     blocks = patches.reshape(n, c, x // STRIDE, STRIDE, y // STRIDE, STRIDE)
     return np.broadcast_to(blocks.mean((3, 5), keepdims=True), blocks.shape).reshape(n, c, x, y)
@@ -34,7 +34,7 @@ def pooled(patches):
     blend=st.sampled_from(sorted(BLENDS)),
     batch=st.integers(1, 9),
 )
-def test_a_function_that_changes_nothing_changes_nothing(shape, patch, overlap, blend, batch):
+def test_the_identity_returns_the_slices(shape, patch, overlap, blend, batch):
     slices = noise(shape[0], 1, *shape[1:])
     tiling = Tiling(patch, overlap, blend)
     found = run_tiled(lambda patches: patches, slices, tiling, STRIDE, batch)
@@ -42,7 +42,7 @@ def test_a_function_that_changes_nothing_changes_nothing(shape, patch, overlap, 
 
 
 @pytest.mark.parametrize(("n", "x", "y"), [(1, 256, 256), (200, 9, 7), (1, 1, 1)])
-def test_any_matrix_and_any_number_of_slices_pass(n, x, y):
+def test_any_matrix_and_any_number_of_slices_are_allowed(n, x, y):
     slices = noise(n, 2, x, y)
     for tiling in (Tiling(64), Tiling(128), Tiling()):
         found = run_tiled(lambda patches: patches[:, :1], slices, tiling, STRIDE, 8)
@@ -50,7 +50,7 @@ def test_any_matrix_and_any_number_of_slices_pass(n, x, y):
 
 
 @pytest.mark.parametrize("patch", [64, 128, None])
-def test_patches_have_sides_that_a_network_can_halve(patch):
+def test_the_sides_of_patches_are_multiples_of_the_stride(patch):
     seen = set()
 
     def run(patches):
@@ -61,7 +61,7 @@ def test_patches_have_sides_that_a_network_can_halve(patch):
     assert seen == {(88, 112) if patch is None else (patch, patch)}
 
 
-def test_a_network_without_pooling_sees_whole_slices_once():
+def test_a_network_without_pooling_runs_once_on_whole_slices():
     seen = []
 
     def run(patches):
@@ -78,17 +78,17 @@ def test_a_network_without_pooling_sees_whole_slices_once():
         (Tiling(64, 0.5), [0, 1, 32, 33]),
         (Tiling(64, 0.5, shifts=ONCE), [0, 32]),
         (Tiling(64, 0.0, shifts=ONCE), [0, 64]),
-        (Tiling(64, 0.6, shifts=ONCE), [0, 24, 48]),  # 25.6, down to a multiple of 8
-        (Tiling(16, 0.9, shifts=ONCE), [*range(0, 81, 8)]),  # one stride at least
+        (Tiling(64, 0.6, shifts=ONCE), [0, 24, 48]),  # 25.6, rounded down to a multiple of 8
+        (Tiling(16, 0.9, shifts=ONCE), [*range(0, 81, 8)]),  # at least one stride
         (Tiling(128, shifts=ONCE), [0]),
         (Tiling(None, shifts=ONCE), [0]),
     ],
 )
-def test_patches_start_every_step_until_all_is_covered(tiling, starts):
+def test_patches_start_every_step_until_the_slice_is_covered(tiling, starts):
     assert tiling.starts(96 - 2 * MARGIN, STRIDE) == starts
 
 
-def test_without_pooling_patches_are_not_laid_twice():
+def test_patches_are_not_shifted_without_pooling():
     assert Tiling(64, 0.5).starts(96 - 2 * MARGIN, 1) == [0, 32]
     assert Tiling(64, 0.5).starts(96 - 2 * MARGIN, 2) == [0, 1, 32, 33]
 
@@ -100,8 +100,8 @@ def test_the_side_of_a_patch_is_the_next_multiple_of_the_stride(patch, stride, s
     assert Tiling(patch).side(10, stride) == side
 
 
-def test_every_patch_is_run_once_in_batches_of_the_slices_of_one_place_after_another():
-    """Slices number 1 to 3, of which a pixel in their middle lies in all patches."""
+def test_every_patch_runs_once_and_slices_of_one_place_follow_one_another():
+    """Use slices of the values 1 to 3, so that the maximum of a patch is its slice."""
     slices = np.zeros((3, 1, 16, 16), dtype=np.float32)
     slices[...] = np.arange(1, 4)[:, None, None, None]
     batches = []
@@ -116,7 +116,7 @@ def test_every_patch_is_run_once_in_batches_of_the_slices_of_one_place_after_ano
     assert sum(batches, []) == [1, 2, 3] * 4
 
 
-def test_pooling_sees_the_same_pixels_in_every_patch():
+def test_every_patch_pools_the_same_pixels():
     slices = noise(2, 1, 101, 90)
     whole, tiled = (
         run_tiled(pooled, slices, Tiling(patch, shifts=ONCE), STRIDE, 4) for patch in (None, 64)
@@ -124,8 +124,8 @@ def test_pooling_sees_the_same_pixels_in_every_patch():
     np.testing.assert_allclose(tiled, whole, atol=1e-6)
 
 
-def test_where_patches_overlap_their_mean_counts_or_their_centres():
-    """Two patches along x, the first returns 0 and the second 1."""
+def test_overlapping_patches_are_blended_by_their_weights():
+    """Blend two patches along x, the first of value 0 and the second of value 1."""
     size = 96 - 2 * MARGIN
 
     def run(patches):
@@ -145,7 +145,7 @@ def test_where_patches_overlap_their_mean_counts_or_their_centres():
     first, second = (np.exp(-0.5 * ((i - 31.5) / 8) ** 2) for i in (second + 31.5, second - 0.5))
     np.testing.assert_allclose(
         weights["gaussian"][overlap], second / (first + second), atol=1e-6
-    )  # a standard deviation of an eighth of the patch
+    )  # with a standard deviation of an eighth of the patch
     for found in weights.values():
         assert (found[: overlap[0]] == 0).all() and (found[overlap[-1] + 1 :] == 1).all()
 
@@ -154,7 +154,7 @@ def test_where_patches_overlap_their_mean_counts_or_their_centres():
     ("ours", "theirs", "overlap"),
     [("mean", "constant", 0.25), ("mean", "constant", 0.5), ("gaussian", "gaussian", 0.5)],
 )
-def test_monai_blends_alike(ours, theirs, overlap):
+def test_the_blends_are_those_of_monai(ours, theirs, overlap):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         inferers = pytest.importorskip("monai.inferers")
@@ -162,7 +162,9 @@ def test_monai_blends_alike(ours, theirs, overlap):
     network = torch.nn.Sequential(
         torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.SiLU(), torch.nn.Conv2d(8, 4, 5, padding=2)
     )
-    slices = noise(2, 3, 160 - 2 * MARGIN, 160 - 2 * MARGIN)  # both lay the same patches
+    slices = noise(
+        2, 3, 160 - 2 * MARGIN, 160 - 2 * MARGIN
+    )  # with these sides both use the same patches
     padded = np.pad(slices, [(0, 0), (0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN)])
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -179,7 +181,7 @@ def test_monai_blends_alike(ours, theirs, overlap):
     inner = expected[..., MARGIN:-MARGIN, MARGIN:-MARGIN]
     if ours == "mean":
         np.testing.assert_allclose(found, inner, atol=1e-5)
-    else:  # MONAI's gaussian is nowhere below 0.001
+    else:  # the Gaussian of MONAI is at least 0.001
         assert np.abs(found - inner).mean() < 1e-3 * np.abs(inner).mean()
 
 

@@ -1,4 +1,4 @@
-"""The training loop: it learns, stops in time, keeps the best, and starts where it is told."""
+"""The training loop: it learns, stops, keeps the best weights, and starts from a model."""
 
 import sys
 
@@ -69,7 +69,7 @@ def test_the_learning_rate_follows_its_schedule(schedule, expected):
     assert found == pytest.approx(expected)
 
 
-def test_a_device_of_its_own_makes_the_scans_of_one_protocol(tmp_path, monkeypatch):
+def test_scans_of_one_protocol_are_simulated_on_the_device_of_the_network(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "aslkit.train.distributed.n_data_workers", lambda: pytest.fail("a process made batches")
     )
@@ -78,7 +78,7 @@ def test_a_device_of_its_own_makes_the_scans_of_one_protocol(tmp_path, monkeypat
     assert steps == [1, 2, 3]
 
 
-def test_a_warm_up_precedes_the_cosine_and_is_no_key_of_one_cycle():
+def test_cosine_has_a_warm_up_and_one_cycle_refuses_its_key():
     config = tiny("schedule=cosine", "learning_rate=1")
     assert learning_rate(config, 99, 0.0) == pytest.approx(100 / 200)
     longer = tiny("schedule=cosine", "learning_rate=1", "warmup_steps=1000")
@@ -98,7 +98,7 @@ def test_from_swa_start_the_model_is_the_plain_mean_and_the_learning_rate_stays(
             seen.append(load_file(tmp_path / CHECKPOINT)["network.cbf_head.0.weight"])
 
     train(config.model_copy(update={"checkpoint_minutes": 1e-9}), tmp_path, progress=look)
-    end = load_file(tmp_path / CHECKPOINT)  # a look sees the checkpoint of the step before
+    end = load_file(tmp_path / CHECKPOINT)  # `look` reads the checkpoint of the previous step
     weights = [*seen[1:], end["network.cbf_head.0.weight"]]
     mean = torch.stack(weights).mean(0)
     torch.testing.assert_close(end["average.cbf_head.0.weight"], mean, rtol=1e-5, atol=1e-7)
@@ -122,7 +122,7 @@ def test_a_run_that_diverges_stops_and_keeps_its_last_checkpoint(tmp_path, monke
     assert all(torch.isfinite(v).all() for v in load_file(tmp_path / CHECKPOINT).values())
 
 
-def test_the_best_weights_are_kept_and_worse_ones_counted():
+def test_the_best_weights_are_kept_and_later_validations_counted():
     network, best = torch.nn.Linear(1, 1), Best()
     for value, loss in ((1.0, 3.0), (2.0, 1.0), (3.0, 2.0), (4.0, 1.5)):
         torch.nn.init.constant_(network.weight, value)
@@ -136,7 +136,7 @@ def test_a_run_that_no_longer_improves_stops(tmp_path):
     assert load_model(str(tmp_path / "run")).card["steps"] <= 10
 
 
-def test_validation_scans_are_noisy_the_same_for_every_run_and_none_that_trains():
+def test_validation_scans_are_the_same_in_every_run_and_differ_from_training_scans():
     config = load_config("production_v2", (*TINY, "validation.batches=2"))
     draw = build_recipe(config).draw
     one, two = (validation_batches(config.validation, draw) for _ in range(2))
@@ -172,7 +172,7 @@ def test_the_model_of_a_run_with_early_stopping_holds_the_best_weights(tmp_path,
     assert (run[f"best.{name}"] - run[f"average.{name}"]).abs().max() > 0.001
 
 
-def test_early_stopping_survives_an_interruption(tmp_path):
+def test_early_stopping_resumes_after_an_interruption(tmp_path):
     changes = ("steps=4", "validation={interval_steps: 1, batches: 1, patience: 9}")
     config = tiny(*changes, "checkpoint_minutes=1e-9")
 
@@ -180,7 +180,7 @@ def test_early_stopping_survives_an_interruption(tmp_path):
         if step == 3:
             raise KeyboardInterrupt
 
-    train(config, tmp_path / "whole")
+    train(config, tmp_path / "uninterrupted")
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / "half", progress=interrupt)
     train(config.model_copy(), tmp_path / "half", RunOptions(resume=True))
@@ -188,7 +188,7 @@ def test_early_stopping_survives_an_interruption(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["learned", "validation"])
-def test_a_balance_survives_an_interruption_to_the_bit(tmp_path, kind):
+def test_a_loss_weighting_resumes_bit_for_bit(tmp_path, kind):
     looks = "validation={interval_steps: 1, batches: 1, patience: 9}"
     config = tiny("steps=4", "learning_rate=0.01", f"loss_weighting={kind}", looks)
     config = config.model_copy(update={"checkpoint_minutes": 1e-9})
@@ -201,17 +201,20 @@ def test_a_balance_survives_an_interruption_to_the_bit(tmp_path, kind):
         if step == 3:
             raise KeyboardInterrupt
 
-    train(config, tmp_path / "whole", progress=note)
+    train(config, tmp_path / "uninterrupted", progress=note)
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / "half", progress=interrupt)
     train(config, tmp_path / "half", RunOptions(resume=True))
-    whole, half = (load_file(tmp_path / out / CHECKPOINT) for out in ("whole", "half"))
-    assert whole.keys() == half.keys() and all(torch.equal(whole[k], half[k]) for k in whole)
+    uninterrupted, half = (
+        load_file(tmp_path / out / CHECKPOINT) for out in ("uninterrupted", "half")
+    )
+    assert uninterrupted.keys() == half.keys()
+    assert all(torch.equal(uninterrupted[k], half[k]) for k in half)
     assert len({pair for pair in weights}) == 4 and weights[-1][0] != weights[-1][1]
 
 
 @pytest.mark.parametrize("kind", ["learned", "validation"])
-def test_any_network_can_be_balanced(tmp_path, kind):
+def test_any_network_can_train_with_loss_weighting(tmp_path, kind):
     looks = "validation={interval_steps: 1, batches: 1}"
     sizes = (
         "network.widths=[8,8]",
@@ -228,7 +231,7 @@ def test_any_network_can_be_balanced(tmp_path, kind):
 PRETRAINED = ("pretraining_fraction=0.5", "network.denoising_head=true", "weight_decay=0")
 
 
-def test_pre_training_leaves_the_heads_of_the_estimates_as_they_were(tmp_path):
+def test_pre_training_does_not_change_the_heads_of_the_estimates(tmp_path):
     def weights(share):
         changes = (*PRETRAINED, f"pretraining_fraction={share}")
         train(tiny("steps=3", "learning_rate=0.01", *changes), tmp_path / f"{share}")
@@ -283,14 +286,14 @@ def test_the_second_scan_of_a_pair_has_the_same_signal_and_other_noise():
     assert float(two.std()) == pytest.approx(float(one.std()), rel=0.05)
 
 
-def test_a_pre_trained_run_is_used_like_any_other(tmp_path):
+def test_a_pre_trained_model_predicts_like_any_other(tmp_path):
     train(tiny("steps=2", *PRETRAINED), tmp_path / "run")
     model = load_model(str(tmp_path / "run"))
     assert model.network(torch.zeros(1, 20, 16, 16)).shape[1] == 4
     assert "again" not in build_recipe(tiny()).draw(np.random.default_rng(0))
 
 
-def test_cbf_is_learned_first_and_then_att_alone_by_what_is_its_own(tmp_path):
+def test_cbf_is_learned_first_then_att_by_its_decoder_and_head_alone(tmp_path):
     changes = ("network.separate_decoders=true", "weight_decay=0", "cbf_first_fraction=0.5")
     config = tiny("steps=3", "learning_rate=0.01", "checkpoint_minutes=1e-9", *changes)
 
@@ -325,7 +328,7 @@ def asl_train_tiny(out, *options):
     return CliRunner().invoke(asl_train, [*line, *options])
 
 
-def test_tensorboard_shows_losses_and_learning_rates_where_it_is_installed(tmp_path):
+def test_tensorboard_shows_losses_and_learning_rates(tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -336,16 +339,14 @@ def test_tensorboard_shows_losses_and_learning_rates_where_it_is_installed(tmp_p
     assert steps == {"loss": [1, 2], "learning_rate": [1, 2], "validation_loss": [2]}
 
 
-def test_where_tensorboard_is_not_installed_a_run_that_wants_it_does_not_begin(
-    tmp_path, monkeypatch
-):
+def test_a_run_with_tensorboard_does_not_start_if_it_is_not_installed(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     done = asl_train_tiny(tmp_path / "run", "--tensorboard")
     assert done.exit_code == 5 and not (tmp_path / "run").exists()
     assert "Fix: pip install 'aslkit[tensorboard]', or leave out --tensorboard" in done.output
 
 
-def test_weights_of_another_network_or_encoding_are_no_start(tmp_path):
+def test_weights_of_another_network_or_encoding_are_refused_as_a_start(tmp_path):
     with pytest.raises(InputError, match="found another network or encoding in small"):
         train(tiny("steps=1"), tmp_path / "run", RunOptions(init_from="small"))
     with pytest.raises(InputError, match="found another network or encoding in small"):
@@ -382,7 +383,7 @@ def test_a_key_of_the_run_changes_the_weights(tmp_path, usual, key):
     assert any(v.shape != usual[k].shape or (v != usual[k]).any() for k, v in found.items())
 
 
-def test_every_key_of_production_v2_is_one_of_the_plan_or_of_the_run():
+def test_every_key_of_production_v2_is_a_key_of_the_plan_or_of_the_run():
     values = load_config("production_v2").model_dump(mode="json", exclude_none=True)
     keys = {k for k, v in values.items() if not isinstance(v, dict)}
     keys |= {f"{s}.{k}" for s, own in values.items() if isinstance(own, dict) for k in own}

@@ -1,4 +1,4 @@
-"""A card and weights that do not match are refused with the name of the difference."""
+"""A card and weights that do not match are refused with the name of the first difference."""
 
 import json
 
@@ -85,7 +85,7 @@ def test_an_unknown_key_of_the_network_is_named(model):
         ),
     ],
 )
-def test_a_tensor_that_is_missing_foreign_or_of_another_shape_is_named(model, change, message):
+def test_a_missing_or_unknown_tensor_or_another_shape_is_named(model, change, message):
     rewrite(model, change)
     assert f"{WEIGHTS}: {message} for the network of {CARD}. Fix: put" in refusal(model)
 

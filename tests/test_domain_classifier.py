@@ -1,4 +1,4 @@
-"""Domain confusion: the classifier learns, and its gradient turns round before the network."""
+"""Domain classifier: it learns, and its gradient is reversed before the network."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from aslkit.train.experimental.domain_classifier import (
 )
 
 
-def test_the_gradient_of_the_classifier_reaches_the_features_turned_round():
+def test_the_gradient_of_the_features_is_reversed():
     torch.manual_seed(0)
     features = torch.randn(4, 6, 3, 3, requires_grad=True)
     slopes = []
@@ -24,7 +24,7 @@ def test_the_gradient_of_the_classifier_reaches_the_features_turned_round():
     assert slopes[0].abs().max() > 0
 
 
-def test_the_classifier_learns_to_tell_slices_and_its_loss_weighs_both_kinds_alike():
+def test_the_classifier_learns_and_its_loss_weights_real_and_simulated_slices_equally():
     torch.manual_seed(0)
     features = torch.randn(9, 6, 2, 2) + torch.tensor([2.0] * 6 + [-2.0] * 3)[:, None, None, None]
     classifier = DomainClassifier(6, 1.0)
@@ -39,7 +39,7 @@ def test_the_classifier_learns_to_tell_slices_and_its_loss_weighs_both_kinds_ali
     assert float(confusion_loss(undecided, 6)) == pytest.approx(0.6931, abs=1e-4)
 
 
-def test_a_watched_network_says_what_it_says_alone_and_the_odds():
+def test_a_network_with_a_classifier_returns_its_maps_and_the_log_odds():
     torch.manual_seed(0)
     network = PhysicsResidualNet(3, (8, 16))
     torch.nn.init.normal_(network.head.weight)

@@ -1,4 +1,4 @@
-"""Slices that see their neighbours: in the stream, in the network, and from slice to volume."""
+"""Networks across slices: training stacks, the network, and inference slice by slice."""
 
 import weakref
 from dataclasses import replace
@@ -41,8 +41,8 @@ TINY = (
 FOUR = (*TINY, "data.slices_per_subject=4")
 
 
-def awake(n_channels, widths=(8, 8)):
-    """A network none of whose weights are 0, so that all it can see changes its estimates."""
+def random_network(n_channels, widths=(8, 8)):
+    """Return a network with random weights, so that all of its inputs change its maps."""
     torch.manual_seed(0)
     network = PhysicsResidualNet(n_channels, widths, across_slices=True).eval()
     for parameter in network.parameters():
@@ -62,15 +62,15 @@ def draws(n=12):
     return [draw_training_scans(DATA, np.random.default_rng(i)) for i in range(n)]
 
 
-def test_neighbouring_slices_are_of_one_subject_and_others_are_not():
-    likeness = {True: [], False: []}
+def test_slices_of_a_stack_belong_to_one_subject():
+    correlation = {True: [], False: []}
     for scans in (s for s in draws() if s.depth == 4):
         for i in range(7):
             inside = scans.mask[i] & scans.mask[i + 1]
             if inside.sum() > 200:
                 pair = np.corrcoef(scans.cbf[i][inside], scans.cbf[i + 1][inside])
-                likeness[i != 3].append(pair[0, 1])
-    assert np.mean(likeness[True]) > 0.35 > 0.15 > np.mean(likeness[False])
+                correlation[i != 3].append(pair[0, 1])
+    assert np.mean(correlation[True]) > 0.35 > 0.15 > np.mean(correlation[False])
 
 
 def test_most_training_scans_are_stacks_and_some_are_slices_of_different_subjects():
@@ -86,7 +86,7 @@ def test_noise_across_slices_is_alike_after_a_blur_and_keeps_its_variance():
     assert np.corrcoef(found[8].ravel(), found[9].ravel())[0, 1] > 0.5
 
 
-def test_what_is_repeated_belongs_to_the_same_subject():
+def test_repeated_fields_belong_to_the_same_subject():
     fields = repeat_first_axis(
         draw_random_fields(np.random.default_rng(0), np.full((2, 5), 20.0)), 3
     )
@@ -94,15 +94,15 @@ def test_what_is_repeated_belongs_to_the_same_subject():
     assert (fields.phases[2] != fields.phases[3]).any() and len(fields.waves) == 6
 
 
-def test_a_batch_numbers_its_stacks_each_by_another_number():
+def test_every_stack_of_a_batch_has_another_number():
     batch = draw_batch(DATA, np.random.default_rng(1))
     number, counts = np.unique(batch["stack"], return_counts=True)
     assert set(counts) <= {1, 4} and len(batch["stack"]) == len(batch["channels"]) == 24
     assert len(number) == len(np.flatnonzero(np.diff(batch["stack"]))) + 1
 
 
-def test_a_slice_sees_its_stack_as_far_as_the_network_reaches_and_no_other():
-    network, x = awake(3), torch.randn(12, 3, 16, 16)
+def test_a_slice_depends_on_its_own_stack_within_reach():
+    network, x = random_network(3), torch.randn(12, 3, 16, 16)
     stack = torch.tensor([0] * 9 + [1] * 3)
     seen = network(x, stack)
     for i in range(12):
@@ -113,19 +113,19 @@ def test_a_slice_sees_its_stack_as_far_as_the_network_reaches_and_no_other():
         assert torch.equal(difference, near & (stack == stack[i]))
 
 
-def test_slice_by_slice_a_stack_is_what_it_is_at_once():
+def test_forward_stack_equals_forward():
     x = torch.randn(9, 3, 17, 16)
     for network in (
-        awake(3).to_shift_equivariant(),
+        random_network(3).to_shift_equivariant(),
         PhysicsResidualNet(3, (8, 8)).to_shift_equivariant(),
     ):
         found = torch.cat([*network.forward_stack(x.split(1))])
         torch.testing.assert_close(found, network(x, torch.zeros(9)), rtol=1e-4, atol=1e-4)
-    assert [*awake(3).forward_stack([])] == []
+    assert [*random_network(3).forward_stack([])] == []
 
 
-def test_slices_that_no_other_needs_any_more_are_let_go():
-    network, seen, most = awake(3).to_shift_equivariant(), [], 0
+def test_forward_stack_frees_slices_beyond_reach():
+    network, seen, most = random_network(3).to_shift_equivariant(), [], 0
 
     def slices():
         for _ in range(40):
@@ -139,8 +139,8 @@ def test_slices_that_no_other_needs_any_more_are_let_go():
     assert len(seen) == 40 and most <= network.reach + 2
 
 
-def test_without_neighbours_a_slice_is_seen_alone():
-    network, x = awake(3), torch.randn(2, 3, 16, 16)
+def test_a_stack_of_one_slice_equals_a_single_slice():
+    network, x = random_network(3), torch.randn(2, 3, 16, 16)
     apart = network(x, torch.tensor([0, 1]))
     torch.testing.assert_close(apart, network(x))
     assert (network(x, torch.tensor([0, 0])) - apart).abs().max() > 0.01
@@ -148,9 +148,9 @@ def test_without_neighbours_a_slice_is_seen_alone():
 
 @pytest.mark.slow
 def test_groups_of_slices_and_patches_change_nothing(series, monkeypatch):
-    network = awake(len(CHANNELS))
+    network = random_network(len(CHANNELS))
     nn.init.normal_(network.head.weight, std=0.02)
-    model = Model("awake", network, {}, "")
+    model = Model("random", network, {}, "")
     whole = predict_maps(series, model, OFF)
     difference = predict_maps(series, load_model("small"), OFF).cbf - whole.cbf
     assert np.abs(difference[series.mask]).mean() > 0.1
@@ -166,17 +166,17 @@ def test_groups_of_slices_and_patches_change_nothing(series, monkeypatch):
     np.testing.assert_allclose(grouped.cbf, whole.cbf, rtol=1e-3, atol=1e-3)
 
 
-def test_a_slice_without_brain_between_others_is_seen_as_empty(series):
+def test_a_slice_without_brain_between_others_is_allowed(series):
     z = series.mask.shape[2] // 2
     mask = series.mask.copy()
     mask[:, :, z] = False
     maps = predict_maps(
-        replace(series, mask=mask), Model("awake", awake(len(CHANNELS)), {}, ""), OFF
+        replace(series, mask=mask), Model("random", random_network(len(CHANNELS)), {}, ""), OFF
     )
     assert np.isfinite(maps.cbf[mask]).all() and maps.cbf_std[mask].min() > 0
 
 
-def test_a_network_that_learns_to_see_neighbours_begins_as_the_one_it_starts_from(tmp_path):
+def test_a_network_across_slices_starts_with_the_maps_of_its_first_model(tmp_path):
     train(load_config("small", (*TINY, "steps=3", "warmup_steps=0")), tmp_path / "flat")
     config = load_config("exp21", (*FOUR, "steps=1", "warmup_steps=0", "learning_rate=1e-9"))
     train(config, tmp_path / "deep", RunOptions(init_from=str(tmp_path / "flat")))
@@ -188,7 +188,7 @@ def test_a_network_that_learns_to_see_neighbours_begins_as_the_one_it_starts_fro
         )
 
 
-def test_training_moves_what_neighbours_say(tmp_path):
+def test_training_changes_the_weights_across_slices(tmp_path):
     config = load_config("exp21", (*FOUR, "steps=3", "warmup_steps=0", "learning_rate=0.01"))
     train(config, tmp_path / "model")
     weights = load_model(str(tmp_path / "model")).network.state_dict()
@@ -209,6 +209,6 @@ def test_training_moves_what_neighbours_say(tmp_path):
         ("data.slices_per_subject=3", "slices_per_subject that divides patches_per_protocol"),
     ],
 )
-def test_stacks_and_networks_that_see_them_go_together(change, message):
+def test_stacks_need_a_network_across_slices_and_the_other_way_round(change, message):
     with pytest.raises(InputError, match=message):
         load_config("exp21", (change,))

@@ -1,4 +1,4 @@
-"""Two processes under torchrun: one network, each batch once, together to the end."""
+"""Two processes under torchrun train one network, with other batches each."""
 
 import json
 import subprocess
@@ -29,7 +29,7 @@ SIZES = (
 )
 LOOKS = "validation={interval_steps: 4, batches: 1, patience: 50}"
 CHANGES = (*SIZES, LOOKS, "steps=12", "warmup_steps=4", "seed=3", "loss_weighting=learned")
-SAME_LOSS = 1e-3  # relative; 1.4e-5 here: bfloat16 gradients add up in another order
+SAME_LOSS = 1e-3  # relative; 1.4e-5 here: the sums of bfloat16 gradients have another order
 TWO_RUNS = """
 import os, signal, sys
 from contextlib import nullcontext
@@ -56,9 +56,9 @@ with process_group("cpu") as device:
     assert asked == ["cpu"]
     config, out = load_config("small", tuple(changes)), Path(stopped)
     assert not train(config, out, RunOptions(device), progress=stop_second)
-    torch.distributed.barrier()  # the first rank has written its checkpoint
+    torch.distributed.barrier()  # until the first process has written its checkpoint
     steps = []
-    torch.manual_seed(rank())  # what a run goes on with is in its checkpoint alone
+    torch.manual_seed(rank())  # a resumed run depends on its checkpoint only
     assert train(config, out, RunOptions(device, resume=True), lambda step, _: steps.append(step))
     print(f"rank {rank()} stopped before step {steps[0]}")
 """
@@ -71,7 +71,7 @@ def numbers(out):
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory):
-    """The folder with both runs of two ranks, and what they printed."""
+    """Return the folder with both runs of two processes, and their output."""
     folder = tmp_path_factory.mktemp("together")
     script = folder / "two_runs.py"
     script.write_text(TWO_RUNS)
@@ -81,7 +81,7 @@ def together(tmp_path_factory):
     return folder, done.stdout
 
 
-def test_two_ranks_learn_like_one_process_that_sees_the_batches_of_both(
+def test_two_processes_learn_like_one_process_with_the_batches_of_both(
     together, tmp_path, monkeypatch
 ):
     def joint(draw, seed, *_):
@@ -93,7 +93,9 @@ def test_two_ranks_learn_like_one_process_that_sees_the_batches_of_both(
     train(load_config("small", CHANGES), tmp_path)
     expected, found = numbers(tmp_path)["losses"], numbers(together[0] / "whole")["losses"]
     assert len(found) == 12 and found == pytest.approx(expected, rel=SAME_LOSS)
-    assert np.ptp(expected) > 200 * SAME_LOSS * expected[0]  # losses of other batches would not do
+    assert (
+        np.ptp(expected) > 200 * SAME_LOSS * expected[0]
+    )  # so that losses of other batches would fail
     outs = (tmp_path, together[0] / "whole")
     bests = [numbers(out)["best"] for out in outs]
     assert bests[1] == pytest.approx(bests[0], rel=SAME_LOSS)
@@ -101,13 +103,13 @@ def test_two_ranks_learn_like_one_process_that_sees_the_batches_of_both(
     torch.testing.assert_close(*scales, rtol=SAME_LOSS, atol=0)
 
 
-def test_only_the_first_rank_writes_and_the_card_counts_the_patches_of_all(together):
+def test_only_the_first_process_writes_and_the_card_counts_the_patches_of_all(together):
     folder, printed = together
     assert printed.count("written:") == 1
     assert load_model(str(folder / "whole")).card["patches"] == 12 * 2 * 2
 
 
-def test_sigterm_to_one_rank_stops_both_after_the_same_step_and_the_run_goes_on(together):
+def test_sigterm_to_one_process_stops_both_after_the_same_step_and_the_run_resumes(together):
     folder, printed = together
     stops = [line for line in printed.splitlines() if line.startswith("rank")]
     assert sorted(stops) == [f"rank {i} stopped before step 5" for i in (0, 1)]
@@ -115,7 +117,7 @@ def test_sigterm_to_one_rank_stops_both_after_the_same_step_and_the_run_goes_on(
     assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
 
 
-def test_ranks_that_cannot_share_a_device_are_refused(monkeypatch):
+def test_processes_that_cannot_use_one_device_together_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match="--device: found cpu:0, expected cpu or cuda under"):
         process_group("cpu:0").__enter__()

@@ -1,4 +1,4 @@
-"""The plan's U-Nets: their sizes, their switches, and what must not matter to them."""
+"""U-Nets of raw curves: their sizes, their options, and what must not change their maps."""
 
 from functools import partial
 
@@ -35,7 +35,7 @@ def network(kind, widths=(8, 16, 32), **options):
 
 @pytest.fixture
 def channels():
-    """Two slices (2, 20, 32, 32) of random curves in a round brain."""
+    """Return two slices (2, 20, 32, 32) of random curves in a round brain."""
     rng = np.random.default_rng(3)
     x, y = np.mgrid[:32, :32] - 15.5
     mask = np.broadcast_to(x**2 + y**2 < 12**2, (2, 1, 32, 32))
@@ -43,8 +43,8 @@ def channels():
     return torch.from_numpy(np.concatenate([values * mask, mask], 1).astype(np.float32))
 
 
-def wake(net):
-    """FiLM begins as the identity: give every weight a random push."""
+def perturb(net):
+    """Change every weight at random, because FiLM is the identity at first."""
     with torch.no_grad():
         for values in net.parameters():
             values += 0.05 * torch.randn_like(values)
@@ -64,8 +64,8 @@ def test_the_number_of_parameters_is_that_of_the_plan(kind, millions):
 @pytest.mark.parametrize(
     ("kind", "switches"), [*((kind, {}) for kind in KINDS), ("amplitude_aware", SWITCHES)]
 )
-def test_the_air_around_the_head_changes_nothing(kind, switches, norm, channels):
-    net = wake(network(kind, norm=norm, **switches))
+def test_air_around_the_head_changes_nothing(kind, switches, norm, channels):
+    net = perturb(network(kind, norm=norm, **switches))
     wide = functional.pad(channels, (8, 16, 8, 16))
     with torch.inference_mode():
         one, other = net(channels), net(wide)[:, :, 8:40, 8:40]
@@ -74,8 +74,8 @@ def test_the_air_around_the_head_changes_nothing(kind, switches, norm, channels)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_neighbours_matter_and_other_slices_do_not(kind, channels):
-    net = wake(network(kind))
+def test_maps_depend_on_neighbouring_voxels_and_not_on_other_slices(kind, channels):
+    net = perturb(network(kind))
     changed = channels.clone()
     changed[0, :-1, 16, 16] += 5
     with torch.inference_mode():
@@ -83,7 +83,7 @@ def test_neighbours_matter_and_other_slices_do_not(kind, channels):
     assert difference[0, 16, 19] > 0 and difference[1].max() == 0
 
 
-def test_statistics_are_those_of_the_brain(channels):
+def test_statistics_are_taken_over_the_brain(channels):
     found = brain_statistics(channels)
     inside = channels[0, -1] > 0
     values = channels[0, :-1][:, inside]
@@ -92,7 +92,7 @@ def test_statistics_are_those_of_the_brain(channels):
     assert torch.isfinite(brain_statistics(0 * channels)).all()
 
 
-def test_the_norm_is_a_group_norm_where_the_brain_fills_the_image():
+def test_the_norm_is_a_group_norm_if_the_mask_fills_the_image():
     x, mask = torch.randn(2, 16, 8, 8), torch.ones(2, 1, 8, 8)
     expected = functional.relu(functional.group_norm(x, 8))
     torch.testing.assert_close(BrainNorm(16)(x, mask), expected, rtol=1e-4, atol=1e-4)
@@ -108,7 +108,7 @@ def plainly_normed(norm, x, mask):
     return functional.relu(unit * norm.weight[:, None, None] + norm.bias[:, None, None]) * mask
 
 
-def test_the_norms_slopes_are_those_of_its_formula():
+def test_the_gradients_of_the_norm_are_those_of_its_formula():
     norm, mask = BrainNorm(16), (torch.rand(3, 1, 8, 8) > 0.4).float()
     with torch.no_grad():
         norm.weight.normal_()
@@ -146,7 +146,7 @@ def test_each_amplitude_path_can_be_switched_off(switch, part):
     assert any("films" in name or part in name for name in missing)
 
 
-def test_with_all_paths_off_the_first_block_still_keeps_amplitude(channels):
+def test_without_all_paths_the_first_block_has_no_norm(channels):
     names = ("film_at_bottleneck", "film_at_decoder", "output_modulation")
     aware = network("amplitude_aware", **dict.fromkeys(names, False))
     plain = network("spatial")
@@ -155,7 +155,7 @@ def test_with_all_paths_off_the_first_block_still_keeps_amplitude(channels):
 
 
 def moved_by(net, channels, part):
-    """Which of CBF, ATT and their log sds a push of the weights of a part changes."""
+    """Return whether CBF, ATT and their log sds change with the weights of a part."""
     with torch.inference_mode():
         before = net(channels)
     with torch.no_grad():
@@ -169,36 +169,36 @@ def moved_by(net, channels, part):
 CBF, ATT = [True, False, True, False], [False, True, False, True]
 
 
-def test_separate_decoders_are_of_cbf_and_of_att_alone(channels):
-    net = wake(network("amplitude_aware", separate_decoders=True))
+def test_separate_decoders_change_cbf_or_att_alone(channels):
+    net = perturb(network("amplitude_aware", separate_decoders=True))
     assert moved_by(net, channels, "decoder.") == CBF
     assert moved_by(net, channels, "att_decoder.") == ATT
     assert moved_by(net, channels, "encoder.") == [True] * 4
 
 
-def test_confidence_in_cbf_and_in_att_comes_from_the_head_of_each(channels):
-    net = wake(network("amplitude_aware", confidence_head=True))
+def test_confidence_of_cbf_and_att_comes_from_their_heads(channels):
+    net = perturb(network("amplitude_aware", confidence_head=True))
     assert net.n_outputs == 6 and network("amplitude_aware").n_outputs == 4
     assert moved_by(net, channels, "cbf_head.") == [True, False] * 3
     assert moved_by(net, channels, "att_head.") == [False, True] * 3
 
 
-def test_att_has_codes_of_amplitude_of_its_own(channels):
-    net = wake(network("amplitude_aware", separate_decoders=True, att_film=True))
+def test_att_film_has_its_own_code_of_amplitudes(channels):
+    net = perturb(network("amplitude_aware", separate_decoders=True, att_film=True))
     assert moved_by(net, channels, "att_condition.") == ATT
     assert moved_by(net, channels, "att_films.0") == ATT
     assert moved_by(net, channels, "condition.") == moved_by(net, channels, "films.") == CBF
 
 
-def test_attention_is_of_att_alone_and_the_identity_before_training(channels):
+def test_attention_changes_att_alone_and_is_the_identity_before_training(channels):
     plain, attentive = (network("amplitude_aware", att_attention=on) for on in (False, True))
     attentive.load_state_dict(plain.state_dict(), strict=False)
     with torch.inference_mode():
         torch.testing.assert_close(attentive(channels), plain(channels))
-    assert moved_by(wake(attentive), channels, "att_attention.") == ATT
+    assert moved_by(perturb(attentive), channels, "att_attention.") == ATT
 
 
-def test_att_film_without_a_decoder_or_any_film_of_its_own_is_refused():
+def test_att_film_without_separate_decoders_or_film_is_refused():
     with pytest.raises(ValueError, match="att_film with separate_decoders and a film_at_"):
         network("amplitude_aware", att_film=True)
     off = {"film_at_bottleneck": False, "film_at_decoder": False}
@@ -206,11 +206,13 @@ def test_att_film_without_a_decoder_or_any_film_of_its_own_is_refused():
         network("amplitude_aware", att_film=True, separate_decoders=True, **off)
 
 
-def test_the_context_branch_sees_farther(channels):
-    """How far from a changed pixel the outputs change: about twice as far with the branch."""
+def test_the_context_branch_enlarges_the_receptive_field(channels):
+    """Compare the distance at which a changed pixel changes the outputs, about twice."""
 
     def reach(**switches):
-        net = wake(network("amplitude_aware", film_at_bottleneck=False, norm="none", **switches))
+        net = perturb(
+            network("amplitude_aware", film_at_bottleneck=False, norm="none", **switches)
+        )
         seen = torch.ones(1, JOINT.n_channels, 128, 128)
         changed = seen.clone()
         changed[0, :-1, 64, 64] += 5
@@ -223,8 +225,8 @@ def test_the_context_branch_sees_farther(channels):
     assert near + 12 <= far < 63
 
 
-def test_each_encoder_sees_its_own_curves(channels):
-    net = wake(network("dual_encoder"))
+def test_each_encoder_gets_the_curves_of_its_labeling(channels):
+    net = perturb(network("dual_encoder"))
     masks = [channels[:, -1:]]
     seen = []
     for encoder in net.encoders:
@@ -236,7 +238,7 @@ def test_each_encoder_sees_its_own_curves(channels):
     assert seen[0].shape[1] == seen[1].shape[1] == 6 + 7 + 1
 
 
-def test_dropout_thins_in_training_alone(channels):
+def test_dropout_is_active_in_training_only(channels):
     net = network("spatial", dropout=0.5)
     with torch.no_grad():
         assert torch.equal(net(channels), net(channels))
