@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from aslkit.nets.model_store import load_model
     from aslkit.outputs.maps import write_maps
     from aslkit.predict.inference import predict_maps
+    from aslkit.prepare.pipeline import prepare_runs
     from aslkit.quality.figures import quality_figures
 
     __version__: str
@@ -24,6 +25,7 @@ __all__ = [
     "fit_least_squares",
     "load_model",
     "predict_maps",
+    "prepare_runs",
     "quality_figures",
     "read_run",
     "write_maps",
@@ -37,6 +39,7 @@ _MODULES = {
     "fit_least_squares": "fit.least_squares",
     "load_model": "nets.model_store",
     "predict_maps": "predict.inference",
+    "prepare_runs": "prepare.pipeline",
     "quality_figures": "quality.figures",
     "read_run": "bids.reader",
     "write_maps": "outputs.maps",

@@ -1,6 +1,5 @@
-"""Runs as read -> what the estimators take, and the tables of what was done to the volumes."""
+"""Runs and options of a scan -> the prepared scan, with a line per step on the terminal."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aslkit.cli.scan_options import ScanArguments
@@ -10,98 +9,29 @@ from aslkit.core.errors import InputError
 
 if TYPE_CHECKING:
     from aslkit.bids.run import AslRun
-    from aslkit.bids.tissue_maps import TissueMaps
-    from aslkit.core.series_and_maps import AslSeries, MaskImage
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Preprocessed scan: runs without rejected pairs, their series, fields and files to write."""
-
-    runs: "list[AslRun]"
-    series: "AslSeries"
-    tissue: "TissueMaps | None"
-    fields: dict[str, object]
-    files: dict[str, bytes]
+    from aslkit.core.series_and_maps import AslSeries
+    from aslkit.prepare.pipeline import Prepared
 
 
 def prepare(
     scan: ScanArguments, runs: "list[AslRun]", smoothing_sigma_mm: float = 0.0
-) -> Prepared:
-    """Preprocess the runs with the user's mask, as the options say."""
-    from aslkit.bids.nifti import read_mask
-    from aslkit.bids.tissue_maps import read_tissue
-    from aslkit.prepare.series import brain_of, series_from_runs
+) -> "Prepared":
+    """Prepare the runs as the options state, and print what was done."""
+    from aslkit.prepare.pipeline import PreparationSettings, prepare_runs
 
-    fields: dict[str, object] = {}
-    files: dict[str, bytes] = {}
-    if scan.mask is not None:
-        brain = read_mask(scan.mask, runs[0].volumes.shape[:3], runs[0].affine)
-    else:
-        brain = brain_of(runs[0])
-    if scan.moco:
-        runs = _realigned(runs, brain, fields, files)
-    runs = _without_outliers(scan, runs, brain, fields, files)
-    series = series_from_runs(runs, brain, smoothing_sigma_mm)
-    _check_macrovascular(scan, series)
-    tissue = None
-    if scan.gm is not None and scan.wm is not None:
-        tissue = read_tissue(scan.gm, scan.wm, brain, runs[0].affine)
-    return Prepared(runs, series, tissue, fields, files)
-
-
-def _realigned(
-    runs: "list[AslRun]", brain: "MaskImage", fields: dict[str, object], files: dict[str, bytes]
-) -> "list[AslRun]":
-    """The runs with every volume where the M0 image is, else the first timing of its run."""
-    import numpy as np
-
-    from aslkit.prepare.motion import framewise_displacement, realign
-    from aslkit.prepare.motion_report import motion_plot, motion_table
-
-    m0 = runs[0].calibration.m0
-    reference = m0 if isinstance(m0, np.ndarray) else None
-    found = {run.source: realign(run, reference, brain, progress) for run in runs}
-    motion = {source: parameters for source, (_, parameters) in found.items()}
-    displacements = np.concatenate([framewise_displacement(p) for p in motion.values()])
-    mean, largest = np.nanmean(displacements), np.nanmax(displacements)
-    print_result(
-        f"motion: framewise displacement {mean:.2f} mm on average, {largest:.2f} mm at most"
+    settings = PreparationSettings(
+        mask=scan.mask,
+        realign=scan.moco,
+        outlier_z=scan.outliers,
+        smoothing_sigma_mm=smoothing_sigma_mm,
+        gm=scan.gm,
+        wm=scan.wm,
     )
-    fields["MotionCorrection"] = "rigid, cubic splines, slice timing as acquired"
-    fields["MeanFramewiseDisplacement"] = round(float(mean), 4)
-    files["motion.tsv"] = motion_table(runs, motion).encode()
-    files["motion.png"] = motion_plot(motion)
-    return [run for run, _ in found.values()]
-
-
-def _without_outliers(
-    scan: ScanArguments,
-    runs: "list[AslRun]",
-    brain: "MaskImage",
-    fields: dict[str, object],
-    files: dict[str, bytes],
-) -> "list[AslRun]":
-    """The runs without the pairs that stray, after saying which."""
-    from aslkit.prepare.outliers import outlier_table, score_pairs, without_outliers
-
-    fields["OutlierThreshold"] = scan.outliers
-    if scan.outliers is None:
-        return runs
-    scores = {run.source: score_pairs(run, brain, scan.outliers) for run in runs}
-    rejected = [(source, s) for source, rows in scores.items() for s in rows if s.is_rejected]
-    for source, s in rejected:
-        volumes = " and ".join(str(i + 1) for i in sorted(s.pair.indices))
-        print_result(
-            f"rejected: volumes {volumes} of {source.name} (PLD {s.pld_s:g} s), "
-            f"z = {s.z:.1f}, worst in slice {s.worst_slice + 1}"
-        )
-    fields["RejectedVolumes"] = [
-        {"Source": source.name, "Volumes": sorted(s.pair.indices), "Z": round(s.z, 2)}
-        for source, s in rejected
-    ]
-    files["outliers.tsv"] = outlier_table(scores).encode()
-    return [without_outliers(run, scores[run.source]) for run in runs]
+    prepared = prepare_runs(runs, settings, progress)
+    for message in prepared.messages:
+        print_result(message)
+    _check_macrovascular(scan, prepared.series)
+    return prepared
 
 
 def _check_macrovascular(scan: ScanArguments, series: "AslSeries") -> None:

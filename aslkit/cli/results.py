@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from aslkit.cli.preparation import Prepared
 from aslkit.cli.scan_options import ScanArguments
 from aslkit.cli.terminal import print_result
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from aslkit.core.series_and_maps import FloatImage, ParameterMaps
     from aslkit.fit.settings import FitSettings
     from aslkit.outputs.map_names import Destination
+    from aslkit.prepare.pipeline import Prepared
     from aslkit.quality.figures import Figures
 
 Shown = tuple[tuple[str, str], ...]  # label and name of each figure
@@ -79,7 +79,7 @@ class Estimate:
         Additional maps by kind; they replace diagnostic maps of the same kind.
     """
 
-    prepared: Prepared
+    prepared: "Prepared"
     maps: "ParameterMaps"
     settings: "FitSettings"
     fields: Mapping[str, object]

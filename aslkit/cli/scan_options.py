@@ -95,6 +95,20 @@ def read_runs(scan: ScanArguments) -> "list[AslRun]":
 
 
 _FILE = click.Path(path_type=Path)
+outliers_option = click.option(
+    "--outliers",
+    type=Threshold(),
+    metavar="Z|off",
+    default=str(OUTLIER_Z),
+    show_default=True,
+    help="Reject control-label pairs with a robust z-score above Z.",
+)
+moco_option = click.option(
+    "--moco/--no-moco",
+    default=False,
+    show_default=True,
+    help="Realign the volumes (rigid motion correction) before subtraction.",
+)
 _OPTIONS = (
     click.option(
         "-i",
@@ -218,20 +232,8 @@ _OPTIONS = (
         metavar="FILE",
         help="White matter probability map, for quality figures.",
     ),
-    click.option(
-        "--outliers",
-        type=Threshold(),
-        metavar="Z|off",
-        default=str(OUTLIER_Z),
-        show_default=True,
-        help="Reject control-label pairs with a robust z-score above Z.",
-    ),
-    click.option(
-        "--moco/--no-moco",
-        default=False,
-        show_default=True,
-        help="Realign the volumes (rigid motion correction) before subtraction.",
-    ),
+    outliers_option,
+    moco_option,
     click.option("--fitted", is_flag=True, help="Also write the fitted signal, fit.nii.gz."),
     click.option(
         "--diagnostics",

@@ -17,7 +17,9 @@ from aslkit.cli.data_set_options import (
     skip_existing_option,
 )
 from aslkit.cli.option_types import KINETIC, MACROVASCULAR, NumberList
+from aslkit.cli.scan_options import moco_option, outliers_option
 from aslkit.cli.terminal import print_result, progress
+from aslkit.core.constants import OUTLIER_Z
 
 if TYPE_CHECKING:
     from aslkit.report.page import Page
@@ -106,6 +108,8 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
     show_default=True,
     help="Arterial compartment in vivo; auto: if the protocol supports it.",
 )
+@outliers_option
+@moco_option
 @participants_option
 @sessions_option
 @click.option(
@@ -148,6 +152,8 @@ def main(
     mc_dropout: int | None,
     kinetic: str,
     macrovascular: str,
+    outliers: float | None,
+    moco: bool,
     participants: tuple[str, ...],
     sessions: tuple[str, ...],
     reference: Path | None,
@@ -168,10 +174,11 @@ def main(
         raise click.UsageError("give either --phantoms shipped|DIR or --bids DIR")
     if phantoms is not None:
         _check_snrs(snrs)
-        if participants or sessions or reference or part or n_jobs or dask or skip_existing:
+        of_bids = participants, sessions, reference, part, n_jobs, dask, skip_existing, moco
+        if any(of_bids) or outliers != OUTLIER_Z:
             raise click.UsageError(
-                "--participant-label, --session-label, --reference, --part, --n-jobs, --dask and "
-                "--skip-existing are for --bids"
+                "--participant-label, --session-label, --reference, --part, --n-jobs, --dask, "
+                "--skip-existing, --outliers and --moco are for --bids"
             )
         from aslkit.validate.design import FULL, QUICK
 
@@ -204,6 +211,8 @@ def main(
                 reference=reference,
                 macrovascular=macrovascular,
                 kinetic=kinetic,
+                outliers=outliers,
+                moco=moco,
                 part=part,
                 seed=seed,
                 n_jobs=n_jobs,

@@ -28,6 +28,8 @@ class Study:
     reference: Path | None
     macrovascular: str
     kinetic: str
+    outliers: float | None
+    moco: bool
     seed: int
     n_jobs: int | None
     dask: str | None
@@ -109,6 +111,8 @@ def _parameters(study: Study) -> dict[str, object]:
         "device": device,
         "macrovascular": study.macrovascular,
         "kinetic": study.kinetic,
+        "outliers": study.outliers,
+        "moco": study.moco,
         "seed": study.seed,
     }
 
@@ -118,6 +122,7 @@ def _validate_scan(study: Study, paths: RunPaths, fingerprint: str) -> None:
     from aslkit.bids.layout import scan_name
     from aslkit.bids.overrides import Overrides
     from aslkit.bids.reader import read_run
+    from aslkit.prepare.pipeline import PreparationSettings, prepare_runs
     from aslkit.report.page import provenance
     from aslkit.report.scan_files import ScanResults, write_scan_files
     from aslkit.report.scan_report import scan_report, scan_thumbnail
@@ -125,8 +130,10 @@ def _validate_scan(study: Study, paths: RunPaths, fingerprint: str) -> None:
     from aslkit.validate.in_vivo import validate_run
 
     name = scan_name(paths)
+    runs = [read_run(path, Overrides(kinetic=study.kinetic)) for path in paths]
+    preparation = PreparationSettings(realign=study.moco, outlier_z=study.outliers)
     result = validate_run(
-        [read_run(path, Overrides(kinetic=study.kinetic)) for path in paths],
+        prepare_runs(runs, preparation),
         models=study.models,
         macrovascular=study.macrovascular,
         seed=study.seed,

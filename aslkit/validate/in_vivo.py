@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from aslkit.bids.reference_maps import read_reference
-from aslkit.bids.run import AslRun
-from aslkit.core.constants import OUTLIER_Z
 from aslkit.core.errors import InputError
 from aslkit.core.series_and_maps import AslSeries, MaskImage
 from aslkit.fit.settings import Arterial, FreeAtt, choose_settings
-from aslkit.prepare.outliers import score_pairs
-from aslkit.prepare.series import n_repeats, series_from_runs
+from aslkit.prepare.outliers import PairScore
+from aslkit.prepare.pipeline import Prepared
+from aslkit.prepare.series import n_repeats
 from aslkit.quality.figures import quality_figures
 from aslkit.quality.thresholds import LIMITS, light_figures
 from aslkit.validate.agreement_stats import Interval
@@ -69,7 +68,7 @@ class ScanResult:
 
 
 def validate_run(
-    runs: Sequence[AslRun],
+    prepared: Prepared,
     models: Sequence[str] = (),
     macrovascular: str = "auto",
     seed: int = 0,
@@ -81,8 +80,8 @@ def validate_run(
 
     Parameters
     ----------
-    runs : sequence of AslRun
-        The runs of one acquisition.
+    prepared : Prepared
+        The scan, from `aslkit.prepare.pipeline.prepare_runs`.
     models : sequence of str
         Names or folders of trained models.
     macrovascular : str
@@ -102,7 +101,7 @@ def validate_run(
     UnavailableError
         When a model is unknown.
     """
-    series = series_from_runs(runs)
+    runs, series = prepared.runs, prepared.series
     if series.acquisition.n_timings < 2:
         raise InputError(
             runs[0].source,
@@ -121,7 +120,7 @@ def validate_run(
     own = _references(maps, series, macrovascular)
     scan = ScanEstimates(name, tuple(runs), series, macrovascular, maps, own, usable, external)
     n_all = min(n_repeats(run) for run in runs)
-    table = scan_records(scan, n_all, _rows_of_all(scan))
+    table = scan_records(scan, n_all, _rows_of_all(scan, _outlier_percent(prepared.scores)))
     for i, drawn in enumerate(random_halves(n_all, seed)):
         table += split_records(scan, compared, stopwatch, drawn, is_first=i == 0)
     return ScanResult(scan, Benchmark(_average_splits(table), [], [], stopwatch.speeds))
@@ -156,7 +155,13 @@ def _usable(series: AslSeries, maps: Maps) -> MaskImage:
     return finite
 
 
-def _rows_of_all(scan: ScanEstimates) -> Iterator[Row]:
+def _outlier_percent(scores: Sequence[PairScore]) -> float | None:
+    """Return the share of rejected pairs among those with a score; None without any."""
+    is_rejected = [s.is_rejected for s in scores if np.isfinite(s.z)]
+    return 100 * float(np.mean(is_rejected)) if is_rejected else None
+
+
+def _rows_of_all(scan: ScanEstimates, outlier_percent: float | None) -> Iterator[Row]:
     """Difference from least squares with the same compartments, and quality."""
     for name, maps in scan.maps.items():
         ls = scan.maps[scan.reference[name]]
@@ -166,18 +171,15 @@ def _rows_of_all(scan: ScanEstimates) -> Iterator[Row]:
             yield interval_row(name, "mask", q, MEAN, shown.unit, found, scan.mask)
         yield from reference_rows(scan, name, maps)
     yield from consistency(scan, scan.maps)
-    yield from _quality_rows(scan)
+    yield from _quality_rows(scan, outlier_percent)
 
 
-def _quality_rows(scan: ScanEstimates) -> Iterator[Row]:
+def _quality_rows(scan: ScanEstimates, outlier_percent: float | None) -> Iterator[Row]:
     """Figures that have a traffic light."""
-    strays = [s for run in scan.runs for s in score_pairs(run, scan.series.mask, OUTLIER_Z)]
-    judged = [s.is_rejected for s in strays if np.isfinite(s.z)]
-    percent = 100 * float(np.mean(judged)) if judged else None
     for name, maps in scan.maps.items():
         settings = FreeAtt() if maps.abv is None else Arterial()
         figures = quality_figures(scan.series, maps, settings)
-        for figure, value in light_figures(figures, scan.series, percent).items():
+        for figure, value in light_figures(figures, scan.series, outlier_percent).items():
             found = Interval(float("nan") if value is None else value)
             label = LIMITS[figure].label
             yield interval_row(name, QUALITY, "cbf", label, "", found, scan.series.mask)

@@ -23,7 +23,8 @@ from aslkit.core.series_and_maps import AslSeries, FloatImage, MaskImage, boundi
 from aslkit.fit.least_squares import fitted_signal
 from aslkit.predict.inference import fit_base
 from aslkit.prepare.noise import finite_mean, noise_from_repeats
-from aslkit.prepare.series import calibrated_repeats, series_from_runs
+from aslkit.prepare.pipeline import prepare_runs
+from aslkit.prepare.series import calibrated_repeats
 from aslkit.train.batches import Batch
 
 logger = logging.getLogger(__name__)
@@ -204,9 +205,9 @@ def _read(paths: tuple[Path, ...]) -> RealScan:
     InputError
         If a delay has no repeat, or there is one delay only.
     """
-    runs = [read_run(path) for path in paths]
-    series = series_from_runs(runs)
-    repeats = tuple(calibrated_repeats(runs, series.mask))
+    prepared = prepare_runs([read_run(path) for path in paths])
+    series = prepared.series
+    repeats = tuple(calibrated_repeats(prepared.runs, series.mask))
     fewest = min(r.shape[3] for r in repeats)
     if fewest < 2 or len(repeats) < 2:
         raise InputError(
