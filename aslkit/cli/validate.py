@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aslkit.cli.command import aslkit_command
+from aslkit.cli.command import aslkit_command, options_as_dataclass
 from aslkit.cli.data_set_options import (
     check_n_jobs,
     dask_option,
@@ -19,7 +19,7 @@ from aslkit.cli.data_set_options import (
 from aslkit.cli.option_types import KINETIC, MACROVASCULAR, NumberList
 from aslkit.cli.scan_options import moco_option, outliers_option
 from aslkit.cli.terminal import print_result, progress
-from aslkit.core.constants import OUTLIER_Z
+from aslkit.cli.validate_bids import InVivoArguments, Study, validate_study
 
 if TYPE_CHECKING:
     from aslkit.report.page import Page
@@ -35,6 +35,29 @@ EXAMPLES = """Examples:
 
 SHIPPED = "shipped"
 _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+
+
+in_vivo_options = options_as_dataclass(
+    (
+        outliers_option,
+        moco_option,
+        participants_option,
+        sessions_option,
+        click.option(
+            "--reference",
+            type=_FOLDER,
+            metavar="DIR",
+            help="Reference maps in vivo: <scan>_cbf.nii.gz and _att or _arrival, on the grid of "
+            "the scan, with Units in their sidecars (BASIL, ASLPrep, the truth of asl_sim).",
+        ),
+        part_option,
+        n_jobs_option,
+        dask_option,
+        skip_existing_option,
+    ),
+    InVivoArguments,
+    "in_vivo",
+)
 
 
 @aslkit_command("asl_validate", epilog=EXAMPLES)
@@ -108,21 +131,7 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
     show_default=True,
     help="Arterial compartment in vivo; auto: if the protocol supports it.",
 )
-@outliers_option
-@moco_option
-@participants_option
-@sessions_option
-@click.option(
-    "--reference",
-    type=_FOLDER,
-    metavar="DIR",
-    help="Reference maps in vivo: <scan>_cbf.nii.gz and _att or _arrival, on the grid of the "
-    "scan, with Units in their sidecars (BASIL, ASLPrep, the truth of asl_sim).",
-)
-@part_option
-@n_jobs_option
-@dask_option
-@skip_existing_option
+@in_vivo_options
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
@@ -152,15 +161,7 @@ def main(
     mc_dropout: int | None,
     kinetic: str,
     macrovascular: str,
-    outliers: float | None,
-    moco: bool,
-    participants: tuple[str, ...],
-    sessions: tuple[str, ...],
-    reference: Path | None,
-    part: tuple[int, int] | None,
-    n_jobs: int | None,
-    dask: str | None,
-    skip_existing: bool,
+    in_vivo: InVivoArguments,
     seed: int,
     out: Path,
 ) -> None:
@@ -174,8 +175,7 @@ def main(
         raise click.UsageError("give either --phantoms shipped|DIR or --bids DIR")
     if phantoms is not None:
         _check_snrs(snrs)
-        of_bids = participants, sessions, reference, part, n_jobs, dask, skip_existing, moco
-        if any(of_bids) or outliers != OUTLIER_Z:
+        if in_vivo != InVivoArguments():
             raise click.UsageError(
                 "--participant-label, --session-label, --reference, --part, --n-jobs, --dask, "
                 "--skip-existing, --outliers and --moco are for --bids"
@@ -198,27 +198,17 @@ def main(
             raise click.UsageError(
                 "--snr, --protocol, --track, --quick and --mc-dropout are for --phantoms"
             )
-        from aslkit.cli.validate_bids import Study, validate_study
-
-        check_n_jobs(n_jobs, dask)
+        check_n_jobs(in_vivo.n_jobs, in_vivo.dask)
         validate_study(
             Study(
                 folder=bids,
-                participants=participants,
-                sessions=sessions,
                 models=models,
                 estimators=estimators,
-                reference=reference,
                 macrovascular=macrovascular,
                 kinetic=kinetic,
-                outliers=outliers,
-                moco=moco,
-                part=part,
                 seed=seed,
-                n_jobs=n_jobs,
-                dask=dask,
-                skip_existing=skip_existing,
                 out=out,
+                in_vivo=in_vivo,
             )
         )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from aslkit.cli.data_set_options import select_part
 from aslkit.cli.terminal import console, print_result
+from aslkit.core.constants import OUTLIER_Z
 
 if TYPE_CHECKING:
     from aslkit.batch.outcomes import Outcome
@@ -16,25 +17,32 @@ RunPaths = tuple[Path, ...]  # the runs of one acquisition
 
 
 @dataclass(frozen=True)
+class InVivoArguments:
+    """The options of asl_validate that are for --bids only, with their defaults."""
+
+    outliers: float | None = OUTLIER_Z
+    moco: bool = False
+    participants: tuple[str, ...] = ()
+    sessions: tuple[str, ...] = ()
+    reference: Path | None = None
+    part: tuple[int, int] | None = None
+    n_jobs: int | None = None
+    dask: str | None = None
+    skip_existing: bool = False
+
+
+@dataclass(frozen=True)
 class Study:
     """Data set to validate, and the options of asl_validate."""
 
     folder: Path
-    participants: tuple[str, ...]
-    sessions: tuple[str, ...]
-    part: tuple[int, int] | None
     models: tuple[str, ...]
     estimators: tuple[str, ...]
-    reference: Path | None
     macrovascular: str
     kinetic: str
-    outliers: float | None
-    moco: bool
     seed: int
-    n_jobs: int | None
-    dask: str | None
-    skip_existing: bool
     out: Path
+    in_vivo: InVivoArguments
 
 
 def validate_study(study: Study) -> None:
@@ -49,8 +57,8 @@ def validate_study(study: Study) -> None:
     from aslkit.bids.layout import find_acquisitions, scan_name
     from aslkit.outputs.dataset import open_logs
 
-    found = find_acquisitions(study.folder, study.participants, study.sessions)
-    scans = select_part(found, study.part)
+    found = find_acquisitions(study.folder, study.in_vivo.participants, study.in_vivo.sessions)
+    scans = select_part(found, study.in_vivo.part)
     work = OneStepWork(
         scan_name,
         partial(_fingerprint, study, _parameters(study)),
@@ -58,10 +66,12 @@ def validate_study(study: Study) -> None:
         partial(_validate_scan, study),
     )
     open_logs(study.out)
-    settings = BatchSettings(study.out, study.skip_existing, study.n_jobs, study.dask)
+    settings = BatchSettings(
+        study.out, study.in_vivo.skip_existing, study.in_vivo.n_jobs, study.in_vivo.dask
+    )
 
     def summarize(outcomes: "Sequence[Outcome]") -> None:
-        if study.part is None:
+        if study.in_vivo.part is None:
             _write_group(study.out, outcomes)
         else:
             print_result(
@@ -78,7 +88,11 @@ def _fingerprint(study: Study, parameters: Mapping[str, object], paths: RunPaths
     from aslkit.bids.reference_maps import reference_files
     from aslkit.outputs.fingerprints import fingerprint
 
-    maps = reference_files(study.reference, scan_name(paths)).values() if study.reference else ()
+    maps = (
+        reference_files(study.in_vivo.reference, scan_name(paths)).values()
+        if study.in_vivo.reference
+        else ()
+    )
     return fingerprint(paths, parameters, tuple(maps))
 
 
@@ -111,8 +125,8 @@ def _parameters(study: Study) -> dict[str, object]:
         "device": device,
         "macrovascular": study.macrovascular,
         "kinetic": study.kinetic,
-        "outliers": study.outliers,
-        "moco": study.moco,
+        "outliers": study.in_vivo.outliers,
+        "moco": study.in_vivo.moco,
         "seed": study.seed,
     }
 
@@ -131,14 +145,14 @@ def _validate_scan(study: Study, paths: RunPaths, fingerprint: str) -> None:
 
     name = scan_name(paths)
     runs = [read_run(path, Overrides(kinetic=study.kinetic)) for path in paths]
-    preparation = PreparationSettings(realign=study.moco, outlier_z=study.outliers)
+    preparation = PreparationSettings(realign=study.in_vivo.moco, outlier_z=study.in_vivo.outliers)
     result = validate_run(
         prepare_runs(runs, preparation),
         models=study.models,
         macrovascular=study.macrovascular,
         seed=study.seed,
         name=name,
-        reference=study.reference,
+        reference=study.in_vivo.reference,
         estimators=load_estimators(study.estimators),
     )
     results = ScanResults(result.benchmark, scan_thumbnail(result))
