@@ -149,6 +149,14 @@ def test_the_architecture_names_every_package_and_only_modules_that_exist():
     assert sorted(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == packages
 
 
+def test_the_picture_of_the_packages_is_drawn_from_the_imports(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "bin" / "dev"))
+    pictures = importlib.import_module("docs_pictures")
+    edges = pictures.imports()
+    assert edges["core"] == set() and {"fit", "nets"} <= edges["predict"]
+    assert pictures.packages(edges).startswith(b"\x89PNG")
+
+
 def test_the_citation_names_the_version_of_the_package():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert f"version = {citation['version']}\n" in (ROOT / "setup.cfg").read_text()
