@@ -1,1 +1,1 @@
-"""The two nouns, what was measured, errors, and the array backend: everything builds on these."""
+"""Types that all packages share (series, maps, acquisition), errors, and the array backend."""

@@ -1,4 +1,4 @@
-"""What was measured and when -> one description that every estimator and simulator reads."""
+"""Timings and constants of a scan -> `Acquisition`, which all estimators and simulators use."""
 
 import math
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ T1_BLOOD_S = 1.65  # arterial blood at 3 T (Alsop 2015, doi:10.1002/mrm.25197)
 T1_TISSUE_S = 1.3  # grey matter at 3 T (Alsop 2015)
 PARTITION_ML_PER_G = 0.9  # blood-brain partition coefficient (Alsop 2015)
 EFFICIENCY = {"pcasl": 0.85, "casl": 0.68, "pasl": 0.98, "vsasl": 0.56}  # labeling alone
-EFFICIENCY_PER_PULSE = 0.95  # label that survives one background-suppression pulse
-# ΔM/M0 of PCASL at CBF 60, ATT 1.5 s, PLD 2.0 s, label duration 1.8 s, α 0.85: the "signal" of SNR
+EFFICIENCY_PER_PULSE = 0.95  # of one background-suppression pulse
+# signal in SNR: ΔM/M0 of PCASL at CBF 60, ATT 1.5 s, PLD 2.0 s, label duration 1.8 s, α 0.85
 REFERENCE_SIGNAL = 0.00616
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One measured delta-M volume: all repeats of one (label duration, PLD) pair.
+    """One measured ΔM volume: the mean of all repeats of one (label duration, PLD) pair.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class Timing:
     label_duration_s : float
         Label duration [s]; for PASL the bolus duration TI1 (inf without cut-off); 0 for VSASL.
     efficiency : float
-        Total labeling efficiency, background suppression included.
+        Total labeling efficiency, which includes background suppression.
     n_averages : int
         Control-label pairs averaged into the volume.
     """
@@ -65,15 +65,15 @@ class Acquisition:
     Attributes
     ----------
     timings : tuple of Timing
-        One per delta-M volume, in the order of the image's last axis.
+        One per ΔM volume, in the order of the last axis of the image.
     slice_offsets_s : tuple of float
-        Delay of each slice after the first [s], in array order along z; (0,) for a 3D readout.
+        Delay of each slice after the first [s], in the order of the z axis; (0,) for 3D readout.
     kinetic : str
-        "single" (blood T1 throughout, white paper) or "tissue" (tissue T1 after arrival).
+        "single" (T1 of blood, as in the white paper) or "tissue" (T1 of tissue after arrival).
     saturation_recovery : float
-        SIB of the VSASL model: recovery of blood that was saturated before.
+        SIB of the VSASL model: recovery of blood from an earlier saturation.
     has_crusher : bool
-        Vascular crushing gradients were on: no arterial signal is expected.
+        Whether vascular crushing gradients were on, which suppress arterial signal.
     """
 
     timings: tuple[Timing, ...]
@@ -99,29 +99,29 @@ class Acquisition:
 
     @property
     def n_timings(self) -> int:
-        """Number of delta-M volumes."""
+        """Number of ΔM volumes."""
         return len(self.timings)
 
     @property
     def weights(self) -> NDArray[np.float64]:
-        """Relative precision of each volume, (n,): its averages over the mean averages."""
+        """Weight of each volume, (n,): its number of averages divided by the mean number."""
         averages = np.array([t.n_averages for t in self.timings], dtype=np.float64)
         return averages / averages.mean()
 
     @property
     def has_arterial_signal(self) -> bool:
-        """Whether early uncrushed delays make an arterial compartment worthwhile (mode `auto`)."""
+        """Whether the scan has arterial signal: several delays, some early, and no crusher."""
         timings = [t for t in self.timings if t.labeling != "vsasl"]
         shortest = min((t.pld_s for t in timings), default=math.inf) + min(self.slice_offsets_s)
         return len(timings) >= 5 and shortest < 1.0 and not self.has_crusher
 
     def effective_plds_s(self, n_slices: int) -> NDArray[np.float64]:
-        """PLD of every slice and timing [s], shape (n_slices, n)."""
+        """Return the effective PLD of every slice and timing [s], (n_slices, n)."""
         plds = np.array([t.pld_s for t in self.timings])
         return self.slice_offsets(n_slices)[:, None] + plds[None, :]
 
     def slice_offsets(self, n_slices: int) -> NDArray[np.float64]:
-        """Slice offsets [s] of every slice, shape (n_slices,); ValueError for another number."""
+        """Return the offset of every slice [s], (n_slices,); ValueError for another number."""
         offsets = np.asarray(self.slice_offsets_s)
         if offsets.size not in (1, n_slices):
             raise ValueError(f"{offsets.size} slice offsets for {n_slices} slices")
@@ -134,7 +134,7 @@ def protocol(
     label_duration_s: float | Sequence[float] | NDArray[np.float64],
     efficiency: float | None = None,
 ) -> tuple[Timing, ...]:
-    """Timings of one run from plain numbers; the label duration may vary with the delay."""
+    """Return the timings of one run; the label duration may differ between delays."""
     alpha = EFFICIENCY[labeling] if efficiency is None else efficiency
     durations = np.broadcast_to(np.asarray(label_duration_s, dtype=float), (len(plds_s),))
     return tuple(

@@ -12,35 +12,35 @@ Array: TypeAlias = Any
 FloatArray: TypeAlias = NDArray[np.floating]
 IndexArray: TypeAlias = NDArray[np.intp]
 
-SMALLEST_NORM = 1e-20  # of a curve that vanishes (ATT beyond all delays)
+SMALLEST_NORM = 1e-20  # used for curves that are 0 (ATT later than all delays)
 
 
 def as_indices(values: Array) -> Array:
-    """Numbers without fraction as an array that can index others."""
+    """Round towards zero, to integers that can index arrays."""
     return values.astype(np.intp) if isinstance(values, np.ndarray) else values.long()
 
 
 def first_axis_indices(mask: Array) -> Array:
-    """Place along the first axis of every voxel in a mask, (voxels,)."""
+    """Return the index along the first axis of every voxel in a mask, (voxels,)."""
     return np.nonzero(mask)[0] if isinstance(mask, np.ndarray) else mask.nonzero()[:, 0]
 
 
-def repeat_first_axis(drawn: Array, times: int) -> Array:
-    """An array, or a dataclass of them, with everything along the first axis several times."""
-    if isinstance(drawn, np.ndarray):
-        return np.repeat(drawn, times, axis=0)
+def repeat_first_axis(values: Array, times: int) -> Array:
+    """Repeat each entry along the first axis, of an array or of all arrays of a dataclass."""
+    if isinstance(values, np.ndarray):
+        return np.repeat(values, times, axis=0)
     return replace(
-        drawn, **{name: repeat_first_axis(part, times) for name, part in vars(drawn).items()}
+        values, **{name: repeat_first_axis(part, times) for name, part in vars(values).items()}
     )
 
 
 def take_rows(rows: Array, places: Array) -> Array:
-    """rows[places]; numpy's own indexing is several times slower than its `take`."""
+    """Return rows[places]; for numpy with `take`, which is several times faster than indexing."""
     return np.take(rows, places, axis=0) if isinstance(rows, np.ndarray) else rows[places]
 
 
 def as_complex(pairs: Array) -> Array:
-    """Real and imaginary parts (…, 2) as complex numbers (…)."""
+    """Convert real and imaginary parts (…, 2) to complex numbers (…)."""
     if isinstance(pairs, np.ndarray):
         return pairs.view(np.result_type(pairs, np.complex64))[..., 0]
     import torch
@@ -49,7 +49,7 @@ def as_complex(pairs: Array) -> Array:
 
 
 def scatter_to_images(values: Array, mask: Array) -> Array:
-    """Rows (voxels, n) as images (b, n, x, y) where a mask (b, x, y) holds, 0 elsewhere."""
+    """Write rows (voxels, n) into images (b, n, x, y) inside a mask (b, x, y), 0 elsewhere."""
     shape = *mask.shape, values.shape[-1]
     if isinstance(values, np.ndarray):
         image = np.zeros(shape, values.dtype)
@@ -60,7 +60,7 @@ def scatter_to_images(values: Array, mask: Array) -> Array:
 
 
 def standard_normal(rng: np.random.Generator, shape: tuple[int, ...], like: Array) -> Array:
-    """Random numbers of the kind and on the device of another array."""
+    """Draw standard normal numbers as an array of the type and device of another."""
     if isinstance(like, np.ndarray):
         return rng.standard_normal(shape, dtype=np.float32).astype(like.dtype, copy=False)
     import torch
@@ -70,7 +70,7 @@ def standard_normal(rng: np.random.Generator, shape: tuple[int, ...], like: Arra
 
 
 def namespace(array: object) -> ModuleType:
-    """numpy or torch, whichever made the array (both share the names used here)."""
+    """Return numpy or torch, the module of an array; both share the names used here."""
     if type(array).__module__.startswith("torch"):
         import torch
 
@@ -79,12 +79,12 @@ def namespace(array: object) -> ModuleType:
 
 
 def array_like(array: np.ndarray, reference: Array) -> Array:
-    """An array of the kind, type and device of another."""
+    """Convert a numpy array to the type, dtype and device of another array."""
     if isinstance(reference, np.ndarray):
         return array.astype(reference.dtype)
     return reference.new_tensor(array)
 
 
 def away_from_zero(squares: Array) -> Array:
-    """Squared norms, those of curves that vanish kept off zero."""
+    """Raise squared norms to at least `SMALLEST_NORM`."""
     return namespace(squares).clip(squares, SMALLEST_NORM, None)

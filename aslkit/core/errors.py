@@ -1,23 +1,23 @@
-"""A fault in what the user gave -> one clear sentence and an exit code."""
+"""Errors that users see -> one sentence and an exit code."""
 
 
 class AslkitError(Exception):
-    """Base of every error that aslkit reports without a traceback."""
+    """Base class of all errors that the commands report without traceback."""
 
     exit_code = 1
 
 
 class InputError(AslkitError):
-    """Invalid input: names the file, the field, what was found and expected, and the fix.
+    """Invalid input. The message states the file, the field, the fault and the fix.
 
     Parameters
     ----------
     source : str
-        File (or command-line option) that carries the fault.
+        File or command-line option.
     field : str
-        Field, column or property at fault; empty for the file as a whole.
+        Field, column or property; empty for the whole file.
     found, expected, fix : str
-        What stands there, what should, and what to do about it.
+        What was found, what is expected, and how to correct it.
     """
 
     exit_code = 3
@@ -30,20 +30,23 @@ class InputError(AslkitError):
 
 
 class UnavailableError(AslkitError):
-    """A requested device or model is not there."""
+    """A requested device, model or package is not available."""
 
     exit_code = 5
 
 
 def not_installed(package: str, extra: str, option: str) -> UnavailableError:
-    """An optional package is missing: the extra that brings it, and the option that needs it."""
+    """Return the error for a missing optional package.
+
+    Its message names the extra that installs the package and the option that needs it.
+    """
     return UnavailableError(
         f"{package} is not installed. Fix: pip install 'aslkit[{extra}]', or leave out {option}."
     )
 
 
 class DivergenceError(AslkitError):
-    """A training run whose loss is no longer finite."""
+    """The loss of a training run is not finite."""
 
     def __init__(self, step: int, learning_rate: float) -> None:
         super().__init__(

@@ -1,6 +1,6 @@
-"""A metric -> its name in tables and model cards."""
+"""Metrics -> their names in tables and model cards."""
 
 
 def coverage_at(level: float) -> str:
-    """Name of the metric that tells how often nominal intervals of a level (0-1) hold."""
+    """Return the name of the coverage of intervals with a nominal level (0-1)."""
     return f"coverage {100 * level:.0f} %"

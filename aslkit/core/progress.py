@@ -1,4 +1,4 @@
-"""The steps of something long -> the same steps, watched: `iter` for nobody, tqdm for people."""
+"""Steps of a long computation -> the same steps, with a progress bar (tqdm) or without (iter)."""
 
 from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeVar
@@ -7,8 +7,8 @@ Step = TypeVar("Step")
 
 
 class Progress(Protocol):
-    """Wraps a sequence that is gone through once."""
+    """Function that wraps a sequence of steps, such as `iter` or tqdm."""
 
     def __call__(self, steps: Sequence[Step], /) -> Iterable[Step]:
-        """The steps, one after another."""
+        """Return an iterable of the steps."""
         ...

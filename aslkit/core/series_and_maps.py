@@ -1,4 +1,4 @@
-"""The two nouns that carry everything: an `AslSeries` goes in, `ParameterMaps` come out."""
+"""`AslSeries`, the input of every estimator, and `ParameterMaps`, its output."""
 
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
@@ -13,7 +13,7 @@ MaskImage = NDArray[np.bool_]
 
 
 class Flag(IntEnum):
-    """Quality of one voxel's estimate."""
+    """Quality of the estimate of one voxel."""
 
     OK = 0
     AT_ATT_BOUND = 1
@@ -24,21 +24,21 @@ class Flag(IntEnum):
 
 @dataclass(frozen=True)
 class AslSeries:
-    """Calibrated perfusion signal with everything needed to interpret it.
+    """Calibrated perfusion signal, its acquisition and its mask.
 
     Attributes
     ----------
     delta_m : array, (x, y, z, n)
-        Averaged (control - label) / M0, a fraction; NaN where M0 or the data are unusable.
+        Mean of (control - label) / M0, a fraction; NaN where M0 or the data are unusable.
     acquisition : Acquisition
         One timing per volume of `delta_m`.
     mask : bool array, (x, y, z)
-        Brain mask for statistics, noise estimation and the network's support.
+        Brain mask: for statistics and noise estimation, and the voxels that networks map.
     affine : array, (4, 4)
         Voxel to world (RAS mm).
     noise_sd : array, (x, y, z), optional
-        Standard deviation of one volume of mean weight, from the scatter of the repeats;
-        None without repeats, where estimators take it from the residuals of the fit.
+        Noise standard deviation of one volume of mean weight, from the repeats. None without
+        repeats: estimators then use the residuals of the fit.
     m0 : array, (x, y, z), optional
         Calibration image in scanner units.
     """
@@ -76,12 +76,12 @@ class AslSeries:
         return self.mask & self.has_signal
 
     def scaled(self, factor: float) -> "AslSeries":
-        """With signal and noise so many times as strong."""
+        """Return the series with signal and noise multiplied by a factor."""
         noise = None if self.noise_sd is None else self.noise_sd * np.float32(factor)
         return replace(self, delta_m=self.delta_m * np.float32(factor), noise_sd=noise)
 
     def cropped(self, box: tuple[slice, ...]) -> "AslSeries":
-        """The part of every slice that lies in a box (x, y) of the grid."""
+        """Return the part of every slice inside a box (x, y) of the grid."""
         corner = [side.indices(n)[0] for side, n in zip(box, self.mask.shape, strict=False)]
         affine = self.affine.copy()
         affine[:3, 3] += affine[:3, :2] @ corner
@@ -97,7 +97,7 @@ class AslSeries:
 
 @dataclass(frozen=True)
 class ParameterMaps:
-    """Estimates (or truth) on one grid, all (x, y, z).
+    """Estimated or true parameters on one grid, all (x, y, z).
 
     Attributes
     ----------
@@ -108,13 +108,13 @@ class ParameterMaps:
     flags : uint8 array
         Values of `Flag`.
     abv, abat : array, optional
-        Arterial blood volume [fraction] and arrival time [s], where the compartment is on.
+        Arterial blood volume [fraction] and arterial arrival time [s], if estimated.
     t1_tissue, t1_tissue_std : array, optional
-        T1 of tissue and its standard deviation [s], where it was free.
+        T1 of tissue and its standard deviation [s], if estimated.
     cbf_std_network, att_std_network : array, optional
-        Part of the standard deviations that comes from the network, where it ran several times.
+        Part of the standard deviations that comes from the network, after several passes.
     cbf_confidence, att_confidence : array, optional
-        Probability that CBF and ATT are close to the truth, where a network states it.
+        Probability that CBF and ATT are close to the truth, from networks that estimate it.
     """
 
     cbf: FloatImage
@@ -138,26 +138,26 @@ class ParameterMaps:
 
 
 def voxel_size_mm(affine: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Edge lengths of a voxel [mm], from voxel to world (4, 4)."""
+    """Return the edge lengths of a voxel [mm] from an affine (4, 4)."""
     x, y, z = np.linalg.norm(affine[:3, :3], axis=0)
     return float(x), float(y), float(z)
 
 
 def as_slices(image: FloatImage) -> NDArray[np.floating]:
-    """Image (x, y, z) -> rows (z, x*y), as the signal model takes them."""
+    """Reshape an image (x, y, z) to rows (z, x*y), the input of the signal model."""
     return np.moveaxis(image, 2, 0).reshape(image.shape[2], -1)
 
 
 def as_image(rows: NDArray[np.floating], shape: tuple[int, ...]) -> FloatImage:
-    """Rows (z, …, x*y) -> image (x, y, z, …), float32."""
+    """Reshape rows (z, …, x*y) to an image (x, y, z, …), float32."""
     image = rows.reshape(*rows.shape[:-1], *shape[:2])
     order = (image.ndim - 2, image.ndim - 1, *range(image.ndim - 2))
     return np.ascontiguousarray(image.transpose(order), dtype=np.float32)
 
 
 def bounding_box(mask: MaskImage) -> tuple[slice, ...]:
-    """The smallest part of an image, one slice per axis, that holds the whole mask."""
+    """Return the smallest box that contains the mask, one slice object per axis."""
     return tuple(
-        slice(int(places.min()), int(places.max()) + 1) if places.size else slice(0, 0)
-        for places in np.nonzero(mask)
+        slice(int(indices.min()), int(indices.max()) + 1) if indices.size else slice(0, 0)
+        for indices in np.nonzero(mask)
     )

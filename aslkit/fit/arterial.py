@@ -1,10 +1,11 @@
-"""Signals -> CBF, ATT and an arterial compartment (aBV, aBAT) of every voxel, where they earn it.
+"""Signals -> CBF, ATT, arterial blood volume (aBV) and arrival time (aBAT) of every voxel.
 
-Like `variable_projection`, with two linear parameters and a search over (ATT, aBAT), as a maximum
-a posteriori estimate. The compartment stays off unless it lowers chi squared by `EVIDENCE` (a
-likelihood ratio test at 5 %), and an exponential prior on aBV keeps it small. A Cauchy prior on
-ATT resolves what the data leave open, and hardly pulls on late arrival that they do show.
-Arrays are as in `variable_projection`; numpy and torch run through the same code.
+This is a maximum a posteriori estimate by variable projection, with two linear parameters (CBF and
+aBV) and a search over (ATT, aBAT). The arterial compartment is on in voxels where it lowers chi
+squared by `EVIDENCE` (a likelihood ratio test at 5 %). An exponential prior keeps aBV small. A
+Cauchy prior selects an ATT where the data do not determine it, and has little effect on a late
+ATT that the data do determine. Arrays are as in `variable_projection`. The code serves numpy and
+torch.
 """
 
 from collections.abc import Callable
@@ -17,36 +18,37 @@ from aslkit.fit.curve_table import regular_atts
 from aslkit.fit.variable_projection import Solution
 from aslkit.kinetics.model import KineticModel, arterial_curve, tissue_curve
 
-EVIDENCE = 6.0  # chi squared of two degrees of freedom exceeds it by chance in 5 %
-ABV_SCALE = 0.003  # mean of the prior on aBV, a fraction
+EVIDENCE = 6.0  # chi squared with two degrees of freedom exceeds it by chance in 5 %
+ABV_SCALE = 0.003  # mean of the prior on aBV [fraction]
 ATT_PRIOR_S = (1.3, 0.5)  # centre and half width at half maximum (BASIL: Gaussian, 1.3 +- 0.32 s)
 ABAT_STEP_S = 0.1
 ABAT_GRID_S = np.arange(0.1, 2.05, ABAT_STEP_S)
 GRID_STEP_S = 0.1
-SAME_S = 1e-6  # times this close are the same
-COLLINEAR = 1e-5  # squared sine of the angle between curves that nothing can tell apart
-N_GOLDEN = 9  # shrinks the bracket of two grid steps to about 3 ms
+SAME_S = 1e-6  # tolerance of comparisons of times
+COLLINEAR = 1e-5  # squared sine of the angle below which two curves count as collinear
+N_GOLDEN = 9  # steps of golden-section search: two grid steps shrink to about 3 ms
 GOLDEN = 0.6180339887498949
-TIE_BREAK = 1e-5  # of the gain per second of distance from TYPICAL_ATT_S, where ATT is a plateau
+TIE_BREAK = 1e-5  # relative loss of gain per second of distance from TYPICAL_ATT_S, on plateaus
 
 
 def solve_arterial(
     model: KineticModel, signal: Array, sd: Array, att_bounds_s: tuple[float, float] = ATT_BOUNDS_S
 ) -> Solution:
-    """Most probable CBF, ATT, aBV and aBAT <= ATT of every voxel (arterial model: Chappell 2010).
+    """Find the most probable CBF, ATT, aBV and aBAT <= ATT of every voxel.
 
-    Maximises the likelihood for noise of standard deviation `sd` (slices, voxels) times the
-    priors named at the top of this module.
+    It maximises the likelihood for noise of standard deviation `sd` (slices, voxels), times the
+    priors of this module. Arterial model: Chappell 2010, doi:10.1002/mrm.22320.
     """
     xp = namespace(signal)
-    penalty = sd**2 / ABV_SCALE
+    penalty = sd**2 / ABV_SCALE  # (slices, voxels)
     grid = regular_atts(model, att_bounds_s, GRID_STEP_S)
     abats = array_like(ABAT_GRID_S[None, att_bounds_s[1] >= ABAT_GRID_S], signal)
     start, abat, is_on = _pair_search(model, signal, sd, penalty, grid, abats)
-    h = is_on[..., None, :] * arterial_curve(model, abat)
-    hh, hy = away_from_zero((h**2).sum(-2)), (h * signal).sum(-2)
+    h = is_on[..., None, :] * arterial_curve(model, abat)  # (slices, n, voxels)
+    hh, hy = away_from_zero((h**2).sum(-2)), (h * signal).sum(-2)  # (slices, voxels)
 
     def profile(att: Array) -> tuple[Array, Array, Array]:
+        """Penalised gain, CBF and aBV (slices, voxels) at an ATT."""
         curve = tissue_curve(model, att)
         kk, ky, kh = (
             away_from_zero((curve**2).sum(-2)),
@@ -69,12 +71,15 @@ def solve_arterial(
 def arterial_given_tissue(
     model: KineticModel, signal: Array, sd: Array, cbf: Array, att: Array, att_sd: Array
 ) -> tuple[Array, Array]:
-    """Most probable (aBV, aBAT <= ATT + its error) of every voxel when CBF and ATT are known."""
+    """Find the most probable aBV and aBAT of every voxel for known CBF and ATT (slices, voxels).
+
+    aBAT is at most ATT plus its standard error `att_sd`.
+    """
     xp = namespace(signal)
-    rest = signal - cbf[..., None, :] * tissue_curve(model, att)
+    rest = signal - cbf[..., None, :] * tissue_curve(model, att)  # (slices, n, voxels)
     best, abv, abat = 0 * att, 0 * att, 0 * att + ABAT_GRID_S[0]
     for candidate in ABAT_GRID_S:
-        h = arterial_curve(model, 0 * att[..., :1] + candidate)
+        h = arterial_curve(model, 0 * att[..., :1] + candidate)  # (slices, n, 1)
         hh, hy = away_from_zero((h**2).sum(-2)), (h * rest).sum(-2)
         volume = xp.clip((hy - sd**2 / ABV_SCALE) / hh, 0, None)
         gain = xp.where(att + att_sd >= candidate, volume**2 * hh, 0 * att)
@@ -87,39 +92,43 @@ def arterial_given_tissue(
 def _pair_search(
     model: KineticModel, signal: Array, sd: Array, penalty: Array, grid: Array, abats: Array
 ) -> tuple[Array, Array, Array]:
-    """Best (ATT, aBAT) of every voxel on the grid, and whether there is evidence of arteries.
+    """Find the best (ATT, aBAT) of every voxel on the grid, and where the compartment is on.
 
-    Where arteries help, the gain of a pair is that of tissue plus the square of a root,
+    A gain is the drop of the residual sum of squares, minus penalties. k is the tissue curve and
+    h the arterial curve of a grid pair, y the signal. If h lowers the residual, the gain of a pair
+    is that of tissue alone plus the square of the root
 
         across (h·y - penalty) - along (k·y) = (across h - along k)·y - across penalty,
 
-    so that the roots of all voxels are a product of their data with one row per pair.
+    so the roots of all voxels are the product of the data with one row per pair. In the comments
+    below, s stands for slices, g for the ATTs and b for the aBATs of the grid, v for voxels.
     """
     xp = namespace(signal)
-    k = tissue_curve(model, grid).swapaxes(-1, -2)
-    h = arterial_curve(model, abats).swapaxes(-1, -2)
-    kk, ky = away_from_zero((k**2).sum(-1)), xp.matmul(k, signal)
+    k = tissue_curve(model, grid).swapaxes(-1, -2)  # (s, g, n)
+    h = arterial_curve(model, abats).swapaxes(-1, -2)  # (s, b, n)
+    kk, ky = away_from_zero((k**2).sum(-1)), xp.matmul(k, signal)  # (s, g), (s, g, v)
+    # tissue_gain: (s, g, v)
     tissue_gain = ky**2 / kk[..., None] - _att_penalty(grid[..., None], sd[..., None, :])
     index = (tissue_gain * (1 - TIE_BREAK * abs(grid - TYPICAL_ATT_S))[..., None]).argmax(-2)
-    att, least = grid[0, index], _at(tissue_gain, index) + EVIDENCE * sd**2
-    hh = (h**2).sum(-1)[:, None]
-    is_early = abats[0] <= grid[0, :, None] + SAME_S
-    ratio = xp.matmul(k, h.swapaxes(-1, -2)) / kk[..., None]
-    left = hh - ratio**2 * kk[..., None]
+    att, least = grid[0, index], _at(tissue_gain, index) + EVIDENCE * sd**2  # (s, v)
+    hh = (h**2).sum(-1)[:, None]  # (s, 1, b)
+    is_early = abats[0] <= grid[0, :, None] + SAME_S  # (g, b): aBAT <= ATT
+    ratio = xp.matmul(k, h.swapaxes(-1, -2)) / kk[..., None]  # (s, g, b)
+    left = hh - ratio**2 * kk[..., None]  # (s, g, b): squared norm of h orthogonal to k
     is_open = is_early & (left > COLLINEAR * hh)
     across = xp.where(is_open, away_from_zero(left) ** -0.5, 0 * left)
     along = across * ratio
     rows = across[..., None] * h[:, None] - along[..., None] * k[:, :, None]
-    rows = xp.concatenate([rows, -across[..., None]], -1)
-    data = xp.concatenate([signal, penalty[:, None]], -2)
-    n_early = xp.clip(is_early.sum(-1), 1, None)
+    rows = xp.concatenate([rows, -across[..., None]], -1)  # (s, g, b, n + 1)
+    data = xp.concatenate([signal, penalty[:, None]], -2)  # (s, n + 1, v)
+    n_early = xp.clip(is_early.sum(-1), 1, None)  # (g,)
     roots = [xp.amax(xp.matmul(rows[:, g, :n], data), -2) for g, n in enumerate(n_early)]
-    gain = tissue_gain + xp.clip(xp.stack(roots, -2), 0, None) ** 2
-    index = gain.argmax(-2)
+    gain = tissue_gain + xp.clip(xp.stack(roots, -2), 0, None) ** 2  # (s, g, v)
+    index = gain.argmax(-2)  # (s, v)
     is_on = _at(gain, index) > least
     slices = first_axis_indices(index >= 0).reshape(index.shape)
-    a, b = (table[slices, index] for table in (across, along))
-    hy = xp.matmul(h, signal).swapaxes(-1, -2)
+    a, b = across[slices, index], along[slices, index]  # (s, v, b)
+    hy = xp.matmul(h, signal).swapaxes(-1, -2)  # (s, v, b)
     root = a * (hy - penalty[..., None]) - b * _at(ky, index)[..., None]
     abat = xp.where(is_on, abats[0, root.argmax(-1)], 0 * att + abats[0, 0])
     att = xp.where(is_on, grid[0, index], att)
@@ -129,7 +138,7 @@ def _pair_search(
 def _arterial_gain(
     kk: Array, ky: Array, kh: Array, hh: Array, hy: Array, penalty: Array
 ) -> tuple[Array, Array]:
-    """aBV that maximises the penalised gain at given curves, and that gain."""
+    """aBV that maximises the penalised gain for given curves, and this gain, (slices, voxels)."""
     xp = namespace(ky)
     left = hh - kh**2 / kk
     is_open = left > COLLINEAR * hh
@@ -138,6 +147,7 @@ def _arterial_gain(
 
 
 def _att_penalty(att: Array, sd: Array) -> Array:
+    """Loss of gain by the Cauchy prior on ATT."""
     centre, width = ATT_PRIOR_S
     return 2 * sd**2 * namespace(att).log1p(((att - centre) / width) ** 2)
 
@@ -145,7 +155,7 @@ def _att_penalty(att: Array, sd: Array) -> Array:
 def _golden(
     profile: Callable[[Array], tuple[Array, Array, Array]], low: Array, high: Array
 ) -> Array:
-    """Maximum of the first output of `profile` in [low, high], voxel by voxel."""
+    """Find the maximum of the first output of `profile` in [low, high], voxel by voxel."""
     xp = namespace(low)
     left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
     at_left, at_right = profile(left)[0], profile(right)[0]
@@ -163,7 +173,7 @@ def _golden(
 
 
 def _at(values: Array, index: Array) -> Array:
-    """values (slices, grid, voxels) at index (slices, voxels)."""
+    """Take values (slices, grid, voxels) at grid indices (slices, voxels)."""
     if namespace(values) is np:
         return np.take_along_axis(values, index[:, None], -2)[:, 0]
     return values.gather(-2, index[:, None])[:, 0]

@@ -1,12 +1,12 @@
-"""A kinetic model -> its tissue curves on cells of ATT, inside which a cubic replaces them.
+"""A kinetic model -> its tissue curves, tabulated on cells of ATT.
 
     ATT   |----|----|--|-|----|      edges: a regular grid and every kink of the curves
-    unit  û0   û1   û2 …             curve over its norm at the edges
-    rising / falling                 its slope just inside the lower / upper edge of each cell
+    unit  û0   û1   û2 …             curve divided by its norm, at the edges
+    rising / falling                 slope just inside the lower / upper edge of each cell
 
-Between kinks a curve is an exponential, so a cubic through values and slopes at both edges
-(Hermite) is exact to about 1e-6 of it: any product with the data is interpolated instead of
-computed again. numpy and torch run through the same code.
+Between kinks a curve is an exponential. A cubic with the values and slopes of the curve at both
+edges (Hermite interpolation) has a relative error of about 1e-6. Products of the data with curves
+are interpolated in the same way. The code serves numpy and torch.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,35 +19,35 @@ from aslkit.core.backend import SMALLEST_NORM, Array, array_like, namespace
 from aslkit.core.constants import TYPICAL_ATT_S
 from aslkit.kinetics.model import KineticModel, TimingBlock, kinks, tissue_curve, tissue_slope
 
-# values at 0 and 1, slopes at 0 and 1
+# values at 0 and 1, then slopes at 0 and 1
 Cubic: TypeAlias = Sequence[Array]
 
 COARSE_S = 0.1  # widest cell
-TURN = 0.03  # radians that a unit curve may turn in a cell: keeps the error of the cubic near 1e-6
-MOST_PIECES = 16
-INSIDE_S = 1e-5  # how far inside a cell the slopes at its edges are taken
-EDGE_DECIMALS = 6  # edges are rounded to so many decimals of a second
-FLAT = 1e-9  # slope of a unit curve that keeps its shape [per s]
+TURN = 0.03  # largest rotation of a unit curve in a cell [rad], for errors of the cubic near 1e-6
+MAX_PIECES = 16  # cells between two neighbouring coarse steps or kinks
+INSIDE_S = 1e-5  # distance from the edge at which a slope is computed, inside the cell
+EDGE_DECIMALS = 6  # of a second, to which edges are rounded
+FLAT = 1e-9  # a smaller slope of a unit curve counts as 0 [per s]
 
 
 @dataclass(frozen=True)
 class CurveTable:
-    """Curves of weighted timings (of equal variance) on `j` cells; the first axis are slices.
+    """Curves of a weighted model (timings of equal variance) on `j` cells.
 
     Attributes
     ----------
     model : KineticModel
-        What is tabulated.
+        The weighted model.
     edges : array (slices, j + 1)
         Arrival times [s], ascending.
     unit : array (slices, n, j + 1)
-        Curves of norm 1 at the edges.
+        Curves at the edges, divided by their norm.
     rising, falling : array (slices, n, j)
-        Slope of the unit curve at the lower and upper edge, times the width of the cell.
+        Slopes of `unit` at the lower and upper edge of each cell, times the width of the cell.
     norms : array (slices, j + 1)
-        Norms of the curves.
+        Norms of the curves at the edges.
     norm_rising, norm_falling : array (slices, j)
-        Slopes of the norm, as above.
+        Slopes of `norms` at the lower and upper edge of each cell, times the width of the cell.
     """
 
     model: KineticModel
@@ -61,7 +61,7 @@ class CurveTable:
 
 
 def tabulate(model: KineticModel, bounds_s: tuple[float, float]) -> CurveTable:
-    """The curves of a weighted model for arrival times within bounds [s]."""
+    """Tabulate the curves of a weighted model for arrival times within bounds [s]."""
     exact = _as_double(model)
     edges = _edges(exact, bounds_s)
     lower, upper = edges[:, :-1], edges[:, 1:]
@@ -85,7 +85,7 @@ def tabulate(model: KineticModel, bounds_s: tuple[float, float]) -> CurveTable:
 
 
 def evaluate_cubic(cubic: Cubic, t: Array) -> Array:
-    """A cubic, given by its values at 0 and 1 and its slopes there, at t."""
+    """Evaluate a cubic at `t`."""
     start, end, rising, falling = cubic
     change = end - start
     curvature = 3 * change - 2 * rising - falling
@@ -93,7 +93,7 @@ def evaluate_cubic(cubic: Cubic, t: Array) -> Array:
 
 
 def maximum_of_cubic(cubic: Cubic) -> Array:
-    """Where in [0, 1] such a cubic is largest, taken to have one top at most."""
+    """Find the position in [0, 1] of the maximum of a cubic that has at most one maximum there."""
     start, end, rising, falling = cubic
     xp = namespace(start)
     change = end - start
@@ -105,31 +105,34 @@ def maximum_of_cubic(cubic: Cubic) -> Array:
 
 
 def regular_atts(model: KineticModel, bounds_s: tuple[float, float], step_s: float) -> Array:
-    """Arrival times about one step apart (1, n) [s], an array of the model's kind."""
+    """Return arrival times about one step apart, (1, n) [s], as numpy or torch like the model."""
     low, high = bounds_s
     n = max(int(round((high - low) / step_s)), 2) + 1
     return array_like(np.linspace(low, high, n)[None], model.blocks[0].plds)
 
 
 def model_like(model: KineticModel, reference: Array) -> Array:
-    """A model whose timings are of the kind, type and device of another array."""
+    """Return the model with timings of the type, dtype and device of another array."""
     return _converted(model, lambda array: array_like(array, reference))
 
 
 def _edges(model: KineticModel, bounds_s: tuple[float, float]) -> Array:
-    """Edges of the cells: coarse steps and kinks, without plateaus, divided where curves turn."""
-    corners = kinks(model)
+    """Edges of the cells, (slices, j + 1): coarse steps and kinks, without plateaus, then divided.
+
+    A cell is divided into as many pieces as its unit curve rotates by `TURN`.
+    """
+    corners = kinks(model)  # (slices, 2 n)
     low, high = bounds_s
     xp = namespace(corners)
     n = max(int(np.ceil((high - low) / COARSE_S)), 2) + 1
     steps = xp.linspace(low, high, n, dtype=corners.dtype) + 0 * corners[:, :1]
     edges = _ordered(xp.concatenate([steps, xp.clip(corners, low, high)], axis=-1))
-    slope, _ = _unit_slope(model, edges[:, :-1], INSIDE_S)
+    slope, _ = _unit_slope(model, edges[:, :-1], INSIDE_S)  # (slices, n, j)
     edges = _ordered(_without_plateaus(edges, (slope**2).sum(-2) > 0))
     slope, _ = _unit_slope(model, edges[:, :-1], INSIDE_S)
-    width = edges[:, 1:] - edges[:, :-1]
-    turn = xp.amax((slope**2).sum(-2) ** 0.5 * width, 0)
-    pieces = [min(int(np.ceil(float(angle) / TURN)) or 1, MOST_PIECES) for angle in turn]
+    width = edges[:, 1:] - edges[:, :-1]  # (slices, j)
+    turn = xp.amax((slope**2).sum(-2) ** 0.5 * width, 0)  # (j,)
+    pieces = [min(int(np.ceil(float(angle) / TURN)) or 1, MAX_PIECES) for angle in turn]
     inner = [
         edges[:, i : i + 1] + width[:, i : i + 1] * k / n
         for i, n in enumerate(pieces)
@@ -139,7 +142,7 @@ def _edges(model: KineticModel, bounds_s: tuple[float, float]) -> Array:
 
 
 def _ordered(edges: Array) -> Array:
-    """Ascending edges of every slice, without those that are double in all of them."""
+    """Sort the edges of every slice, and drop edges that occur twice in all slices."""
     xp = namespace(edges)
     edges = xp.round(edges, decimals=EDGE_DECIMALS)
     if xp is np:
@@ -148,11 +151,16 @@ def _ordered(edges: Array) -> Array:
 
 
 def _without_plateaus(edges: Array, turns: Array) -> Array:
-    """Where the first or last cells do not change the curve's shape, the typical ATT stands in."""
+    """Replace a plateau at either end of the range by a single edge.
+
+    On a plateau the shape of the curve does not change, so the data do not determine ATT. Of its
+    ATTs, the one nearest to `TYPICAL_ATT_S` is kept. `turns` (slices, j) states where the shape of
+    the curve changes.
+    """
     xp = namespace(edges)
-    before = xp.cumsum(turns, -1) == 0
+    before = xp.cumsum(turns, -1) == 0  # (slices, j): plateau at the lower end
     after = xp.cumsum(xp.flip(turns, (-1,)), -1)
-    after = xp.flip(after == 0, (-1,)) & ~before
+    after = xp.flip(after == 0, (-1,)) & ~before  # (slices, j): plateau at the upper end
     first = xp.amax(xp.where(before, edges[:, 1:], edges[:, :1]), -1)[:, None]
     last = xp.amin(xp.where(after, edges[:, :-1], edges[:, -1:]), -1)[:, None]
     typical = 0 * first + TYPICAL_ATT_S
@@ -162,20 +170,26 @@ def _without_plateaus(edges: Array, turns: Array) -> Array:
 
 
 def _normalised(curves: Array) -> tuple[Array, Array]:
+    """Curves of norm 1 (slices, n, atts), and their norms (slices, atts)."""
     norms = namespace(curves).clip((curves**2).sum(-2), SMALLEST_NORM**2, None) ** 0.5
     return curves / norms[:, None], norms
 
 
 def _unit_slope(model: KineticModel, att: Array, shift_s: float) -> tuple[Array, Array]:
-    """Slopes of the unit curve (slices, n, atts), 0 where it is flat, and of the norm."""
+    """Slopes of the unit curve (slices, n, atts) and of the norm (slices, atts) at shifted ATTs.
+
+    A slope of the unit curve below `FLAT` is set to 0.
+    """
     unit, norms = _normalised(tissue_curve(model, att + shift_s))
     slope = tissue_slope(model, att + shift_s)
-    along = (unit * slope).sum(-2)
-    across = (slope - unit * along[:, None]) / norms[:, None]
+    along = (unit * slope).sum(-2)  # (slices, atts)
+    across = (slope - unit * along[:, None]) / norms[:, None]  # (slices, n, atts)
     return across * ((across**2).sum(-2) > FLAT**2)[:, None], along
 
 
 def _as_double(model: KineticModel) -> KineticModel:
+    """Convert the timings of a model to float64."""
+
     def double(array: Array) -> Array:
         return array.astype(np.float64) if isinstance(array, np.ndarray) else array.double()
 
@@ -183,7 +197,7 @@ def _as_double(model: KineticModel) -> KineticModel:
 
 
 def _converted(model: KineticModel, convert: Callable[[Array], Array]) -> KineticModel:
-    """The model with every array of its timings converted."""
+    """Convert every array of the timings of a model."""
     blocks = (
         TimingBlock(b.labeling, *(convert(a) for a in (b.plds, b.label_durations, b.efficiencies)))
         for b in model.blocks

@@ -1,7 +1,7 @@
-"""A kinetic model and a solution -> standard errors of CBF and ATT, from tabulated information.
+"""A kinetic model and a solution -> standard errors of CBF and ATT.
 
-The Fisher information depends on ATT alone (and on CBF by a factor), so it is tabulated once per
-slice. numpy and torch run through the same code.
+They come from the Fisher information, which depends on ATT, and on CBF only by a factor. So it is
+tabulated once per slice. The code serves numpy and torch.
 """
 
 from dataclasses import dataclass
@@ -23,26 +23,26 @@ from aslkit.kinetics.model import (
     tissue_slope,
 )
 
-STEP_S = 0.02  # of the table
-KINK_S = 0.05  # information is averaged over att ± this, because curves have kinks
-MIN_SENSITIVITY = 0.01  # of the best in the search range; bounds the standard error of CBF
+STEP_S = 0.02  # step of the table
+KINK_S = 0.05  # information is the mean of those at ATT ± this, because curves have kinks
+MIN_SENSITIVITY = 0.01  # relative to the best of the search range; bounds the error of CBF
 
 
 @dataclass(frozen=True)
 class Information:
-    """Fisher information times the noise variance, tabulated by ATT, without and with arteries.
+    """Fisher information times the noise variance, tabulated by ATT.
 
     Attributes
     ----------
     low_s, step_s : float
-        ATT of the first entry, and the distance of entries.
+        ATT of the first entry, and distance between entries [s].
     entries : array (slices, 3, 1 + aBATs, n)
-        For (CBF CBF, CBF ATT, ATT ATT) at a CBF of 1; the first row is for tissue alone, the
-        others for an arterial compartment of `ABAT_GRID_S` that is estimated too.
+        Entries (CBF CBF, CBF ATT, ATT ATT) of the matrix for a CBF of 1. The first row is for
+        tissue alone, the others for each aBAT of `ABAT_GRID_S` with aBV estimated too.
     least : array (slices, 1)
-        Added to the information on CBF, which bounds its standard error.
+        Added to the information on CBF, to bound its standard error.
     width_s : float
-        Of the search range.
+        Width of the search range [s].
     """
 
     low_s: float
@@ -55,7 +55,7 @@ class Information:
 def information(
     model: KineticModel, att_bounds_s: tuple[float, float] = ATT_BOUNDS_S
 ) -> Information:
-    """Fisher information of a weighted model over the search range."""
+    """Tabulate the Fisher information of a weighted model over the search range."""
     grid = regular_atts(model, att_bounds_s, STEP_S)
     xp = namespace(grid)
     entries = sum(_information(model, xp.clip(grid + s, 0.01, None)) for s in (-KINK_S, KINK_S))
@@ -70,10 +70,10 @@ def information(
 
 
 def standard_errors(table: Information, solution: Solution, sd: Array) -> tuple[Array, Array]:
-    """Standard errors of CBF and ATT (slices, voxels) for noise of standard deviation `sd`.
+    """Compute standard errors of CBF and ATT for noise of standard deviation `sd`.
 
-    From the Fisher information at the solution, plus the information of the search range itself
-    (uniform over it), so that the error of an undetermined ATT is finite and large.
+    All arrays are (slices, voxels). The information of a uniform prior over the search range is
+    added to the Fisher information, so the error of an undetermined ATT is large but finite.
     """
     cbf_cbf, cbf_att, att_att = _at_solution(table, solution)
     variance = sd**2
@@ -85,10 +85,11 @@ def standard_errors(table: Information, solution: Solution, sd: Array) -> tuple[
 
 
 def errors_with_assumed_att(model: KineticModel, cbf: Array, sd: Array) -> tuple[Array, Array]:
-    """Standard errors of CBF and ATT (slices, voxels) of a single timing, which tells no ATT.
+    """Compute standard errors of CBF and ATT for a single timing, with an assumed ATT.
 
-    CBF is that of an ATT of `TYPICAL_ATT_S`; ATT is taken to lie anywhere within
-    `ASSUMED_ATT_HALF_WIDTH_S` of it, which adds to the error of CBF what the curve varies there.
+    All arrays are (slices, voxels). `cbf` is the estimate for an ATT of `TYPICAL_ATT_S`. ATT is
+    assumed to be uniform within `ASSUMED_ATT_HALF_WIDTH_S` of it; the variation of the curve over
+    this range adds to the error of CBF.
     """
     shifts = ASSUMED_ATT_HALF_WIDTH_S * np.linspace(-0.95, 0.95, 20)
     atts = TYPICAL_ATT_S + np.array([[0.0, *shifts]])
@@ -100,16 +101,17 @@ def errors_with_assumed_att(model: KineticModel, cbf: Array, sd: Array) -> tuple
 
 
 def standard_error_of_cbf(model: KineticModel, solution: Solution, sd: Array) -> Array:
-    """Standard error of CBF (slices, voxels) when ATT is known."""
+    """Compute the standard error of CBF (slices, voxels) for a known ATT."""
     return sd / away_from_zero((tissue_curve(model, solution.att) ** 2).sum(-2)) ** 0.5
 
 
 def cramer_rao_sd(
     truth: ParameterMaps, acquisition: Acquisition, noise_sd: float
 ) -> tuple[FloatImage, FloatImage]:
-    """Smallest sd of unbiased CBF and ATT estimates (x, y, z); inf where undetermined.
+    """Compute the Cramér-Rao bound: the smallest sd of unbiased CBF and ATT estimates (x, y, z).
 
-    `noise_sd` is that of one volume of mean weight; the model is tissue alone.
+    The model is tissue alone. `noise_sd` is the noise of one volume of mean weight. The bound is
+    inf where the data do not determine the parameters.
     """
     n_slices = truth.cbf.shape[2]
     model = kinetic_model(acquisition, n_slices)
@@ -126,20 +128,23 @@ def cramer_rao_sd(
 
 
 def _information(model: KineticModel, att: Array) -> Array:
-    """Entries of `Information` at some arrival times (slices, n)."""
+    """Compute `Information.entries` at arrival times (slices, n)."""
     xp = namespace(att)
-    k, slope = tissue_curve(model, att), tissue_slope(model, att)
+    k, slope = tissue_curve(model, att), tissue_slope(model, att)  # (slices, timings, n)
     tissue = xp.stack([(k * k).sum(-2), (k * slope).sum(-2), (slope * slope).sum(-2)], 1)
     abats = array_like(ABAT_GRID_S[None], att)
-    h = arterial_curve(model, abats)
+    h = arterial_curve(model, abats)  # (slices, timings, aBATs)
     h = (h / away_from_zero((h * h).sum(-2))[:, None] ** 0.5).swapaxes(-1, -2)
-    kh, sh = xp.matmul(h, k), xp.matmul(h, slope)
-    shared = xp.stack([kh * kh, kh * sh, sh * sh], 1)
+    kh, sh = xp.matmul(h, k), xp.matmul(h, slope)  # (slices, aBATs, n)
+    shared = xp.stack([kh * kh, kh * sh, sh * sh], 1)  # (slices, 3, aBATs, n)
     return xp.concatenate([tissue[:, :, None], tissue[:, :, None] - shared], -2)
 
 
 def _at_solution(table: Information, solution: Solution) -> tuple[Array, ...]:
-    """Entries (CBF CBF, CBF ATT, ATT ATT) at the solution's ATT, linearly between the table's."""
+    """Interpolate the entries (CBF CBF, CBF ATT, ATT ATT) at the ATT of the solution.
+
+    Each is (slices, voxels), for a CBF of 1.
+    """
     xp = namespace(solution.att)
     n_slices, _, n_rows, n = table.entries.shape
     place = xp.clip((solution.att - table.low_s) / table.step_s, 0, n - 1)
@@ -149,10 +154,11 @@ def _at_solution(table: Information, solution: Solution) -> tuple[Array, ...]:
         row = as_indices((solution.abat - ABAT_GRID_S[0]) / ABAT_STEP_S + 0.5)
         index = index + n * xp.where(solution.abv > 0, 1 + row, 0 * row)
     slices = xp.arange(n_slices)[:, None]
-    flat = table.entries.swapaxes(0, 1).reshape(3, -1)
-    first = index + n_rows * n * _like_index(slices, index)
+    flat = table.entries.swapaxes(0, 1).reshape(3, -1)  # (3, slices * rows * n)
+    first = index + n_rows * n * _to_device_of(index, slices)  # (slices, voxels), into `flat`
     return tuple(e[first] + part * (e[first + 1] - e[first]) for e in flat)
 
 
-def _like_index(array: Array, reference: Array) -> Array:
+def _to_device_of(reference: Array, array: Array) -> Array:
+    """Move an array to the device of another."""
     return array if isinstance(array, np.ndarray) else array.to(reference.device)

@@ -1,12 +1,12 @@
-"""Signals and tabulated curves -> the least-squares parameters of every voxel, by projection.
+"""Signals and tabulated curves -> the least-squares CBF and ATT of every voxel.
 
-CBF (and the arterial blood volume) enter the signal linearly, so their best values for any ATT
-are closed-form (variable projection, Golub & Pereyra 2003, doi:10.1088/0266-5611/19/2/201): what
-remains is a search over ATT alone. One matrix product gives the match of the data with the curve
-at the edges of all cells (`curve_table`); the best cell holds the global optimum, and the cubic
-in it tells where. It needs no starting value. numpy and torch run through the same code.
+The signal is linear in CBF, so the best CBF for any ATT has a closed form (variable projection,
+Golub & Pereyra 2003, doi:10.1088/0266-5611/19/2/201). This leaves a search over ATT. One matrix
+product compares the data with the curves at all edges of a `CurveTable`. The best cell contains
+the global optimum, and the cubic in that cell gives its position. No starting value is needed. The
+code serves numpy and torch.
 
-Arrays are (slices, n, voxels) for signals and (slices, voxels) for parameters; signals have equal
+Arrays are (slices, n, voxels) for signals and (slices, voxels) for parameters. Signals have equal
 variance across timings (see `weighted`).
 """
 
@@ -20,14 +20,14 @@ from aslkit.core.backend import Array, away_from_zero, namespace
 from aslkit.fit.curve_table import TURN, Cubic, CurveTable, evaluate_cubic, maximum_of_cubic
 from aslkit.kinetics.model import KineticModel, tissue_curve
 
-TRIED = -1e30  # gain of a place that is out of the running
+EXCLUDED = -1e30  # gain of a position that is no candidate
 
 
 @dataclass(frozen=True)
 class Solution:
-    """Least-squares parameters (slices, voxels), as in `ParameterMaps`, and what they leave over.
+    """Least-squares parameters (slices, voxels), named as in `ParameterMaps`.
 
-    `rss` is the residual sum of squares in the units of the (weighted) signal.
+    `rss` is the residual sum of squares of the weighted signal.
     """
 
     cbf: Array
@@ -38,8 +38,11 @@ class Solution:
 
 
 def weighted(model: KineticModel, weights: Array) -> KineticModel:
-    """The model of signals times the root of their weights (n,), which have equal variance."""
-    root = (weights**0.5)[:, None]
+    """Return the model of signals times the root of their weights (n,).
+
+    These signals have equal variance across timings.
+    """
+    root = (weights**0.5)[:, None]  # (n, 1)
     blocks, first = [], 0
     for block in model.blocks:
         last = first + block.plds.shape[-2]
@@ -49,16 +52,18 @@ def weighted(model: KineticModel, weights: Array) -> KineticModel:
 
 
 def solve_tissue(
-    cells: CurveTable, signal: Array, cbf_bounds: tuple[float, float] | None = None
+    table: CurveTable, signal: Array, cbf_bounds: tuple[float, float] | None = None
 ) -> Solution:
-    """Best CBF and ATT of every voxel without arterial compartment."""
-    matches = _matches(cells, signal)
-    power = (signal * signal).sum(-2).reshape(-1)
+    """Find the best CBF and ATT of every voxel, without arterial compartment."""
+    matches = _match(table, signal)
+    power = (signal * signal).sum(-2).reshape(-1)  # (rows,)
     if cbf_bounds is None:
-        cbf, att, gain = _search(matches, matches.unit * matches.unit, power, _top_in)
+        gains = matches.unit * matches.unit  # (rows, edges)
+        cbf, att, gain = _search(matches, gains, power, _maximum_in_cell)
     else:
         gains = _bounded_gains(matches, cbf_bounds)
-        cbf, att, gain = _search(matches, gains, power, partial(_bounded_top_in, cbf_bounds))
+        maximum = partial(_bounded_maximum_in_cell, cbf_bounds)
+        cbf, att, gain = _search(matches, gains, power, maximum)
     rss = namespace(signal).clip(power - gain, 0, None)
     shape = signal.shape[0], signal.shape[-1]
     return Solution(cbf.reshape(shape), att.reshape(shape), rss=rss.reshape(shape))
@@ -85,10 +90,20 @@ def solve_fixed(
 class _Matches:
     """Products of the data with the tabulated curves, one row per voxel of all slices.
 
-    `rows` numbers the voxels, `slices` their slices; the rest is named as in `Cells`.
+    Attributes
+    ----------
+    table : CurveTable
+    rows : int array (rows,)
+        0, 1, 2, …
+    slices : int array (rows,)
+        Slice of every row.
+    unit : array (rows, j + 1)
+        Products with the unit curves at the edges.
+    rising, falling : array (rows, j)
+        Products with their slopes at the lower and upper edges of the cells.
     """
 
-    cells: CurveTable
+    table: CurveTable
     rows: Array
     slices: Array
     unit: Array
@@ -96,94 +111,101 @@ class _Matches:
     falling: Array
 
     def match(self, rows: Array, cell: Array) -> Cubic:
-        """The match with the unit curve in a cell of every row, as a cubic."""
+        """Product with the unit curve in one cell per row, as a cubic."""
         ends = self.unit[rows, cell], self.unit[rows, cell + 1]
         return *ends, self.rising[rows, cell], self.falling[rows, cell]
 
     def norm(self, rows: Array, cell: Array) -> Cubic:
-        """The norm of the curve in a cell of every row, as a cubic."""
-        c, s = self.cells, self.slices[rows]
-        ends = c.norms[s, cell], c.norms[s, cell + 1]
-        return *ends, c.norm_rising[s, cell], c.norm_falling[s, cell]
+        """Norm of the curve in one cell per row, as a cubic."""
+        t, s = self.table, self.slices[rows]
+        ends = t.norms[s, cell], t.norms[s, cell + 1]
+        return *ends, t.norm_rising[s, cell], t.norm_falling[s, cell]
 
     def att(self, rows: Array, cell: Array, t: Array) -> Array:
-        """Arrival time at a place (0-1) in a cell of every row."""
-        edges, s = self.cells.edges, self.slices[rows]
+        """ATT [s] at the relative position `t` (0-1) in one cell per row."""
+        edges, s = self.table.edges, self.slices[rows]
         return edges[s, cell] + t * (edges[s, cell + 1] - edges[s, cell])
 
 
-def _matches(cells: CurveTable, signal: Array) -> _Matches:
+def _match(table: CurveTable, signal: Array) -> _Matches:
+    """Multiply the data with the tabulated curves."""
     xp = namespace(signal)
     n_slices, _, n_voxels = signal.shape
-    data = signal.swapaxes(-1, -2)
-    tables = cells.unit, cells.rising, cells.falling
-    products = (xp.matmul(data, t).reshape(-1, t.shape[-1]) for t in tables)
+    data = signal.swapaxes(-1, -2)  # (slices, voxels, n)
+    curves = table.unit, table.rising, table.falling
+    products = (xp.matmul(data, c).reshape(-1, c.shape[-1]) for c in curves)
     rows = xp.arange(n_slices * n_voxels)
     if xp is not np:
         rows = rows.to(signal.device)
-    return _Matches(cells, rows, rows // n_voxels, *products)
+    return _Matches(table, rows, rows // n_voxels, *products)
 
 
 def _bounded_gains(m: _Matches, cbf_bounds: tuple[float, float]) -> Array:
-    """Drop of the residual sum of squares at all edges for the best CBF within bounds."""
-    norms = m.cells.norms[m.slices]
+    """Drop of the residual sum of squares at all edges (rows, edges), for CBF within bounds."""
+    norms = m.table.norms[m.slices]  # (rows, edges)
     amplitude = namespace(norms).clip(m.unit, cbf_bounds[0] * norms, cbf_bounds[1] * norms)
     return amplitude * (2 * m.unit - amplitude)
 
 
 def _search(
-    m: _Matches, gains: Array, power: Array, top_in: Callable[..., tuple[Array, Array, Array]]
+    m: _Matches,
+    gains: Array,
+    power: Array,
+    maximum_in_cell: Callable[..., tuple[Array, Array, Array]],
 ) -> tuple[Array, Array, Array]:
-    """CBF, ATT and gain at the highest top, from the gains at all edges (rows, edges).
+    """CBF, ATT and gain (rows,) at the global maximum of the gain.
 
-    A cell hides less than `TURN`² of the data's power above its edges. So beside the best
-    edge, all others count that come that close and are no neighbours of one tried before.
+    A gain is the drop of the residual sum of squares. `gains` (rows, edges) holds it at the edges.
+    Within a cell the gain exceeds that at the edges by less than `TURN`² times the power of the
+    data. So the cells beside the best edge are searched, then those beside every other edge whose
+    gain comes that close and that is no neighbour of an edge searched before.
     """
     xp = namespace(gains)
-    margin = TURN**2 * power
+    margin = TURN**2 * power  # (rows,)
     last = gains.shape[-1] - 1
-    best = tuple(xp.zeros_like(power) - 1 for _ in range(3))
-    rows, places, node = m.rows, m.rows, gains.argmax(-1)
+    best = xp.zeros_like(power) - 1, xp.zeros_like(power) - 1, xp.zeros_like(power) - 1
+    rows, places, edge = m.rows, m.rows, gains.argmax(-1)
     while len(rows):
-        for cell in (xp.clip(node - 1, 0, None), xp.clip(node, None, last - 1)):
-            _improve(best, rows, top_in(m, rows, cell))
+        for cell in (xp.clip(edge - 1, 0, None), xp.clip(edge, None, last - 1)):
+            _keep_better(best, rows, maximum_in_cell(m, rows, cell))
         for beside in (-1, 0, 1):
-            gains[places, xp.clip(node + beside, 0, last)] = TRIED
-        node = gains.argmax(-1)
-        is_close = gains[places, node] > best[-1][rows] - margin[rows]
-        rows, node, gains = rows[is_close], node[is_close], gains[is_close]
+            gains[places, xp.clip(edge + beside, 0, last)] = EXCLUDED
+        edge = gains.argmax(-1)
+        is_close = gains[places, edge] > best[-1][rows] - margin[rows]
+        rows, edge, gains = rows[is_close], edge[is_close], gains[is_close]
         places = m.rows[: len(rows)]
     return best
 
 
-def _top_in(m: _Matches, rows: Array, cell: Array) -> tuple[Array, Array, Array]:
-    """CBF, ATT and gain at the top of the squared match in a cell of every row."""
-    cubic = m.match(rows, cell)
-    sign = namespace(cell).where(cubic[0] + cubic[1] < 0, -1, 1)
-    t = maximum_of_cubic([sign * c for c in cubic])
-    match = evaluate_cubic(cubic, t)
-    return match / evaluate_cubic(m.norm(rows, cell), t), m.att(rows, cell, t), match * match
+def _maximum_in_cell(m: _Matches, rows: Array, cell: Array) -> tuple[Array, Array, Array]:
+    """CBF, ATT and gain at the maximum of the squared match in one cell per row."""
+    match = m.match(rows, cell)
+    sign = namespace(cell).where(match[0] + match[1] < 0, -1, 1)
+    t = maximum_of_cubic([sign * c for c in match])
+    value = evaluate_cubic(match, t)
+    return value / evaluate_cubic(m.norm(rows, cell), t), m.att(rows, cell, t), value * value
 
 
-def _gain_at(cbf: Array, match: Array, norm: Array) -> Array:
+def _gain_at(cbf: float, match: Array, norm: Array) -> Array:
     """Drop of the residual sum of squares at a given CBF."""
     return cbf * norm * (2 * match - cbf * norm)
 
 
 def _gain_slope_at(
-    cbf: Array, match: Array, norm: Array, match_slope: Array, norm_slope: Array
+    cbf: float, match: Array, norm: Array, match_slope: Array, norm_slope: Array
 ) -> Array:
+    """Slope of `_gain_at` along the cell."""
     return 2 * cbf * (match_slope * norm + (match - cbf * norm) * norm_slope)
 
 
-def _bounded_top_in(
+def _bounded_maximum_in_cell(
     cbf_bounds: tuple[float, float], m: _Matches, rows: Array, cell: Array
 ) -> tuple[Array, Array, Array]:
-    """The same where CBF must lie within bounds: a top inside them, or the best at either."""
-    cbf, att, gain = _top_in(m, rows, cell)
+    """Like `_maximum_in_cell`, for CBF within bounds: inside them, or the best at a bound."""
+    cbf, att, gain = _maximum_in_cell(m, rows, cell)
     low, high = cbf_bounds
     xp = namespace(gain)
-    best = cbf, att, xp.where((cbf >= low) & (cbf <= high), gain, TRIED)
+    best = cbf, att, xp.where((cbf >= low) & (cbf <= high), gain, EXCLUDED)
     match, norm = m.match(rows, cell), m.norm(rows, cell)
     places = m.rows[: len(rows)]
     for bound in cbf_bounds:
@@ -192,14 +214,15 @@ def _bounded_top_in(
             *(_gain_slope_at(bound, match[i], norm[i], match[i + 2], norm[i + 2]) for i in (0, 1)),
         )
         t = maximum_of_cubic(cubic)
-        _improve(best, places, (0 * cbf + bound, m.att(rows, cell, t), evaluate_cubic(cubic, t)))
+        found = 0 * cbf + bound, m.att(rows, cell, t), evaluate_cubic(cubic, t)
+        _keep_better(best, places, found)
     return best
 
 
-def _improve(
+def _keep_better(
     best: tuple[Array, Array, Array], rows: Array, other: tuple[Array, Array, Array]
 ) -> None:
-    """Put another (…, gain) into the best where its gain is larger; `rows` are its places."""
+    """Overwrite (CBF, ATT, gain) in `best` at `rows` where the other gain is larger."""
     is_better = other[-1] > best[-1][rows]
     for values, new in zip(best, other, strict=True):
         values[rows[is_better]] = new[is_better]

@@ -1,1 +1,1 @@
-"""Kinetic parameters -> ASL signal: every equation."""
+"""Kinetic parameters -> ASL signal: all equations."""

@@ -1,8 +1,8 @@
-"""A curve of the arrival time -> the curve of a voxel whose label arrives over a range of times.
+"""A curve of the arrival time -> the curve of a voxel with dispersed arrival.
 
-The label of a voxel travels different ways. Its transit times are spread as a gamma distribution
-of fixed shape around the voxel's ATT; each share of the label is delayed, and decays, by its own
-time.
+The label reaches a voxel on different paths. Its transit times have a gamma distribution of fixed
+shape, with the ATT of the voxel as mean. Each part of the label is delayed and decays by its own
+transit time.
 """
 
 from collections.abc import Callable
@@ -14,11 +14,11 @@ from aslkit.core.backend import Array, namespace
 from aslkit.kinetics.model import KineticModel
 
 GAMMA_SHAPE = 4.0  # skewness 1; the earliest label arrives 2 standard deviations before the mean
-N_ARRIVALS = 12  # error of PCASL curves 0.3 % of their peak, of PASL 0.8 %, of arteries 4 %
+N_ARRIVALS = 12  # error relative to the peak: PCASL 0.3 %, PASL 0.8 %, arterial 4 %
 
 
 def _standard_arrivals(n: int) -> tuple[float, ...]:
-    """Means of `n` equally likely parts of the distribution, of mean 0 and unit variance."""
+    """Return the means of `n` equally likely parts of the distribution, scaled to mean 0, sd 1."""
     borders = gammaincinv(GAMMA_SHAPE, np.arange(n + 1) / n)
     means = n * GAMMA_SHAPE * np.diff(gammainc(GAMMA_SHAPE + 1, borders))
     return tuple((means - GAMMA_SHAPE) / np.sqrt(GAMMA_SHAPE))
@@ -33,7 +33,7 @@ def dispersed(
     att: Array,
     spread_s: float | Array,
 ) -> Array:
-    """`curve(model, att)` with transit times of standard deviation `spread_s` and mean `att`.
+    """Average `curve(model, att)` over transit times of mean `att` and sd `spread_s`.
 
     Parameters
     ----------
@@ -42,8 +42,8 @@ def dispersed(
     att : array (..., voxels), numpy or torch
         Mean arrival times [s].
     spread_s : float or array (..., 1)
-        Standard deviation [s]; where it exceeds half of `att`, that half, as no label is
-        faster than the labeling.
+        Standard deviation [s]; limited to half of `att`, so that no label arrives before
+        labeling.
 
     Returns
     -------

@@ -1,7 +1,7 @@
-"""Kinetic parameters -> ASL signal: the one implementation of every equation.
+"""Kinetic parameters -> ASL signal: the only implementation of every equation.
 
-Arrays carry leading axes (slices of a scan, or patches of a batch), and voxels last: `att` is
-(..., voxels) and a curve (..., n, voxels) for n timings. ΔM is a fraction of the tissue M0,
+Leading axes are slices of a scan or patches of a batch; voxels are the last axis. So `att` is
+(..., voxels) and a curve of n timings is (..., n, voxels). ΔM is a fraction of the tissue M0,
 CBF is in ml/100 g/min, times are in seconds.
 """
 
@@ -22,8 +22,15 @@ ARTERIAL_EDGE_S = 0.1  # width of the rise and fall of the arterial bolus
 class TimingBlock:
     """Consecutive timings of one labeling type; arrays broadcast against (..., n, voxels).
 
-    plds and label_durations are in s (PLD effective, i.e. with the slice offset; for PASL the
-    inversion time and the bolus duration), efficiencies are total.
+    Attributes
+    ----------
+    labeling : str
+    plds : array
+        Effective PLD, which includes the slice offset; for PASL the inversion time [s].
+    label_durations : array
+        Label duration; for PASL the bolus duration [s].
+    efficiencies : array
+        Total labeling efficiency.
     """
 
     labeling: str
@@ -34,7 +41,7 @@ class TimingBlock:
 
 @dataclass(frozen=True)
 class KineticModel:
-    """The timings and constants of a batch of slices: parameters in, ΔM/M0 out.
+    """The timings and constants of a batch of slices.
 
     Parameters
     ----------
@@ -45,7 +52,7 @@ class KineticModel:
     partition : float
         Blood-brain partition coefficient [ml/g].
     kinetic : str
-        "single" or "tissue": which T1 the label has after arrival.
+        T1 of the label after arrival: "single" (of blood) or "tissue".
     saturation_recovery : float
         SIB of the VSASL model.
     """
@@ -66,7 +73,7 @@ class KineticModel:
 def kinetic_model(
     acquisition: Acquisition, n_slices: int = 1, dtype: type = np.float64
 ) -> KineticModel:
-    """The model of every slice of an acquisition; blocks have shape (n_slices, n, 1)."""
+    """Return the model of all slices of an acquisition; its blocks have shape (n_slices, n, 1)."""
     offsets = acquisition.slice_offsets(n_slices)[:, None, None]
 
     def block(labeling: str, timings: list[Timing]) -> TimingBlock:
@@ -86,13 +93,13 @@ def kinetic_model(
 
 
 def take_slices(model: KineticModel, index: slice) -> KineticModel:
-    """The model of some of the slices (leading axis) only."""
+    """Return the model of some of the slices (leading axis)."""
     blocks = tuple(replace(b, plds=b.plds[index]) for b in model.blocks)
     return replace(model, blocks=blocks)
 
 
 def tissue_curve(model: KineticModel, att: Array) -> Array:
-    """ΔM/M0 per unit CBF, (..., voxels) -> (..., n, voxels).
+    """Compute ΔM/M0 per unit CBF, (..., voxels) -> (..., n, voxels).
 
     PCASL/CASL and PASL: general kinetic model (Buxton 1998, doi:10.1002/mrm.1910400308) in the
     form of the white paper (Alsop 2015, doi:10.1002/mrm.25197). VSASL: the single-compartment
@@ -102,12 +109,12 @@ def tissue_curve(model: KineticModel, att: Array) -> Array:
 
 
 def tissue_slope(model: KineticModel, att: Array) -> Array:
-    """Derivative of `tissue_curve` by ATT [per s], (..., voxels) -> (..., n, voxels)."""
+    """Compute the slope of `tissue_curve` by ATT [per s], (..., voxels) -> (..., n, voxels)."""
     return _concatenate(_SLOPES[b.labeling](model, b, att[..., None, :]) for b in model.blocks)
 
 
 def kinks(model: KineticModel) -> Array:
-    """Arrival times at which the slope of a tissue curve jumps [s], (slices, 2 n)."""
+    """Return the arrival times at which the slope of a tissue curve jumps [s], (slices, 2 n)."""
     ends = [
         b.plds - b.label_durations if b.labeling == "pasl" else b.plds + b.label_durations
         for b in model.blocks
@@ -117,11 +124,11 @@ def kinks(model: KineticModel) -> Array:
 
 
 def arterial_curve(model: KineticModel, abat: Array) -> Array:
-    """ΔM/M0 per unit arterial blood volume, (..., voxels) -> (..., n, voxels).
+    """Compute ΔM/M0 per unit arterial blood volume, (..., voxels) -> (..., n, voxels).
 
-    The label passes through the voxel's arteries from aBAT to aBAT + bolus duration (Chappell
-    2010, doi:10.1002/mrm.22320), its edges softened linearly; VSASL labels all vessels above the
-    cut-off velocity at once and shows none of it.
+    The label passes through the arteries of the voxel from aBAT to aBAT + bolus duration (Chappell
+    2010, doi:10.1002/mrm.22320), with linear edges of width `ARTERIAL_EDGE_S`. VSASL labels all
+    vessels above the cut-off velocity at once and has no arterial signal.
     """
     return _concatenate(_arterial_block(model, b, abat[..., None, :]) for b in model.blocks)
 
@@ -133,7 +140,7 @@ def delta_m(
     abv: Array | None = None,
     abat: Array | None = None,
 ) -> Array:
-    """ΔM/M0 of tissue and, where given, of the arterial compartment, (..., n, voxels)."""
+    """Compute ΔM/M0 of tissue plus, if given, the arterial compartment, (..., n, voxels)."""
     signal = cbf[..., None, :] * tissue_curve(model, att)
     if abv is not None:
         signal = signal + abv[..., None, :] * arterial_curve(model, abat)
@@ -141,15 +148,15 @@ def delta_m(
 
 
 def _scale(model: KineticModel, block: TimingBlock) -> Array:
-    """2α/λ per CBF unit."""
+    """2α/λ per unit of CBF."""
     return 2 * block.efficiencies / (model.partition * CBF_PER_ML_G_S)
 
 
 def _pcasl_parts(model: KineticModel, block: TimingBlock, a: Array) -> tuple[Array, Array, Array]:
-    """Arrived part u of the bolus, time v since its end arrived, and the common decay."""
+    """Arrived duration u of the bolus, time since its end arrived, and the common decay."""
     xp = namespace(a)
     tau = block.label_durations
-    since = block.plds - a  # time since the end of the bolus arrived; negative before
+    since = block.plds - a  # time since the end of the bolus arrived; negative before that
     u = xp.clip(since + tau, 0 * tau, tau)
     decay = xp.exp(-a / model.t1_blood - xp.clip(since, 0, None) / model.t1_after_arrival)
     return u, since, decay * _scale(model, block)
@@ -175,7 +182,7 @@ def _pcasl_slope(model: KineticModel, block: TimingBlock, a: Array) -> Array:
 def _pasl_parts(
     model: KineticModel, block: TimingBlock, a: Array
 ) -> tuple[Array, Array, Array, Array]:
-    """Arrived part u of the bolus, whether all of it has arrived, rate k and common decay."""
+    """Arrived duration u of the bolus, time since its head arrived, rate k and common decay."""
     xp = namespace(a)
     since = block.plds - a
     u = xp.minimum(xp.clip(since, 0, None), block.label_durations + 0 * since)
@@ -231,16 +238,18 @@ def _arterial_block(model: KineticModel, block: TimingBlock, a: Array) -> Array:
     head = since if is_pulsed else since + block.label_durations
     tail = since - block.label_durations if is_pulsed else since
     inside = _edge(head) - _edge(tail)
-    travelled = block.plds + 0 * a if is_pulsed else a
-    decay = xp.exp(-travelled / model.t1_blood)
+    transit = block.plds + 0 * a if is_pulsed else a
+    decay = xp.exp(-transit / model.t1_blood)
     return 2 * block.efficiencies / model.partition * decay * inside
 
 
 def _edge(time_s: Array) -> Array:
+    """Linear rise from 0 to 1 around time 0."""
     return namespace(time_s).clip(time_s / ARTERIAL_EDGE_S + 0.5, 0, 1)
 
 
 def _concatenate(curves: Iterator[Array]) -> Array:
+    """Join the curves of all blocks along the timing axis."""
     parts = list(curves)
     return parts[0] if len(parts) == 1 else namespace(parts[0]).concatenate(parts, axis=-2)
 
