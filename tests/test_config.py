@@ -283,6 +283,6 @@ def test_a_file_without_keys_and_an_unknown_name_are_refused(tmp_path):
 
 def test_the_configurations_for_users_are_listed_first_and_the_others_by_name():
     listed = describe_configs()
-    assert list(listed)[:3] == ["exp21", "small", "own_protocol"]
+    assert list(listed)[:3] == ["aslnet", "small", "own_protocol"]
     others = listed["experiments of docs/experiments.md"].split()
     assert {*others, *list(listed)[:3]} == set(list_configs())

@@ -31,8 +31,8 @@ logger = logging.getLogger(__name__)
 
 MAX_SHOWN = 80  # characters of a wrong value in messages
 FOR_USERS = {
-    "exp21": "any protocol, with neighbouring slices: the configuration of the default model",
-    "small": "any protocol, one slice at a time: trains faster than exp21",
+    "aslnet": "any protocol, with neighbouring slices: the default model",
+    "small": "any protocol, one slice at a time: trains faster than aslnet",
     "own_protocol": "one protocol of your own: a base for docs/how-to/own-protocol.md",
 }
 FOLDER = Path(__file__).parent / "experiments"
