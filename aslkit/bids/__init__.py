@@ -1,1 +1,1 @@
-"""Files of one scan or data set -> `AslRun`, interpreted and checked."""
+"""Files of a scan or data set -> an `AslRun`, interpreted and checked."""

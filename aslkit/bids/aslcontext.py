@@ -1,4 +1,4 @@
-"""The *_aslcontext.tsv of an ASL image, or an order that the user states -> volume types."""
+"""The *_aslcontext.tsv of an ASL image, or the user's --order -> volume types."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +16,12 @@ VOLUME_TYPES = ("control", "label", "deltam", "m0scan", "cbf", "noRF", "n/a")
 def read_volume_types(
     path: Path, n_volumes: int, overrides: Overrides
 ) -> tuple[tuple[str, ...], tuple[Path, ...]]:
-    """Volume type of every volume, and the file that says so (none where the user does).
+    """Return the volume type of every volume, and the file that states it (None with --order).
 
     Raises
     ------
     InputError
-        When nobody says so, the number of types is wrong, or nothing can be subtracted.
+        When no source states the types, their number is wrong, or no pair can be subtracted.
     """
     file = find_context(path)
     if file is None and overrides.order is None:
@@ -49,7 +49,7 @@ def read_volume_types(
 
 
 def _check_usable(file: Path, contexts: Sequence[str]) -> None:
-    """Refuse what is no series of control-label pairs or differences."""
+    """Check that the volumes are control-label pairs or differences."""
     kinds = sorted(set(contexts))
     raw = [c for c in kinds if c in ("control", "label")]
     if "cbf" in kinds:
@@ -79,7 +79,7 @@ def _check_usable(file: Path, contexts: Sequence[str]) -> None:
 
 
 def _reordered(contexts: Sequence[str], order: str) -> tuple[str, ...]:
-    """The perfusion volumes relabelled in the order that the user states."""
+    """Relabel the perfusion volumes in the user's order."""
     cycle = ORDERS[order]
     positions = [i for i, c in enumerate(contexts) if c in PERFUSION_CONTEXTS]
     if len(positions) % len(cycle):
@@ -95,19 +95,19 @@ def _reordered(contexts: Sequence[str], order: str) -> tuple[str, ...]:
 
 
 def find_context(image: Path) -> Path | None:
-    """The nearest *_aslcontext.tsv that applies to an ASL image."""
+    """Return the nearest *_aslcontext.tsv that applies to an ASL image."""
     beside = image.with_name(f"{stem(image)}_aslcontext.tsv")
     files = [*inherited(image, "aslcontext", ".tsv"), *([beside] if beside.is_file() else [])]
     return files[-1] if files else None
 
 
 def read_context(path: Path) -> tuple[str, ...]:
-    """The column `volume_type` of an aslcontext file, blank lines left out.
+    """Read the column `volume_type` of an aslcontext file; blank lines are skipped.
 
     Raises
     ------
     InputError
-        When the column is missing or a value is no BIDS volume type.
+        When the column is missing, or a value is not a BIDS volume type.
     """
     lines = [line.split("\t") for line in read_text(path).splitlines() if line.strip()]
     header = [name.strip() for name in lines[0]] if lines else []

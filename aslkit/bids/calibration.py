@@ -1,4 +1,4 @@
-"""The M0 that belongs to an ASL series, wherever it is -> a `Calibration` on the series' grid."""
+"""The M0 of an ASL series, from its file, its volumes or a number -> a `Calibration`."""
 
 import math
 from dataclasses import replace
@@ -15,9 +15,9 @@ from aslkit.bids.sidecar import Sidecar, in_dataset, read_sidecar
 from aslkit.core.errors import InputError
 from aslkit.core.series_and_maps import FloatImage
 
-RELAXED_TR_S = 5.0  # M0 of a longer TR needs no correction (Alsop 2015, doi:10.1002/mrm.25197)
+RELAXED_TR_S = 5.0  # from this TR on, M0 is not corrected (Alsop 2015, doi:10.1002/mrm.25197)
 SHORTEST_TR_S = 0.1
-LONGEST_TR_S = 60.0  # a longer TR is milliseconds written for seconds
+LONGEST_TR_S = 60.0  # a longer TR was probably written in milliseconds
 GAINS = (1e-7, 1e3)  # mean ASL signal over M0: control images about 1, differences about 0.005
 M0_TYPES = ("Separate", "Included", "Estimate", "Absent")
 READOUT = {
@@ -32,7 +32,7 @@ def read_calibration(image: RawImage, overrides: Overrides) -> Calibration:
     Raises
     ------
     InputError
-        When there is none, it contradicts M0Type, or it lies on a grid that does not fit.
+        When M0 is missing, contradicts M0Type, or does not cover the ASL image.
     """
     calibration = _found(image, overrides)
     _check_gain(image, calibration)
@@ -70,7 +70,7 @@ def _of_type(image: RawImage, m0_type: str, overrides: Overrides) -> Calibration
 
 
 def _check_gain(image: RawImage, calibration: Calibration) -> None:
-    """Refuse an M0 whose unit is not that of the ASL images."""
+    """Check that M0 and the ASL images have the same unit."""
     m0 = np.asarray(calibration.equilibrium, dtype=np.float64)
     volumes = image.volumes[..., image.indices(*PERFUSION_CONTEXTS)]
     strength = np.nanmean(np.abs(volumes), dtype=np.float64)
@@ -88,7 +88,7 @@ def _check_gain(image: RawImage, calibration: Calibration) -> None:
 
 
 def _m0_type(image: RawImage) -> str:
-    """The stated M0Type, or the one that the files imply."""
+    """Return the stated M0Type, or the type that the files imply."""
     stated = image.sidecar.text("M0Type")
     if stated is None:
         if image.indices("m0scan"):
@@ -111,7 +111,7 @@ def _m0_type(image: RawImage) -> str:
 
 
 def _linked_m0(image: RawImage) -> Path:
-    """The one m0scan image that names the series in IntendedFor."""
+    """Return the only m0scan image that names the series in IntendedFor."""
     linked = find_m0scans(image.path)
     if len(linked) == 1:
         return linked[0]
@@ -174,7 +174,7 @@ def _from_file(image: RawImage, path: Path, overrides: Overrides) -> Calibration
 
 
 def _from_controls(image: RawImage, overrides: Overrides) -> Calibration:
-    """M0Type Absent: the mean control image serves where nothing suppressed its signal."""
+    """Use the mean control image for M0Type Absent, without background suppression only."""
     controls = image.indices("control")
     if not controls or image.sidecar.is_true("BackgroundSuppression") is not False:
         raise image.sidecar.refuse(
@@ -196,7 +196,7 @@ def _calibration(
     sources: tuple[Path, ...],
     overrides: Overrides,
 ) -> Calibration:
-    """M0 as `measured`: sidecar and number of volumes of its file, and which of them it is of."""
+    """Return the calibration of an M0 image from the sidecar and volumes of its file."""
     tr_s, notes = overrides.m0_tr_s, _readout_notes(image, *measured)
     if tr_s is None:
         tr_s, assumed = _repetition_time(*measured)
@@ -210,7 +210,7 @@ def _calibration(
 def _repetition_time(
     sidecar: Sidecar, n_volumes: int, indices: list[int]
 ) -> tuple[float | None, tuple[str, ...]]:
-    """The TR [s] of some volumes, None where it is unknown, and what was assumed."""
+    """Return the TR of some volumes [s], None if unknown, and notes on assumptions."""
     for field in ("RepetitionTimePreparation", "RepetitionTime"):
         values = sidecar.per_volume(field, n_volumes)
         if values is None:
@@ -240,7 +240,7 @@ def _repetition_time(
 
 
 def _values(sidecar: Sidecar, field: str, n_volumes: int, indices: list[int]) -> list[float]:
-    """The different values of a field among some volumes; none where it is absent."""
+    """Return the distinct values of a field for some volumes; empty if the field is absent."""
     values = sidecar.per_volume(field, n_volumes)
     return [] if values is None else [float(v) for v in np.unique(values[indices])]
 
@@ -248,7 +248,7 @@ def _values(sidecar: Sidecar, field: str, n_volumes: int, indices: list[int]) ->
 def _readout_notes(
     image: RawImage, sidecar: Sidecar, n_volumes: int, indices: list[int]
 ) -> tuple[str, ...]:
-    """Differences between the readouts of M0 and ASL, after which their signals compare badly."""
+    """Return notes on readout differences between M0 and ASL that bias their ratio."""
     m0 = {f: _values(sidecar, f, n_volumes, indices) for f in READOUT}
     perfusion = image.indices(*PERFUSION_CONTEXTS)
     asl = {f: _values(image.sidecar, f, len(image.contexts), perfusion) for f in READOUT}

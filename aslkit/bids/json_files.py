@@ -1,4 +1,4 @@
-"""Small text files -> text and JSON objects, every fault of theirs named."""
+"""Small text files -> text and JSON objects, with a clear error for every fault."""
 
 import json
 import os
@@ -10,12 +10,12 @@ LARGEST_BYTES = 10_000_000  # sidecars hold kilobytes
 
 
 def read_text(path: Path) -> str:
-    """The UTF-8 text of a file, without a byte-order mark.
+    """Read the UTF-8 text of a file, without a byte-order mark.
 
     Raises
     ------
     InputError
-        When it is no regular file, too large, or no UTF-8.
+        When it is not a regular file, too large, or not UTF-8.
     """
     fix = "save it as UTF-8 text and check its permissions"
     if not os.path.isfile(path):
@@ -40,12 +40,12 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, object]:
-    """The fields of a JSON object.
+    """Read the fields of a JSON object.
 
     Raises
     ------
     InputError
-        When the file is no JSON object, or names a field twice.
+        When the file is not a JSON object, or names a field twice.
     """
     text = read_text(path)
     try:

@@ -1,4 +1,4 @@
-"""Sidecar and overrides -> labeling efficiency, and the pulses that reduce it."""
+"""Sidecar and overrides -> labeling efficiency, and the number of suppression pulses."""
 
 from aslkit.bids.overrides import Overrides
 from aslkit.bids.run import Efficiency
@@ -6,18 +6,18 @@ from aslkit.bids.sidecar import Sidecar
 from aslkit.core.acquisition import EFFICIENCY
 
 LOWEST_EFFICIENCY = 0.01
-MOST_PULSES = 10  # of any published scheme
+MOST_PULSES = 10  # more than in any published scheme
 
 
 def read_efficiency(
     sidecar: Sidecar, labeling: str, overrides: Overrides
 ) -> tuple[Efficiency, tuple[str, ...]]:
-    """Labeling efficiency of a run, and what was assumed.
+    """Return the labeling efficiency of a run, and notes on assumptions.
 
     Raises
     ------
     InputError
-        When the sidecar states an impossible one.
+        When the sidecar states an impossible value.
     """
     alpha, origin = EFFICIENCY[labeling], f"default of {labeling.upper()}"
     measured = sidecar.number("LabelingEfficiency")
@@ -36,7 +36,7 @@ def read_efficiency(
 
 
 def _n_pulses(sidecar: Sidecar, overrides: Overrides) -> tuple[int, tuple[str, ...]]:
-    """Background-suppression pulses that act on the label."""
+    """Return the number of background-suppression pulses that act on the label."""
     if overrides.n_bs is not None:
         return overrides.n_bs, ()
     is_suppressed = sidecar.is_true("BackgroundSuppression")

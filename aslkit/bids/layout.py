@@ -1,4 +1,4 @@
-"""A BIDS folder -> its ASL acquisitions, the runs of a joint one together."""
+"""A BIDS folder -> its ASL acquisitions; the runs of a joint acquisition are grouped."""
 
 import re
 from collections.abc import Sequence
@@ -8,20 +8,23 @@ from aslkit.bids.nifti import EXTENSIONS
 from aslkit.bids.sidecar import entities, is_magnitude
 from aslkit.core.errors import InputError
 
-JOINT = re.compile(r"_acq-(pcasl|vsasl)(?=_)")  # see bids-asl: one run each, otherwise equal names
+JOINT = re.compile(
+    r"_acq-(pcasl|vsasl)(?=_)"
+)  # the runs of a joint acquisition have otherwise equal names
 
 
 def find_acquisitions(
     bids_dir: Path, participants: Sequence[str] = (), sessions: Sequence[str] = ()
 ) -> list[tuple[Path, ...]]:
-    """The magnitude *_asl images of a data set, sorted; those of a joint acquisition together.
+    """Return the magnitude *_asl images of a data set, sorted and grouped by acquisition.
 
-    `participants` and `sessions` are labels, with or without `sub-` and `ses-`; none: all.
+    `participants` and `sessions` are labels, with or without `sub-` and `ses-`; empty means
+    all.
 
     Raises
     ------
     InputError
-        When there is none, or none of a label.
+        When there is no ASL image, or none with a requested label.
     """
     images = [
         path
@@ -47,13 +50,13 @@ def find_acquisitions(
 
 
 def scan_name(runs: tuple[Path, ...]) -> str:
-    """What the runs' file names have in common, without suffix and extension."""
+    """Return the common part of the runs' file names, without suffix and extension."""
     name = runs[0].name if len(runs) == 1 else JOINT.sub("", runs[0].name)
     return name.partition("_asl.")[0]
 
 
 def _chosen(bids_dir: Path, images: list[Path], key: str, labels: Sequence[str]) -> list[Path]:
-    """Those of the images whose entity has one of the labels."""
+    """Select the images whose entity has one of the labels."""
     wanted = [label.removeprefix(f"{key}-") for label in labels]
     found = {path: entities(path)[0].get(key, "") for path in images}
     missing = [label for label in wanted if label not in found.values()]
@@ -70,7 +73,7 @@ def _chosen(bids_dir: Path, images: list[Path], key: str, labels: Sequence[str])
 
 
 def _acquisitions(runs: list[Path]) -> list[tuple[Path, ...]]:
-    """Runs of equal name but for `acq`, as one joint acquisition where each kind is there once."""
+    """Group runs that differ in `acq` only into a joint acquisition, if each kind exists once."""
     kinds = {found[1] for run in runs if (found := JOINT.search(run.name))}
     if len(runs) == len(kinds):
         return [tuple(runs)]

@@ -1,4 +1,4 @@
-"""An ASL image and the m0scan files of its subject -> those that belong to it."""
+"""An ASL image and the m0scan files of its subject -> the m0scan files of the image."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from aslkit.bids.sidecar import absolute, dataset_root, entities, is_magnitude, 
 
 
 def find_m0scans(image: Path) -> list[Path]:
-    """The perf/*_m0scan images whose IntendedFor names an ASL image (never those in fmap/)."""
+    """Return the perf/*_m0scan images whose IntendedFor names an ASL image (fmap/ is ignored)."""
     own = absolute(image)
     found = [
         path
@@ -19,7 +19,7 @@ def find_m0scans(image: Path) -> list[Path]:
 
 
 def m0_candidates(image: Path) -> list[Path]:
-    """All magnitude m0scan images in perf/ folders of the subject, or beside the image."""
+    """Return all magnitude m0scan images in perf/ folders of the subject, or beside the image."""
     folder = absolute(image).parent
     subject = next((p for p in folder.parents if p.name.startswith("sub-")), None)
     folders = sorted(subject.glob("**/perf")) if subject else [folder]
@@ -28,14 +28,14 @@ def m0_candidates(image: Path) -> list[Path]:
 
 
 def _closest_by_entities(paths: Sequence[Path], image: Path) -> list[Path]:
-    """Of several M0 images, those that share the most entities with the ASL image."""
+    """Select the M0 images that share the most entities with the ASL image."""
     own = entities(image)[0].items()
     shared = [len(own & entities(p)[0].items()) for p in paths]
     return [p for p, n in zip(paths, shared, strict=True) if n == max(shared)]
 
 
 def _intended_for(m0scan: Path) -> list[Path]:
-    """Absolute paths of the images that an m0scan names."""
+    """Return the absolute paths of the images that an m0scan names."""
     sidecar, root = read_sidecar(m0scan), dataset_root(m0scan)
     stated = sidecar.values.get("IntendedFor")
     targets = stated if isinstance(stated, list) else [] if stated is None else [stated]
@@ -50,7 +50,7 @@ def _intended_for(m0scan: Path) -> list[Path]:
 
 
 def _resolve_intended(target: str, m0scan: Path, root: Path) -> Path:
-    """Absolute path of an IntendedFor entry: a bids: URI, or relative to the subject's folder."""
+    """Return the absolute path of an IntendedFor entry (bids: URI, or path in the subject)."""
     if target.startswith("bids:"):
         return absolute(root / target.split(":", 2)[-1])
     subject = next((p for p in m0scan.parents if p.name.startswith("sub-")), m0scan.parent)

@@ -1,4 +1,4 @@
-"""NIfTI files <-> float32 arrays: the one place that meets nibabel's errors and conventions."""
+"""NIfTI files <-> float32 arrays; nibabel's errors become clear messages here."""
 
 import math
 import os
@@ -18,15 +18,15 @@ from aslkit.core.errors import InputError
 from aslkit.core.series_and_maps import FloatImage, MaskImage
 
 EXTENSIONS = (".nii.gz", ".nii")
-SAME_AFFINE_MM = 1e-3  # affines that differ by less describe the same grid
+SAME_AFFINE_MM = 1e-3  # tolerance for equal grids
 
-REPAIRED_LEVEL = 30  # nibabel's level of faults that change how a header is understood
-LARGEST_VOXEL = 1e12  # of any scanner; the bytes of a larger one are damaged
+REPAIRED_LEVEL = 30  # nibabel's level of faults that change the meaning of a header
+LARGEST_VOXEL = 1e12  # larger values mean damaged bytes
 GZIP_LIMIT = 1100  # deflate shrinks at most 1032-fold
-FLOAT32_BYTES = 4  # of a voxel, as it is read
+FLOAT32_BYTES = 4  # bytes of a voxel in memory
 GIB = 2**30
-VOXEL_MM = (0.05, 100.0)  # edges of a voxel
-SINGULAR = 1e-3  # volume of a unit cell whose axes lie in one plane
+VOXEL_MM = (0.05, 100.0)  # allowed edge lengths of a voxel
+SINGULAR = 1e-3  # below this volume, the unit axes of the grid lie in one plane
 
 _UNREADABLE = (
     OSError,
@@ -47,7 +47,7 @@ _UNREADABLE_AS = {
 
 
 def stem(path: Path) -> str:
-    """File name without .nii, .nii.gz, .json or .tsv."""
+    """Return the file name without .nii, .nii.gz, .json or .tsv."""
     for extension in (*EXTENSIONS, ".json", ".tsv"):
         if path.name.endswith(extension):
             return path.name[: -len(extension)]
@@ -55,14 +55,14 @@ def stem(path: Path) -> str:
 
 
 def read_volumes(path: Path) -> tuple[FloatImage, nib.Nifti1Header]:
-    """Voxels (x, y, z, v), also for a 3D file, and the header of a NIfTI file.
+    """Read the voxels (x, y, z, v) and the header of a 3D or 4D NIfTI file.
 
     Raises
     ------
     InputError
         When the file is missing, damaged, or not a 3D or 4D image of real numbers.
     """
-    if not os.path.isfile(path):  # unlike Path.is_file, also for a name that is too long
+    if not os.path.isfile(path):  # Path.is_file raises an error for a name that is too long
         found = "a folder" if os.path.isdir(path) else "no such file"
         _refuse(path, found=found, expected="a NIfTI file", fix="correct the path")
     if not path.name.endswith(EXTENSIONS):
@@ -73,7 +73,7 @@ def read_volumes(path: Path) -> tuple[FloatImage, nib.Nifti1Header]:
         if not isinstance(image, nib.Nifti1Image):
             raise ImageFileError(f"{type(image).__name__} is no NIfTI")
         _check_header(path, image.header)
-        with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 is infinite
+        with np.errstate(over="ignore", invalid="ignore"):  # values beyond float32 become infinite
             voxels = image.get_fdata(dtype=np.float32, caching="unchanged")
     except _UNREADABLE as error:
         found = getattr(error, "strerror", None) or _UNREADABLE_AS.get(type(error), "damaged")
@@ -84,7 +84,7 @@ def read_volumes(path: Path) -> tuple[FloatImage, nib.Nifti1Header]:
             expected="a complete NIfTI file",
             fix="copy or convert it again",
         ) from error
-    voxels[np.isinf(voxels)] = np.nan  # as unusable as what is not a number
+    voxels[np.isinf(voxels)] = np.nan  # infinite values are unusable, too
     extremes = (np.nanmin(voxels), np.nanmax(voxels)) if np.isfinite(voxels).any() else (0, 0)
     if max(-extremes[0], extremes[1]) > LARGEST_VOXEL:
         _refuse(
@@ -98,13 +98,13 @@ def read_volumes(path: Path) -> tuple[FloatImage, nib.Nifti1Header]:
 
 
 def memory_bytes() -> int:
-    """Physical memory of this machine."""
+    """Return the physical memory of this machine [bytes]."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 @contextmanager
 def _strict_headers() -> Iterator[None]:
-    """Makes nibabel raise where it would repair a header, with a line on stderr."""
+    """Make nibabel raise an error instead of a header repair with a line on stderr."""
     imageglobals.logger.disabled = True
     try:
         with imageglobals.ErrorLevel(REPAIRED_LEVEL):
@@ -114,7 +114,7 @@ def _strict_headers() -> Iterator[None]:
 
 
 def _check_header(path: Path, header: nib.Nifti1Header) -> None:
-    """Refuse a header that cannot describe a scan, before its voxels are allocated."""
+    """Check that a header describes a scan, before memory is allocated for the voxels."""
     dtype, shape = header.get_data_dtype(), header.get_data_shape()
     if np.dtype(dtype).kind not in "iuf":
         _refuse(path, found=f"{dtype} voxels", expected="real numbers")
@@ -149,7 +149,7 @@ def _check_header(path: Path, header: nib.Nifti1Header) -> None:
 
 
 def read_on_grid(path: Path, shape: tuple[int, ...], affine: NDArray[np.float64]) -> FloatImage:
-    """A 3D image that has to lie on the grid (shape, affine).
+    """Read a 3D image and check that it is on the grid (shape, affine).
 
     Raises
     ------
@@ -170,7 +170,7 @@ def read_on_grid(path: Path, shape: tuple[int, ...], affine: NDArray[np.float64]
 
 
 def read_mask(path: Path, shape: tuple[int, ...], affine: NDArray[np.float64]) -> MaskImage:
-    """Voxels above zero of a 3D mask on the grid (shape, affine).
+    """Read a 3D mask on the grid (shape, affine): True where its voxels are above zero.
 
     Raises
     ------
@@ -184,7 +184,7 @@ def read_mask(path: Path, shape: tuple[int, ...], affine: NDArray[np.float64]) -
 
 
 def is_same_grid(affine: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
-    """Whether two affines differ by less than a micrometre-scale tolerance."""
+    """Whether two affines agree within `SAME_AFFINE_MM`."""
     return bool(np.abs(np.asarray(affine) - np.asarray(other)).max() < SAME_AFFINE_MM)
 
 
@@ -200,12 +200,12 @@ def write_image(path: Path, voxels: NDArray[np.generic], header: nib.Nifti1Heade
 
 
 def type_of(header: nib.Nifti1Header) -> type[nib.Nifti1Image]:
-    """The image class that belongs to a header (NIfTI-1 or NIfTI-2)."""
+    """Return the image class of a header (NIfTI-1 or NIfTI-2)."""
     return nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
 
 
 def by(shape: tuple[int, ...]) -> str:
-    """Shape as people write it: 64 x 64 x 24."""
+    """Format a shape, as in "64 x 64 x 24"."""
     return " x ".join(str(n) for n in shape)
 
 

@@ -1,4 +1,4 @@
-"""What the user states on the command line instead of the sidecar."""
+"""Values on the command line that replace fields of the sidecar."""
 
 from dataclasses import dataclass, fields
 
@@ -14,7 +14,7 @@ ORDERS = {"ct": ("control", "label"), "tc": ("label", "control"), "diff": ("delt
 
 @dataclass(frozen=True)
 class Overrides:
-    """Values that replace the metadata of a run; None leaves the sidecar's.
+    """Values that replace the metadata of a run; None keeps the sidecar's value.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class Overrides:
     alpha : float, optional
         Labeling efficiency without background suppression.
     alpha_bs : float
-        Label that survives one background-suppression pulse.
+        Background-suppression efficiency: fraction of the label left after one pulse.
     n_bs : int, optional
         Background-suppression pulses that act on the label.
     slice_dt_s : float, optional
@@ -64,9 +64,9 @@ class Overrides:
 
     @property
     def changed(self) -> dict[str, object]:
-        """The values that differ from the defaults, by name."""
+        """Return the values that differ from the defaults, by name."""
         values = {f.name: (getattr(self, f.name), f.default) for f in fields(self)}
         return {name: value for name, (value, default) in values.items() if value != default}
 
 
-AS_STORED = Overrides()  # what the sidecar says, default constants
+AS_STORED = Overrides()  # the sidecar's values and default constants

@@ -16,12 +16,12 @@ from aslkit.bids.timing import read_label_durations, read_plds, read_slice_offse
 from aslkit.core.acquisition import LABELINGS
 from aslkit.core.errors import InputError
 
-FIELD_STRENGTH_T = (2.5, 3.5)  # where the default relaxation times hold
-SHORTEST_SINGLE_LABEL_S = 1.0  # shorter ones are blocks of a time-encoded label
+FIELD_STRENGTH_T = (2.5, 3.5)  # range of field strengths for the default relaxation times
+SHORTEST_SINGLE_LABEL_S = 1.0  # shorter durations are blocks of a time-encoded label
 
 
 def read_run(path: Path, overrides: Overrides = AS_STORED) -> AslRun:
-    """Read one raw ASL file and everything that BIDS says about it.
+    """Read one raw ASL file and its BIDS metadata.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def _read_image(path: Path, overrides: Overrides) -> tuple[RawImage, tuple[Path,
 
 
 def _refuse_unsupported(image: RawImage) -> None:
-    """Refuse series that need decoding, combination or another signal model first."""
+    """Check that the series needs no decoding, combination or other signal model."""
     sidecar, names = image.sidecar, entities(image.path)[0]
     if not is_magnitude(image.path):
         raise InputError(
@@ -142,7 +142,7 @@ def _labeling(sidecar: Sidecar, overrides: Overrides) -> str:
 
 
 def _pairs_per_deltam(image: RawImage) -> tuple[int, tuple[str, ...]]:
-    """Pairs that the scanner averaged into one deltam volume, checked against the sidecar."""
+    """Return the pairs averaged into one deltam volume by the scanner, and notes."""
     stated = image.sidecar.number("TotalAcquiredPairs")
     if stated is not None and (stated < 1 or stated % 1):
         raise image.sidecar.refuse(
@@ -167,7 +167,7 @@ def _field_strength_note(sidecar: Sidecar, overrides: Overrides) -> tuple[str, .
 
 
 def _timing_notes(run: AslRun) -> tuple[str, ...]:
-    """What looks odd about the timing groups; refuses a control without its label."""
+    """Return notes on unusual timing groups; raise InputError for controls without label."""
     groups = timing_groups(run)
     notes = []
     unpaired = unpaired_volumes(run)

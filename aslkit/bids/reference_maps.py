@@ -1,4 +1,4 @@
-"""A folder of maps from another program -> CBF and ATT of one scan, in the units of aslkit."""
+"""A folder of maps from another program -> CBF and ATT of one scan, in aslkit's units."""
 
 from dataclasses import dataclass
 from itertools import dropwhile
@@ -13,24 +13,24 @@ from aslkit.core.errors import InputError
 from aslkit.core.series_and_maps import FloatImage
 
 SUFFIXES = {"cbf": ("cbf",), "att": ("att", "arrival")}
-# by the text of Units in lower case without spaces: what one unit is in ml/100 g/min, or in s
+# factor to ml/100 g/min or s, by the text of Units in lower case without spaces
 FACTORS = {
     "cbf": {"ml/100g/min": 1.0, "l/kg/min": 100.0, "ml/g/min": 100.0},
     "att": {"s": 1.0, "ms": 0.001},
 }
-BASIL = {"cbf": "perfusion_calib", "att": "arrival"}  # of oxford_asl, in native_space
-BASIL_UNITS = {"cbf": "ml/100g/min", "att": "s"}  # its maps have no sidecar
-LARGEST = {"cbf": 500.0, "att": 10.0}  # median beyond it: the unit is another one
+BASIL = {"cbf": "perfusion_calib", "att": "arrival"}  # file names of oxford_asl in native_space
+BASIL_UNITS = {"cbf": "ml/100g/min", "att": "s"}  # its maps have no sidecars
+LARGEST = {"cbf": 500.0, "att": 10.0}  # a larger median means another unit
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Maps of another program, or the truth of a simulation.
+    """Maps from another program, or the truth of a simulation.
 
     Attributes
     ----------
     images : mapping of "cbf" [ml/100 g/min] and, where there is one, "att" [s] to array (x, y, z)
-        NaN where CBF is 0, which is how such maps mark what lies outside.
+        NaN where CBF is 0, because such maps are 0 outside of the brain.
     files : tuple of Path
     """
 
@@ -41,7 +41,7 @@ class Reference:
 def read_reference(
     folder: Path, scan: str, shape: tuple[int, ...], affine: NDArray[np.float64]
 ) -> Reference:
-    """The reference maps of a scan.
+    """Read the reference maps of a scan.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def read_reference(
     Raises
     ------
     InputError
-        When there is no CBF map or several, the unit is missing or unknown, or the grid another.
+        When there is no single CBF map, the unit is missing or unknown, or the grid differs.
     """
     files = reference_files(folder, scan)
     found = {q: _read(path, q, shape, affine) for q, path in files.items()}
@@ -66,7 +66,7 @@ def read_reference(
 
 
 def reference_files(folder: Path, scan: str) -> dict[str, Path]:
-    """The CBF map of a scan and, where there is one, the ATT map, by quantity.
+    """Return the paths of the CBF map and, if it exists, the ATT map of a scan, by quantity.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def reference_files(folder: Path, scan: str) -> dict[str, Path]:
 
 
 def _find(folder: Path, scan: str, quantity: str) -> Path | None:
-    """The map named exactly after the scan, else the only one with more entities."""
+    """Return the map named exactly as the scan, or else the only map with more entities."""
     own = entities(Path(f"{scan}_asl.nii"))[0].items()
     found = [
         path
@@ -113,7 +113,7 @@ def _find(folder: Path, scan: str, quantity: str) -> Path | None:
 
 
 def _entities_of_folders(path: Path, top: Path) -> dict[str, str]:
-    """BIDS entities that the folders above a file are named by, from `top` on."""
+    """Return the BIDS entities in the names of the folders between `top` and a file."""
     names = [top.absolute().name, *path.relative_to(top).parts[:-2]]
     parts = [part for name in names for part in name.split("_") if "-" in part]
     parts = list(dropwhile(lambda part: not part.startswith("sub-"), parts))

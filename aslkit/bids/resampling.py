@@ -1,4 +1,4 @@
-"""An M0 image on a grid of its own -> on the grid of the ASL image."""
+"""An M0 image on another grid -> M0 on the grid of the ASL image."""
 
 from pathlib import Path
 
@@ -12,14 +12,14 @@ from aslkit.bids.run import RawImage
 from aslkit.core.errors import InputError
 from aslkit.core.series_and_maps import FloatImage
 
-COVERAGE = 0.95  # part of the ASL voxels that an M0 on another grid has to cover
-EDGE_VOXELS = 1e-3  # rounding of affines at the edge of the field of view
+COVERAGE = 0.95  # smallest share of ASL voxels that M0 must cover
+EDGE_VOXELS = 1e-3  # tolerance at the edge of the field of view
 
 
 def on_grid_of(
     image: RawImage, m0: FloatImage, header: nib.Nifti1Header, path: Path
 ) -> FloatImage:
-    """M0 (of `path`) on the grid of the ASL image, linearly interpolated where the grids differ.
+    """Return M0 (of `path`) on the grid of the ASL image, by linear interpolation.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def on_grid_of(
 def _resample(
     voxels: FloatImage, to_source: NDArray[np.float64], shape: tuple[int, ...]
 ) -> FloatImage:
-    """Voxels at the places of another grid; NaN outside the field of view."""
+    """Interpolate voxels at the positions of another grid; NaN outside of the field of view."""
     grid = np.indices(shape).reshape(3, -1)
     places = to_source[:3, :3] @ grid + to_source[:3, 3:]
     middle = (np.array(voxels.shape)[:, None] - 1) / 2

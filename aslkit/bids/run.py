@@ -1,4 +1,4 @@
-"""A raw ASL run, read and checked -> its control-label pairs by (label duration, PLD)."""
+"""A raw ASL run, read and checked -> control-label pairs by (label duration, PLD)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,13 +44,13 @@ class RawImage:
     contexts: tuple[str, ...]
 
     def indices(self, *contexts: str) -> list[int]:
-        """The volumes of the given types."""
+        """Return the indices of the volumes of the given types."""
         return [i for i, c in enumerate(self.contexts) if c in contexts]
 
 
 @dataclass(frozen=True)
 class Efficiency:
-    """Labeling efficiency `alpha`, where it came from, and the pulses that reduce it."""
+    """Labeling efficiency `alpha`, its origin, and the number of suppression pulses."""
 
     alpha: float
     origin: str
@@ -59,7 +59,7 @@ class Efficiency:
 
     @property
     def total(self) -> float:
-        """Efficiency with background suppression included."""
+        """Return the labeling efficiency times the background-suppression efficiency."""
         return self.alpha * self.per_pulse**self.n_pulses
 
 
@@ -72,15 +72,15 @@ class Calibration:
     m0 : array (x, y, z) on the grid of the run, or float
         M0 in scanner units, before scaling and saturation correction.
     origin : str
-        File or field it comes from, for the timing table and the output sidecar.
+        File or field of M0, for the timing table and the output sidecar.
     scale : float
         Gain between the M0 and the ASL images.
     repetition_time_s : float, optional
         TR of the M0 image [s]; None where unknown or not applicable.
     recovery : float
-        Fraction of the equilibrium that the M0 image shows; 1 where nothing is corrected.
+        Measured M0 divided by equilibrium M0; 1 without correction.
     sources, notes
-        Files that were read, and what was assumed.
+        Files that were read, and notes on assumptions.
     """
 
     m0: FloatImage | float
@@ -93,13 +93,13 @@ class Calibration:
 
     @property
     def equilibrium(self) -> FloatImage | float:
-        """M0, scaled and corrected for incomplete recovery."""
+        """Return M0, scaled and corrected for incomplete recovery."""
         return self.m0 * (self.scale / self.recovery)
 
 
 @dataclass(frozen=True)
 class AslRun:
-    """What one raw ASL file holds, after reading and checking.
+    """One raw ASL file with its metadata, read and checked.
 
     Attributes
     ----------
@@ -112,17 +112,17 @@ class AslRun:
     contexts : tuple of str
         BIDS volume type of every volume.
     plds_s, label_durations_s : array (v,)
-        Of every volume [s]; meaningless for volumes that are no perfusion volumes.
+        For every volume [s]; meaningless for volumes that are not perfusion volumes.
     slice_offsets_s : tuple of float
         Delay of each slice after the first acquired one [s]; (0,) for a 3D readout.
     pairs_per_deltam : int
         Control-label pairs that the scanner averaged into each deltam volume.
     overrides : Overrides
-        What the user stated; also holds the constants of the model.
+        Values of the user, and the constants of the model.
     sources : tuple of Path
         Every file that was read for this run.
     notes : tuple of str
-        What was assumed or looks odd, for the timing table and the output sidecar.
+        Assumptions and warnings, for the timing table and the output sidecar.
     """
 
     source: Path
@@ -149,30 +149,30 @@ class AslRun:
 
     @property
     def affine(self) -> NDArray[np.float64]:
-        """Voxel to world (RAS mm), (4, 4)."""
+        """Return the matrix from voxel to world coordinates (RAS mm), (4, 4)."""
         return np.asarray(self.header.get_best_affine(), dtype=np.float64)
 
     @property
     def voxel_size_mm(self) -> tuple[float, float, float]:
-        """Edge lengths of a voxel [mm]."""
+        """Return the edge lengths of a voxel [mm]."""
         return voxel_size_mm(self.affine)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Volumes of one perfusion difference: plus - minus (None: already a deltam)."""
+    """Indices of the volumes of one difference: plus - minus (minus is None for deltam)."""
 
     plus: int
     minus: int | None = None
 
     @property
     def indices(self) -> tuple[int, ...]:
-        """The volumes that the pair consists of."""
+        """Return the indices of the volumes of the pair."""
         return (self.plus,) if self.minus is None else (self.plus, self.minus)
 
 
 def timing_groups(run: AslRun) -> dict[TimingKey, tuple[Pair, ...]]:
-    """The repeats of every (label duration, PLD) pair, sorted by label duration, then PLD.
+    """Group the repeats by (label duration, PLD), sorted by label duration, then PLD.
 
     Raises
     ------
@@ -198,19 +198,19 @@ def timing_groups(run: AslRun) -> dict[TimingKey, tuple[Pair, ...]]:
 
 
 def difference(run: AslRun, pair: Pair) -> FloatImage:
-    """Control - label of one pair (x, y, z), in scanner units."""
+    """Return control - label of one pair (x, y, z), in scanner units."""
     plus = run.volumes[..., pair.plus]
     return plus if pair.minus is None else plus - run.volumes[..., pair.minus]
 
 
 def unpaired_volumes(run: AslRun) -> list[int]:
-    """Perfusion volumes that found no partner and are left out."""
+    """Return the perfusion volumes without a partner, which are not used."""
     used = {i for pairs in timing_groups(run).values() for p in pairs for i in p.indices}
     return [i for i, c in enumerate(run.contexts) if c in PERFUSION_CONTEXTS and i not in used]
 
 
 def timings(run: AslRun) -> tuple[Timing, ...]:
-    """One timing per group of `timing_groups`, in its order."""
+    """Return one timing per group of `timing_groups`, in the same order."""
     per_pair = run.pairs_per_deltam if "deltam" in run.contexts else 1
     return tuple(
         Timing(run.labeling, pld, duration, run.efficiency.total, len(pairs) * per_pair)
@@ -219,7 +219,7 @@ def timings(run: AslRun) -> tuple[Timing, ...]:
 
 
 def _timing_key(run: AslRun, volume: int) -> TimingKey:
-    """(label duration, PLD) [s], rounded to the millisecond."""
+    """Return (label duration, PLD) [s], rounded to the millisecond."""
     return round(float(run.label_durations_s[volume]), 3), round(float(run.plds_s[volume]), 3)
 
 

@@ -14,20 +14,20 @@ from aslkit.bids.json_files import read_json
 from aslkit.bids.nifti import stem
 from aslkit.core.errors import InputError
 
-BIDS_VERSION = "1.11.0"  # of what is written here
-LARGEST_INTEGER = 1e15  # beyond it no field of BIDS makes sense, and floats lose units
+BIDS_VERSION = "1.11.0"  # version of the data sets that aslkit writes
+LARGEST_INTEGER = 1e15  # larger values are invalid in BIDS, and floats are not exact
 
 
 @dataclass(frozen=True)
 class Sidecar:
-    """The inherited metadata of one image, each field with the file it stands in.
+    """The inherited metadata of one image, with the file of each field.
 
     Methods that read a field refuse one of another type (InputError).
 
     Attributes
     ----------
     path : Path
-        The nearest JSON file, or the one expected beside the image when there is none.
+        The nearest JSON file, or the expected file beside the image if none exists.
     values : mapping
         Field to value.
     origins : mapping
@@ -40,11 +40,11 @@ class Sidecar:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The JSON files that contributed."""
+        """Return the JSON files with at least one used field."""
         return tuple(dict.fromkeys(self.origins.values()))
 
     def refuse(self, field: str, *, expected: str, fix: str, found: object = None) -> InputError:
-        """The error that names the file in which `field` stands (or should stand)."""
+        """Return the error that names the file in which `field` is, or should be."""
         if found is None:
             found = _shown(self.values.get(field)) if self.origins else "no such file"
         return InputError(
@@ -52,14 +52,14 @@ class Sidecar:
         )
 
     def text(self, field: str) -> str | None:
-        """A text field, or None where it is absent."""
+        """Return a text field, or None if it is absent."""
         value = self.values.get(field)
         if value is not None and not isinstance(value, str):
             raise self.refuse(field, expected="text", fix=f'write "{field}": "…"')
         return value
 
     def is_true(self, field: str) -> bool | None:
-        """A boolean field, or None where it is absent."""
+        """Return a boolean field, or None if it is absent."""
         value = self.values.get(field)
         if value is not None and not isinstance(value, bool):
             raise self.refuse(
@@ -68,7 +68,7 @@ class Sidecar:
         return value
 
     def number(self, field: str) -> float | None:
-        """A finite number, or None where it is absent."""
+        """Return a finite number, or None if the field is absent."""
         value = self.values.get(field)
         if value is None or _is_number(value):
             return None if value is None else float(value)  # type: ignore[arg-type]
@@ -77,7 +77,7 @@ class Sidecar:
         )
 
     def numbers(self, field: str) -> NDArray[np.float64] | None:
-        """A number or a list of numbers as a 1D array, or None where the field is absent."""
+        """Return a number or a list of numbers as a 1D array, or None if the field is absent."""
         value = self.values.get(field)
         if value is None:
             return None
@@ -91,7 +91,7 @@ class Sidecar:
         return np.array(items, dtype=np.float64)
 
     def per_volume(self, field: str, n_volumes: int) -> NDArray[np.float64] | None:
-        """A scalar or per-volume field as (n_volumes,), or None where it is absent."""
+        """Return a scalar or per-volume field as (n_volumes,), or None if it is absent."""
         values = self.numbers(field)
         if values is None:
             return None
@@ -106,24 +106,24 @@ class Sidecar:
 
 
 def entities(path: Path) -> tuple[dict[str, str], str]:
-    """BIDS entities and suffix of a file name: ({"sub": "01"}, "asl")."""
+    """Return the BIDS entities and the suffix of a file name: ({"sub": "01"}, "asl")."""
     *parts, suffix = stem(path).split("_")
     pairs = (part.partition("-") for part in parts)
     return {key: value for key, _, value in pairs}, suffix
 
 
 def is_magnitude(path: Path) -> bool:
-    """Whether a file name is that of a magnitude image, not of its phase or another part."""
+    """Whether a file name belongs to a magnitude image (not to a phase or another part)."""
     return entities(path)[0].get("part", "mag") == "mag"
 
 
 def absolute(path: Path) -> Path:
-    """Absolute path with symbolic links kept: data stores keep the voxels behind links."""
+    """Return the absolute path with symbolic links kept, because data stores use links."""
     return Path(os.path.abspath(path))
 
 
 def dataset_root(path: Path) -> Path:
-    """The data set that holds a file; its own folder where there is no data set."""
+    """Return the data set of a file, or its folder if there is no data set."""
     folder = absolute(path).parent
     for parent in (folder, *folder.parents):
         if (parent / "dataset_description.json").is_file():
@@ -133,12 +133,12 @@ def dataset_root(path: Path) -> Path:
 
 
 def in_dataset(path: Path) -> str:
-    """The place of a file in its data set: the same wherever that lies."""
+    """Return the path of a file relative to its data set."""
     return absolute(path).relative_to(dataset_root(path)).as_posix()
 
 
 def read_sidecar(image: Path) -> Sidecar:
-    """Merge the JSON files beside and above an image; the nearer and more specific one wins."""
+    """Merge the JSON files beside and above an image; nearer and more specific files win."""
     values: dict[str, object] = {}
     origins: dict[str, Path] = {}
     path = image.with_name(f"{stem(image)}.json")
@@ -150,7 +150,7 @@ def read_sidecar(image: Path) -> Sidecar:
 
 
 def inherited(image: Path, suffix: str, extension: str) -> Iterator[Path]:
-    """Files that apply to an image by the BIDS inheritance principle, the most general first."""
+    """Return the files that apply to an image by BIDS inheritance, the most general first."""
     own = entities(image)[0].items()
     root, folder = dataset_root(image), absolute(image).parent
     above = [p for p in (*reversed(folder.parents), folder) if p == root or root in p.parents]
@@ -170,6 +170,6 @@ def _is_number(value: object) -> bool:
 
 
 def _shown(value: object) -> str:
-    """A JSON value as it stands in the file, abridged."""
+    """Return a JSON value as text, shortened."""
     text = "nothing" if value is None else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,4 +1,4 @@
-"""Timing fields of a sidecar, or the command line -> delays of every volume and slice [s]."""
+"""Timing fields of a sidecar or the command line -> delays of every volume and slice [s]."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,11 @@ from aslkit.core.errors import InputError
 
 CUT_OFF_TECHNIQUES = ("QUIPSS", "QUIPSSII", "Q2TIPS")
 READOUTS = ("2D", "3D", "1D")
-SHORTEST_LABEL_S = 0.001  # a label duration of 0 is a missing value
+SHORTEST_LABEL_S = 0.001  # a label duration of 0 means a missing value
 
 
 def read_plds(image: RawImage, overrides: Overrides) -> NDArray[np.float64]:
-    """Post-labeling delay of every volume [s], (v,); for PASL the inversion time.
+    """Return the post-labeling delay of every volume [s], (v,); for PASL the inversion time.
 
     Raises
     ------
@@ -32,7 +32,7 @@ def read_plds(image: RawImage, overrides: Overrides) -> NDArray[np.float64]:
 def read_label_durations(
     image: RawImage, labeling: str, overrides: Overrides
 ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Label duration of every volume [s], (v,), and what was assumed.
+    """Return the label duration of every volume [s], (v,), and notes on assumptions.
 
     It is 0 for VSASL and the bolus duration for PASL.
 
@@ -54,7 +54,7 @@ def read_label_durations(
 
 
 def _bolus_duration(sidecar: Sidecar, overrides: Overrides) -> tuple[float, tuple[str, ...]]:
-    """TI1 of PASL [s], infinite where nothing cuts the bolus off, and what was assumed."""
+    """Return TI1 of PASL [s] (infinite without bolus cut-off), and notes on assumptions."""
     if overrides.bolus_duration_s is not None:
         return overrides.bolus_duration_s, ()
     technique = sidecar.text("BolusCutOffTechnique")
@@ -79,7 +79,7 @@ def _bolus_duration(sidecar: Sidecar, overrides: Overrides) -> tuple[float, tupl
 
 
 def _delays(image: RawImage, field: str, option: str, lowest: float) -> NDArray[np.float64]:
-    """A timing field of the sidecar, per volume, checked on the perfusion volumes."""
+    """Return a timing field per volume [s], checked on the perfusion volumes."""
     sidecar = image.sidecar
     values = sidecar.per_volume(field, len(image.contexts))
     if values is None:
@@ -95,7 +95,7 @@ def _delays(image: RawImage, field: str, option: str, lowest: float) -> NDArray[
 
 
 def _range_fault(used: NDArray[np.float64], lowest: float, write: str) -> dict[str, str]:
-    """What is wrong with delays that are negative, or in milliseconds."""
+    """Describe the fault of delays that are negative or in milliseconds."""
     is_long = used.max() > LONGEST_DELAY_S
     seconds = ", ".join(f"{v / 1000:g}" for v in np.unique(used)[:8])
     is_list = np.unique(used).size > 1 and not write.startswith("give")
@@ -110,7 +110,7 @@ def _range_fault(used: NDArray[np.float64], lowest: float, write: str) -> dict[s
 def _stated(
     values: Sequence[float], image: RawImage, option: str, lowest: float
 ) -> NDArray[np.float64]:
-    """Command-line delays per volume: one, one per volume, or those the pairs cycle through."""
+    """Return the command-line delays per volume: one, one per volume, or a repeated cycle."""
     given = np.array(values)
     if given.min() < lowest or given.max() > LONGEST_DELAY_S:
         raise InputError(option, "", **_range_fault(given, lowest, f"give {option} "))
@@ -134,12 +134,12 @@ def _stated(
 def read_slice_offsets(
     image: RawImage, overrides: Overrides
 ) -> tuple[tuple[float, ...], tuple[str, ...]]:
-    """Delay of each slice after the first acquired one [s], in array order, and what was assumed.
+    """Return the delay of each slice after the first [s], in array order, and notes.
 
     Raises
     ------
     InputError
-        When there are too few or too many, out of range, or along another axis.
+        When their number is wrong, or they are out of range or along another axis.
     """
     sidecar, n_slices = image.sidecar, image.volumes.shape[2]
     if overrides.slice_dt_s is not None:

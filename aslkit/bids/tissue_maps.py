@@ -11,14 +11,14 @@ from aslkit.core.errors import InputError
 from aslkit.core.series_and_maps import FloatImage, MaskImage
 
 CERTAIN = 0.7  # probability above which a voxel counts as pure tissue, as in ASLPrep
-OVERSHOOT = 0.01  # what interpolation may add to a probability
+OVERSHOOT = 0.01  # tolerance for interpolation
 
 
 @dataclass(frozen=True)
 class TissueMaps:
     """Probabilities of grey matter, white matter and CSF, all (x, y, z).
 
-    CSF is what GM and WM leave of the brain; outside the brain it is 0.
+    CSF is 1 - GM - WM inside of the brain, and 0 outside.
     """
 
     gm: FloatImage
