@@ -98,7 +98,7 @@ def test_benchmark_predict_prints_a_table(run, part, n_least):
     changes = {"SIZES": ((16, 16, 4),), "N_LOOP": 5, "DEFAULT_MODEL": "voxelwise"}
     changes |= {"brain_phantom": coarse_brain, "sys": SimpleNamespace(executable="true")}
     if part == "places":
-        changes["predict"] = lambda series, *_, **__: fit_least_squares(series)
+        changes["predict_maps"] = lambda series, *_, **__: fit_least_squares(series)
     _, title, *lines = run("benchmark_predict", part, **changes)
     assert title and len(lines) >= n_least
     assert not any("nan" in line for line in lines)
