@@ -41,7 +41,7 @@ def phantoms(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory):
-    """The folder of a model of several delays without training, which is least squares."""
+    """Folder of an untrained multi-delay model, whose maps are those of least squares."""
     folder = tmp_path_factory.mktemp("models") / "untrained"
     config = load_config("small", ("network.widths=[8,8]",))
     network = build_network(config.network, ProfileEncoding())
@@ -73,7 +73,7 @@ def failing_run(phantoms, tmp_path, monkeypatch):
     return run
 
 
-def test_progress_moves_on_with_every_estimator_of_a_scan():
+def test_progress_advances_with_each_estimator_of_a_scan():
     seen = []
 
     def watch(runs):
@@ -92,7 +92,7 @@ def error(found, estimator, quantity="cbf", **where):
 
 
 def change_ls_maps(monkeypatch, change):
-    """Lets `change` change the maps of every least squares that the benchmark runs."""
+    """Apply `change` to the maps of least squares in the benchmark."""
 
     def broken(macrovascular):
         unchanged = least_squares(macrovascular)
@@ -107,21 +107,19 @@ def test_an_unchanged_run_passes_every_self_check(phantoms):
     assert len(found.self_checks) == 9
 
 
-def test_self_check_of_the_perfect_estimator_stops_a_run_whose_scores_are_off(
+def test_self_check_of_the_perfect_estimator_stops_a_run_with_wrong_scores(
     failing_run, monkeypatch
 ):
     monkeypatch.setitem(metrics.ACCURACY, "bias", lambda e, t: float(np.mean(e - t)) + 0.1)
     assert "a perfect estimator scores 0 and 100 % (found: " in failing_run()
 
 
-def test_self_check_of_the_permuted_truth_stops_a_run_that_explains_noise(
-    failing_run, monkeypatch
-):
+def test_self_check_of_the_permuted_truth_stops_a_run_with_positive_r2(failing_run, monkeypatch):
     monkeypatch.setattr(metrics, "r_squared", lambda e, t: float(np.corrcoef(e, t)[0, 1] ** 2))
     assert "a permuted truth gives R2 <= 0 (found: " in failing_run()
 
 
-def test_self_check_of_the_bound_stops_a_run_whose_least_squares_is_poor(failing_run, monkeypatch):
+def test_self_check_of_the_bound_stops_a_run_with_poor_least_squares(failing_run, monkeypatch):
     rng = np.random.default_rng(0)
 
     def noisier(maps, series):
@@ -131,7 +129,7 @@ def test_self_check_of_the_bound_stops_a_run_whose_least_squares_is_poor(failing
     assert "CBF of LS lies within 10 % of the Cramér-Rao bound (found: " in failing_run()
 
 
-def test_self_check_of_the_snr_stops_a_run_of_another_noise(failing_run, monkeypatch):
+def test_self_check_of_the_snr_stops_a_run_with_another_noise_level(failing_run, monkeypatch):
     def noisier(phantom, acquisition, snr, seed, physics):
         return simulate_series(phantom, acquisition, 0.97 * snr, seed, physics)
 
@@ -139,7 +137,9 @@ def test_self_check_of_the_snr_stops_a_run_of_another_noise(failing_run, monkeyp
     assert "measured SNR equals the requested one (found: " in failing_run()
 
 
-def test_self_check_of_the_same_voxels_stops_a_run_that_leaves_some_out(failing_run, monkeypatch):
+def test_self_check_of_the_same_voxels_stops_a_run_without_some_estimates(
+    failing_run, monkeypatch
+):
     def gappy(maps, series):
         return replace(maps, att=np.where(maps.cbf > 40, maps.att, np.float32(np.nan)))
 
@@ -162,7 +162,7 @@ def test_self_check_of_the_swap_stops_a_run_that_gives_the_reference_other_voxel
     assert "exchanging two estimators mirrors their win rate" in failing_run()
 
 
-def test_self_check_of_own_voxels_stops_a_run_that_reads_estimates_in_another_order(
+def test_self_check_of_own_voxels_stops_a_run_with_estimates_in_another_order(
     failing_run, monkeypatch
 ):
     def reordered(maps, mask):
@@ -172,7 +172,7 @@ def test_self_check_of_own_voxels_stops_a_run_that_reads_estimates_in_another_or
         return {q: records.values_in(getattr(maps, q).T, mask.T, q) for q in ("cbf", "att")}
 
     monkeypatch.setattr(trials, "values_in_table_units", reordered)
-    message = failing_run(snr=10)  # where the self-check of the bound is silent
+    message = failing_run(snr=10)  # where the self-check of the bound is not applied
     assert "estimates fit their own voxels better than others" in message
     assert "of LS" in message
 
@@ -182,7 +182,7 @@ def test_self_check_of_the_scale_stops_a_run_whose_cbf_has_an_offset(failing_run
     assert "CBF scales with the signal within 1 %" in failing_run()
 
 
-def test_a_run_that_fails_still_leaves_its_report(phantoms, tmp_path, monkeypatch):
+def test_a_run_with_a_failed_self_check_writes_its_report(phantoms, tmp_path, monkeypatch):
     change_ls_maps(monkeypatch, lambda maps, series: replace(maps, cbf=maps.cbf + 1))
     monkeypatch.setattr("aslkit.validate.design.FULL", replace(FULL, n_artefact_scans=1))
     command = ["--phantoms", phantoms, "--protocol", "pcasl6", "--track", "matched"]
@@ -199,7 +199,7 @@ def test_shapes_pass_every_self_check_although_their_att_lies_on_kinks(tmp_path)
     self_checks.require_passed(validate_phantoms(tmp_path, design=design).self_checks)
 
 
-def test_every_track_has_its_opponents(both_tracks):
+def test_each_track_has_its_baselines(both_tracks):
     met = {(r["track"], r["protocol"]): set() for r in both_tracks.records}
     for r in both_tracks.records:
         if r["estimator"] != records.BOUND:
@@ -223,7 +223,7 @@ def test_a_single_delay_is_scored_for_cbf_alone(both_tracks):
     assert error(both_tracks, "LS", protocol="pcasl1", snr=30.0) < 15
 
 
-def test_knowing_the_constants_helps_and_smoothing_helps_where_noise_rules(both_tracks):
+def test_true_constants_reduce_the_error_and_smoothing_does_at_low_snr(both_tracks):
     wrong = {"track": "mismatched", "protocol": "pcasl5", "snr": 30.0}
     assert error(both_tracks, "LS oracle", **wrong) < 0.8 * error(both_tracks, "LS", **wrong)
     noisy = {"track": "matched", "protocol": "pcasl5", "snr": 1.0}
@@ -238,7 +238,7 @@ def test_knowing_the_constants_helps_and_smoothing_helps_where_noise_rules(both_
         assert low < high
 
 
-def test_smoothing_says_what_it_took(both_tracks):
+def test_the_table_states_the_sigma_of_smoothed_least_squares(both_tracks):
     where = {"metric": "oracle sigma", "estimator": "smoothed LS", "protocol": "vsasl6"}
     sigmas = [
         lookup(both_tracks.records, **where, track="matched", snr=s, quantity=q)
@@ -248,7 +248,7 @@ def test_smoothing_says_what_it_took(both_tracks):
     assert set(sigmas) <= set(baselines.SIGMAS_VOXELS) and sigmas[0] > sigmas[2]
 
 
-def test_numbers_do_not_depend_on_what_else_is_run(phantoms, both_tracks):
+def test_results_of_a_condition_do_not_depend_on_other_conditions(phantoms, both_tracks):
     design = Design(tracks=("mismatched",), protocols=("vsasl6",), snrs=(30.0,))
     alone = validate_phantoms(phantoms, design=design).records
     where = {"track": "mismatched", "protocol": "vsasl6", "snr": 30.0, "estimator": "LS"}
@@ -273,7 +273,7 @@ def test_unknown_protocols_are_refused_with_those_that_exist():
         Design(protocols=("pcasl9",))
 
 
-def test_what_is_named_twice_is_run_once():
+def test_duplicates_in_a_design_are_removed():
     design = Design(tracks=("matched",), protocols=("pcasl6", "pcasl6"), snrs=(3.0, 3.0))
     phantom = shape_phantom("disc", 1)
     assert len(list(design.tasks({"disc": [phantom]}))) == 1
@@ -286,7 +286,7 @@ def scan():
     return simulate_series(phantom, acquisition, 10.0, 0), phantom.mask
 
 
-def test_least_squares_follows_the_scale_and_ignores_the_field_of_view():
+def test_least_squares_is_scale_equivariant_and_independent_of_the_field_of_view():
     series, inside = scan()
     estimators = {"LS": least_squares("off")}
     rows = scale_rows(scale_deviations(series, inside, estimators))
@@ -298,7 +298,7 @@ def test_least_squares_follows_the_scale_and_ignores_the_field_of_view():
     assert all(found[f"FOV fill {s} mean change"] == 0 for s in shares)
 
 
-def test_a_noise_level_that_is_known_follows_the_scale_and_the_field_of_view():
+def test_a_known_noise_level_is_scaled_and_padded_with_the_series():
     def noise(series):
         maps = fit_least_squares(series, FixedAtt(1.3))
         return replace(maps, cbf=maps.cbf_std)
@@ -312,7 +312,7 @@ def test_a_noise_level_that_is_known_follows_the_scale_and_the_field_of_view():
     assert all(v == pytest.approx(0, abs=1e-6) for m, v in found.items() if "FOV" in m)
 
 
-def test_an_estimator_that_looks_at_the_whole_field_of_view_is_found():
+def test_an_estimator_that_depends_on_the_field_of_view_has_a_deviation():
     unchanged = least_squares("off")
 
     def global_amplitude(series):
@@ -326,7 +326,7 @@ def test_an_estimator_that_looks_at_the_whole_field_of_view_is_found():
     assert [f.p95 for f in found] == pytest.approx(np.abs(expected), rel=1e-4)
 
 
-def test_error_bars_of_mc_dropout_are_judged_beside_those_of_the_whole_network(phantoms):
+def test_mc_dropout_is_evaluated_beside_the_network_without_it(phantoms):
     design = replace(SMALL, tracks=("mismatched",), protocols=("joint6",), snrs=(10.0,))
     found = validate_phantoms(phantoms, ["exp00"], replace(design, mc_dropout=4))
     assert found.models == ["exp00", "exp00 MC"]
@@ -349,14 +349,14 @@ def test_models_of_the_same_folder_name_keep_their_paths(tmp_path):
     assert list(load_networks(names[:1])) == ["model"]
 
 
-def test_speed_adds_up_and_memory_does_not():
+def test_times_are_summed_and_peak_memory_is_the_maximum():
     one = estimators.Speed("LS", 1.0, 100, 50.0)
     part = estimators.Benchmark([], [], [], [one])
     (total,) = estimators.merge_benchmarks([part, part]).speeds
     assert (total.voxels_per_second, total.n_voxels, total.peak_mib) == (100.0, 200, 50.0)
 
 
-def test_phantoms_of_another_voxel_size_are_a_set_of_their_own(tmp_path):
+def test_phantoms_with_another_voxel_size_form_a_separate_set(tmp_path):
     for seed, size in ((1, 8.0), (2, 8.0), (3, 6.0)):
         save_phantom(brain_phantom(f"brain-{seed}", seed, voxel_size_mm=size), tmp_path)
     save_phantom(shape_phantom("disc", 1), tmp_path)

@@ -1,4 +1,4 @@
-"""Detection of bad scans: what is made bad is bad, and the score tells."""
+"""Detection of scans with artefacts: the artefacts change scans, and the scores detect them."""
 
 from dataclasses import replace
 
@@ -46,7 +46,7 @@ def scan_of(images, kind="clean"):
     return scan_with_artefact(images, kind, np.random.default_rng(1))
 
 
-def test_artefacts_are_told_from_noise_at_moderate_snr(brain):
+def test_artefacts_are_detected_at_moderate_snr(brain):
     rows = detection_rows([brain], acquisition, 10.0, least_squares_alone, n_scans=4, seed=1)
     areas = {row.metric: row.value for row in rows}
     assert len(areas) == len(ARTEFACTS) - 1
@@ -54,7 +54,7 @@ def test_artefacts_are_told_from_noise_at_moderate_snr(brain):
         assert areas[f"AUROC of {kind}"] >= 0.95, kind
 
 
-def test_an_artefact_changes_a_scan_and_nothing_else_of_it(images):
+def test_an_artefact_changes_only_the_signal_or_the_sidecar(images):
     clean = scan_of(images)
     for kind in ("motion", "spikes", "ghost"):
         change = scan_of(images, kind).delta_m - clean.delta_m
@@ -65,7 +65,7 @@ def test_an_artefact_changes_a_scan_and_nothing_else_of_it(images):
     np.testing.assert_allclose(np.subtract(*plds), 0.5)
 
 
-def test_a_score_that_knows_nothing_tells_nothing(brain, monkeypatch):
+def test_a_constant_score_has_an_auroc_of_one_half(brain, monkeypatch):
     monkeypatch.setattr(
         "aslkit.validate.detection.leftovers", lambda *_: type("", (), {"score": 1.0})
     )
@@ -74,13 +74,13 @@ def test_a_score_that_knows_nothing_tells_nothing(brain, monkeypatch):
 
 
 def doubtful_of(series):
-    """Least squares that is less sure of what varies more."""
+    """Least squares with a confidence that decreases with the variance."""
     maps = LS["LS"](series)
     sure = np.full(maps.cbf.shape, 1 / (1 + series.delta_m[series.mask].std()), np.float32)
     return replace(maps, cbf_confidence=sure, att_confidence=sure)
 
 
-def test_where_a_network_states_confidence_its_energy_is_a_second_score(brain):
+def test_energy_is_a_second_score_of_networks_with_confidence(brain):
     def estimators(stated):
         is_known = stated.timings == acquisition(brain).timings
         return {"net": doubtful_of} if is_known else {}
@@ -91,10 +91,10 @@ def test_where_a_network_states_confidence_its_energy_is_a_second_score(brain):
     assert areas["AUROC of ghost by energy"] == areas["AUROC of spikes by energy"] == 1
 
 
-KINDS = ("motion", "spikes", "ghost")  # those that a network of one protocol is not refused
+KINDS = ("motion", "spikes", "ghost")  # artefacts that keep the protocol
 
 
-def test_the_energy_is_that_of_the_logits(brain, images):
+def test_the_energy_equals_that_of_the_logits(brain, images):
     maps, logits = LS["LS"](scan_of(images)), np.array([1.5, -0.5])
     cbf, att = (np.full(maps.cbf.shape, 1 / (1 + np.exp(-x)), np.float32) for x in logits)
     stated = replace(maps, cbf_confidence=cbf, att_confidence=att)

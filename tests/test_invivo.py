@@ -1,4 +1,4 @@
-"""asl_validate --bids: agreement with closed forms, references, lights, pages, and failures."""
+"""asl_validate --bids: agreement statistics, reference maps, thresholds, pages, failed scans."""
 
 import csv
 import json
@@ -39,7 +39,7 @@ JUDGES = np.array([[5, 8], [3, 2], [2, 6], [4, 7], [1, 5], [6, 9]], dtype=float)
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """Four subjects, one of which has no timing; validated two at a time against the truth."""
+    """Results of four subjects, one without timing, by two processes, with the truth."""
     folder = tmp_path_factory.mktemp("study")
     command = ["--out", folder / "sim", "--protocol", "pcasl6", "--repeats", 2, "--snr", 5]
     command += ["--voxel-size", 10, "--participants", 4]
@@ -73,7 +73,7 @@ def write_map(folder, name, value, unit, shape=SHAPE):
     (folder / f"{name}.json").write_text(json.dumps({"Units": unit} if unit else {}))
 
 
-def test_agreement_is_that_of_the_textbook():
+def test_agreement_equals_the_textbook_example():
     rng = np.random.default_rng(1)
     a = rng.normal(50, 10, 400)
     b = a + rng.normal(2, 3, 400)
@@ -87,7 +87,7 @@ def test_agreement_is_that_of_the_textbook():
     assert all(f.low < f.value < f.high for f in found.values())
 
 
-def test_the_intraclass_correlation_is_that_of_an_analysis_of_variance():
+def test_the_intraclass_correlation_equals_that_of_an_analysis_of_variance():
     rows_mean, columns_mean = JUDGES.mean(axis=1, keepdims=True), JUDGES.mean(axis=0)
     n, k = JUDGES.shape
     rest = JUDGES - rows_mean - columns_mean + JUDGES.mean()
@@ -99,7 +99,7 @@ def test_the_intraclass_correlation_is_that_of_an_analysis_of_variance():
     assert found.low < found.value < found.high < 1
 
 
-def test_its_interval_holds_the_true_value_in_95_percent_of_studies():
+def test_the_interval_of_the_icc_covers_the_true_value_in_95_percent_of_studies():
     rng = np.random.default_rng(2)
     truth, n_studies = 0.8, 400
     inside = 0
@@ -111,7 +111,7 @@ def test_its_interval_holds_the_true_value_in_95_percent_of_studies():
     assert 0.92 <= inside / n_studies <= 0.985
 
 
-def test_intervals_from_blocks_know_that_neighbours_are_alike():
+def test_block_intervals_are_wider_for_correlated_neighbours():
     rng = np.random.default_rng(3)
     of_block = rng.normal(0, 1, 40)
     difference = np.repeat(of_block, 50)
@@ -154,7 +154,7 @@ def test_a_reference_is_converted_by_the_units_of_its_sidecar(tmp_path, unit, va
     assert np.isnan(images["cbf"][0]).all() and np.isnan(images["att"][0]).all()
 
 
-def test_the_map_named_after_the_scan_comes_first(tmp_path):
+def test_the_map_with_the_exact_name_of_the_scan_has_priority(tmp_path):
     for name, value in (("sub-01_cbf", 50), ("sub-01_desc-score_cbf", 40)):
         write_map(tmp_path, name, value, "ml/100g/min")
     assert read_reference(tmp_path, "sub-01", SHAPE, AFFINE).images["cbf"][1, 0, 0] == 50
@@ -218,7 +218,7 @@ def test_two_programs_in_one_folder_are_not_mixed(tmp_path):
         ([("sub-01_cbf", 50, "ml/100g/min"), ("sub-01_att", 1300, "s")], "at most 10 s"),
     ],
 )  # fmt: skip
-def test_a_reference_that_is_none_is_refused(tmp_path, maps, message):
+def test_an_invalid_reference_is_refused(tmp_path, maps, message):
     for m in maps:
         write_map(tmp_path, *m)
     with pytest.raises(InputError, match=re.escape(message)):
@@ -231,7 +231,7 @@ def test_a_reference_on_another_grid_is_refused(tmp_path):
         read_reference(tmp_path, "sub-01", SHAPE, AFFINE)
 
 
-def test_lights_turn_where_their_limits_say():
+def test_verdicts_change_at_the_thresholds():
     negative = LIMITS["percentage_negative_brain_cbf"]
     verdicts = [negative.verdict(v) for v in (0, 10, 10.1, 25, 26, None)]
     assert verdicts == [GOOD, GOOD, CHECK, CHECK, SUSPECT, UNKNOWN]
@@ -240,7 +240,7 @@ def test_lights_turn_where_their_limits_say():
         assert limit.fair[0] <= limit.good[0] < limit.good[1] <= limit.fair[1]
 
 
-def test_one_bad_scan_does_not_end_the_others(validated):
+def test_one_failed_scan_does_not_stop_the_others(validated):
     out, done = validated
     assert done.exit_code == 4, done.output
     pages = sorted(p.name for p in out.glob("sub-*.html"))
@@ -252,7 +252,7 @@ def test_one_bad_scan_does_not_end_the_others(validated):
     assert "FAILED" in (out / "logs" / "sub-03.log").read_text()
 
 
-def test_pages_are_whole_and_need_no_network(validated):
+def test_pages_are_complete_and_need_no_internet(validated):
     for page in validated[0].glob("*.html"):
         text = page.read_text()
         assert not re.search(r"(src|href)=\"(https?:)?//", text)
@@ -287,14 +287,14 @@ def test_the_truth_as_reference_shows_the_error(validated, study):
 
 
 @pytest.mark.parametrize(("n", "n_splits"), [(1, 0), (2, 1), (3, 3), (4, 3), (5, 4), (12, 4)])
-def test_halves_are_disjoint_and_no_split_is_drawn_twice(n, n_splits):
+def test_halves_are_disjoint_and_splits_are_distinct(n, n_splits):
     found = random_halves(n, seed=0)
     assert all(len(a) == len(b) == len({*a, *b}) // 2 == n // 2 for a, b in found)
     assert all({*a, *b} <= set(range(n)) for a, b in found)
     assert len({frozenset(map(frozenset, halves)) for halves in found}) == len(found) == n_splits
 
 
-def test_subjects_weigh_alike_however_many_scans_they_have():
+def test_subjects_have_equal_weight_whatever_their_number_of_scans():
     line = {"n_repeats": 4, "estimator": "LS", "stratum": "mask", "quantity": "cbf"}
     values = {"sub-01_ses-1": 1.0, "sub-01_ses-2": 3.0, "sub-02": 6.0}
     records = [
@@ -322,7 +322,7 @@ def test_a_label_chooses_participants(study, tmp_path):
         (["--phantoms", "{study}", "--part", "1/2"], 2, "are for --bids"),
     ],
 )  # fmt: skip
-def test_wrong_requests_leave_nothing_behind(study, tmp_path, arguments, code, message):
+def test_wrong_options_are_refused_and_write_nothing(study, tmp_path, arguments, code, message):
     given = [a.format(study=study) for a in arguments]
     done = CliRunner().invoke(asl_validate, [*given, "--out", str(tmp_path / "report")])
     assert done.exit_code == code and message in done.output, done.output

@@ -1,4 +1,4 @@
-"""Figures of merit against closed forms and scipy; every self-check shown to pass and to fail."""
+"""Metrics against closed forms and scipy; each self-check passes and fails as it should."""
 
 from dataclasses import replace
 
@@ -28,7 +28,7 @@ ESTIMATE = 3 + 0.8 * TRUTH + RNG.normal(0, 5, N)
 
 
 def subject(name="one", seed=0, sd_ls=4.0, sd_net=2.0):
-    """Gaussian errors of known size, reported and bounded as they are."""
+    """Return a subject with Gaussian errors of known standard deviation."""
     rng = np.random.default_rng(seed)
     truth = {"cbf": rng.uniform(10, 90, N), "att": rng.uniform(600, 2400, N)}
 
@@ -79,7 +79,7 @@ def test_concordance_is_correlation_times_the_bias_correction():
     assert metrics.concordance(ESTIMATE, TRUTH) == pytest.approx(expected)
 
 
-def test_figures_that_a_constant_truth_does_not_define_are_nan():
+def test_metrics_that_a_constant_truth_does_not_define_are_nan():
     constant = np.full(N, 60.0)
     assert np.isnan(metrics.r_squared(ESTIMATE, constant))
     assert np.isnan(metrics.slope(ESTIMATE, constant))
@@ -106,13 +106,13 @@ def test_crps_and_likelihood_of_gaussian_predictions_equal_their_definitions():
     assert metrics.negative_log_likelihood(error, sd) == pytest.approx(expected)
 
 
-def test_a_certain_prediction_has_its_error_as_crps_and_no_likelihood():
+def test_with_sd_zero_the_crps_is_the_error_and_the_likelihood_is_nan():
     error, sd = np.array([1.0, -3.0]), np.zeros(2)
     assert metrics.crps(error, sd) == pytest.approx(2)
     assert np.isnan(metrics.negative_log_likelihood(error, sd))
 
 
-def test_an_estimator_that_states_confidence_has_a_line_for_it_and_others_have_none():
+def test_only_estimators_with_confidence_have_a_line_for_it():
     one = subject()
     error = {q: np.abs(one.estimates["net"][q] - one.truth[q]) for q in one.truth}
     sure = {q: np.exp(-e / e.mean()) for q, e in error.items()}
@@ -123,7 +123,7 @@ def test_an_estimator_that_states_confidence_has_a_line_for_it_and_others_have_n
     assert {r["estimator"] for r in table if r["metric"] == by_confidence} == {"net"}
 
 
-def test_auroc_of_large_errors_is_the_chance_that_a_large_error_has_the_larger_sd():
+def test_auroc_is_the_probability_that_a_large_error_has_the_larger_sd():
     rng = np.random.default_rng(0)
     sd = np.round(rng.uniform(1, 5, 400), 1)  # with ties
     error = rng.normal(0, sd)
@@ -136,7 +136,7 @@ def test_auroc_of_large_errors_is_the_chance_that_a_large_error_has_the_larger_s
 
 
 @pytest.mark.parametrize("figure", ["crps", "auroc_of_large_errors", "negative_log_likelihood"])
-def test_without_standard_deviations_their_figures_are_undefined(figure):
+def test_without_standard_deviations_their_metrics_are_nan(figure):
     unknown = np.full(N, np.nan)
     assert np.isnan(getattr(metrics, figure)(ESTIMATE - TRUTH, unknown))
     assert np.isnan(metrics.coverage(ESTIMATE - TRUTH, unknown, 0.95))
@@ -156,14 +156,14 @@ def test_one_subject_has_no_interval():
     assert np.isnan(metrics.bootstrap_interval(one, one, np.random.default_rng(0))).all()
 
 
-def test_scale_deviation_is_zero_when_cbf_scales_and_known_when_it_does_not():
+def test_scale_deviation_is_zero_for_proportional_cbf_and_known_otherwise():
     perfect = metrics.scale_deviation(TRUTH, 10 * TRUTH, 10)
     assert (perfect.slope, perfect.mean, perfect.p95) == pytest.approx((1, 0, 0))
     shrunk = metrics.scale_deviation(TRUTH, 9 * TRUTH, 10)
     assert (shrunk.slope, shrunk.mean, shrunk.p95) == pytest.approx((0.9, -0.1, 0.1))
 
 
-def test_swapping_the_opponents_mirrors_the_win_rate():
+def test_exchanging_two_estimators_mirrors_the_win_rate():
     one = subject()
     one.estimates["net"]["cbf"][:100] = one.estimates[LS]["cbf"][:100]  # some ties
     swapped = replace(one, estimates={LS: one.estimates["net"], "net": one.estimates[LS]})
@@ -173,13 +173,13 @@ def test_swapping_the_opponents_mirrors_the_win_rate():
     assert won[0] + lost[0] == n[0] == N
 
 
-def test_equal_estimates_share_every_win():
+def test_equal_estimates_have_a_win_rate_of_one_half():
     one = subject()
     one.estimates["net"]["cbf"][:] = one.estimates[LS]["cbf"]
     assert value(table_of(one), "net", "win rate") == 0.5
 
 
-def test_scored_table_holds_the_errors_that_were_put_in():
+def test_the_table_has_the_errors_of_the_subjects():
     table = table_of(subject(), subject("two", 1))
     assert value(table, "net", "MAE") == pytest.approx(2 * metrics.EFFICIENT_ERROR, rel=0.05)
     assert value(table, "net", "MAE / LS") == pytest.approx(0.5, rel=0.05)
@@ -191,18 +191,18 @@ def test_scored_table_holds_the_errors_that_were_put_in():
     assert value(table, LS, "GM/WM contrast recovered") == pytest.approx(1, abs=0.02)
 
 
-def test_every_pair_of_estimators_meets_once_in_either_order():
+def test_every_ordered_pair_of_estimators_has_one_win_rate():
     table = table_of(subject(), subject("two", 1))
     ahead = value(table, "net", "win rate over LS")
     assert ahead == value(table, "net", "win rate")
     assert ahead + value(table, LS, "win rate over net") == pytest.approx(1)
 
 
-def test_share_estimated_is_that_of_the_subjects():
+def test_share_estimated_equals_that_of_the_subjects():
     assert value(table_of(subject()), "net", "share estimated") == 0.75
 
 
-def test_intervals_do_not_depend_on_who_else_is_scored():
+def test_intervals_do_not_depend_on_other_estimators():
     both = [subject(), subject("two", 1)]
     alone = [
         replace(s, **{f: {LS: getattr(s, f)[LS]} for f in ("estimates", "sds", "is_estimated")})
@@ -215,7 +215,7 @@ def test_intervals_do_not_depend_on_who_else_is_scored():
     assert limits[0] == limits[1] and np.isfinite(limits).all()
 
 
-def test_attenuated_contrast_is_found_by_slope_and_contrast():
+def test_slope_and_contrast_measure_a_reduced_contrast():
     one = subject()
     one.estimates["net"]["cbf"][:] = 50 + 0.5 * (one.truth["cbf"] - 50)
     table = table_of(one)
@@ -225,7 +225,7 @@ def test_attenuated_contrast_is_found_by_slope_and_contrast():
     )
 
 
-def test_strata_with_few_voxels_are_left_out():
+def test_strata_with_few_voxels_are_not_scored():
     one = subject()
     small = np.arange(N) < 19
     assert scored_strata([replace(one, strata={**one.strata, "infarct": small})]) == [
@@ -252,7 +252,7 @@ def test_att_is_scored_in_milliseconds():
     }
 
 
-def test_all_self_checks_pass_for_a_sound_benchmark():
+def test_all_self_checks_pass_for_correct_scores():
     subjects = [subject(), subject("two", 1)]
     found = self_checks.check_scoring(subjects, ("cbf", "att"))
     found += self_checks.check_ls_efficiency(subjects, ("cbf", "att"), snr=30)
@@ -276,13 +276,13 @@ def test_permuted_truth_self_check_fails_when_the_truth_is_not_shuffled(monkeypa
     assert not self_checks.check_permuted_truth([one], ("cbf",)).has_passed
 
 
-def test_perfect_estimator_self_check_allows_draws_where_least_squares_is_exact():
+def test_perfect_estimator_self_check_allows_ties_where_least_squares_is_exact():
     one = subject()
     one.estimates[LS]["att"][:500] = one.truth["att"][:500]
     assert self_checks.check_perfect_estimator([one], ("att",)).has_passed
 
 
-def test_perfect_estimator_self_check_fails_when_draws_count_as_losses(monkeypatch):
+def test_perfect_estimator_self_check_fails_when_ties_count_as_losses(monkeypatch):
     one = subject()
     one.estimates[LS]["att"][:500] = one.truth["att"][:500]
     monkeypatch.setattr(metrics, "wins", lambda mine, theirs: np.abs(mine) < np.abs(theirs))
@@ -323,7 +323,7 @@ def test_same_voxels_self_check_fails_when_an_estimate_is_missing(fault):
     assert self_check.found == "net lacks CBF in 1 of one"
 
 
-def test_bound_self_check_fails_for_a_poor_least_squares_and_is_silent_at_low_snr():
+def test_bound_self_check_fails_for_a_poor_least_squares_and_is_not_applied_at_low_snr():
     poor = [subject(sd_ls=4.8)]
     assert [g.has_passed for g in self_checks.check_ls_efficiency(poor, ("cbf", "att"), 30)] == [
         False,
@@ -332,7 +332,7 @@ def test_bound_self_check_fails_for_a_poor_least_squares_and_is_silent_at_low_sn
     assert self_checks.check_ls_efficiency(poor, ("cbf", "att"), 10) == []
 
 
-def test_snr_self_check_holds_the_noise_to_two_percent():
+def test_snr_self_check_allows_two_percent():
     noise = np.random.default_rng(0).normal(0, 0.002, (40, 40, 40, 6)).astype(np.float32)
     assert self_checks.check_requested_snr(3, 0.006, [noise]).has_passed
     assert not self_checks.check_requested_snr(3, 0.006, [1.03 * noise]).has_passed

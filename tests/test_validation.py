@@ -1,4 +1,4 @@
-"""asl_validate on phantoms and on a scan: its table, self-checks, files and refusals."""
+"""asl_validate on phantoms and on a scan: table, self-checks, files and errors."""
 
 import csv
 import json
@@ -76,21 +76,21 @@ def test_the_table_compares_the_model_with_least_squares_on_the_same_voxels(on_p
     assert len(counts) == 1
 
 
-def test_the_json_says_how_fast_and_how_large_every_estimator_was(on_phantoms):
+def test_the_json_has_the_speed_and_memory_of_each_estimator(on_phantoms):
     speeds = json.loads((on_phantoms[0] / "results.json").read_text())["speeds"]
     names = {"LS", "LS + arterial", "LS oracle", "smoothed LS", "small"}
     assert {s["estimator"] for s in speeds} == names
     assert all(s["voxels_per_second"] > 100 and 50 < s["peak_mib"] < 50_000 for s in speeds)
 
 
-def test_a_scan_is_judged_by_its_left_out_repeats(in_vivo):
+def test_the_prediction_error_of_left_out_repeats_has_the_expected_size(in_vivo):
     out, done = in_vivo
     assert done.exit_code == 0, done.output
     rows = table(out)
     common = {"metric": "left-out RMS", "stratum": "mask"}
     one, two = (value(rows, estimator="LS", n_repeats=str(n), **common) for n in (1, 2))
     average = value(rows, estimator="average of the repeats", n_repeats="2", **common)
-    noise = 100 * 0.00616 / 5 * np.sqrt(2)  # of half of the repeats [% of M0]
+    noise = 100 * 0.00616 / 5 * np.sqrt(2)  # noise of the mean of half of the repeats [% of M0]
     assert noise < two < one
     assert average == pytest.approx(np.sqrt(2) * noise, rel=0.1)
     assert (out / "report.html").read_text().count("data:image/png;base64,") >= 2
@@ -119,7 +119,7 @@ def test_shipped_phantoms_are_those_of_the_installation(tmp_path, monkeypatch):
         (["--bids", "{empty}"], 3, "Error: "),
     ],
 )
-def test_wrong_requests_leave_nothing_behind(phantoms, tmp_path, arguments, code, message):
+def test_wrong_options_are_refused_and_write_nothing(phantoms, tmp_path, arguments, code, message):
     (tmp_path / "empty").mkdir()
     given = [a.format(empty=tmp_path / "empty", phantoms=phantoms) for a in arguments]
     done = CliRunner().invoke(asl_validate, [*given, "--out", str(tmp_path / "report")])

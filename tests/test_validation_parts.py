@@ -1,4 +1,4 @@
-"""asl_validate --bids in parts and again: what is read back, and what is done once more."""
+"""asl_validate --bids with --part and --skip-existing: which scans are validated again."""
 
 import json
 
@@ -11,19 +11,19 @@ from aslkit.cli.validate import main as asl_validate
 
 pytestmark = pytest.mark.slow
 
-N_SCANS = 3  # of two subjects
+N_SCANS = 3  # two subjects
 
 
 def run(study, out, *options, subjects=("02", "03"), code=0):
-    """Output of the command."""
+    """Run the command and return its output."""
     line = ("--bids", study, "--out", out, "--participant-label", *subjects, *options)
     done = CliRunner().invoke(asl_validate, [str(word) for word in line])
     assert done.exit_code == code, done.output
     return done.output
 
 
-def test_parts_add_up_to_one_run(study, tmp_path):
-    subjects = ["03"]  # of two sessions
+def test_parts_give_the_results_of_one_run(study, tmp_path):
+    subjects = ["03"]  # with two sessions
     for part in ("1/2", "2/2"):
         printed = run(study, tmp_path / "parts", "--part", part, subjects=subjects)
         assert "0 skipped, 0 failed" in printed and "--skip-existing and without --part" in printed
@@ -42,7 +42,7 @@ def gallery(page):
     return page.partition('class="gallery"')[2].partition("</div>")[0]
 
 
-def test_only_what_is_missing_or_changed_is_done_again(study, tmp_path):
+def test_only_missing_or_changed_scans_are_validated_again(study, tmp_path):
     run(study, tmp_path)
     (tmp_path / "sub-02.html").unlink()
     sidecar = study / "sub-03" / "ses-a" / "perf" / "sub-03_ses-a_asl.json"
@@ -57,7 +57,7 @@ def test_only_what_is_missing_or_changed_is_done_again(study, tmp_path):
     assert "1 done, 0 skipped" in run(study, tmp_path, *seeded, subjects=["02"])
 
 
-def test_another_reference_is_another_validation(study, tmp_path):
+def test_another_reference_repeats_the_validation(study, tmp_path):
     for cbf, printed in ((60, "1 done, 0 skipped"), (60, "1 skipped"), (50, "1 done, 0 skipped")):
         save(tmp_path / "maps" / "sub-02_cbf.nii.gz", np.full(SHAPE, cbf, np.float32))
         unit = json.dumps({"Units": "mL/100 g/min"})
@@ -66,7 +66,7 @@ def test_another_reference_is_another_validation(study, tmp_path):
         assert printed in run(study, tmp_path / "out", *more, subjects=["02"])
 
 
-def test_a_scan_that_is_mended_leaves_the_list_of_failures(study, tmp_path):
+def test_a_repaired_scan_is_removed_from_the_failures(study, tmp_path):
     sidecar = study / "sub-02" / "perf" / "sub-02_asl.json"
     whole = sidecar.read_text()
     sidecar.write_text("no JSON")
@@ -81,5 +81,5 @@ def test_a_scan_that_is_mended_leaves_the_list_of_failures(study, tmp_path):
 
 
 @pytest.mark.parametrize("part", ["0/2", "3/2", "half"])
-def test_a_part_that_is_none_is_refused(study, tmp_path, part):
+def test_an_invalid_part_is_refused(study, tmp_path, part):
     assert "is not like 2/8" in run(study, tmp_path, "--part", part, code=2)

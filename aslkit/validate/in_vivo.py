@@ -1,7 +1,7 @@
-"""One in-vivo scan -> measures that need no truth: left-out repeats, repeatability, consistency.
+"""One in-vivo scan -> metrics without truth: left-out repeats, repeatability, consistency.
 
-Half of the repeats estimate and the other half judge. Least squares on all repeats is no truth; it
-serves only to choose regions and to show differences, always with the same compartments.
+Maps come from one half of the repeats, and the other half evaluates them. Least squares on all
+repeats is not a truth: it only defines regions and is shown for comparison.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -53,7 +53,7 @@ from aslkit.validate.split_half import (
     split_records,
 )
 
-QUALITY = "quality"  # the stratum of figures that have a traffic light
+QUALITY = "quality"  # stratum of the quality figures with thresholds
 MEAN = "mean over the mask"
 FIGURE = ("n_repeats", "estimator", "stratum", "quantity", "metric")  # columns that name a figure
 ENDS = ("value", "low", "high")
@@ -61,7 +61,7 @@ ENDS = ("value", "low", "high")
 
 @dataclass(frozen=True)
 class ScanResult:
-    """A scan with its maps, and everything that was measured on it."""
+    """Maps of a scan, and the results of its validation."""
 
     scan: ScanEstimates
     benchmark: Benchmark
@@ -76,7 +76,7 @@ def validate_run(
     reference: Path | None = None,
     estimators: Mapping[str, Estimator] | None = None,
 ) -> ScanResult:
-    """Judge least squares and models on one scan without knowing the truth.
+    """Evaluate least squares, models and other estimators on one scan without truth.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def validate_run(
         Arterial compartment of the models: "on", "off" or "auto". Least squares runs with and
         without it.
     seed : int
-        Of the random splits of the repeats.
+        Seed of the random splits of the repeats.
     reference : Path, optional
         Folder with maps of another program (see `aslkit.bids.reference_maps`).
     estimators : mapping of name to function, optional
@@ -97,7 +97,8 @@ def validate_run(
     Raises
     ------
     InputError
-        When the scan has a single delay, or no reference map that fits.
+        When the scan has a single delay or no matching reference map, a name of `estimators` is
+        taken, or one returns wrong maps.
     UnavailableError
         When a model is unknown.
     """
@@ -142,13 +143,13 @@ def _estimators(
 
 
 def _references(maps: Maps, series: AslSeries, macrovascular: str) -> dict[str, str]:
-    """The least squares with the same compartments, by estimator."""
+    """Return the least squares with the same compartments as each estimator."""
     own = LS_ARTERIAL if choose_settings(series.acquisition, macrovascular).has_arterial else LS
     return {e: own if is_model(e) else e for e in maps}
 
 
 def _usable(series: AslSeries, maps: Maps) -> MaskImage:
-    """Voxels of the mask where the signal and every estimate are finite."""
+    """Return the voxels of the mask with finite signal and estimates, (x, y, z)."""
     finite = series.usable
     for m in maps.values():
         finite = finite & np.isfinite(m.cbf) & np.isfinite(m.att)
@@ -162,7 +163,7 @@ def _outlier_percent(scores: Sequence[PairScore]) -> float | None:
 
 
 def _rows_of_all(scan: ScanEstimates, outlier_percent: float | None) -> Iterator[Row]:
-    """Difference from least squares with the same compartments, and quality."""
+    """Compare all maps with least squares and reference maps, and compute quality figures."""
     for name, maps in scan.maps.items():
         ls = scan.maps[scan.reference[name]]
         yield from agreement_rows(scan, name, maps, vars(ls), LS)
@@ -175,7 +176,7 @@ def _rows_of_all(scan: ScanEstimates, outlier_percent: float | None) -> Iterator
 
 
 def _quality_rows(scan: ScanEstimates, outlier_percent: float | None) -> Iterator[Row]:
-    """Figures that have a traffic light."""
+    """Compute the quality figures that have thresholds."""
     for name, maps in scan.maps.items():
         settings = FreeAtt() if maps.abv is None else Arterial()
         figures = quality_figures(scan.series, maps, settings)

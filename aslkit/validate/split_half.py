@@ -1,6 +1,6 @@
-"""Parts of the repeats of a scan -> what their maps say about the others.
+"""Random halves of the repeats of a scan -> prediction of left-out repeats, repeatability.
 
-Half of the repeats estimate and the other half judge.
+Maps come from one half of the repeats, and the other half evaluates them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,10 +21,10 @@ from aslkit.validate.estimators import Estimator, Stopwatch
 from aslkit.validate.metrics import coverage, root_mean_square, spearman
 from aslkit.validate.records import AVERAGE, LEVELS, QUANTITIES, Record, Row, records, values_in
 
-N_SPLITS = 4  # random halves
+N_SPLITS = 4  # random splits into halves
 CONTRAST = "top / bottom tercile of LS CBF"  # ratio of medians
-GM_LIKE_CBF = (40.0, 100.0)  # by least squares on all repeats [ml/100 g/min]
-PERFUSED = "better-perfused half"  # of the mask, by the mean signal of all repeats
+GM_LIKE_CBF = (40.0, 100.0)  # range [ml/100 g/min]
+PERFUSED = "better-perfused half"  # half of the mask with the larger mean signal
 LS_ON_ALL, REFERENCE = "LS on all repeats", "reference"
 REFERENCE_HELD = f"{coverage_at(0.95)} of {REFERENCE}"
 ONE_HALF, OTHER_HALF = "mean of one half", "mean of the other half"  # of the first split
@@ -34,10 +34,17 @@ Maps = Mapping[str, ParameterMaps]
 
 @dataclass(frozen=True)
 class ScanEstimates:
-    """All repeats of one scan: series, maps by every estimator, and the voxels that count.
+    """All repeats of one scan, and their maps by each estimator.
 
-    `reference` names, by estimator, the least squares with the same compartments; `external`
-    holds the maps of another program, where the user has some.
+    Attributes
+    ----------
+    maps : mapping of estimator to maps
+    reference : mapping of estimator to estimator
+        The least squares with the same compartments.
+    mask : bool array (x, y, z)
+        Voxels that are evaluated.
+    external : Reference, optional
+        Maps of another program.
     """
 
     name: str
@@ -49,25 +56,25 @@ class ScanEstimates:
     mask: MaskImage
     external: Reference | None = None
 
-    def part(self, repeats: Sequence[int]) -> AslSeries:
-        """The series of some repeats, with the brain mask of all."""
+    def series_of(self, repeats: Sequence[int]) -> AslSeries:
+        """Return the series of some repeats, with the brain mask of all repeats."""
         chosen = [select_repeats(run, repeats) for run in self.runs]
         return series_from_runs(chosen, self.series.mask)
 
     @property
     def regions(self) -> dict[str, MaskImage]:
-        """The mask, and its half with the larger mean signal of all repeats."""
+        """The mask, and the half of it with the larger mean signal, each (x, y, z)."""
         signal = self.series.delta_m.mean(axis=3)
         return {"mask": self.mask, PERFUSED: self.mask & (signal > np.median(signal[self.mask]))}
 
     def blocks(self, inside: MaskImage) -> Blocks:
-        """The block of every voxel of a region."""
+        """Return the bootstrap block of each voxel of a region, (voxels,)."""
         return assign_blocks(inside, self.series.voxel_size_mm)
 
 
 @dataclass(frozen=True)
 class Split:
-    """Maps from one random part of the repeats, and the mean of those left out."""
+    """Maps and series of `n` repeats, and the series of the left-out repeats."""
 
     n: int
     maps: Maps
@@ -76,7 +83,7 @@ class Split:
 
 
 def random_halves(n: int, seed: int) -> list[tuple[list[int], list[int]]]:
-    """Random disjoint halves of n repeats, no two alike; none for a single repeat."""
+    """Draw distinct splits of n repeats into halves, at most `N_SPLITS`; none for one repeat."""
     rng, half = np.random.default_rng(seed), n // 2
     n_possible = comb(n, half) * comb(n - half, half) // 2
     found: dict[frozenset[frozenset[int]], tuple[list[int], list[int]]] = {}
@@ -94,37 +101,42 @@ def split_records(
     halves: tuple[list[int], list[int]],
     is_first: bool,
 ) -> list[Record]:
-    """Left-out signal from 1, 2 and half of the repeats, and the agreement of both halves.
+    """Compute all metrics of one split of the repeats.
 
-    Means of both halves come from the first split only: those of several are not independent.
+    These are the prediction of the left-out half from 1, 2 and all repeats of the other half, and
+    the agreement of both halves. The means of both halves are reported for the first split only,
+    because the splits are not independent.
     """
 
     def split(used: list[int], left_out: AslSeries) -> Split:
-        series = scan.part(used)
+        series = scan.series_of(used)
         maps = {name: stopwatch.run(name, e, series) for name, e in estimators.items()}
         return Split(len(used), maps, series, left_out)
 
     first, second = halves
     half = len(first)
-    other = scan.part(second)
+    other = scan.series_of(second)
     parts = [split(first[:n], other) for n in sorted({1, min(2, half), half})]
     found = [r for p in parts for r in scan_records(scan, p.n, _rows_of_part(scan, p))]
-    mirrored = split(second, parts[-1].used)
-    found += scan_records(scan, half, _rows_of_part(scan, mirrored))
-    one, two = parts[-1].maps, mirrored.maps
+    second_half = split(second, parts[-1].used)
+    found += scan_records(scan, half, _rows_of_part(scan, second_half))
+    one, two = parts[-1].maps, second_half.maps
     tissue = (_rows_of_tissue(scan, *pair) for pair in ((one, two), (two, one)))
     means = _rows_of_means(scan, one, two) if is_first else ()
     return found + scan_records(scan, half, chain(_rows_of_halves(scan, one, two), means, *tissue))
 
 
 def gm_like(maps: ParameterMaps, mask: MaskImage) -> MaskImage:
-    """Voxels whose CBF is that of grey matter and whose ATT is determined."""
+    """Return the voxels with a CBF within `GM_LIKE_CBF` and a determined ATT, (x, y, z)."""
     low, high = GM_LIKE_CBF
     return mask & (maps.cbf >= low) & (maps.cbf <= high) & (maps.flags == Flag.OK)
 
 
 def consistency(scan: ScanEstimates, maps: Maps) -> Iterator[Row]:
-    """Figures whose drift with the number of repeats tells bias from noise."""
+    """Compute mean and median CBF, the ratio to least squares, and the share of negative CBF.
+
+    A change of these with the number of repeats indicates bias.
+    """
     for name, m in maps.items():
         for region, inside in scan.regions.items():
             cbf, ls = (values_in(x.cbf, inside, "cbf") for x in (m, maps[scan.reference[name]]))
@@ -138,12 +150,16 @@ def consistency(scan: ScanEstimates, maps: Maps) -> Iterator[Row]:
 
 
 def scan_records(scan: ScanEstimates, n: int, rows: Iterator[Row]) -> list[Record]:
-    """Lines of the tidy table of a scan, from maps of n repeats."""
+    """Return rows from maps of n repeats as lines of the tidy table of a scan."""
     return records({"scan": scan.name, "n_repeats": n}, rows)
 
 
 def _rows_of_part(scan: ScanEstimates, split: Split) -> Iterator[Row]:
-    """Prediction of the left-out repeats, mean CBF, and share of negative CBF."""
+    """Compute the prediction error of left-out repeats [% of M0] and `consistency`.
+
+    The error is the root mean square of predicted - measured ΔM/M0 over a region. Also compare
+    the maps with least squares on all repeats.
+    """
     signals = {AVERAGE: split.used.delta_m} | {
         name: fitted_signal(m, split.used.acquisition) for name, m in split.maps.items()
     }
@@ -159,7 +175,12 @@ def _rows_of_part(scan: ScanEstimates, split: Split) -> Iterator[Row]:
 
 
 def _rows_of_halves(scan: ScanEstimates, one: Maps, two: Maps) -> Iterator[Row]:
-    """Agreement of the estimates from two disjoint halves, and what the sds promised."""
+    """Compute the agreement of maps from two disjoint halves, and the coverage of intervals.
+
+    Metrics: Spearman correlation; within-scan sd (root mean square difference / √2, in table
+    units) and its ratio to the mean (CoV); ICC(A,1); CCC; share of differences within the nominal
+    intervals of the difference.
+    """
     for name in one:
         for q, shown in QUANTITIES.items():
             for region, inside in scan.regions.items():
@@ -182,7 +203,7 @@ def _rows_of_halves(scan: ScanEstimates, one: Maps, two: Maps) -> Iterator[Row]:
 
 
 def _rows_of_means(scan: ScanEstimates, one: Maps, two: Maps) -> Iterator[Row]:
-    """Means of both halves, for repeatability over subjects."""
+    """Compute the means of CBF and ATT of both halves, for repeatability over subjects."""
     for metric, maps in ((ONE_HALF, one), (OTHER_HALF, two)):
         for name, m in maps.items():
             for q, shown in QUANTITIES.items():
@@ -190,12 +211,16 @@ def _rows_of_means(scan: ScanEstimates, one: Maps, two: Maps) -> Iterator[Row]:
                 yield _row(name, "mask", q, metric, shown.unit, value, scan.mask)
 
 
-def _rows_of_tissue(scan: ScanEstimates, chooser: Maps, judged: Maps) -> Iterator[Row]:
-    """GM-like means and contrast, where LS of other repeats than the judged ones says so."""
-    for name, maps in judged.items():
+def _rows_of_tissue(scan: ScanEstimates, other_half: Maps, evaluated: Maps) -> Iterator[Row]:
+    """Compute means in GM-like voxels and the CBF contrast of `evaluated`.
+
+    Least squares of `other_half` defines the regions. The contrast is the ratio of the
+    median CBF in its highest and lowest tercile of CBF.
+    """
+    for name, maps in evaluated.items():
         reference = scan.reference[name]
-        cbf, ls = chooser[reference].cbf, judged[reference]
-        region = gm_like(chooser[reference], scan.mask)
+        cbf, ls = other_half[reference].cbf, evaluated[reference]
+        region = gm_like(other_half[reference], scan.mask)
         for q, shown in QUANTITIES.items() if region.any() else ():
             value, own = (float(values_in(getattr(m, q), region, q).mean()) for m in (maps, ls))
             yield _row(name, "GM-like", q, "mean", shown.unit, value, region)
@@ -212,7 +237,7 @@ def agreement_rows(
     others: Mapping[str, FloatImage | None],
     other_name: str,
 ) -> Iterator[Row]:
-    """Bias, limits of agreement and CCC against other maps, where those have a value."""
+    """Compute the agreement with other maps, where these are finite."""
     for q, shown in QUANTITIES.items():
         image = others.get(q)
         if image is None:
@@ -220,8 +245,8 @@ def agreement_rows(
         inside = scan.mask & np.isfinite(image)
         if not inside.any():
             continue
-        mine, theirs = values_in(getattr(maps, q), inside, q), values_in(image, inside, q)
-        found = agreement(mine, theirs, scan.blocks(inside))
+        own, other = values_in(getattr(maps, q), inside, q), values_in(image, inside, q)
+        found = agreement(own, other, scan.blocks(inside))
         for figure, words in AGREEMENT.items():
             unit = "" if figure == "CCC" else shown.unit
             metric = f"{words} {other_name}"
@@ -229,16 +254,16 @@ def agreement_rows(
 
 
 def reference_rows(scan: ScanEstimates, name: str, maps: ParameterMaps) -> Iterator[Row]:
-    """Agreement with the maps of another program, and how often 95 % intervals hold them."""
+    """Compute the agreement with maps of another program, and the coverage of 95 % intervals."""
     others = scan.external.images if scan.external else {}
     yield from agreement_rows(scan, name, maps, others, REFERENCE)
     for q, image in others.items():
         inside = scan.mask & np.isfinite(image)
-        theirs, mine, sd = (
+        reference, own, sd = (
             values_in(i, inside, q) for i in (image, getattr(maps, q), getattr(maps, f"{q}_std"))
         )
         if inside.any():
-            share = coverage(mine - theirs, sd, 0.95)
+            share = coverage(own - reference, sd, 0.95)
             yield _row(name, "mask", q, REFERENCE_HELD, "", share, inside)
 
 
@@ -251,7 +276,7 @@ def interval_row(
     found: Interval,
     inside: MaskImage,
 ) -> Row:
-    """One figure of a region with its interval."""
+    """Return one figure of a region with its interval."""
     return Row(
         estimator,
         region,
@@ -278,7 +303,7 @@ def _row(
     return interval_row(estimator, region, quantity, metric, unit, Interval(value), inside)
 
 
-AGREEMENT = {  # of `paired.agreement`: how the name of the metric begins
+AGREEMENT = {  # statistic of `agreement_stats.agreement`: prefix of its metric
     "difference": "difference from",
     "lower limit": "lower limit of agreement with",
     "upper limit": "upper limit of agreement with",
