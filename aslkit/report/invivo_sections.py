@@ -12,7 +12,8 @@ from aslkit.report.shared_sections import coverage_panels
 from aslkit.report.style import LineStyle, line_styles
 from aslkit.validate.agreement_stats import mean_interval
 from aslkit.validate.records import AVERAGE, LEVELS, QUANTITIES
-from aslkit.validate.split_half import GM_LIKE_CBF, PERFUSED
+from aslkit.validate.scan_estimates import PERFUSED
+from aslkit.validate.split_half import GM_LIKE_CBF
 
 GLOSSARY = {
     "LS": "Least squares. 'LS + arterial' includes an arterial compartment.",

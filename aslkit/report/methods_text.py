@@ -9,7 +9,7 @@ from aslkit.outputs.provenance import version
 from aslkit.report.page import Table
 from aslkit.report.shared_sections import join_names
 from aslkit.validate.records import is_model
-from aslkit.validate.split_half import ScanEstimates
+from aslkit.validate.scan_estimates import ScanEstimates
 
 WHITE_PAPER = "Alsop 2015"
 KINETICS = {

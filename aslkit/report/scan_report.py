@@ -34,7 +34,7 @@ from aslkit.report.shared_sections import format_count, join_names, select_pictu
 from aslkit.report.style import line_styles
 from aslkit.validate.in_vivo import ScanResult
 from aslkit.validate.records import LS, is_model, values_in
-from aslkit.validate.split_half import REFERENCE, ScanEstimates
+from aslkit.validate.scan_estimates import REFERENCE, ScanEstimates
 
 FEW_REPEATS_TEXT = (
     "Maps from 1, 2 and half of the repeats, compared with least squares on all repeats. This "

@@ -15,14 +15,8 @@ from aslkit.validate.agreement_stats import Interval, mean_interval
 from aslkit.validate.in_vivo import QUALITY
 from aslkit.validate.metrics import FloatArray
 from aslkit.validate.records import AVERAGE, QUANTITIES, Record
-from aslkit.validate.split_half import (
-    AGREEMENT,
-    CONTRAST,
-    LS_ON_ALL,
-    PERFUSED,
-    REFERENCE,
-    REFERENCE_HELD,
-)
+from aslkit.validate.scan_estimates import AGREEMENT, PERFUSED, REFERENCE, REFERENCE_HELD
+from aslkit.validate.split_half import CONTRAST, LS_ON_ALL
 
 MEAN_OVER_SUBJECTS = (
     "Mean over subjects; in brackets its 95 % interval (t), from three subjects on."

@@ -41,17 +41,15 @@ from aslkit.validate.records import (
     to_records,
     values_in,
 )
-from aslkit.validate.split_half import (
+from aslkit.validate.scan_estimates import (
     Maps,
     ScanEstimates,
     agreement_rows,
-    consistency,
     interval_row,
-    random_halves,
     reference_rows,
     scan_records,
-    split_records,
 )
+from aslkit.validate.split_half import consistency, random_halves, split_records
 
 QUALITY = "quality"  # stratum of the quality figures with thresholds
 MEAN = "mean over the mask"

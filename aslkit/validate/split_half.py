@@ -3,73 +3,34 @@
 Maps come from one half of the repeats, and the other half evaluates them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from math import comb
 
 import numpy as np
 
-from aslkit.bids.reference_maps import Reference
-from aslkit.bids.run import AslRun
 from aslkit.core.metric_names import coverage_at
-from aslkit.core.series_and_maps import AslSeries, Flag, FloatImage, MaskImage, ParameterMaps
+from aslkit.core.series_and_maps import AslSeries, Flag, MaskImage, ParameterMaps
 from aslkit.fit.least_squares import fitted_signal
-from aslkit.prepare.series import select_repeats, series_from_runs
-from aslkit.validate.agreement_stats import Blocks, Interval, agreement, assign_blocks
+from aslkit.validate.agreement_stats import agreement
 from aslkit.validate.estimators import Estimator, Stopwatch
 from aslkit.validate.metrics import coverage, root_mean_square, spearman
-from aslkit.validate.records import AVERAGE, LEVELS, QUANTITIES, Record, Row, records, values_in
+from aslkit.validate.records import AVERAGE, LEVELS, QUANTITIES, Record, Row, values_in
+from aslkit.validate.scan_estimates import (
+    Maps,
+    ScanEstimates,
+    agreement_rows,
+    interval_row,
+    scan_records,
+    value_row,
+)
 
 N_SPLITS = 4  # random splits into halves
 CONTRAST = "top / bottom tercile of LS CBF"  # ratio of medians
 GM_LIKE_CBF = (40.0, 100.0)  # range [ml/100 g/min]
-PERFUSED = "better-perfused half"  # half of the mask with the larger mean signal
-LS_ON_ALL, REFERENCE = "LS on all repeats", "reference"
-REFERENCE_HELD = f"{coverage_at(0.95)} of {REFERENCE}"
+LS_ON_ALL = "LS on all repeats"
 ONE_HALF, OTHER_HALF = "mean of one half", "mean of the other half"  # of the first split
-
-Maps = Mapping[str, ParameterMaps]
-
-
-@dataclass(frozen=True)
-class ScanEstimates:
-    """All repeats of one scan, and their maps by each estimator.
-
-    Attributes
-    ----------
-    maps : mapping of estimator to maps
-    reference : mapping of estimator to estimator
-        The least squares with the same compartments.
-    mask : bool array (x, y, z)
-        Voxels that are evaluated.
-    external : Reference, optional
-        Maps of another program.
-    """
-
-    name: str
-    runs: tuple[AslRun, ...]
-    series: AslSeries
-    macrovascular: str
-    maps: Maps
-    reference: Mapping[str, str]
-    mask: MaskImage
-    external: Reference | None = None
-
-    def series_of(self, repeats: Sequence[int]) -> AslSeries:
-        """Return the series of some repeats, with the brain mask of all repeats."""
-        chosen = [select_repeats(run, repeats) for run in self.runs]
-        return series_from_runs(chosen, self.series.mask)
-
-    @property
-    def regions(self) -> dict[str, MaskImage]:
-        """The mask, and the half of it with the larger mean signal, each (x, y, z)."""
-        signal = self.series.delta_m.mean(axis=3)
-        return {"mask": self.mask, PERFUSED: self.mask & (signal > np.median(signal[self.mask]))}
-
-    def blocks(self, inside: MaskImage) -> Blocks:
-        """Return the bootstrap block of each voxel of a region, (voxels,)."""
-        return assign_blocks(inside, self.series.voxel_size_mm)
 
 
 @dataclass(frozen=True)
@@ -146,12 +107,7 @@ def consistency(scan: ScanEstimates, maps: Maps) -> Iterator[Row]:
                 ("mean / mean of LS", "", np.mean(cbf) / np.mean(ls)),
                 ("share negative", "", np.mean(cbf < 0)),
             ):
-                yield _row(name, region, "cbf", metric, unit, float(value), inside)
-
-
-def scan_records(scan: ScanEstimates, n: int, rows: Iterator[Row]) -> list[Record]:
-    """Return rows from maps of n repeats as lines of the tidy table of a scan."""
-    return records({"scan": scan.name, "n_repeats": n}, rows)
+                yield value_row(name, region, "cbf", metric, unit, float(value), inside)
 
 
 def _rows_of_part(scan: ScanEstimates, split: Split) -> Iterator[Row]:
@@ -167,7 +123,7 @@ def _rows_of_part(scan: ScanEstimates, split: Split) -> Iterator[Row]:
         for name, signal in signals.items():
             error = signal[inside] - split.left_out.delta_m[inside]
             value = 100 * root_mean_square(error)
-            yield _row(name, region, "delta_m", "left-out RMS", "% of M0", value, inside)
+            yield value_row(name, region, "delta_m", "left-out RMS", "% of M0", value, inside)
     yield from consistency(scan, split.maps)
     for name, maps in split.maps.items():
         all_repeats = scan.maps[scan.reference[name]]
@@ -187,11 +143,11 @@ def _rows_of_halves(scan: ScanEstimates, one: Maps, two: Maps) -> Iterator[Row]:
                 a, b = (values_in(getattr(m[name], q), inside, q) for m in (one, two))
                 sds = [values_in(getattr(m[name], f"{q}_std"), inside, q) for m in (one, two)]
                 rank = spearman(a, b)
-                yield _row(name, region, q, "split-half Spearman", "", rank, inside)
+                yield value_row(name, region, q, "split-half Spearman", "", rank, inside)
                 within = root_mean_square(a - b) / np.sqrt(2)
-                yield _row(name, region, q, "within-scan sd", shown.unit, within, inside)
+                yield value_row(name, region, q, "within-scan sd", shown.unit, within, inside)
                 share = within / float(np.concatenate([a, b]).mean())
-                yield _row(name, region, q, "within-scan CoV", "", share, inside)
+                yield value_row(name, region, q, "within-scan CoV", "", share, inside)
                 found = agreement(a, b, scan.blocks(inside))
                 for figure in ("ICC(A,1)", "CCC"):
                     metric = f"split-half {figure}"
@@ -199,7 +155,7 @@ def _rows_of_halves(scan: ScanEstimates, one: Maps, two: Maps) -> Iterator[Row]:
                 for level in LEVELS:
                     share = coverage(a - b, np.hypot(*sds), level)
                     metric = coverage_at(level)
-                    yield _row(name, region, q, metric, "", share, inside)
+                    yield value_row(name, region, q, metric, "", share, inside)
 
 
 def _rows_of_means(scan: ScanEstimates, one: Maps, two: Maps) -> Iterator[Row]:
@@ -208,7 +164,7 @@ def _rows_of_means(scan: ScanEstimates, one: Maps, two: Maps) -> Iterator[Row]:
         for name, m in maps.items():
             for q, shown in QUANTITIES.items():
                 value = float(values_in(getattr(m, q), scan.mask, q).mean())
-                yield _row(name, "mask", q, metric, shown.unit, value, scan.mask)
+                yield value_row(name, "mask", q, metric, shown.unit, value, scan.mask)
 
 
 def _rows_of_tissue(scan: ScanEstimates, other_half: Maps, evaluated: Maps) -> Iterator[Row]:
@@ -223,90 +179,8 @@ def _rows_of_tissue(scan: ScanEstimates, other_half: Maps, evaluated: Maps) -> I
         region = gm_like(other_half[reference], scan.mask)
         for q, shown in QUANTITIES.items() if region.any() else ():
             value, own = (float(values_in(getattr(m, q), region, q).mean()) for m in (maps, ls))
-            yield _row(name, "GM-like", q, "mean", shown.unit, value, region)
-            yield _row(name, "GM-like", q, "mean / mean of LS", "", value / own, region)
+            yield value_row(name, "GM-like", q, "mean", shown.unit, value, region)
+            yield value_row(name, "GM-like", q, "mean / mean of LS", "", value / own, region)
         low, high = np.quantile(cbf[scan.mask], [1 / 3, 2 / 3])
         top, bottom = (np.median(maps.cbf[scan.mask & r]) for r in (cbf >= high, cbf <= low))
-        yield _row(name, "mask", "cbf", CONTRAST, "", float(top / bottom), scan.mask)
-
-
-def agreement_rows(
-    scan: ScanEstimates,
-    name: str,
-    maps: ParameterMaps,
-    others: Mapping[str, FloatImage | None],
-    other_name: str,
-) -> Iterator[Row]:
-    """Compute the agreement with other maps, where these are finite."""
-    for q, shown in QUANTITIES.items():
-        image = others.get(q)
-        if image is None:
-            continue
-        inside = scan.mask & np.isfinite(image)
-        if not inside.any():
-            continue
-        own, other = values_in(getattr(maps, q), inside, q), values_in(image, inside, q)
-        found = agreement(own, other, scan.blocks(inside))
-        for figure, words in AGREEMENT.items():
-            unit = "" if figure == "CCC" else shown.unit
-            metric = f"{words} {other_name}"
-            yield interval_row(name, "mask", q, metric, unit, found[figure], inside)
-
-
-def reference_rows(scan: ScanEstimates, name: str, maps: ParameterMaps) -> Iterator[Row]:
-    """Compute the agreement with maps of another program, and the coverage of 95 % intervals."""
-    others = scan.external.images if scan.external else {}
-    yield from agreement_rows(scan, name, maps, others, REFERENCE)
-    for q, image in others.items():
-        inside = scan.mask & np.isfinite(image)
-        reference, own, sd = (
-            values_in(i, inside, q) for i in (image, getattr(maps, q), getattr(maps, f"{q}_std"))
-        )
-        if inside.any():
-            share = coverage(own - reference, sd, 0.95)
-            yield _row(name, "mask", q, REFERENCE_HELD, "", share, inside)
-
-
-def interval_row(
-    estimator: str,
-    region: str,
-    quantity: str,
-    metric: str,
-    unit: str,
-    found: Interval,
-    inside: MaskImage,
-) -> Row:
-    """Return one figure of a region with its interval."""
-    return Row(
-        estimator,
-        region,
-        quantity,
-        metric,
-        unit,
-        found.value,
-        found.low,
-        found.high,
-        n_voxels=int(inside.sum()),
-        n_subjects=1,
-    )
-
-
-def _row(
-    estimator: str,
-    region: str,
-    quantity: str,
-    metric: str,
-    unit: str,
-    value: float,
-    inside: MaskImage,
-) -> Row:
-    return interval_row(estimator, region, quantity, metric, unit, Interval(value), inside)
-
-
-AGREEMENT = {  # statistic of `agreement_stats.agreement`: prefix of its metric
-    "difference": "difference from",
-    "lower limit": "lower limit of agreement with",
-    "upper limit": "upper limit of agreement with",
-    "absolute difference": "mean absolute difference from",
-    "CCC": "CCC with",
-}
+        yield value_row(name, "mask", "cbf", CONTRAST, "", float(top / bottom), scan.mask)
