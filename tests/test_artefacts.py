@@ -1,4 +1,4 @@
-"""Noise and artefacts of simulated scans: what is measured in the images is what was asked for."""
+"""Noise and artefacts of simulated scans: measured in the images as requested."""
 
 from dataclasses import replace
 
@@ -49,14 +49,14 @@ def scan(phantom, **changes):
 
 
 def differences(phantom, run):
-    """ΔM/M0 of every pair in the brain, (voxels, pairs)."""
+    """Return ΔM/M0 of every pair in the brain, (voxels, pairs)."""
     m0 = compute_m0(phantom)[phantom.mask][:, None]
     pairs = run.volumes[..., ::2] - run.volumes[..., 1::2]
     return pairs[phantom.mask] / m0
 
 
 def errors(phantom, run):
-    """Differences less the signal that belongs there, (voxels, repeats, delays)."""
+    """Return the differences minus the noise-free signal, (voxels, repeats, delays)."""
     found = differences(phantom, run)
     signal = run.signal[phantom.mask]
     return found.reshape(len(signal), -1, signal.shape[1]) - signal[:, None]
@@ -64,7 +64,7 @@ def errors(phantom, run):
 
 @pytest.mark.parametrize("n_pulses", [0, 2])
 @pytest.mark.parametrize("snr", [0.5, 3, 30, 150])
-def test_the_noise_of_the_average_is_the_one_asked_for_at_any_snr(flat, snr, n_pulses):
+def test_the_noise_of_the_average_is_the_requested_one_at_any_snr(flat, snr, n_pulses):
     done = scan(flat, snr=(snr, snr), repeats=2, n_pulses=n_pulses)
     average = errors(flat, done.runs[0]).mean(axis=1)
     assert REFERENCE_SIGNAL / np.sqrt(np.mean(average**2)) == pytest.approx(snr, rel=0.02)
@@ -73,7 +73,7 @@ def test_the_noise_of_the_average_is_the_one_asked_for_at_any_snr(flat, snr, n_p
     np.testing.assert_allclose(done.noise_sd[flat.mask], REFERENCE_SIGNAL / snr, rtol=1e-5)
 
 
-def test_repeats_have_noise_of_their_own(flat):
+def test_repeats_have_independent_noise(flat):
     done = scan(flat, repeats=4)
     noise = errors(flat, done.runs[0])
     one = REFERENCE_SIGNAL / 10 * np.sqrt(4)
@@ -92,7 +92,7 @@ def test_noise_is_gaussian_in_tissue_and_rayleigh_in_air():
     assert abs(((tissue / tissue.std()) ** 3).mean()) < 0.03
 
 
-def test_the_coil_makes_noise_uneven_but_not_stronger(brain):
+def test_coil_noise_varies_in_space_with_the_same_mean_power(brain):
     gain = draw_coil_noise(np.random.default_rng(1), brain.mask, phantom_frame(brain))
     assert np.mean(gain[brain.mask] ** 2) == pytest.approx(1, rel=1e-5)
     assert np.abs(np.gradient(gain)).max() < 0.1 and np.ptp(gain[brain.mask]) > 0.15
@@ -133,7 +133,7 @@ def test_drift_is_linear_and_has_both_signs():
 
 
 @pytest.mark.parametrize("name", ["physio", "drift"])
-def test_a_fluctuation_shows_in_the_differences_as_a_share_of_the_reference_signal(flat, name):
+def test_fluctuations_of_the_differences_are_a_fraction_of_the_reference_signal(flat, name):
     run = scan(flat, noises=(name,), repeats=4).runs[0]
     asked = getattr(run.artefacts, name)
     measured = errors(flat, run).mean(axis=0).ravel() / REFERENCE_SIGNAL
@@ -141,7 +141,7 @@ def test_a_fluctuation_shows_in_the_differences_as_a_share_of_the_reference_sign
     np.testing.assert_allclose(measured, asked, atol=1e-3 * np.abs(asked).max() + 1e-5)
 
 
-def test_the_head_walks_at_random():
+def test_motion_is_a_random_walk():
     walks = [draw_motion(np.random.default_rng(s), 100) for s in range(40)]
     steps = np.concatenate([np.diff(w, axis=0) for w in walks])
     assert all(np.all(w[0] == 0) for w in walks)
@@ -151,7 +151,7 @@ def test_the_head_walks_at_random():
     assert last.std() == pytest.approx(STEP_MM * np.sqrt(99), rel=0.15)
 
 
-def test_a_move_by_whole_voxels_is_exact_and_resampling_undoes_any(brain):
+def test_motion_by_whole_voxels_is_exact_and_resampling_reverses_any_motion(brain):
     image, frame = compute_m0(brain), phantom_frame(brain)
     shifted = move_image(image, np.array([5.0, -10.0, 0, 0, 0, 0]), frame)
     np.testing.assert_allclose(shifted[1:, :-2], image[:-1, 2:], atol=0.01)
@@ -161,7 +161,7 @@ def test_a_move_by_whole_voxels_is_exact_and_resampling_undoes_any(brain):
     assert after.mean() < 0.3 * before
 
 
-def test_motion_in_a_scan_is_the_one_in_the_truth(brain):
+def test_motion_in_a_scan_equals_the_motion_in_the_truth(brain):
     frame = phantom_frame(brain)
     done = scan(brain, noises=("thermal", "motion"), snr=(30, 30), repeats=2)
     run = done.runs[0]
@@ -188,7 +188,7 @@ def test_a_spike_is_one_sample_of_k_space():
     assert wave.max() == pytest.approx(1, abs=0.05)
 
 
-def test_spikes_change_their_volumes_only(flat):
+def test_spikes_change_only_their_volumes(flat):
     run = scan(flat, noises=("spikes",), repeats=4).runs[0]
     control = compute_m0(flat)[..., None] * np.ones(24)
     change = (run.volumes[..., ::2] - control) / M0_SCALE
@@ -196,7 +196,7 @@ def test_spikes_change_their_volumes_only(flat):
     np.testing.assert_allclose(rms, run.artefacts.spikes[::2] / np.sqrt(2), atol=1e-3)
 
 
-def test_single_slices_drop_out(flat):
+def test_dropouts_reduce_single_slices(flat):
     factors = draw_dropouts(np.random.default_rng(7), 400, 30)
     lost = factors[factors < 1]
     assert lost.size == 20 and DROPOUT_LEFT[0] < lost.min() < lost.max() < DROPOUT_LEFT[1]
@@ -218,7 +218,7 @@ def test_background_suppression_fails_in_some_volumes(flat):
     np.testing.assert_allclose(controls, 0.3 + run.artefacts.excess[::2], rtol=1e-4)
 
 
-def test_every_artefact_is_the_same_whatever_the_others_are(flat):
+def test_every_artefact_is_independent_of_the_others(flat):
     every = scan(flat, noises=NOISES, n_pulses=2).runs[0].artefacts
     for name in ("physio", "drift", "motion", "spikes"):
         alone = scan(flat, noises=(name,), n_pulses=2).runs[0].artefacts
@@ -230,16 +230,16 @@ def test_every_artefact_is_the_same_whatever_the_others_are(flat):
     assert np.abs(thermal - quiet).max() > 1
 
 
-def test_m0_is_still(flat):
+def test_m0_has_no_motion(flat):
     plain, moving = (scan(flat, noises=n).m0 for n in (("thermal",), ("thermal", "motion")))
     np.testing.assert_array_equal(plain, moving)
 
 
-def test_without_thermal_noise_there_is_none(flat):
+def test_scans_without_thermal_noise_have_no_measured_snr(flat):
     done = scan(flat, noises=("drift",))
     assert done.measured_snr is None and not done.noise_sd.any()
     np.testing.assert_array_equal(done.m0, compute_m0(flat))
 
 
-def test_a_frame_knows_the_voxel_size(brain):
+def test_the_frame_has_the_shape_and_voxel_size_of_the_phantom(brain):
     assert phantom_frame(brain) == Frame(brain.mask.shape, (5.0, 5.0, 5.0))

@@ -1,4 +1,4 @@
-"""Configurations: strict, in units, and every key of the founding plan's experiment 09 used."""
+"""Configurations: strict, with units; every key of experiment 09 of the plan has an effect."""
 
 from pathlib import Path
 
@@ -94,12 +94,12 @@ def written(tmp_path, values):
 
 
 def trace(config):
-    """What a first step of training comes from: size of the network, loss, told efficiencies."""
+    """Return the size of the network, the loss of the first step and the nominal efficiencies."""
     torch.manual_seed(0)
     encoding = build_encoding(config)
     network = build_network(config.network, encoding)
     with torch.no_grad():
-        for values in network.parameters():  # FiLM begins as the identity: wake it up
+        for values in network.parameters():  # FiLM starts as the identity
             values += 0.05 * torch.randn_like(values)
     batch = build_recipe(config).draw(np.random.default_rng(1))
     loss = float(build_recipe(config).losses(network(batch["channels"]), batch).sum().detach())
@@ -107,7 +107,7 @@ def trace(config):
     return size, loss, tuple(t.efficiency for t in encoding.timings)
 
 
-def test_the_founding_plans_block_is_production_v2_and_says_what_it_became(tmp_path, caplog):
+def test_the_keys_of_the_plan_give_production_v2_and_messages(tmp_path, caplog):
     values = {"name": "production_v2", **yaml.safe_load(EXPERIMENT_09)}
     values |= {"weight_decay": 1e-4, "schedule": "one_cycle"}
     assert load_config(written(tmp_path, values)) == load_config("production_v2")
@@ -116,7 +116,7 @@ def test_the_founding_plans_block_is_production_v2_and_says_what_it_became(tmp_p
     )
 
 
-def test_a_change_wins_over_the_file_by_either_name(tmp_path):
+def test_a_change_by_either_name_overrides_the_file(tmp_path):
     path = written(tmp_path, {"name": "own", **yaml.safe_load(EXPERIMENT_09)})
     assert load_config(path, ("steps=7",)).steps == 7
     assert load_config(path, ("n_epochs=2",)).steps == 2000
@@ -143,7 +143,7 @@ def test_keys_of_the_last_version_are_read_with_a_message(tmp_path, caplog):
 @pytest.mark.parametrize("model", list_models())
 def test_the_training_configuration_in_every_model_card_is_read(tmp_path, model):
     training = dict(read_card(list_models()[model])["training"])
-    if training.get("schedule") == "one_cycle":  # cards from before the key was refused there
+    if training.get("schedule") == "one_cycle":  # earlier versions accepted the key
         training.pop("warmup_steps")
     path = written(tmp_path, training)
     assert load_config(path).name == training["name"]
@@ -165,14 +165,14 @@ def usual(tmp_path_factory):
 
 
 @pytest.mark.parametrize("key", sorted(set(yaml.safe_load(EXPERIMENT_09)) & set(OTHER_VALUES)))
-def test_each_key_of_the_block_changes_the_first_step_of_training(tmp_path, usual, key):
+def test_each_key_of_the_plan_changes_the_first_step_of_training(tmp_path, usual, key):
     values = yaml.safe_load(EXPERIMENT_09) | TINY | {key: OTHER_VALUES[key]}
     if key == "model_class_name":
         values = {k: v for k, v in values.items() if k not in FILMS}
     assert trace(load_config(written(tmp_path, values), ("data.patch_size=32",))) != usual
 
 
-def test_every_other_key_of_the_block_belongs_to_the_loop():
+def test_every_other_key_of_the_plan_belongs_to_the_training_loop():
     rest = set(yaml.safe_load(EXPERIMENT_09)) - set(OTHER_VALUES)
     assert rest == {"learning_rate", "n_epochs", "n_ensembles"}
 
@@ -231,7 +231,7 @@ def test_a_wrong_configuration_is_named(change, message):
         ),
     ],
 )
-def test_ideas_that_exclude_one_another_are_refused_together(changes, message):
+def test_keys_that_exclude_one_another_are_refused(changes, message):
     with pytest.raises(InputError, match=message):
         load_config("production_v2", changes)
 
@@ -251,7 +251,7 @@ def test_ideas_that_exclude_one_another_are_refused_together(changes, message):
         ("network.widths=[12,24]", "network.widths: found [12, 24], expected multiples of 8"),
     ],
 )
-def test_values_that_cannot_be_are_named(change, message):
+def test_invalid_values_are_named(change, message):
     with pytest.raises(InputError) as caught:
         load_config("production_v2", (change,))
     assert message in str(caught.value)

@@ -136,7 +136,10 @@ def test_the_pages_build_without_a_warning(tmp_path):
     line = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", str(DOCS), str(tmp_path)]
     done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert "Of every labeling." in (tmp_path / "configuration.html").read_text()
+    assert (
+        "Labeling types of the protocol, in this order."
+        in (tmp_path / "configuration.html").read_text()
+    )
     assert 'id="cmdoption-asl_predict-tta"' in (tmp_path / "commands.html").read_text()
 
 

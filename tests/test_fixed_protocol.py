@@ -1,4 +1,4 @@
-"""The stream of one protocol: physics and noise are those of the configuration, and measured."""
+"""Training data of one protocol: physics and noise are measured and equal the configuration."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def drawn(*changes, seed=4):
 
 
 def noise(*changes):
-    """What the noise of a configuration adds, (b, n, x, y), and the mask (b, 1, x, y)."""
+    """Return the noise of a configuration (b, n, x, y) and the mask (b, 1, x, y)."""
     noisy, clean = drawn(*SMALL, *changes), drawn(*changes, *QUIET)
     return noisy.signal - clean.signal, clean.mask[:, None]
 
@@ -67,7 +67,7 @@ def test_structured_noise_is_a_fraction_of_the_reference_and_common_to_the_slice
         assert 0 < largest <= most + 1e-6
 
 
-def test_physics_are_drawn_per_patch_and_told_where_a_sidecar_tells_them():
+def test_physics_are_drawn_per_patch_and_t1_of_blood_is_an_input():
     patches = drawn(*QUIET)
     assert len(set(patches.t1_blood_s)) == 8
     assert patches.t1_blood_s.min() >= 1.55 and patches.t1_blood_s.max() <= 2.15
@@ -75,7 +75,7 @@ def test_physics_are_drawn_per_patch_and_told_where_a_sidecar_tells_them():
     assert set(fixed.t1_blood_s) == {np.float32(1.85)}
 
 
-def test_without_randomisation_the_signal_is_that_of_the_nominal_protocol():
+def test_without_randomization_the_signal_is_that_of_the_nominal_protocol():
     config = load_config("production_v2", (*QUIET, "data.domain_randomization=false")).data
     weak = config.model_copy(update={"alpha_pcasl": 0.425})
     one, half = (draw_patches(c, np.random.default_rng(4)).signal for c in (config, weak))
@@ -83,7 +83,7 @@ def test_without_randomisation_the_signal_is_that_of_the_nominal_protocol():
     np.testing.assert_allclose(half[:, 6:], one[:, 6:])
 
 
-def test_estimators_are_told_the_mean_efficiency_of_background_suppression():
+def test_nominal_timings_have_the_mean_background_suppression_efficiency():
     random, fixed = (
         nominal_timings(load_config("production_v2", (f"data.domain_randomization={r}",)).data)
         for r in ("true", "false")
@@ -97,7 +97,7 @@ EXTENDED = ("data.extended_randomization=true", "data.noise_type=gaussian")
 
 
 def lasting(*changes):
-    """Curves without noise (voxels, 12) of brains on 32 patches, their patch and their CBF."""
+    """Return noise-free curves (voxels, 12) of 32 patches, with the patch and CBF of each."""
     patches = drawn(
         "data.patch_size=32", "data.patches_per_step=32", "data.noise_components=[]", *changes
     )
@@ -105,15 +105,15 @@ def lasting(*changes):
     return curves, np.nonzero(patches.mask)[0], patches.cbf[patches.mask]
 
 
-def test_extended_randomisation_shows_arteries_in_some_patches():
-    """Their signal is far above that of the flow."""
+def test_extended_randomization_adds_arteries_in_some_patches():
+    """Arterial signal is far above tissue signal."""
     curves, patch, cbf = lasting(*EXTENDED)
     ratios, usual = curves.max(1) / cbf.clip(1), lasting("data.noise_type=gaussian")
     most = np.array([ratios[patch == p].max() for p in range(32)])
     assert 0.2 < (most > 2 * (usual[0].max(1) / usual[2].clip(1)).max()).mean() < 0.8
 
 
-def test_extended_randomisation_gives_each_delay_of_a_patch_a_gain_of_its_own(monkeypatch):
+def test_extended_randomization_draws_a_gain_for_each_delay_of_a_patch(monkeypatch):
     with_gains, patch, _ = lasting(*EXTENDED)
     monkeypatch.setattr("aslkit.simulate.fixed_protocol.MAX_GAIN_ERROR", 0)
     without = lasting(*EXTENDED)[0]
@@ -124,7 +124,7 @@ def test_extended_randomisation_gives_each_delay_of_a_patch_a_gain_of_its_own(mo
     assert spread.max() < 1e-3 and 0.02 < of_patches.std() < 0.08
 
 
-def test_extended_randomisation_moves_delays_and_label_durations(monkeypatch):
+def test_extended_randomization_varies_delays_and_label_durations(monkeypatch):
     def moved(name):
         monkeypatch.setattr(f"aslkit.simulate.fixed_protocol.{name}", 0)
         return np.abs(lasting(*EXTENDED)[0] - usual).max()
@@ -133,8 +133,8 @@ def test_extended_randomisation_moves_delays_and_label_durations(monkeypatch):
     assert moved("PLD_SCATTER_S") > 1e-4 and moved("EXTENDED_DURATION_SCATTER") > 1e-4
 
 
-def test_extended_randomisation_blurs_the_arrival(monkeypatch):
-    """Dispersed label comes in earlier and goes later: the peak of a curve is lower."""
+def test_extended_randomization_disperses_the_arrival(monkeypatch):
+    """Dispersion broadens the curves, so their peaks are lower."""
     for name in ("ARTERIAL_FRACTION", "MAX_GAIN_ERROR", "PLD_SCATTER_S"):
         monkeypatch.setattr(f"aslkit.simulate.fixed_protocol.{name}", 0)
     dispersed = lasting(*EXTENDED)[0]
@@ -145,7 +145,7 @@ def test_extended_randomisation_blurs_the_arrival(monkeypatch):
     assert 0.7 < ratio.mean() < 0.99
 
 
-def test_extended_randomisation_correlates_noise_among_neighbours_and_keeps_its_sd():
+def test_extended_randomization_correlates_neighbouring_noise_and_keeps_its_sd():
     only = ("data.noise_components=[thermal]", "data.snr_levels=[10]")
     extended, plain = (
         noise(*only, *changes) for changes in (EXTENDED, ("data.noise_type=gaussian",))
@@ -158,12 +158,12 @@ def test_extended_randomisation_correlates_noise_among_neighbours_and_keeps_its_
 
 
 @pytest.mark.parametrize("change", ["data.domain_randomization=false", "data.noise_type=rician"])
-def test_extended_randomisation_of_nothing_or_of_magnitudes_is_refused(change):
+def test_extended_randomization_without_its_requirements_is_refused(change):
     with pytest.raises(InputError, match="extended_randomization with domain_randomization, gau"):
         load_config("production_v2", (*EXTENDED, change))
 
 
-def test_extended_randomisation_is_drawn_as_tensors_too():
+def test_extended_randomization_also_makes_tensors():
     config = load_config("production_v2", (*SMALL, *EXTENDED))
     arrays, tensors = (
         draw_raw_batch(config, np.random.default_rng(3), device) for device in (None, "cpu")
@@ -181,7 +181,7 @@ def test_the_same_generator_gives_the_same_patches():
 
 
 @pytest.mark.parametrize("normalization", ["global_scale", "per_curve"])
-def test_tensors_are_drawn_and_encoded_as_arrays_are(normalization):
+def test_tensors_and_arrays_are_drawn_and_encoded_in_the_same_way(normalization):
     changes = (*SMALL, f"encoding.normalization={normalization}", "data.noise_components=[]")
     config = load_config("production_v2", changes)
     arrays, tensors = (
@@ -192,7 +192,7 @@ def test_tensors_are_drawn_and_encoded_as_arrays_are(normalization):
         torch.testing.assert_close(tensors[name], values, rtol=1e-3, atol=1e-3)
 
 
-def test_the_noise_of_tensors_is_that_of_arrays():
+def test_tensors_and_arrays_have_the_same_noise():
     noisy, quiet = (
         draw_raw_batch(load_config("production_v2", c), np.random.default_rng(3), "cpu")["signal"]
         for c in ((*SMALL, "data.snr_levels=[5]", "data.noise_components=[thermal]"), QUIET)

@@ -1,4 +1,4 @@
-"""Phantoms: anatomy that a reader of perfusion maps would accept, sanity shapes, their files."""
+"""Phantoms: plausible anatomy, simple shapes, and files."""
 
 import gzip
 from dataclasses import fields
@@ -46,12 +46,12 @@ def brain():
 
 @pytest.fixture(scope="module")
 def many():
-    """Slices of many subjects."""
+    """Draw slices of many subjects."""
     rng = np.random.default_rng(0)
     return draw_subjects(rng, 200).at(draw_planes(rng, 200, 32))
 
 
-def test_fields_are_sums_of_waves_with_unit_variance():
+def test_random_fields_are_sums_of_waves_with_unit_variance():
     rng = np.random.default_rng(1)
     random_fields, planes = draw_random_fields(rng, np.full((2, 5), 20.0)), draw_planes(rng, 2, 16)
     waves = np.einsum("pxyd,pdkn->pkxyn", planes.points, random_fields.waves)
@@ -72,7 +72,7 @@ def test_numpy_and_torch_evaluate_the_same_subjects():
         )
 
 
-def test_a_slice_of_a_batch_is_a_slice_of_the_whole_brain():
+def test_a_slice_in_a_batch_equals_the_slice_of_the_whole_brain():
     subject = draw_subjects(np.random.default_rng([PHANTOM_SEED, 5]), 1)
     brain = brain_phantom("brain", 5, voxel_size_mm=6)
     z = 12
@@ -97,7 +97,7 @@ def test_tissue_values_stay_in_their_ranges(brain):
     assert np.all(brain.cbf[~inside] == 0) and 10 < np.median(brain.cbf[inside]) < 90
 
 
-def test_arterial_blood_is_scarce_comes_early_and_is_most_near_arteries_and_sulci(many):
+def test_abv_is_small_and_highest_near_arteries_and_sulci_and_abat_is_early(many):
     inside = many.mask
     assert many.abv.min() >= 0 and many.abv.max() < 0.0501
     assert 0.001 < many.abv[inside].mean() < 0.008
@@ -108,7 +108,7 @@ def test_arterial_blood_is_scarce_comes_early_and_is_most_near_arteries_and_sulc
     assert np.median((many.att_gm - many.abat)[inside]) > 0.15
 
 
-def test_arteries_and_territories_lie_where_anatomy_has_them():
+def test_arteries_and_territories_are_at_anatomical_positions():
     sites = {"M1": (-25, 6, -18), "pericallosal": (3, 20, 36), "white matter": (28, -20, 32)}
     points = np.array(list(sites.values())) - CENTRE_MNI_MM
     near, midline, far = artery_distance_mm(points)
@@ -127,7 +127,7 @@ def test_blood_arrives_late_between_the_territories():
     assert 0.1 < np.mean(delay > 0.05) < 0.6
 
 
-def test_every_kind_of_lesion_occurs_and_changes_what_its_name_says(many):
+def test_every_kind_of_lesion_occurs_with_its_effect_on_cbf_and_att(many):
     grey = many.mask & (many.gm > 0.5) & (many.lesions == 0)
     for number, name in LESION_CLASSES.items():
         inside = many.mask & (many.lesions == number)
@@ -138,14 +138,14 @@ def test_every_kind_of_lesion_occurs_and_changes_what_its_name_says(many):
         assert (relative > 1.1) if is_hyper else (relative < 1 and later > 0.2), name
 
 
-def test_seeds_decide(brain):
+def test_the_seed_determines_the_phantom(brain):
     again = brain_phantom("brain", 5, voxel_size_mm=6)
     other = brain_phantom("brain", 6, voxel_size_mm=6)
     np.testing.assert_array_equal(brain.cbf, again.cbf)
     assert not np.array_equal(brain.cbf, other.cbf)
 
 
-def test_any_matrix_shows_the_same_brain_around_its_middle(brain):
+def test_any_matrix_has_the_same_brain_around_its_centre(brain):
     shape = brain.mask.shape
     matrix = (shape[0] - 4, shape[1] + 6, shape[2] - 2)
     other = brain_phantom("brain", 5, voxel_size_mm=6, matrix=matrix)
@@ -169,17 +169,17 @@ def test_an_unknown_shape_is_named():
         shape_phantom("blob", 1)
 
 
-def test_the_plans_phantom_has_its_tissues_tumour_and_stroke():
+def test_the_phantom_plan_has_its_tissues_a_tumour_and_a_stroke():
     plan = shape_phantom("plan", 1)
-    whole = plan.lesions == 0
+    healthy = plan.lesions == 0
     for tissue, cbf, att in (("gm", (50, 70), (1.0, 1.6)), ("wm", (18, 28), (1.2, 1.8))):
-        where = whole & (getattr(plan, tissue) == 1)
+        where = healthy & (getattr(plan, tissue) == 1)
         for values, (low, high) in ((plan.cbf, cbf), (plan.att, att)):
             assert low - 0.05 <= values[where].min() and values[where].max() <= high + 0.05
     assert {1, 4} <= set(np.unique(plan.lesions))
 
 
-def test_a_phantom_survives_its_files(brain, tmp_path):
+def test_a_phantom_is_written_and_read_back(brain, tmp_path):
     save_phantom(brain, tmp_path)
     (path,) = find_phantoms(tmp_path)
     loaded = load_phantom(path)
@@ -200,7 +200,7 @@ def test_a_phantom_survives_its_files(brain, tmp_path):
         ("disc-01", ["--seed", "1", "--anatomy", "disc"]),
     ],
 )
-def test_the_shipped_phantoms_are_those_of_their_command_bit_for_bit(tmp_path, name, options):
+def test_the_shipped_phantoms_equal_the_output_of_their_command(tmp_path, name, options):
     done = CliRunner().invoke(
         asl_sim, ["--phantoms-only", "--out", str(tmp_path / "out"), *options]
     )
@@ -223,7 +223,7 @@ def test_the_shipped_phantoms_are_complete_and_small():
     assert sum(p.stat().st_size for p in SHIPPED.iterdir()) < MOST_BYTES
 
 
-def test_every_second_voxel_of_the_template_is_what_resampling_makes_of_it():
+def test_every_second_voxel_of_the_template_equals_resampling():
     load = datasets.load_mni152_gm_template
     every = slice(None, None, TEMPLATE_MM)
     fine, coarse = (load(resolution=mm).get_fdata() for mm in (1, TEMPLATE_MM))

@@ -1,4 +1,4 @@
-"""Simulated scans and their files: SNR, reproducibility, the way back."""
+"""Simulated scans and their files: SNR, reproducibility, and reading them back."""
 
 import json
 import shutil
@@ -45,7 +45,7 @@ def test_the_reference_signal_is_that_of_the_reference_voxel():
 
 
 @pytest.mark.parametrize("snr", [0.5, 3, 100])
-def test_the_measured_snr_is_the_one_asked_for(brain, snr):
+def test_the_measured_snr_is_the_requested_one(brain, snr):
     acquisition = PROTOCOLS["pcasl6"].acquisition(brain.mask.shape[2])
     series = simulate_series(brain, acquisition, snr, seed=1)
     noise = series.delta_m - clean_signal(brain, SubjectPhysics(acquisition))
@@ -54,9 +54,9 @@ def test_the_measured_snr_is_the_one_asked_for(brain, snr):
 
 def test_partial_volume_mixes_signals(brain):
     acquisition = PROTOCOLS["joint6"].acquisition(brain.mask.shape[2])
-    whole = clean_signal(brain, SubjectPhysics(acquisition))
-    assert whole[~brain.mask].max() == 0
-    late = whole[..., 5][brain.mask] / np.maximum(brain.cbf[brain.mask], 1)
+    signal = clean_signal(brain, SubjectPhysics(acquisition))
+    assert signal[~brain.mask].max() == 0
+    late = signal[..., 5][brain.mask] / np.maximum(brain.cbf[brain.mask], 1)
     assert 1e-5 < np.median(late) < 1e-4
 
 
@@ -87,7 +87,7 @@ def test_every_kind_of_sidecar_is_read_back(tmp_path, protocol):
     assert series.acquisition == PROTOCOLS[protocol].acquisition(4)
 
 
-def test_a_protocol_of_ones_own_is_simulated_with_arteries(tmp_path):
+def test_a_custom_protocol_is_simulated_with_arteries(tmp_path):
     own = ("--labeling", "casl", "--plds", "0.3,0.9,1.5", "--label-duration", 1.6)
     coarse = ("--voxel-size", 8, "--snr", 1000)
     for name, extra in (("plain", ()), ("arterial", ("--macrovascular",))):
@@ -132,7 +132,7 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_number_of_jobs(tmp_path
         (["--matrix", "9,9,9", "--anatomy", "disc"], 2, "--matrix is for --anatomy brain"),
     ],
 )
-def test_wrong_options_leave_nothing_behind(tmp_path, arguments, code, message):
+def test_wrong_options_leave_no_files(tmp_path, arguments, code, message):
     done = run("--out", tmp_path / "sim", *arguments)
     assert done.exit_code == code and message in done.output
     assert not list(tmp_path.iterdir())
@@ -215,7 +215,7 @@ def test_dispersed_signals_equal_a_numerical_convolution():
     np.testing.assert_allclose(arterial, 2 * 0.85 / 0.9 * arriving[at], atol=0.05 * arterial.max())
 
 
-def test_no_label_arrives_before_it_is_made():
+def test_no_label_arrives_before_labeling():
     model = kinetic_model(Acquisition(protocol("pasl", (0.4, 1.0), 0.7)))
     early = np.array([[0.05, 0.2]])
     np.testing.assert_allclose(
@@ -224,7 +224,7 @@ def test_no_label_arrives_before_it_is_made():
     )
 
 
-def test_patches_are_simulated_in_batches_by_numpy_and_torch_alike():
+def test_numpy_and_torch_simulate_the_same_batches():
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)
     maps = {
@@ -253,7 +253,7 @@ def test_patches_are_simulated_in_batches_by_numpy_and_torch_alike():
     np.testing.assert_allclose(found.numpy(), batch, rtol=1e-9, atol=1e-15)
 
 
-def test_subjects_differ_from_their_constants_as_stated():
+def test_true_constants_differ_from_nominal_ones_as_documented():
     rng = np.random.default_rng(1)
     nominal = PROTOCOLS["joint6"].acquisition(1)
     slices = PROTOCOLS["pcasl6-2d"].acquisition(20)
@@ -278,7 +278,7 @@ def test_subjects_differ_from_their_constants_as_stated():
         assert 0.97 <= slower[0] <= 1.03 and np.ptp(slower) < 1e-9
 
 
-def test_a_mismatched_subject_differs_from_its_sidecar_but_not_from_its_truth(tmp_path):
+def test_a_mismatched_subject_differs_from_its_sidecar_and_agrees_with_its_truth(tmp_path):
     done = run(
         *("--out", tmp_path / "sim", "--anatomy", "uniform", "--track", "mismatched"),
         *("--snr", 1000, "--kinetic", "tissue", "--n-bs", 2),
@@ -307,7 +307,7 @@ def test_motion_is_in_the_truth_of_every_run(tmp_path):
         assert table["trans_x"][0] == 0 and np.ptp(table["rot_z"]) > 0.02
 
 
-def test_every_participant_has_an_snr_of_its_own_in_the_range(tmp_path):
+def test_every_participant_has_a_different_snr_in_the_range(tmp_path):
     done = run(
         *("--out", tmp_path / "sim", "--anatomy", "disc", "--protocol", "pcasl1"),
         *("--participants", 8, "--snr", "2,20"),
@@ -319,13 +319,13 @@ def test_every_participant_has_an_snr_of_its_own_in_the_range(tmp_path):
     assert "s per participant" in done.output
 
 
-def test_the_matrix_is_the_one_asked_for(tmp_path):
+def test_the_matrix_is_the_requested_one(tmp_path):
     done = run("--out", tmp_path / "sim", "--voxel-size", 9, "--matrix", "24,22,10")
     assert done.exit_code == 0, done.output
     assert truth(tmp_path / "sim", "cbf").shape == (24, 22, 10)
 
 
-def test_the_help_lists_what_there_is():
+def test_the_help_lists_protocols_noises_and_anatomies():
     assert sim_options.PROTOCOLS.split() == list(PROTOCOLS)
     assert sim_options.NOISES.split(", ") == list(NOISES)
     assert set(sim_options.ANATOMIES) == {"brain", *SHAPES}

@@ -1,4 +1,4 @@
-"""asl_sim in parts and again: the same data set, and nothing that is not simulated touched."""
+"""asl_sim in parts and repeatedly: the same data set; other data sets are not changed."""
 
 import os
 
@@ -12,14 +12,14 @@ SMALL = ("--anatomy", "disc", "--protocol", "pcasl1")
 
 
 def run(out, *options, code=0):
-    """Output of the command."""
+    """Run the command and return its output."""
     done = CliRunner().invoke(asl_sim, [str(a) for a in ("--out", out, *SMALL, *options)])
     assert done.exit_code == code, done.output
     return done.output
 
 
 def contents(folder):
-    """Bytes of every file but the logs."""
+    """Return the bytes of every file except the logs."""
     paths = (p for p in folder.rglob("*") if p.is_file() and "logs" not in p.parts)
     return {str(p.relative_to(folder)): p.read_bytes() for p in paths}
 
@@ -34,7 +34,7 @@ def test_parts_add_up_to_the_data_set_of_one_run(tmp_path):
     assert (tmp_path / "parts" / "derivatives" / "truth" / "logs" / "sub-03.log").read_text()
 
 
-def test_what_is_current_is_left_and_all_else_made(tmp_path):
+def test_current_subjects_are_kept_and_all_others_are_made(tmp_path):
     run(tmp_path / "sim", "--participants", 2)
     assert "1 done, 2 skipped" in run(tmp_path / "sim", "--participants", 3, "--skip-existing")
     (tmp_path / "sim" / "derivatives" / "truth" / "sub-02" / "perf" / "sub-02_cbf.json").unlink()
@@ -46,7 +46,7 @@ def test_what_is_current_is_left_and_all_else_made(tmp_path):
     assert not list((tmp_path / "sim").rglob(f"{PREFIX}*"))
 
 
-def test_subjects_that_are_there_and_other_data_sets_are_refused(tmp_path):
+def test_existing_subjects_and_other_data_sets_are_refused(tmp_path):
     run(tmp_path / "sim")
     assert "found the only subject" in run(tmp_path / "sim", "--part", "1/1", code=3)
     (tmp_path / "sim" / "dataset_description.json").write_text('{"Name": "patients"}')
@@ -61,7 +61,7 @@ def test_subjects_that_are_there_and_other_data_sets_are_refused(tmp_path):
     )
 
 
-def test_a_subject_that_fails_does_not_end_the_others(tmp_path):
+def test_one_failed_subject_does_not_stop_the_others(tmp_path):
     run(tmp_path / "sim", "--participants", 2)
     truth = tmp_path / "sim" / "derivatives" / "truth"
     (truth / "logs" / "sub-02.log").mkdir(parents=True)
@@ -70,7 +70,7 @@ def test_a_subject_that_fails_does_not_end_the_others(tmp_path):
     assert "sub-02\t3\t" in (truth / "failed.tsv").read_text()
 
 
-def test_folders_that_fail_leave_the_old_ones(tmp_path):
+def test_failed_folders_leave_the_old_ones(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
     with pytest.raises(ZeroDivisionError), folders_appear(tmp_path, ["a", "b"]) as temporary:

@@ -1,4 +1,4 @@
-"""The training stream: what its draws hold, and that it repeats whoever draws it."""
+"""Training scans: their content, and their reproducibility with any number of workers."""
 
 import subprocess
 import sys
@@ -63,10 +63,10 @@ def test_without_noise_least_squares_finds_the_truth_of_matched_scans():
     error = np.abs(base - truth)[inside]
     assert scans.is_matched and not scans.is_arterial_fitted
     assert np.median(error[:, 0] / truth[inside][:, 0]) < 0.005
-    assert np.median(error[:, 1]) < 0.02  # where tissues of different ATT mix, their mean
+    assert np.median(error[:, 1]) < 0.02  # in voxels with several tissues, ATT is the mean
 
 
-def test_wrong_constants_move_the_signal_and_the_target():
+def test_mismatched_constants_change_the_signal_and_the_target():
     matched, wrong = (
         draw(4, JOINT, mismatched_fraction=share, arterial_fraction=0, **QUIET) for share in (0, 1)
     )
@@ -89,7 +89,7 @@ def test_few_delays_make_finite_batches_whose_target_is_the_truth(plds_s):
     assert (found["errors"][:, :, scans.mask.any(0)].amax((0, 2)) > 0).all()
 
 
-def test_a_single_delay_is_fitted_with_the_usual_att():
+def test_a_single_delay_is_fitted_with_the_typical_att():
     scans = draw(5, Acquisition(protocol("pcasl", (1.8,), 1.8)), **QUIET)
     base = batch(scans)["base"].numpy().swapaxes(0, 1)[:, scans.mask]
     assert np.all(base[1] == np.float32(TYPICAL_ATT_S))
@@ -105,13 +105,13 @@ def test_protocols_have_one_to_twenty_timings_mostly_eight_or_more():
     assert 0.05 < np.mean(counts == 1) < 0.12 and np.mean(counts > 3) > 0.8
 
 
-def test_each_subject_has_constants_of_its_own():
+def test_each_subject_has_different_constants():
     real = draw_mismatched_model(np.random.default_rng(0), JOINT, 50)
     assert real.t1_blood.shape == real.t1_tissue.shape == (50, 1, 1)
     assert real.t1_blood.std() / JOINT.t1_blood_s == pytest.approx(0.06, rel=0.3)
 
 
-def test_arteries_show_and_are_fitted_together_more_often_than_not():
+def test_arterial_signal_and_arterial_fit_mostly_go_together():
     draws = [
         draw(s, EARLY, mismatched_fraction=0, arterial_fraction=0.5, **QUIET) for s in range(24)
     ]
@@ -145,7 +145,7 @@ def test_a_batch_has_the_channels_of_the_network():
 
 
 @pytest.mark.parametrize("patch", [16, 64])
-def test_slices_that_hardly_touch_the_brain_make_finite_batches(patch):
+def test_slices_with_little_brain_make_finite_batches(patch):
     for seed in range(6):
         data = AnyProtocolConfig(patch_size=patch, patches_per_protocol=12)
         scans = draw_training_scans(data, np.random.default_rng(seed))
@@ -153,7 +153,7 @@ def test_slices_that_hardly_touch_the_brain_make_finite_batches(patch):
         assert all(torch.isfinite(v).all() for v in batch(scans).values())
 
 
-def test_a_batch_is_the_same_however_many_workers_make_it():
+def test_a_batch_is_the_same_with_any_number_of_workers():
     small = config(protocols_per_step=1)
     one, two = (
         list(islice(stream_batches(partial(draw_batch, small), 7, 3, n), 4)) for n in (1, 2)
@@ -162,7 +162,7 @@ def test_a_batch_is_the_same_however_many_workers_make_it():
         assert all(torch.equal(a[key], b[key]) for key in a)
 
 
-def test_the_template_is_made_once_before_processes_that_draw_batches_begin(monkeypatch):
+def test_the_template_is_loaded_once_before_worker_processes_start(monkeypatch):
     made = []
     monkeypatch.setattr("aslkit.train.batches.atlas", lambda: made.append(True))
     for n_workers in (0, 2):

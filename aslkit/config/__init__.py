@@ -1,4 +1,8 @@
-"""YAML -> a checked training configuration; an unknown key is an error."""
+"""YAML -> a checked training configuration; an unknown key is an error.
+
+The default model uses `schema`, `network_kinds` and `adaptation`. `fixed_protocol` serves the
+experiments and models for one protocol; `old_keys` reads configurations of earlier versions.
+"""
 
 import logging
 import reprlib
