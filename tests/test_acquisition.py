@@ -1,4 +1,4 @@
-"""What an acquisition may be, and what follows from its timings."""
+"""Checks and derived values of acquisitions and their timings."""
 
 from dataclasses import replace
 
@@ -14,12 +14,12 @@ ONE = Timing("pcasl", 1.8, 1.8, 0.85)
 @pytest.mark.parametrize(
     ("labeling", "alpha"), [("pcasl", 0.85), ("casl", 0.68), ("pasl", 0.98), ("vsasl", 0.56)]
 )
-def test_a_protocol_has_the_default_efficiency_of_its_labeling_or_the_stated_one(labeling, alpha):
+def test_protocol_has_the_default_efficiency_of_its_labeling_or_the_given_one(labeling, alpha):
     assert {t.efficiency for t in protocol(labeling, [1, 2], 0.7)} == {alpha}
     assert {t.efficiency for t in protocol(labeling, [1, 2], 0.7, 0.6)} == {0.6}
 
 
-def test_a_label_duration_may_vary_with_the_delay():
+def test_label_duration_may_differ_between_delays():
     assert protocol("pcasl", [0.5, 1], [1.2, 1.8], 1.0) == (
         Timing("pcasl", 0.5, 1.2, 1.0, 1),
         Timing("pcasl", 1.0, 1.8, 1.0, 1),
@@ -31,7 +31,7 @@ def test_a_label_duration_may_vary_with_the_delay():
     [{"pld_s": 0}, {"pld_s": 20}, {"label_duration_s": 0}, {"label_duration_s": np.inf},
      {"efficiency": 1}, {"efficiency": 0.01}],
 )  # fmt: skip
-def test_a_timing_at_the_end_of_its_range_passes(fields):
+def test_timing_at_a_limit_of_its_range_is_accepted(fields):
     replace(ONE, **fields)
 
 
@@ -49,7 +49,7 @@ def test_a_timing_at_the_end_of_its_range_passes(fields):
         ({"n_averages": 0}, "0 averages: at least one is needed"),
     ],
 )
-def test_an_impossible_timing_is_refused(fields, message):
+def test_invalid_timing_is_refused(fields, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         replace(ONE, **fields)
 
@@ -65,7 +65,7 @@ def test_an_impossible_timing_is_refused(fields, message):
         ({"partition_ml_per_g": -0.9}, "partition_ml_per_g is -0.9, must be positive"),
     ],
 )
-def test_an_impossible_acquisition_is_refused(fields, message):
+def test_invalid_acquisition_is_refused(fields, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         Acquisition(**{"timings": EARLY, **fields})
 
@@ -79,23 +79,23 @@ def test_an_impossible_acquisition_is_refused(fields, message):
         (Acquisition(EARLY[:4] + protocol("vsasl", [1.5], 0)), False),
         (Acquisition(protocol("vsasl", [0.5, 1.0, 1.5, 2.0, 2.5], 0)), False),
         (Acquisition(EARLY + protocol("vsasl", [1.5], 0)), True),
-        (Acquisition(EARLY[1:] + EARLY[4:]), False),  # the first delay is 1 s
-        (Acquisition(EARLY, (0.5, 0.6)), False),  # in its earliest slice too
+        (Acquisition(EARLY[1:] + EARLY[4:]), False),  # the shortest delay is 1 s
+        (Acquisition(EARLY, (0.5, 0.6)), False),  # 1 s in the first slice too
         (Acquisition(EARLY, (0.7, 0.45)), True),
     ],
 )
-def test_arteries_show_at_five_uncrushed_delays_of_which_one_is_below_1_s(
+def test_arterial_signal_needs_five_delays_without_crusher_and_one_below_1_s(
     acquisition, is_expected
 ):
     assert acquisition.has_arterial_signal == is_expected
 
 
-def test_weights_are_the_averages_over_their_mean():
+def test_weights_are_the_averages_divided_by_their_mean():
     timings = tuple(replace(ONE, n_averages=n) for n in (1, 2, 6))
     np.testing.assert_allclose(Acquisition(timings).weights, [1 / 3, 2 / 3, 2])
 
 
-def test_every_slice_has_its_delay():
+def test_slice_offsets_add_to_the_delays():
     acquisition = Acquisition(EARLY[:2], (0.0, 0.04, 0.08))
     assert acquisition.n_timings == 2
     np.testing.assert_allclose(
@@ -105,5 +105,5 @@ def test_every_slice_has_its_delay():
         acquisition.slice_offsets(2)
 
 
-def test_slices_of_a_3d_readout_share_their_delay():
+def test_slices_of_a_3d_readout_have_the_same_delay():
     np.testing.assert_array_equal(Acquisition(EARLY).slice_offsets(3), [0.0, 0.0, 0.0])

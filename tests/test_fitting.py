@@ -1,4 +1,4 @@
-"""Least squares against the truth, scipy, the Cramér-Rao bound, and torch."""
+"""Least squares against the truth, scipy, the Cramér-Rao bound and torch."""
 
 from dataclasses import replace
 
@@ -51,7 +51,7 @@ def scan(maps, acquisition, sd=0.0, seed=1):
 
 @pytest.mark.parametrize("kinetic", ["single", "tissue"])
 @pytest.mark.parametrize("name", MULTI_DELAY)
-def test_a_signal_without_noise_gives_the_parameters_back(name, kinetic):
+def test_parameters_are_recovered_without_noise(name, kinetic):
     acquisition = replace(PROTOCOLS[name].acquisition(SHAPE[2]), kinetic=kinetic)
     late = acquisition.effective_plds_s(SHAPE[2]).min(axis=1).max() + 0.1
     true = truth(att_range=(max(late, 0.5), max(late, 0.5) + 0.9))
@@ -61,7 +61,7 @@ def test_a_signal_without_noise_gives_the_parameters_back(name, kinetic):
 
 
 @pytest.mark.parametrize("name", ["joint6", "pcasl6"])
-def test_errors_sit_on_the_cramer_rao_bound(name):
+def test_errors_reach_the_cramer_rao_bound(name):
     acquisition, sd = PROTOCOLS[name].acquisition(SHAPE[2]), noise_sd(30)
     true = truth()
     maps = fit_least_squares(scan(true, acquisition, sd), OFF)
@@ -87,7 +87,7 @@ def test_no_local_search_of_scipy_finds_a_smaller_residual():
         assert rss * 1e6 <= min(np.sum(f**2) for f in found) * 1.001 + 1e-6
 
 
-def test_standard_errors_cover_the_truth_as_often_as_they_say():
+def test_standard_errors_have_their_nominal_coverage():
     acquisition = PROTOCOLS["joint6"].acquisition(SHAPE[2])
     true = truth()
     maps = fit_least_squares(scan(true, acquisition, noise_sd(20)), OFF)
@@ -96,17 +96,17 @@ def test_standard_errors_cover_the_truth_as_often_as_they_say():
         assert 0.63 < inside.mean() < 0.74
 
 
-def test_residuals_tell_the_noise_level():
+def test_residuals_give_the_noise_level():
     acquisition = PROTOCOLS["joint6"].acquisition(SHAPE[2])
     sd = residual_sd(scan(truth(), acquisition, noise_sd(10)), OFF)
     np.testing.assert_allclose(sd, noise_sd(10), rtol=0.05)
 
 
-def test_the_noise_level_is_the_median_residual_over_that_of_chi_squared():
-    """Of two degrees of freedom the median is 2 ln 2; slices are drawn to the whole brain's."""
+def test_the_noise_level_is_the_median_residual_divided_by_that_of_chi_squared():
+    """The median of chi squared with two degrees of freedom is 2 ln 2; slices are pooled."""
     rss = np.full((20, 10, 3), 4.0, np.float32)
     rss[..., 1] = 16
-    rss[:3, :, 1] = 1e6  # no model holds there
+    rss[:3, :, 1] = 1e6  # voxels where no model holds
     mask = np.zeros(rss.shape, dtype=bool)
     mask[..., 0], mask[:10, :, 1] = True, True
     rss[0, 0, 0] = np.nan
@@ -119,13 +119,13 @@ def test_the_noise_level_is_the_median_residual_over_that_of_chi_squared():
     assert np.isfinite(pooled_sd(rss, mask, 1)).all()
 
 
-def test_without_a_degree_of_freedom_or_a_voxel_there_is_no_noise_level():
+def test_the_noise_level_is_nan_without_degrees_of_freedom_or_voxels():
     rss, mask = np.ones((2, 2, 2), np.float32), np.ones((2, 2, 2), bool)
     assert np.isnan(pooled_sd(rss, mask, 0)).all()
     assert np.isnan(pooled_sd(rss, ~mask, 2)).all()
 
 
-def test_auto_fits_arteries_where_they_show_and_all_but_the_noise_is_free():
+def test_auto_fits_arteries_to_early_delays():
     six = Acquisition(protocol("pcasl", [0.5, 1, 1.5, 2, 2.5, 3], 1.8))
     late = Acquisition(protocol("pcasl", [1, 1.5, 2, 2.5, 3, 3.5], 1.8))
     assert choose_settings(six) == ARTERIAL and choose_settings(late) == OFF
@@ -134,13 +134,13 @@ def test_auto_fits_arteries_where_they_show_and_all_but_the_noise_is_free():
     assert [s.degrees_of_freedom(six) for s in (ARTERIAL, FreeT1())] == [3, 3]
 
 
-def test_only_a_single_delay_has_an_assumed_arrival():
+def test_only_a_single_delay_has_an_assumed_att():
     one, two = (Acquisition(protocol("pcasl", plds, 1.8)) for plds in ([1.8], [1.8, 2.0]))
     assert choose_settings(one) == choose_settings(one, "off") == FixedAtt(1.3)
     assert choose_settings(two) == FreeAtt()
 
 
-def test_uneven_averages_are_weighted():
+def test_averages_are_weights():
     timings = protocol("pcasl", [0.5, 1, 1.5, 2, 2.5, 3], 1.8)
     uneven = tuple(
         replace(t, n_averages=n) for t, n in zip(timings, [1] * 3 + [9] * 3, strict=True)
@@ -161,7 +161,7 @@ def with_artery(abv, sd, seed=3):
     return true, scan(true, acquisition, sd, seed)
 
 
-def test_the_arterial_compartment_takes_up_arterial_signal():
+def test_the_arterial_compartment_fits_arterial_signal():
     true, series = with_artery(abv=0.02, sd=noise_sd(20))
     on, off = (fit_least_squares(series, settings) for settings in (ARTERIAL, OFF))
     assert abs(np.median(on.abv) - 0.02) < 0.003
@@ -178,7 +178,7 @@ def test_the_arterial_compartment_stays_small_without_arterial_signal():
     assert np.abs(maps.cbf - true.cbf).mean() < 2 * np.abs(plain.cbf - true.cbf).mean()
 
 
-def test_known_tissue_gives_the_arterial_volume():
+def test_arterial_volume_is_recovered_for_known_tissue():
     true, series = with_artery(abv=0.02, sd=1e-6)
     model = kinetic_model(series.acquisition, SHAPE[2])
     signal = series.delta_m.reshape(-1, SHAPE[2], 6).transpose(1, 2, 0).astype(float)
@@ -219,7 +219,7 @@ def test_torch_and_numpy_agree():
         np.testing.assert_allclose(theirs.att.numpy(), ours.att, rtol=1e-6)
 
 
-def test_flags_name_what_is_wrong_with_a_voxel():
+def test_flags_mark_nan_undetermined_att_and_voxels_outside():
     acquisition = PROTOCOLS["pcasl6"].acquisition(SHAPE[2])
     true = truth()
     series = scan(true, acquisition, noise_sd(30))
@@ -235,16 +235,16 @@ def test_flags_name_what_is_wrong_with_a_voxel():
     assert np.mean(maps.flags == Flag.OK) > 0.98
 
 
-def test_flags_begin_where_they_say():
-    """Of a search in 0.5-2.5 s, whose uniform distribution has a standard deviation of 0.577 s."""
+def test_flags_begin_at_their_thresholds():
+    """The search range is 0.5-2.5 s; a uniform distribution over it has an sd of 0.577 s."""
     undetermined = np.sqrt(0.5) * 2 / np.sqrt(12)
     att = np.array([0.503, 0.5019, 2.497, 2.4981, 1, 1, 0.5, 1, 1, 1, 1])
     att_std = np.array([0.1] * 4 + [undetermined - 1e-6, *[undetermined + 1e-6] * 2] + [0.1] * 4)
     cbf, cbf_std, mask = np.full(11, 60.0), np.ones(11), np.ones(11, dtype=bool)
     cbf[7], cbf_std[8], mask[[9, 10]], cbf_std[10] = np.nan, 0, False, 0
     flags = quality_flags(cbf, att, cbf_std, att_std, mask, FreeAtt(att_bounds_s=(0.5, 2.5)))
-    at_bound, nothing, not_finite = Flag.AT_ATT_BOUND, Flag.ATT_UNDETERMINED, Flag.NOT_FINITE
-    expected = [Flag.OK, at_bound] * 2 + [Flag.OK] + [nothing] * 2 + [not_finite] * 2
+    at_bound, unknown_att, not_finite = Flag.AT_ATT_BOUND, Flag.ATT_UNDETERMINED, Flag.NOT_FINITE
+    expected = [Flag.OK, at_bound] * 2 + [Flag.OK] + [unknown_att] * 2 + [not_finite] * 2
     assert [*flags] == [*expected, Flag.OUTSIDE, not_finite]
     assert flags.dtype == np.uint8
     known = FixedAtt(0.5, att_bounds_s=(0.5, 2.5))
@@ -252,7 +252,7 @@ def test_flags_begin_where_they_say():
     assert [*flags] == [Flag.OK] * 7 + [not_finite] * 2 + [Flag.OUTSIDE, not_finite]
 
 
-def test_the_cramer_rao_bound_is_the_inverse_of_the_information():
+def test_the_cramer_rao_bound_is_the_inverse_of_the_fisher_information():
     timings = protocol("pcasl", [0.5, 1.5, 2.5], 1.8)
     timings = tuple(replace(t, n_averages=n) for t, n in zip(timings, (1, 2, 6), strict=True))
     acquisition = Acquisition(timings, (0.0, 0.3))
@@ -273,13 +273,13 @@ def test_the_cramer_rao_bound_is_the_inverse_of_the_information():
         np.testing.assert_allclose([sd[x, y, z] for sd in found], expected, rtol=1e-4)
 
 
-def test_an_arrival_that_no_delay_tells_has_no_bound():
+def test_an_undetermined_att_has_an_infinite_cramer_rao_bound():
     late = Acquisition(protocol("pcasl", [1.6, 1.9, 2.2], 1.8))
     true = truth((2, 2, 1), att_range=(0.5, 1.5))
     assert all(np.isinf(sd).all() for sd in cramer_rao_sd(true, late, 1e-3))
 
 
-def test_bounds_hold_and_a_known_att_is_kept():
+def test_estimates_respect_bounds_and_a_known_att():
     acquisition = PROTOCOLS["pcasl6"].acquisition(SHAPE[2])
     series = scan(truth(), acquisition, noise_sd(1))
     bounded = fit_least_squares(series, FreeAtt((0, 80), att_bounds_s=(0.5, 1.5)))
@@ -294,7 +294,7 @@ def test_bounds_hold_and_a_known_att_is_kept():
     np.testing.assert_allclose(residual_sd(series, FixedAtt(1.2, (30, 60))), sd, rtol=1e-3)
 
 
-def test_a_single_delay_gives_cbf_for_a_known_att():
+def test_a_single_delay_determines_cbf_for_a_known_att():
     acquisition = PROTOCOLS["pcasl1"].acquisition(SHAPE[2])
     true = truth(att_range=(1.3, 1.3 + 1e-6))
     maps = fit_least_squares(scan(true, acquisition), FixedAtt(1.3))
@@ -306,14 +306,16 @@ def test_a_single_delay_gives_cbf_for_a_known_att():
 
 
 @pytest.mark.parametrize("cbf", [20.0, 60.0])
-def test_errors_of_a_single_delay_hold_noise_and_every_att_that_it_may_have(cbf):
+def test_errors_of_a_single_delay_include_noise_and_the_assumed_range_of_att(cbf):
     acquisition = PROTOCOLS["pcasl1"].acquisition(1)
     rng, shape, sd = np.random.default_rng(0), (200, 200, 1), noise_sd(10)
     true = truth(shape, att_range=(0.3, 2.3))
     signal = fitted_signal(replace(true, cbf=np.full_like(true.cbf, cbf)), acquisition)
     noisy = signal[..., 0] + rng.normal(0, sd, shape)
-    usual = fitted_signal(replace(true, cbf=0 * true.cbf + 1, att=0 * true.att + 1.3), acquisition)
-    found = noisy / usual[..., 0]
+    typical = fitted_signal(
+        replace(true, cbf=0 * true.cbf + 1, att=0 * true.att + 1.3), acquisition
+    )
+    found = noisy / typical[..., 0]
     model = kinetic_model(acquisition, 1)
     cbf_se, att_se = errors_with_assumed_att(model, np.array([[cbf]]), np.array([[sd]]))
     assert cbf_se.item() == pytest.approx(np.sqrt(np.mean((found - cbf) ** 2)), rel=0.05)
@@ -345,6 +347,6 @@ def test_bounds_that_are_not_ascending_are_refused(settings, message):
         (6, {"macrovascular": "maybe"}, "macrovascular must be one of auto, on, off"),
     ],
 )
-def test_choices_that_do_not_suit_an_acquisition_are_refused(n, options, message):
+def test_settings_that_do_not_suit_the_acquisition_are_refused(n, options, message):
     with pytest.raises(ValueError, match=message):
         choose_settings(PROTOCOLS[f"pcasl{n}"].acquisition(1), **options)

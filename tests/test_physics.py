@@ -1,4 +1,4 @@
-"""The signal model against numeric anchors, convolution, finite differences and torch."""
+"""The signal model against published values, convolution, finite differences and torch."""
 
 from dataclasses import replace
 
@@ -36,7 +36,7 @@ TIMES_S = st.floats(0.05, 4.0)
         ("vsasl", 1.85, 1.6, [4.75, 7.25, 8.30, 6.75, 5.15, 3.93]),
     ],
 )
-def test_signal_equals_the_published_anchors(labeling, t1_blood, att, expected):
+def test_signal_equals_published_values(labeling, t1_blood, att, expected):
     model = kinetic_model(Acquisition(protocol(labeling, PLDS, 1.8), t1_blood_s=t1_blood))
     signal = delta_m(model, np.array([[60.0]]), np.array([[att]]))[0, :, 0]
     np.testing.assert_allclose(1000 * signal, expected, atol=0.006)
@@ -65,10 +65,10 @@ def test_slope_equals_finite_differences(labeling, tau, kinetic):
 
 
 @pytest.mark.parametrize(("labeling", "tau"), CASES)
-def test_curve_is_continuous_where_its_branches_meet(labeling, tau):
+def test_curve_is_continuous_at_its_kinks(labeling, tau):
     model = kinetic_model(Acquisition(protocol(labeling, PLDS, tau)))
-    meetings = np.array([[t for p in PLDS for t in (p - tau, p, p + tau) if 0 < t < 9]])
-    below, at, above = (tissue_curve(model, meetings + d) for d in (-1e-9, 0, 1e-9))
+    corners = np.array([[t for p in PLDS for t in (p - tau, p, p + tau) if 0 < t < 9]])
+    below, at, above = (tissue_curve(model, corners + d) for d in (-1e-9, 0, 1e-9))
     np.testing.assert_allclose(below, above, atol=1e-11)
     np.testing.assert_allclose(at, above, atol=1e-11)
 
@@ -105,7 +105,7 @@ def test_signal_is_linear_in_cbf():
 
 @pytest.mark.parametrize(("labeling", "tau"), CASES)
 @given(cbf=st.floats(-50, 200), factor=st.floats(-10, 10), att=TIMES_S)
-def test_scaled_flow_scales_the_signal_of_any_transit_time(labeling, tau, cbf, factor, att):
+def test_signal_is_linear_in_cbf_for_any_att(labeling, tau, cbf, factor, att):
     model = kinetic_model(Acquisition(protocol(labeling, PLDS, tau)))
     one, scaled = (delta_m(model, np.array([[c]]), np.array([[att]])) for c in (cbf, factor * cbf))
     np.testing.assert_allclose(scaled, factor * one, rtol=1e-12, atol=1e-15)
@@ -113,17 +113,17 @@ def test_scaled_flow_scales_the_signal_of_any_transit_time(labeling, tau, cbf, f
 
 @pytest.mark.parametrize(("labeling", "tau"), CASES)
 @given(att=TIMES_S, pld=TIMES_S, step=st.floats(-1e-3, 1e-3))
-def test_signal_is_continuous_in_transit_time_and_delay(labeling, tau, att, pld, step):
+def test_signal_is_continuous_in_att_and_delay(labeling, tau, att, pld, step):
     def signal(delay, arrival):
         model = kinetic_model(Acquisition(protocol(labeling, [delay], tau)))
         return 60 * tissue_curve(model, np.array([[arrival]])).item()
 
-    steepest = 0.025 * abs(step) + 1e-15  # per s: 2 α CBF / (6000 λ) at most, and decay
+    steepest = 0.025 * abs(step) + 1e-15  # largest slope [per s]: 2 α CBF / (6000 λ), plus decay
     assert abs(signal(pld, att + step) - signal(pld, att)) <= steepest
     assert abs(signal(pld + step, att) - signal(pld, att)) <= steepest
 
 
-def test_the_slope_of_a_curve_jumps_at_its_kinks_alone():
+def test_kinks_are_the_delays_and_the_ends_of_the_bolus():
     def found(labeling, tau):
         model = kinetic_model(Acquisition(protocol(labeling, [1.0, 2.5], tau), (0.0, 0.1)), 2)
         return np.sort(kinks(model), axis=-1)
@@ -134,7 +134,7 @@ def test_the_slope_of_a_curve_jumps_at_its_kinks_alone():
 
 
 @pytest.mark.parametrize(("labeling", "tau"), CASES)
-def test_a_later_slice_sees_the_signal_of_a_longer_delay(labeling, tau):
+def test_a_later_slice_has_the_signal_of_a_longer_delay(labeling, tau):
     offsets = (0.0, 0.25, 0.5)
     model = kinetic_model(Acquisition(protocol(labeling, PLDS, tau), offsets), 3)
     curves = tissue_curve(model, np.repeat(ATTS, 3, axis=0))
@@ -145,7 +145,7 @@ def test_a_later_slice_sees_the_signal_of_a_longer_delay(labeling, tau):
         np.testing.assert_array_equal(tissue_curve(one, ATTS), curves[z : z + 1])
 
 
-def test_a_joint_acquisition_has_the_signals_of_its_parts_in_its_order():
+def test_a_joint_acquisition_concatenates_the_signals_of_its_parts():
     parts = (
         protocol("vsasl", PLDS[:2], 0),
         protocol("pcasl", PLDS, 1.8),
@@ -158,8 +158,8 @@ def test_a_joint_acquisition_has_the_signals_of_its_parts_in_its_order():
         np.testing.assert_array_equal(curve(joint, ATTS), expected)
 
 
-def test_every_constant_of_an_acquisition_reaches_the_signal():
-    """PCASL in the white paper's closed form (PLD after ATT), VSASL as in physics.md."""
+def test_signal_depends_on_every_constant_of_the_acquisition():
+    """PCASL in the closed form of the white paper (PLD after ATT), VSASL as in docs/model.md."""
     timings = protocol("pcasl", [2.0], 1.5, 0.7) + protocol("vsasl", [2.0], 0, 0.5)
     acquisition = Acquisition(
         timings, t1_blood_s=1.4, partition_ml_per_g=0.98, saturation_recovery=0.75
@@ -176,7 +176,7 @@ def test_every_constant_of_an_acquisition_reaches_the_signal():
 
 @pytest.mark.parametrize(("labeling", "tau"), CASES)
 def test_a_t1_per_voxel_gives_the_signal_of_that_t1(labeling, tau):
-    """That of blood too, where the rate of PASL's integral is 0."""
+    """Includes the T1 of blood, for which the rate in the integral of PASL is 0."""
     acquisition = Acquisition(protocol(labeling, PLDS, tau), kinetic="tissue")
     t1s = np.array([1.0, 1.3, 1.65, 2.0])
     model = replace(kinetic_model(acquisition), t1_tissue=t1s[None, None])
@@ -189,28 +189,28 @@ def test_a_t1_per_voxel_gives_the_signal_of_that_t1(labeling, tau):
         np.testing.assert_allclose(function(model, att), np.stack(each, -1), rtol=1e-12)
 
 
-def test_a_model_in_single_precision_stays_there():
+def test_a_model_in_single_precision_gives_single_precision():
     acquisition = Acquisition(protocol("pcasl", PLDS, 1.8), (0.0, 0.04))
     model = kinetic_model(acquisition, 2, np.float32)
     assert tissue_curve(model, np.ones((2, 5), np.float32)).dtype == np.float32
     assert kinetic_model(acquisition, 2).blocks[0].plds.dtype == np.float64
 
 
-def softened_boxcar(start, end, t):
-    """Part of a window of 0.1 s around t during which the bolus is in the artery."""
+def boxcar_with_linear_edges(start, end, t):
+    """Return the fraction of a window of 0.1 s around t with the bolus in the artery."""
     return max(min(end, t + 0.05) - max(start, t - 0.05), 0) / 0.1
 
 
 @pytest.mark.parametrize(("labeling", "tau", "alpha"), [("pcasl", 1.8, 0.85), ("pasl", 0.8, 0.98)])
 @given(abat=TIMES_S)
-def test_arterial_signal_is_a_softened_bolus_that_decays_at_the_rate_of_blood(
+def test_arterial_signal_is_a_bolus_with_linear_edges_and_the_decay_of_blood(
     labeling, tau, alpha, abat
 ):
     is_pulsed = labeling == "pasl"
-    times = [p if is_pulsed else p + tau for p in PLDS]  # since the labeling started
-    age = [t if is_pulsed else abat for t in times]  # of the blood that is in the artery
+    times = [p if is_pulsed else p + tau for p in PLDS]  # since the start of labeling
+    age = [t if is_pulsed else abat for t in times]  # of the blood in the artery
     oracle = [
-        2 * alpha / 0.9 * np.exp(-a / 1.65) * softened_boxcar(abat, abat + tau, t)
+        2 * alpha / 0.9 * np.exp(-a / 1.65) * boxcar_with_linear_edges(abat, abat + tau, t)
         for t, a in zip(times, age, strict=True)
     ]
     model = kinetic_model(Acquisition(protocol(labeling, PLDS, tau)))
@@ -224,7 +224,7 @@ def test_arterial_signal_is_absent_from_the_vsasl_part_of_a_joint_acquisition():
     assert curve[:6].any() and not curve[6:].any()
 
 
-def test_arterial_volume_adds_its_own_signal_to_that_of_tissue():
+def test_arterial_signal_adds_to_tissue_signal():
     model = kinetic_model(Acquisition(protocol("pcasl", PLDS, 1.8)))
     cbf, abv, abat = (np.full((1, 37), v) for v in (60.0, 0.01, 0.4))
     arterial = delta_m(model, cbf, ATTS, abv, abat) - delta_m(model, cbf, ATTS)

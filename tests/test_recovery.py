@@ -1,4 +1,4 @@
-"""Least squares gives back what an independent simulation put in, and finds the global optimum."""
+"""Least squares recovers the parameters of an independent simulation, at the global optimum."""
 
 import numpy as np
 import pytest
@@ -36,14 +36,14 @@ def test_recovery_without_noise_is_exact(name, kinetic):
     acquisition = Acquisition(TIMINGS[name], SLICE_OFFSETS_S, kinetic=kinetic)
     rng = np.random.default_rng(0)
     shape = 4, 2, 3
-    latest = 1.9 if "pasl" in name else 2.3  # at least two delays have to see the blood
+    latest = 1.9 if "pasl" in name else 2.3  # at least two delays after arrival
     cbf, att = rng.uniform(20, 90, shape), rng.uniform(0.85, latest, shape)
     signal = np.empty((*shape, acquisition.n_timings), dtype=np.float32)
-    for place in np.ndindex(shape):
-        offset = SLICE_OFFSETS_S[place[2]]
+    for voxel in np.ndindex(shape):
+        offset = SLICE_OFFSETS_S[voxel[2]]
         for i, t in enumerate(acquisition.timings):
-            unit = signal_of(t.labeling, t.pld_s + offset, t.label_duration_s, att[place], kinetic)
-            signal[*place, i] = cbf[place] * unit
+            unit = signal_of(t.labeling, t.pld_s + offset, t.label_duration_s, att[voxel], kinetic)
+            signal[*voxel, i] = cbf[voxel] * unit
     series = AslSeries(signal, acquisition, np.ones(shape, dtype=bool))
     maps = fit_least_squares(series, FreeAtt())
     np.testing.assert_allclose(maps.cbf, cbf, rtol=1e-3)
@@ -51,7 +51,7 @@ def test_recovery_without_noise_is_exact(name, kinetic):
 
 
 def noisy_curves(name, n, seed=0):
-    """Model and noisy signals (1, n_timings, n), SNR 1 to 30."""
+    """Return a model and noisy signals (1, n_timings, n) of SNR 1 to 30."""
     model = kinetic_model(PROTOCOLS[name].acquisition(1))
     rng = np.random.default_rng(seed)
     cbf, att = rng.uniform(5, 100, (1, n)), rng.uniform(0.2, 3.0, (1, n))
@@ -65,7 +65,7 @@ def residual(model, signal, solution):
 
 
 def dense_search(model, signal, cbf_bounds=(-np.inf, np.inf)):
-    """Smallest residual sum of squares on a 1 ms grid of ATT."""
+    """Return the smallest residual sum of squares on a 1 ms grid of ATT."""
     curves = tissue_curve(model, np.arange(0.1, 4.0005, 0.001)[None])[0]
     squares = np.maximum((curves**2).sum(0), 1e-40)[:, None]
     match = curves.T @ signal[0]
@@ -92,22 +92,22 @@ def test_no_dense_search_within_bounds_finds_a_smaller_residual():
 
 
 @given(att=st.floats(0.1, 4.0), name=st.sampled_from(["joint6", "pasl8", "pcasl6-2d"]))
-def test_cubics_stand_for_the_curves_anywhere(att, name):
+def test_cubics_interpolate_the_curves(att, name):
     model = kinetic_model(PROTOCOLS[name].acquisition(1))
-    cells = tabulate(model, ATT_BOUNDS_S)
-    edges = cells.edges[0]
+    table = tabulate(model, ATT_BOUNDS_S)
+    edges = table.edges[0]
     inside = np.clip(att, edges[0], edges[-1])
     i = np.clip(np.searchsorted(edges, inside) - 1, 0, len(edges) - 2)
     t = (inside - edges[i]) / (edges[i + 1] - edges[i])
     unit = evaluate_cubic(
-        (*cells.unit[0].T[[i, i + 1]], cells.rising[0, :, i], cells.falling[0, :, i]), t
+        (*table.unit[0].T[[i, i + 1]], table.rising[0, :, i], table.falling[0, :, i]), t
     )
     curve = tissue_curve(model, np.array([[inside]]))[0, :, 0]
     np.testing.assert_allclose(unit, curve / np.linalg.norm(curve), atol=3e-6)
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
-def test_an_att_that_nothing_tells_is_the_typical_one(kind):
+def test_an_undetermined_att_is_the_typical_one(kind):
     late = Acquisition(protocol("pcasl", (1.6, 1.9, 2.2, 2.5), 1.8))
     model = kinetic_model(late, 1, kind)
     clean = delta_m(model, np.full((1, 40), 60.0), np.linspace(0.3, 1.5, 40)[None])
@@ -118,7 +118,7 @@ def test_an_att_that_nothing_tells_is_the_typical_one(kind):
 
 
 @pytest.mark.parametrize("name", ["pcasl6", "pasl8"])
-def test_profile_intervals_hold_the_truth_as_often_as_they_say(name):
+def test_profile_intervals_have_their_nominal_coverage(name):
     acquisition, off = PROTOCOLS[name].acquisition(1), FreeAtt()
     rng = np.random.default_rng(0)
     shape, sd = (60, 60, 1), noise_sd(10)

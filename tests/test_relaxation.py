@@ -1,4 +1,4 @@
-"""Tissue T1 as a third free parameter: recovery, optimum, errors, refusals, and the command."""
+"""T1 of tissue as a third parameter: recovery, optimum, errors, refusals, and the command."""
 
 import json
 from dataclasses import replace
@@ -60,12 +60,12 @@ def test_recovery_without_noise_is_exact(name):
     acquisition = Acquisition(TIMINGS[name], SLICE_OFFSETS_S, kinetic="tissue")
     true = truth((4, 2, 3), att=(0.85, 1.05 if name == "pasl" else 2.0), t1=(0.85, 1.95))
     signal = np.empty((*true.cbf.shape, acquisition.n_timings), dtype=np.float32)
-    for place in np.ndindex(true.cbf.shape):
-        offset = SLICE_OFFSETS_S[place[2]]
-        cbf, att, t1 = (float(getattr(true, q)[place]) for q in PARAMETERS)
+    for voxel in np.ndindex(true.cbf.shape):
+        offset = SLICE_OFFSETS_S[voxel[2]]
+        cbf, att, t1 = (float(getattr(true, q)[voxel]) for q in PARAMETERS)
         for i, t in enumerate(acquisition.timings):
             unit = signal_of(t.labeling, t.pld_s + offset, t.label_duration_s, att, "tissue", t1)
-            signal[*place, i] = cbf * unit
+            signal[*voxel, i] = cbf * unit
     maps = fit_least_squares(AslSeries(signal, acquisition, np.ones((4, 2, 3), bool)), FREE)
     np.testing.assert_allclose(maps.t1_tissue, true.t1_tissue, atol=5e-3)
     np.testing.assert_allclose(maps.att, true.att, atol=2e-3)
@@ -92,21 +92,21 @@ def test_no_dense_search_finds_a_smaller_residual(name, snr):
 
 @pytest.mark.parametrize("snr", [10, 30])
 @pytest.mark.parametrize("name", ["joint6", "pcasl6", "pcasl5", "pasl8"])
-def test_95_percent_intervals_hold_the_truth(name, snr):
+def test_95_percent_intervals_have_their_nominal_coverage(name, snr):
     true = truth((70, 70, 1))
     maps = fit_least_squares(scan(true, tissue(name), noise_sd(snr)), FREE)
     for q in PARAMETERS:
         error = np.abs(getattr(maps, q) - getattr(true, q))
-        is_open = name == "pasl8" and snr == 10  # half of the T1s lie on a bound
+        is_at_bound = name == "pasl8" and snr == 10  # half of the T1s are at a bound
         assert (
-            (0.90 if is_open else 0.925)
+            (0.90 if is_at_bound else 0.925)
             < np.mean(error < 1.96 * getattr(maps, f"{q}_std"))
-            < (0.995 if is_open else 0.98)
+            < (0.995 if is_at_bound else 0.98)
         ), q
 
 
 @pytest.mark.parametrize("t1", [1.0, 1.5])
-def test_standard_errors_are_the_cramer_rao_bound_of_three_parameters(t1):
+def test_standard_errors_equal_the_cramer_rao_bound_of_three_parameters(t1):
     acquisition, sd, parameters = tissue("pcasl6"), 2e-6, np.array([60.0, 1.22, t1])
 
     def signal(p):
@@ -127,14 +127,14 @@ def test_standard_errors_are_the_cramer_rao_bound_of_three_parameters(t1):
     np.testing.assert_allclose(found, bound, rtol=0.05)
 
 
-def test_a_free_t1_costs_precision_and_the_standard_errors_say_so():
+def test_a_free_t1_increases_errors_and_standard_errors_alike():
     series = scan(truth((30, 30, 1), t1=(1.3, 1.3)), tissue("pcasl6"), noise_sd(30))
     free, known = (fit_least_squares(series, s) for s in (FREE, KNOWN))
     for q, factor in (("cbf", 2), ("att", 1.2)):
         growth = np.median(getattr(free, f"{q}_std")) / np.median(getattr(known, f"{q}_std"))
         assert growth > factor
-        spread = [np.std(getattr(m, q) - getattr(truth((30, 30, 1)), q)) for m in (free, known)]
-        assert growth == pytest.approx(spread[0] / spread[1], rel=0.35)
+        sds = [np.std(getattr(m, q) - getattr(truth((30, 30, 1)), q)) for m in (free, known)]
+        assert growth == pytest.approx(sds[0] / sds[1], rel=0.35)
 
 
 def test_a_wrong_t1_biases_cbf_unless_it_is_free():
@@ -144,7 +144,7 @@ def test_a_wrong_t1_biases_cbf_unless_it_is_free():
     assert abs(errors[0]) < 0.01 < 0.05 < abs(errors[1])
 
 
-def test_without_signal_the_error_of_t1_is_no_less_than_that_of_its_range():
+def test_without_signal_the_error_of_t1_is_at_least_that_of_its_range():
     acquisition = tissue("pcasl6")
     level = np.full((2, 2, 1), 1e-4, dtype=np.float32)
     nothing = np.zeros((2, 2, 1, 6), dtype=np.float32)
@@ -155,15 +155,15 @@ def test_without_signal_the_error_of_t1_is_no_less_than_that_of_its_range():
     assert np.all(maps.flags == Flag.ATT_UNDETERMINED)
 
 
-def test_an_att_that_nothing_tells_is_not_drawn_to_its_bound():
+def test_an_undetermined_att_does_not_go_to_its_bound():
     late = Acquisition(protocol("pcasl", (1.6, 1.9, 2.2, 2.5, 2.8), 1.8), kinetic="tissue")
     true = truth((6, 6, 1), att=(0.3, 1.5))
     maps = fit_least_squares(scan(true, late, noise_sd(100)), FREE)
-    assert maps.att.min() > 1.2999  # any value below the first delay fits as well
+    assert maps.att.min() > 1.2999  # all values below the first delay fit equally well
     assert np.median(maps.att) < 1.65
 
 
-def test_a_voxel_that_is_not_finite_has_no_estimate_and_no_fitted_signal():
+def test_a_voxel_with_nan_has_no_estimate_and_no_fitted_signal():
     series = scan(truth((2, 2, 1)), tissue("pcasl6"), noise_sd(30))
     delta_m = series.delta_m.copy()
     delta_m[0, 1, 0, 3] = np.nan
@@ -173,7 +173,7 @@ def test_a_voxel_that_is_not_finite_has_no_estimate_and_no_fitted_signal():
     assert np.all(fitted_signal(maps, series.acquisition)[0, 1, 0] == 0)
 
 
-def test_the_fitted_signal_and_chi2_take_t1_from_the_map():
+def test_fitted_signal_and_chi2_use_the_t1_map():
     acquisition = tissue("joint6")
     true = truth((40, 40, 1), t1=(0.9, 1.1))
     series = scan(true, acquisition, noise_sd(100))
@@ -187,7 +187,7 @@ def test_the_fitted_signal_and_chi2_take_t1_from_the_map():
     assert chi2.mean() == pytest.approx(1, abs=0.05)
 
 
-def test_the_noise_level_is_that_of_the_residuals_without_repeats():
+def test_without_repeats_the_noise_level_comes_from_the_residuals():
     acquisition = tissue("joint6")
     series = scan(truth((40, 40, 1)), acquisition, noise_sd(30))
     known = fit_least_squares(series, FREE)
@@ -203,14 +203,14 @@ def test_the_noise_level_is_that_of_the_residuals_without_repeats():
         (tissue("vsasl6"), "not all of them VSASL"),
     ],
 )
-def test_protocols_that_do_not_tell_t1_are_refused(acquisition, message):
+def test_protocols_that_do_not_determine_t1_are_refused(acquisition, message):
     series = scan(truth((1, 1, 1)), acquisition, noise_sd(30))
     with pytest.raises(ValueError, match=message):
         fit_least_squares(series, FREE)
 
 
 def six_delays(folder):
-    """A scan of six delays, tissue T1 1.1 s, without repeats."""
+    """Write a scan of six delays without repeats; T1 of tissue is 1.1 s."""
     plds = [0.0, *(p for p in SIX for _ in PAIR)]
 
     def signal(pld):
@@ -224,7 +224,7 @@ def fit(*arguments):
     return CliRunner().invoke(main, [str(a) for a in arguments])
 
 
-def test_the_command_writes_t1_and_its_error(tmp_path):
+def test_command_writes_t1_and_its_error(tmp_path):
     image = six_delays(tmp_path / "data")
     options = ("--kinetic", "tissue", "--fit-t1t", "--diagnostics", "--fitted")
     result = fit("-i", image, "-o", tmp_path / "cbf.nii.gz", *options)
@@ -265,7 +265,7 @@ def test_without_the_option_there_is_no_t1_map(tmp_path):
         (("--kinetic", "tissue", "--dry-run"), "--fit-t1t: a free tissue T1 needs at least 4"),
     ],
 )
-def test_what_the_option_excludes_is_a_usage_error(tmp_path, options, message):
+def test_options_that_exclude_each_other_are_a_usage_error(tmp_path, options, message):
     image = write_scan(tmp_path / "data")
     result = fit("-i", image, "-o", tmp_path / "out" / "cbf.nii.gz", "--fit-t1t", *options)
     assert result.exit_code == 2, result.output
