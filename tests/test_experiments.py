@@ -1,4 +1,4 @@
-"""Experiments 00 to 20: what they are, how files build on others, and their tables."""
+"""Experiments 00 to 20: their configurations, base files, and tables of results."""
 
 import csv
 import os
@@ -21,7 +21,7 @@ BIN = Path(__file__).parents[1] / "bin" / "dev"
 FULL = {"film_at_bottleneck": True, "film_at_decoder": True, "output_modulation": True}
 AWARE = {"network.kind": "amplitude_aware", **{f"network.{k}": v for k, v in FULL.items()}}
 RANDOM = {"data.domain_randomization": True, "data.t1_blood_s": 1.85}
-# What each has, where it differs from experiment 00.
+# Differences of each from experiment 00.
 DEFINITIONS = {
     "exp00": {},
     "exp01": {"encoding.normalization": "per_curve"},
@@ -42,7 +42,7 @@ LOOKS = {
     "validation.patience": 1000,
 }
 PLAN_SNRS = (0.5, 1, 2, 5, 10, 15, 20, 25, 50)  # of its experiment 19; its 10 is 30 here
-# What each of the others has, where it differs from the one before the colon.
+# Differences of the others: name, base after the colon, changed keys.
 OWN = {
     "exp10: exp09": {"network.separate_decoders": True},
     "exp11: exp10": {"network.att_film": True},
@@ -78,7 +78,7 @@ def flat(config):
 
 
 def without_false(values):
-    """Without what is switched off, as the ideas of other networks are."""
+    """Remove options that are off, because other networks do not have them."""
     return {k: v for k, v in values.items() if v is not False}
 
 
@@ -140,7 +140,7 @@ def test_a_section_of_another_kind_replaces_that_of_the_base(tmp_path):
     }
 
 
-def test_a_base_that_is_not_there_or_goes_in_circles_is_refused(tmp_path):
+def test_a_missing_or_circular_base_is_refused(tmp_path):
     with pytest.raises(InputError, match="found nothing_such, expected a YAML file or one of"):
         load_config(written(tmp_path, "lost", {"base": "nothing_such"}))
     one, other = tmp_path / "one.yaml", tmp_path / "other.yaml"
@@ -150,7 +150,9 @@ def test_a_base_that_is_not_there_or_goes_in_circles_is_refused(tmp_path):
         load_config(str(one))
 
 
-def test_tables_show_error_bias_and_wins_and_go_between_the_marks_of_a_page(tmp_path, monkeypatch):
+def test_tables_of_errors_biases_and_win_rates_are_written_between_the_marks_of_a_page(
+    tmp_path, monkeypatch
+):
     monkeypatch.syspath_prepend(str(BIN))
     import experiments_table
 
@@ -210,7 +212,7 @@ def test_errors_by_protocol_have_a_column_per_method_and_track(tmp_path, monkeyp
 
 
 def script_trains(tmp_path, *arguments):
-    """Lines of arguments that the script gives to asl_train."""
+    """Return the lines of arguments that the script passes to asl_train."""
     command = tmp_path / "asl_train"
     command.write_text(f'#!/bin/bash\necho "$*" >> "{tmp_path}/calls"\n')
     command.chmod(0o755)
@@ -220,7 +222,7 @@ def script_trains(tmp_path, *arguments):
     return (tmp_path / "calls").read_text().splitlines()
 
 
-def test_the_script_trains_any_list_at_one_budget_of_pixels(tmp_path):
+def test_the_script_trains_a_list_with_the_same_number_of_pixels(tmp_path):
     budget = ("--set", "steps=1200", "--set", "data.patches_per_step=16")
     found = script_trains(tmp_path, "1", "exp10", "exp11:2", "exp15", *budget)
     runs = tmp_path / "runs"
@@ -234,7 +236,7 @@ def test_the_script_trains_any_list_at_one_budget_of_pixels(tmp_path):
     ]
 
 
-def test_the_script_trains_experiments_00_to_09_unless_told_and_resumes(tmp_path):
+def test_the_script_trains_experiments_00_to_09_by_default_and_resumes(tmp_path):
     begun = tmp_path / "runs" / "exp09" / "member-2"
     begun.mkdir(parents=True)
     (begun / "checkpoint.safetensors").touch()
