@@ -341,7 +341,7 @@ FAULTS = {
     "a damaged checkpoint": Fault("other content, then `--resume`", damaged_checkpoint),
     "training diverges": Fault("a loss of NaN", diverges),
     "the disk is full during training": fails(
-        "aslkit.nets.model_store.appear_together", errno.ENOSPC, train
+        "aslkit.nets.model_store.write_together", errno.ENOSPC, train
     ),
     "asl_sim into a folder with files": Fault("another file in it", simulated_twice),
     "the disk is full during simulation": fails(

@@ -25,7 +25,7 @@ from aslkit.bids.layout import find_acquisitions, scan_name
 from aslkit.cli.fit_ls import main as asl_fit_ls
 from aslkit.cli.predict import main as asl_predict
 from aslkit.core.errors import InputError, SubjectsFailedError
-from aslkit.outputs.atomic_write import PREFIX, appear_together
+from aslkit.outputs.atomic_write import PREFIX, write_together
 from aslkit.outputs.dataset import record_outcome
 from aslkit.outputs.fingerprints import fingerprint
 
@@ -348,11 +348,11 @@ def test_a_stopped_run_leaves_complete_results_and_can_be_resumed(study, derivat
 REPLACE = """
 import sys
 from pathlib import Path
-from aslkit.outputs.atomic_write import appear_together
+from aslkit.outputs.atomic_write import write_together
 folder, i = Path(sys.argv[1]), 0
 while True:
     i += 1
-    with appear_together(folder, "last") as temporary:
+    with write_together(folder, "last") as temporary:
         for name in ("a", "b", "last"):
             (temporary / name).write_text(f"{sys.argv[2]}{i}." * 1000)
 """
@@ -377,15 +377,15 @@ def test_files_of_two_killed_writers_are_never_mixed(tmp_path):
             writer.kill()
             writer.wait()
         assert is_complete(tmp_path), k
-    with appear_together(tmp_path, "last") as temporary:
+    with write_together(tmp_path, "last") as temporary:
         (temporary / "last").touch()
     assert {path.name for path in tmp_path.iterdir()} <= {"a", "b", "last"}  # no temporary files
 
 
 def test_an_exception_leaves_the_old_files(tmp_path):
-    with appear_together(tmp_path, "last") as temporary:
+    with write_together(tmp_path, "last") as temporary:
         (temporary / "last").write_text("old")
-    with pytest.raises(ZeroDivisionError), appear_together(tmp_path, "last") as temporary:
+    with pytest.raises(ZeroDivisionError), write_together(tmp_path, "last") as temporary:
         (temporary / "last").write_text("new")
         raise ZeroDivisionError
     assert [path.name for path in tmp_path.iterdir()] == ["last"]
@@ -402,7 +402,7 @@ def test_signals_are_deferred_while_files_are_moved(tmp_path, monkeypatch):
         moved.append(paths)
 
     monkeypatch.setattr(os, "replace", interrupted)
-    with pytest.raises(KeyboardInterrupt), appear_together(tmp_path, "last") as temporary:
+    with pytest.raises(KeyboardInterrupt), write_together(tmp_path, "last") as temporary:
         for name in ("a", "last"):
             (temporary / name).touch()
     assert len(moved) == 2 and {p.name for p in tmp_path.iterdir()} == {"a", "last"}
@@ -527,7 +527,7 @@ def test_the_job_array_processes_every_scan(study, derivatives, path_with_comman
 
 def test_a_folder_with_the_name_of_an_output_file_is_reported(tmp_path):
     (tmp_path / "a").mkdir()
-    with pytest.raises(IsADirectoryError), appear_together(tmp_path, "last") as temporary:
+    with pytest.raises(IsADirectoryError), write_together(tmp_path, "last") as temporary:
         for name in ("a", "last"):
             (temporary / name).touch()
     assert [path.name for path in tmp_path.iterdir()] == ["a"]

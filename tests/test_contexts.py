@@ -3,7 +3,7 @@
 import pytest
 
 from aslkit.bids.aslcontext import VOLUME_TYPES, find_context, read_context, read_volume_types
-from aslkit.bids.overrides import AS_STORED, Overrides
+from aslkit.bids.overrides import NO_OVERRIDES, Overrides
 from aslkit.core.errors import InputError
 
 
@@ -20,7 +20,7 @@ def table(tmp_path):
 
 
 def read(path, n, order=None):
-    stated = AS_STORED if order is None else Overrides(order=order)
+    stated = NO_OVERRIDES if order is None else Overrides(order=order)
     return read_volume_types(path.with_name("sub-01_asl.nii.gz"), n, stated)
 
 
@@ -97,7 +97,7 @@ def test_a_series_without_a_difference_is_refused(table, lines, n, message):
 def test_a_missing_file_is_named_as_it_should_be(tmp_path):
     for name in ("sub-01_asl.nii.gz", "asl.nii", "sub-01.nii"):
         with pytest.raises(InputError) as caught:
-            read_volume_types(tmp_path / name, 2, AS_STORED)
+            read_volume_types(tmp_path / name, 2, NO_OVERRIDES)
         expected = "_aslcontext.tsv" if name == "asl.nii" else "sub-01_aslcontext.tsv"
         assert str(caught.value).startswith(f"{tmp_path / expected}: found no such file, ")
 

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from aslkit.bids.overrides import AS_STORED, Overrides
+from aslkit.bids.overrides import NO_OVERRIDES, Overrides
 from aslkit.bids.run import RawImage
 from aslkit.bids.sidecar import Sidecar
 from aslkit.bids.timing import read_label_durations, read_plds, read_slice_offsets
@@ -25,15 +25,15 @@ def raw(contexts=SERIES, n_slices=3, **fields):
 
 @pytest.mark.parametrize("pld", [0, 20, 1.8])
 def test_one_delay_serves_all_volumes(pld):
-    np.testing.assert_array_equal(read_plds(raw(PostLabelingDelay=pld), AS_STORED), [pld] * 9)
+    np.testing.assert_array_equal(read_plds(raw(PostLabelingDelay=pld), NO_OVERRIDES), [pld] * 9)
 
 
 @pytest.mark.parametrize("pld", [-0.001, 20.001])
 def test_a_delay_out_of_range_is_refused_unless_no_perfusion_volume_has_it(pld):
     plds = [pld, *[1.8] * 8]
-    np.testing.assert_array_equal(read_plds(raw(PostLabelingDelay=plds), AS_STORED), plds)
+    np.testing.assert_array_equal(read_plds(raw(PostLabelingDelay=plds), NO_OVERRIDES), plds)
     with pytest.raises(InputError, match=f"PostLabelingDelay: found {pld:g}, expected seconds"):
-        read_plds(raw(PostLabelingDelay=plds[::-1]), AS_STORED)
+        read_plds(raw(PostLabelingDelay=plds[::-1]), NO_OVERRIDES)
     with pytest.raises(InputError, match="^--plds: found"):
         read_plds(raw(), Overrides(plds_s=(1.8, pld)))
 
@@ -51,7 +51,7 @@ def test_a_delay_out_of_range_is_refused_unless_no_perfusion_volume_has_it(pld):
 )
 def test_the_fix_of_milliseconds_is_the_same_in_seconds(plds, fix):
     with pytest.raises(InputError) as caught:
-        read_plds(raw(PostLabelingDelay=plds), AS_STORED)
+        read_plds(raw(PostLabelingDelay=plds), NO_OVERRIDES)
     assert str(caught.value).endswith(f"expected seconds, 0 to 20. Fix: {fix}.")
 
 
@@ -82,14 +82,14 @@ def test_stated_delays_that_do_not_divide_the_pairs_are_refused(contexts):
 def test_a_label_lasts_at_least_a_millisecond(labeling):
     for duration in (0.001, 20.0):
         for image, overrides in (
-            (raw(LabelingDuration=duration), AS_STORED),
+            (raw(LabelingDuration=duration), NO_OVERRIDES),
             (raw(LabelingDuration=1.8), Overrides(label_durations_s=(duration,))),
         ):
             found, notes = read_label_durations(image, labeling, overrides)
             np.testing.assert_array_equal(found, [duration] * 9)
             assert notes == ()
     with pytest.raises(InputError, match="LabelingDuration: found 0, expected seconds, 0.001 to"):
-        read_label_durations(raw(LabelingDuration=0), labeling, AS_STORED)
+        read_label_durations(raw(LabelingDuration=0), labeling, NO_OVERRIDES)
     with pytest.raises(InputError, match="^--label-duration: found 0, .* Fix: correct the value"):
         read_label_durations(raw(), labeling, Overrides(label_durations_s=(0.0,)))
     with pytest.raises(InputError, match="^--label-duration: .* Fix: give --label-duration 1.8 "):
@@ -97,7 +97,7 @@ def test_a_label_lasts_at_least_a_millisecond(labeling):
 
 
 def test_vsasl_has_no_label_duration():
-    found, notes = read_label_durations(raw(LabelingDuration=1.8), "vsasl", AS_STORED)
+    found, notes = read_label_durations(raw(LabelingDuration=1.8), "vsasl", NO_OVERRIDES)
     np.testing.assert_array_equal(found, [0] * 9)
     assert notes == ()
 
@@ -116,7 +116,7 @@ def test_vsasl_has_no_label_duration():
     ],
 )
 def test_the_bolus_of_pasl_lasts_until_it_is_cut_off(fields, duration, note):
-    found, notes = read_label_durations(raw(**fields), "pasl", AS_STORED)
+    found, notes = read_label_durations(raw(**fields), "pasl", NO_OVERRIDES)
     np.testing.assert_array_equal(found, [duration] * 9)
     assert len(notes) == (note is not None) and (not notes or note in notes[0])
     stated = Overrides(bolus_duration_s=0.6)
@@ -138,7 +138,7 @@ def test_the_bolus_of_pasl_lasts_until_it_is_cut_off(fields, duration, note):
 def test_an_impossible_cut_off_is_refused(times, fix):
     image = raw(BolusCutOffFlag=True, BolusCutOffDelayTime=times)
     with pytest.raises(InputError, match=f"above 0 to 20: one, or first to last.* Fix: {fix}"):
-        read_label_durations(image, "pasl", AS_STORED)
+        read_label_durations(image, "pasl", NO_OVERRIDES)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_slices_that_take_too_long_are_refused():
     ],
 )
 def test_slice_offsets_count_from_the_first_excitation(fields, expected, note):
-    offsets, notes = read_slice_offsets(raw(**fields), AS_STORED)
+    offsets, notes = read_slice_offsets(raw(**fields), NO_OVERRIDES)
     assert offsets == pytest.approx(expected)
     assert len(notes) == (note is not None) and (not notes or note in notes[0])
 
@@ -182,4 +182,4 @@ def test_slice_offsets_count_from_the_first_excitation(fields, expected, note):
 @pytest.mark.parametrize("times", [[0.0, 0.05, 20.1], [-0.01, 0.0, 0.05]])
 def test_slice_times_out_of_range_are_refused(times):
     with pytest.raises(InputError, match="SliceTiming: found .*, expected seconds, 0 to 20"):
-        read_slice_offsets(raw(SliceTiming=times), AS_STORED)
+        read_slice_offsets(raw(SliceTiming=times), NO_OVERRIDES)

@@ -67,7 +67,7 @@ def test_an_artefact_changes_only_the_signal_or_the_sidecar(images):
 
 def test_a_constant_score_has_an_auroc_of_one_half(brain, monkeypatch):
     monkeypatch.setattr(
-        "aslkit.validate.detection.leftovers", lambda *_: type("", (), {"score": 1.0})
+        "aslkit.validate.detection.residual_structure", lambda *_: type("", (), {"score": 1.0})
     )
     rows = detection_rows([brain], acquisition, 10.0, least_squares_alone, n_scans=1, seed=1)
     assert {row.value for row in rows} == {0.5}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from aslkit.bids.labeling_efficiency import read_efficiency
-from aslkit.bids.overrides import AS_STORED, Overrides
+from aslkit.bids.overrides import NO_OVERRIDES, Overrides
 from aslkit.bids.run import Efficiency
 from aslkit.bids.sidecar import Sidecar
 from aslkit.core.errors import InputError
@@ -15,23 +15,27 @@ PULSES = "BackgroundSuppressionNumberPulses"
 UNKNOWN = "and its number of pulses unknown: no loss of label is assumed (--n-bs N)"
 
 
-def read(labeling="pcasl", overrides=AS_STORED, **fields):
+def read(labeling="pcasl", overrides=NO_OVERRIDES, **fields):
     return read_efficiency(Sidecar(PATH, fields, dict.fromkeys(fields, PATH)), labeling, overrides)
 
 
 @pytest.mark.parametrize(
     ("fields", "overrides", "expected"),
     [
-        ({}, AS_STORED, Efficiency(0.56, "default of VSASL", 0, 0.95)),
-        ({"LabelingEfficiency": 0.01}, AS_STORED, Efficiency(0.01, "LabelingEfficiency", 0, 0.95)),
-        ({"LabelingEfficiency": 1}, AS_STORED, Efficiency(1, "LabelingEfficiency", 0, 0.95)),
+        ({}, NO_OVERRIDES, Efficiency(0.56, "default of VSASL", 0, 0.95)),
+        (
+            {"LabelingEfficiency": 0.01},
+            NO_OVERRIDES,
+            Efficiency(0.01, "LabelingEfficiency", 0, 0.95),
+        ),
+        ({"LabelingEfficiency": 1}, NO_OVERRIDES, Efficiency(1, "LabelingEfficiency", 0, 0.95)),
         (
             {"LabelingEfficiency": 0.7},
             Overrides(alpha=0.6, alpha_bs=0.9),
             Efficiency(0.6, "--alpha", 0, 0.9),
         ),
         ({PULSES: 2}, Overrides(n_bs=4), Efficiency(0.56, "default of VSASL", 4, 0.95)),
-        ({PULSES: 10}, AS_STORED, Efficiency(0.56, "default of VSASL", 10, 0.95)),
+        ({PULSES: 10}, NO_OVERRIDES, Efficiency(0.56, "default of VSASL", 10, 0.95)),
     ],
 )
 def test_the_command_line_comes_before_the_sidecar_and_that_before_the_default(

@@ -16,7 +16,7 @@ from aslkit.bids.reference_maps import read_reference
 from aslkit.cli.sim import main as asl_sim
 from aslkit.cli.validate import main as asl_validate
 from aslkit.core.errors import InputError
-from aslkit.quality.thresholds import CHECK, GOOD, LIMITS, SUSPECT, UNKNOWN
+from aslkit.quality.thresholds import CHECK, GOOD, SUSPECT, THRESHOLDS, UNKNOWN
 from aslkit.report.scan_tables import Column, scan_tables, subject_values
 from aslkit.validate.agreement_stats import (
     agreement,
@@ -232,12 +232,12 @@ def test_a_reference_on_another_grid_is_refused(tmp_path):
 
 
 def test_verdicts_change_at_the_thresholds():
-    negative = LIMITS["percentage_negative_brain_cbf"]
-    verdicts = [negative.verdict(v) for v in (0, 10, 10.1, 25, 26, None)]
+    negative = THRESHOLDS["percentage_negative_brain_cbf"]
+    verdicts = [negative.rating(v) for v in (0, 10, 10.1, 25, 26, None)]
     assert verdicts == [GOOD, GOOD, CHECK, CHECK, SUSPECT, UNKNOWN]
-    assert LIMITS["signal"].verdict(-3) == SUSPECT  # label and control swapped
-    for limit in LIMITS.values():
-        assert limit.fair[0] <= limit.good[0] < limit.good[1] <= limit.fair[1]
+    assert THRESHOLDS["signal"].rating(-3) == SUSPECT  # label and control swapped
+    for thresholds in THRESHOLDS.values():
+        assert thresholds.fair[0] <= thresholds.good[0] < thresholds.good[1] <= thresholds.fair[1]
 
 
 def test_one_failed_scan_does_not_stop_the_others(validated):

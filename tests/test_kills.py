@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from scans import write_scan
 
-from aslkit.outputs.atomic_write import PREFIX, folder_appears
+from aslkit.outputs.atomic_write import PREFIX, write_folder
 
 pytestmark = pytest.mark.slow
 
@@ -174,8 +174,8 @@ def test_a_stopped_simulation_prints_a_message_and_leaves_no_files(tmp_path, num
 def test_an_empty_folder_is_replaced_and_a_folder_with_files_is_not(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    with folder_appears(out) as folder:
+    with write_folder(out) as folder:
         (folder / "first").touch()
-    with pytest.raises(OSError, match="not empty"), folder_appears(out) as folder:
+    with pytest.raises(OSError, match="not empty"), write_folder(out) as folder:
         (folder / "second").touch()
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "first"]

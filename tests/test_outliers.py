@@ -1,4 +1,4 @@
-"""Pairs that stray from their repeats: found, left out, and recorded."""
+"""Outlier pairs among repeats: found, left out, and recorded."""
 
 import json
 
@@ -10,7 +10,7 @@ from scans import CONTEXTS, PLDS_S, SHAPE, SIDECAR, head, volumes, write_scan
 from aslkit.bids.reader import read_run
 from aslkit.bids.run import timings
 from aslkit.cli.fit_ls import main
-from aslkit.prepare.outliers import score_pairs, without_outliers
+from aslkit.prepare.outliers import remove_outliers, score_pairs
 from aslkit.prepare.series import select_repeats, series_from_runs
 
 SPIKE = 4  # the label volume that is spoilt: pair (5, 4), the second delay
@@ -61,7 +61,7 @@ def test_noise_free_repeats_are_all_alike(tmp_path):
 
 def test_a_rejected_pair_leaves_the_average_its_count_and_its_weight(tmp_path):
     clean, spoilt = run_of(tmp_path / "a"), run_of(tmp_path / "b", spoilt=[SPIKE])
-    kept = without_outliers(spoilt, score_pairs(spoilt, head(), 5.0))
+    kept = remove_outliers(spoilt, score_pairs(spoilt, head(), 5.0))
     assert [t.n_averages for t in timings(kept)] == [6, 5, 6]
     inside = head()
     error = [
@@ -73,7 +73,7 @@ def test_a_rejected_pair_leaves_the_average_its_count_and_its_weight(tmp_path):
 
 def test_repeats_are_still_selected_from_what_is_left(tmp_path):
     spoilt = run_of(tmp_path, spoilt=[SPIKE])
-    kept = without_outliers(spoilt, score_pairs(spoilt, head(), 5.0))
+    kept = remove_outliers(spoilt, score_pairs(spoilt, head(), 5.0))
     assert "n/a" not in select_repeats(kept, [0, 1]).contexts
     assert [t.n_averages for t in timings(select_repeats(kept, [0, 1]))] == [2, 2, 2]
 

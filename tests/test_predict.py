@@ -31,7 +31,7 @@ from aslkit.predict import inference, passes
 from aslkit.predict.inference import noise_level, predict_maps
 from aslkit.predict.passes import Passes, run_passes
 from aslkit.predict.tiling import Tiling
-from aslkit.quality.residual_structure import leftovers
+from aslkit.quality.residual_structure import residual_structure
 from aslkit.simulate.phantoms import brain_phantom
 from aslkit.simulate.signal import PROTOCOLS, noise_sd, simulate_series
 from aslkit.train.model_card import model_card
@@ -393,7 +393,7 @@ def middle():
 def clean(middle, shipped):
     """Return a scan of these slices without artefacts, and the structure of its residuals."""
     series = simulate(middle, snr=10)
-    return series, leftovers(series, predict_maps(series, shipped, OFF))
+    return series, residual_structure(series, predict_maps(series, shipped, OFF))
 
 
 @pytest.mark.parametrize("artefact", ["ghost", "wrong delays", "spike"])
@@ -409,7 +409,7 @@ def test_artefacts_add_structure_to_the_residuals(middle, clean, shipped, artefa
         timings = tuple(replace(t, pld_s=0.6 * t.pld_s) for t in acquisition.timings)
         acquisition = replace(acquisition, timings=timings)
     damaged = replace(series, delta_m=delta_m, acquisition=acquisition)
-    found = leftovers(damaged, predict_maps(damaged, shipped, OFF))
+    found = residual_structure(damaged, predict_maps(damaged, shipped, OFF))
     assert np.isnan(expected.structure[~series.mask]).all()
     assert 0.7 < np.nanmean(expected.structure) < 1.1
     assert found.score > 1.5 * expected.score
@@ -418,13 +418,13 @@ def test_artefacts_add_structure_to_the_residuals(middle, clean, shipped, artefa
 def test_the_score_of_white_noise_hardly_depends_on_its_level(brain):
     """Check that its unit is the difference between neighbours, not between repeats."""
     high_snr, low_snr = (simulate(brain, snr) for snr in (30, 3))
-    scores = [leftovers(s, fit_least_squares(s, OFF)).score for s in (high_snr, low_snr)]
+    scores = [residual_structure(s, fit_least_squares(s, OFF)).score for s in (high_snr, low_snr)]
     assert 0.5 < scores[0] / scores[1] < 2
 
 
 def test_the_score_of_an_empty_mask_is_none(series):
     empty = replace(series, mask=np.zeros_like(series.mask))
-    assert leftovers(empty, fit_least_squares(series, OFF)).score is None
+    assert residual_structure(empty, fit_least_squares(series, OFF)).score is None
 
 
 def test_the_command_writes_the_parts_of_the_uncertainty_and_the_structure(folder, tmp_path):

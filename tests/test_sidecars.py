@@ -10,8 +10,8 @@ from aslkit.bids.sidecar import (
     Sidecar,
     dataset_root,
     entities,
-    in_dataset,
     is_magnitude,
+    path_in_dataset,
     read_sidecar,
 )
 from aslkit.core.errors import InputError
@@ -100,7 +100,7 @@ def test_the_data_set_of_a_file_is_the_folder_of_its_description_or_of_its_subje
     image = tmp_path / "study" / "sub-01" / "ses-1" / "perf" / "sub-01_asl.nii.gz"
     image.parent.mkdir(parents=True)
     assert dataset_root(image) == tmp_path / "study"
-    assert in_dataset(image) == "sub-01/ses-1/perf/sub-01_asl.nii.gz"
+    assert path_in_dataset(image) == "sub-01/ses-1/perf/sub-01_asl.nii.gz"
     assert dataset_root(tmp_path / "asl.nii") == tmp_path
     (tmp_path / "dataset_description.json").touch()
     assert dataset_root(image) == tmp_path

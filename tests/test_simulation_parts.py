@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from aslkit.cli.sim import main as asl_sim
-from aslkit.outputs.atomic_write import PREFIX, folders_appear
+from aslkit.outputs.atomic_write import PREFIX, write_folders
 
 SMALL = ("--anatomy", "disc", "--protocol", "pcasl1")
 
@@ -73,7 +73,7 @@ def test_one_failed_subject_does_not_stop_the_others(tmp_path):
 def test_failed_folders_leave_the_old_ones(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-    with pytest.raises(ZeroDivisionError), folders_appear(tmp_path, ["a", "b"]) as temporary:
+    with pytest.raises(ZeroDivisionError), write_folders(tmp_path, ["a", "b"]) as temporary:
         (temporary / "a").mkdir()
         raise ZeroDivisionError
     assert sorted(os.listdir(tmp_path)) == ["a", "b"]

@@ -7,7 +7,7 @@ from aslkit.bids.json_files import read_text
 from aslkit.bids.nifti import stem
 from aslkit.bids.overrides import ORDERS, Overrides
 from aslkit.bids.run import PERFUSION_CONTEXTS
-from aslkit.bids.sidecar import inherited
+from aslkit.bids.sidecar import inherited_files
 from aslkit.core.errors import InputError
 
 VOLUME_TYPES = ("control", "label", "deltam", "m0scan", "cbf", "noRF", "n/a")
@@ -97,7 +97,10 @@ def _reordered(contexts: Sequence[str], order: str) -> tuple[str, ...]:
 def find_context(image: Path) -> Path | None:
     """Return the nearest *_aslcontext.tsv that applies to an ASL image."""
     beside = image.with_name(f"{stem(image)}_aslcontext.tsv")
-    files = [*inherited(image, "aslcontext", ".tsv"), *([beside] if beside.is_file() else [])]
+    files = [
+        *inherited_files(image, "aslcontext", ".tsv"),
+        *([beside] if beside.is_file() else []),
+    ]
     return files[-1] if files else None
 
 

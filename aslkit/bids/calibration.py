@@ -9,9 +9,9 @@ import numpy as np
 from aslkit.bids.m0scan import find_m0scans, m0_candidates
 from aslkit.bids.nifti import read_volumes
 from aslkit.bids.overrides import Overrides
-from aslkit.bids.resampling import on_grid_of
+from aslkit.bids.resampling import resample_to_asl
 from aslkit.bids.run import PERFUSION_CONTEXTS, Calibration, RawImage
-from aslkit.bids.sidecar import Sidecar, in_dataset, read_sidecar
+from aslkit.bids.sidecar import Sidecar, path_in_dataset, read_sidecar
 from aslkit.core.errors import InputError
 from aslkit.core.series_and_maps import FloatImage
 
@@ -116,7 +116,7 @@ def _linked_m0(image: RawImage) -> Path:
     if len(linked) == 1:
         return linked[0]
     unlinked = ", ".join(p.name for p in m0_candidates(image.path))
-    target = in_dataset(image.path)
+    target = path_in_dataset(image.path)
     found, fix = "no m0scan image", "add the m0scan image, or give --m0 FILE or --m0 NUMBER"
     if unlinked:
         found = f"no m0scan image linked to the series ({unlinked} is not)"
@@ -165,11 +165,11 @@ def _from_volumes(
 def _from_file(image: RawImage, path: Path, overrides: Overrides) -> Calibration:
     volumes, header = read_volumes(path)
     sidecar = read_sidecar(path)
-    mean = on_grid_of(image, _mean(volumes, path), header, path)
+    mean = resample_to_asl(image, _mean(volumes, path), header, path)
     n = volumes.shape[3]
     sources = (path, *sidecar.files)
     return _calibration(
-        image, mean, (sidecar, n, list(range(n))), in_dataset(path), sources, overrides
+        image, mean, (sidecar, n, list(range(n))), path_in_dataset(path), sources, overrides
     )
 
 

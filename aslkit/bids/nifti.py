@@ -123,14 +123,16 @@ def _check_header(path: Path, header: nib.Nifti1Header) -> None:
     if min(shape, default=0) < 1 or n_bytes > room:
         _refuse(
             path,
-            found=f"a header for {by(shape)} voxels in a file of {path.stat().st_size} bytes",
+            found=(
+                f"a header for {shape_text(shape)} voxels in a file of {path.stat().st_size} bytes"
+            ),
             expected="a complete NIfTI file",
             fix="copy or convert it again",
         )
     if (needed := math.prod(shape) * FLOAT32_BYTES) > memory_bytes():
         _refuse(
             path,
-            found=f"an image of {by(shape)} voxels, which takes {needed / GIB:.2g} GiB",
+            found=f"an image of {shape_text(shape)} voxels, which takes {needed / GIB:.2g} GiB",
             expected=f"one that fits into {memory_bytes() / GIB:.2g} GiB of memory",
             fix="use a machine with more memory, if the image is right",
         )
@@ -162,8 +164,10 @@ def read_on_grid(path: Path, shape: tuple[int, ...], affine: NDArray[np.float64]
         _refuse(
             path,
             "image grid",
-            found="another affine" if has_shape else f"{by(header.get_data_shape())} voxels",
-            expected=f"the grid of the ASL series, {by(shape)} voxels",
+            found="another affine"
+            if has_shape
+            else f"{shape_text(header.get_data_shape())} voxels",
+            expected=f"the grid of the ASL series, {shape_text(shape)} voxels",
             fix="resample the image to the ASL series",
         )
     return voxels[..., 0]
@@ -196,15 +200,15 @@ def write_image(path: Path, voxels: NDArray[np.generic], header: nib.Nifti1Heade
     new["cal_min"] = new["cal_max"] = 0
     new["descrip"] = b"aslkit"
     new.extensions.clear()
-    nib.save(type_of(header)(voxels, None, new), path)
+    nib.save(image_class(header)(voxels, None, new), path)
 
 
-def type_of(header: nib.Nifti1Header) -> type[nib.Nifti1Image]:
+def image_class(header: nib.Nifti1Header) -> type[nib.Nifti1Image]:
     """Return the image class of a header (NIfTI-1 or NIfTI-2)."""
     return nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
 
 
-def by(shape: tuple[int, ...]) -> str:
+def shape_text(shape: tuple[int, ...]) -> str:
     """Format a shape, as in "64 x 64 x 24"."""
     return " x ".join(str(n) for n in shape)
 
@@ -213,7 +217,11 @@ def _as_4d(path: Path, voxels: FloatImage) -> FloatImage:
     if voxels.ndim > 4 and voxels.size == np.prod(voxels.shape[:3]) * max(voxels.shape[3:]):
         voxels = voxels.reshape((*voxels.shape[:3], -1), order="F")
     if voxels.ndim not in (3, 4) or not voxels.size:
-        _refuse(path, found=f"an image of {by(voxels.shape)} voxels", expected="a 3D or 4D image")
+        _refuse(
+            path,
+            found=f"an image of {shape_text(voxels.shape)} voxels",
+            expected="a 3D or 4D image",
+        )
     return voxels[..., None] if voxels.ndim == 3 else voxels
 
 

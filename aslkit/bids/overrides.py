@@ -69,4 +69,4 @@ class Overrides:
         return {name: value for name, (value, default) in values.items() if value != default}
 
 
-AS_STORED = Overrides()  # the sidecar's values and default constants
+NO_OVERRIDES = Overrides()  # the sidecar's values and default constants

@@ -9,7 +9,7 @@ from aslkit.bids.aslcontext import read_volume_types
 from aslkit.bids.calibration import read_calibration
 from aslkit.bids.labeling_efficiency import read_efficiency
 from aslkit.bids.nifti import read_volumes
-from aslkit.bids.overrides import AS_STORED, Overrides
+from aslkit.bids.overrides import NO_OVERRIDES, Overrides
 from aslkit.bids.run import PERFUSION_CONTEXTS, AslRun, RawImage, timing_groups, unpaired_volumes
 from aslkit.bids.sidecar import Sidecar, entities, is_magnitude, read_sidecar
 from aslkit.bids.timing import read_label_durations, read_plds, read_slice_offsets
@@ -20,7 +20,7 @@ FIELD_STRENGTH_T = (2.5, 3.5)  # range of field strengths for the default relaxa
 SHORTEST_SINGLE_LABEL_S = 1.0  # shorter durations are blocks of a time-encoded label
 
 
-def read_run(path: Path, overrides: Overrides = AS_STORED) -> AslRun:
+def read_run(path: Path, overrides: Overrides = NO_OVERRIDES) -> AslRun:
     """Read one raw ASL file and its BIDS metadata.
 
     Parameters
@@ -161,7 +161,7 @@ def _field_strength_note(sidecar: Sidecar, overrides: Overrides) -> tuple[str, .
     tesla = sidecar.number("MagneticFieldStrength")
     lowest, highest = FIELD_STRENGTH_T
     is_usual = tesla is None or lowest <= tesla <= highest
-    if is_usual or overrides.t1_blood_s != AS_STORED.t1_blood_s:
+    if is_usual or overrides.t1_blood_s != NO_OVERRIDES.t1_blood_s:
         return ()
     return (f"the default T1 of blood is for 3 T, the scanner has {tesla:g} T: give --t1b",)
 

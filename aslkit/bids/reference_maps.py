@@ -24,7 +24,7 @@ LARGEST = {"cbf": 500.0, "att": 10.0}  # a larger median means another unit
 
 
 @dataclass(frozen=True)
-class Reference:
+class ReferenceMaps:
     """Maps from another program, or the truth of a simulation.
 
     Attributes
@@ -40,7 +40,7 @@ class Reference:
 
 def read_reference(
     folder: Path, scan: str, shape: tuple[int, ...], affine: NDArray[np.float64]
-) -> Reference:
+) -> ReferenceMaps:
     """Read the reference maps of a scan.
 
     Parameters
@@ -62,7 +62,9 @@ def read_reference(
     found = {q: _read(path, q, shape, affine) for q, path in files.items()}
     is_known = found["cbf"] != 0
     images = {q: np.where(is_known, image, np.nan) for q, image in found.items()}
-    return Reference({q: i.astype(np.float32) for q, i in images.items()}, tuple(files.values()))
+    return ReferenceMaps(
+        {q: i.astype(np.float32) for q, i in images.items()}, tuple(files.values())
+    )
 
 
 def reference_files(folder: Path, scan: str) -> dict[str, Path]:

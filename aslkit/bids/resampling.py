@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from aslkit.bids.nifti import by, is_same_grid
+from aslkit.bids.nifti import is_same_grid, shape_text
 from aslkit.bids.run import RawImage
 from aslkit.core.errors import InputError
 from aslkit.core.series_and_maps import FloatImage
@@ -16,7 +16,7 @@ COVERAGE = 0.95  # smallest share of ASL voxels that M0 must cover
 EDGE_VOXELS = 1e-3  # tolerance at the edge of the field of view
 
 
-def on_grid_of(
+def resample_to_asl(
     image: RawImage, m0: FloatImage, header: nib.Nifti1Header, path: Path
 ) -> FloatImage:
     """Return M0 (of `path`) on the grid of the ASL image, by linear interpolation.
@@ -38,8 +38,8 @@ def on_grid_of(
     raise InputError(
         path,
         "image grid",
-        found=f"{by(m0.shape)} voxels that do not cover the ASL series",
-        expected=f"the grid of {image.path.name}, {by(shape)} voxels",
+        found=f"{shape_text(m0.shape)} voxels that do not cover the ASL series",
+        expected=f"the grid of {image.path.name}, {shape_text(shape)} voxels",
         fix="resample the M0 image to the ASL series, or give another --m0 FILE",
     )
 

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from aslkit.bids.overrides import AS_STORED, Overrides
+from aslkit.bids.overrides import NO_OVERRIDES, Overrides
 from aslkit.bids.sidecar import Sidecar
 from aslkit.core.acquisition import Timing
 from aslkit.core.errors import InputError
@@ -137,7 +137,7 @@ class AslRun:
     slice_offsets_s: tuple[float, ...] = (0.0,)
     has_crusher: bool = False
     pairs_per_deltam: int = 1
-    overrides: Overrides = AS_STORED
+    overrides: Overrides = NO_OVERRIDES
     sources: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -132,7 +132,7 @@ def dataset_root(path: Path) -> Path:
     return subjects[-1] if subjects else folder
 
 
-def in_dataset(path: Path) -> str:
+def path_in_dataset(path: Path) -> str:
     """Return the path of a file relative to its data set."""
     return absolute(path).relative_to(dataset_root(path)).as_posix()
 
@@ -142,14 +142,14 @@ def read_sidecar(image: Path) -> Sidecar:
     values: dict[str, object] = {}
     origins: dict[str, Path] = {}
     path = image.with_name(f"{stem(image)}.json")
-    for path in inherited(image, entities(image)[1], ".json"):  # noqa: B007
+    for path in inherited_files(image, entities(image)[1], ".json"):  # noqa: B007
         content = read_json(path)
         values.update(content)
         origins.update(dict.fromkeys(content, path))
     return Sidecar(path, values, origins)
 
 
-def inherited(image: Path, suffix: str, extension: str) -> Iterator[Path]:
+def inherited_files(image: Path, suffix: str, extension: str) -> Iterator[Path]:
     """Return the files that apply to an image by BIDS inheritance, the most general first."""
     own = entities(image)[0].items()
     root, folder = dataset_root(image), absolute(image).parent

@@ -10,7 +10,7 @@ from aslkit.bids.nifti import read_on_grid
 from aslkit.core.errors import InputError
 from aslkit.core.series_and_maps import FloatImage, MaskImage
 
-CERTAIN = 0.7  # probability above which a voxel counts as pure tissue, as in ASLPrep
+PURE_TISSUE = 0.7  # probability above which a voxel counts as pure tissue, as in ASLPrep
 OVERSHOOT = 0.01  # tolerance for interpolation
 
 
@@ -68,11 +68,11 @@ def _read_probability(path: Path, mask: MaskImage, affine: NDArray[np.float64]) 
             expected="probabilities from 0 to 1",
             fix="scale the map to 0-1, and replace NaN by 0",
         )
-    if not (image[mask] > CERTAIN).any():
+    if not (image[mask] > PURE_TISSUE).any():
         raise InputError(
             path,
             "",
-            found=f"no brain voxel above {CERTAIN:g}",
+            found=f"no brain voxel above {PURE_TISSUE:g}",
             expected="a tissue probability map that overlaps the brain mask",
             fix="check the map's registration to the scan, or give the mask with -m",
         )

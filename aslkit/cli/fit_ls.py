@@ -208,7 +208,7 @@ def _known_att(given: str, series: "AslSeries", runs: "list[AslRun]") -> "float 
 
 
 def _describe(settings: "FitSettings", options: LeastSquaresEstimator) -> dict[str, object]:
-    from aslkit.bids.sidecar import in_dataset
+    from aslkit.bids.sidecar import path_in_dataset
     from aslkit.fit.settings import FixedAtt
 
     known = settings.att_s if isinstance(settings, FixedAtt) else None
@@ -217,7 +217,7 @@ def _describe(settings: "FitSettings", options: LeastSquaresEstimator) -> dict[s
     return {
         "Estimator": "voxel-wise least squares",
         "ArterialCompartment": settings.has_arterial,
-        "FixedATT": in_dataset(Path(str(options.att))) if is_map else known,
+        "FixedATT": path_in_dataset(Path(str(options.att))) if is_map else known,
         "ATTBounds": list(settings.att_bounds_s),
         "CBFBounds": options.cbf_bounds and list(options.cbf_bounds),
         "SmoothingSigma": options.sigma_mm,

@@ -180,9 +180,9 @@ def _residual_structure(
     series: "AslSeries", maps: "ParameterMaps"
 ) -> "tuple[FloatImage, float | None]":
     """Return the map and the score of residual structure, and print the score."""
-    from aslkit.quality.residual_structure import leftovers
+    from aslkit.quality.residual_structure import residual_structure
 
-    found = leftovers(series, maps)
+    found = residual_structure(series, maps)
     score = "unknown" if found.score is None else f"{found.score:.1f}"
     print_result(
         f"residual structure: {score} (2.7-7.4 in clean simulated scans with white noise)"

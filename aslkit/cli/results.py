@@ -118,7 +118,7 @@ def write_results(
         The files written, except the sidecars.
     """
     from aslkit.fit.least_squares import fitted_signal
-    from aslkit.outputs.maps import describe, write_maps
+    from aslkit.outputs.maps import describe_scan, write_maps
     from aslkit.quality.goodness_of_fit import diagnostic_maps, missing_diagnostics
 
     prepared, maps, settings = estimate.prepared, estimate.maps, estimate.settings
@@ -133,7 +133,7 @@ def write_results(
     images |= estimate.images
     for note in notes:
         print_result(f"note: {note}")
-    sidecar = {**describe(runs, series, notes), **prepared.fields, **estimate.fields}
+    sidecar = {**describe_scan(runs, series, notes), **prepared.fields, **estimate.fields}
     sources = dict.fromkeys(destination.source(p) for run in runs for p in run.sources)
     sidecar["Sources"] = list(sources)
     sidecar["DegreesOfFreedom"] = settings.degrees_of_freedom(series.acquisition)

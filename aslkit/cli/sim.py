@@ -283,11 +283,11 @@ def _lost(_: SubjectTask, reason: str) -> Exception:
 @contextmanager
 def _new_folder(out: Path) -> Iterator[Path]:
     """Yield a temporary folder that is renamed to `out`, or removed after an error."""
-    from aslkit.outputs.atomic_write import folder_appears
+    from aslkit.outputs.atomic_write import write_folder
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise existing_files_error(out)
-    with explain_output_errors(out), folder_appears(out) as folder:
+    with explain_output_errors(out), write_folder(out) as folder:
         yield folder
 
 

@@ -128,10 +128,10 @@ def _is_current(task: SubjectTask, fingerprint: str) -> bool:
 
 def _add_subject(task: SubjectTask, _: str) -> None:
     """Simulate a subject; its folders appear when they are complete."""
-    from aslkit.outputs.atomic_write import folders_appear
+    from aslkit.outputs.atomic_write import write_folders
     from aslkit.simulate.bids_writer import subject_folders
 
-    with folders_appear(task.folder, subject_folders(task.subject)) as temporary:
+    with write_folders(task.folder, subject_folders(task.subject)) as temporary:
         print_result(simulate_subject(replace(task, folder=temporary)))
 
 
@@ -167,13 +167,13 @@ def existing_files_error(out: Path) -> InputError:
 
 def _create_data_set(out: Path) -> None:
     """Create the data set if it does not exist; several parts may do so at the same time."""
-    from aslkit.outputs.atomic_write import folder_appears
+    from aslkit.outputs.atomic_write import write_folder
     from aslkit.simulate.bids_writer import write_dataset_description
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         return
     try:
-        with folder_appears(out) as folder:
+        with write_folder(out) as folder:
             write_dataset_description(folder)
     except OSError as error:
         if error.errno != errno.ENOTEMPTY:  # another part has created it

@@ -21,7 +21,7 @@ from aslkit.nets.encoding_registry import Encoding, read_encoding
 from aslkit.nets.network import Network
 from aslkit.nets.profile_encoding import ProfileEncoding
 from aslkit.nets.registry import build_network
-from aslkit.outputs.atomic_write import appear_together
+from aslkit.outputs.atomic_write import write_together
 
 DEFAULT_MODEL = "aslnet"
 ALIASES = {"exp21": DEFAULT_MODEL}  # earlier names of installed models
@@ -190,7 +190,7 @@ def save_model(folder: Path, state: Mapping[str, Tensor], card: Mapping[str, obj
 
     The weights file repeats the sections of the card that the weights depend on.
     """
-    with appear_together(folder, CARD) as temporary:
+    with write_together(folder, CARD) as temporary:
         halves = {k: v.to(torch.float16).contiguous() for k, v in state.items()}
         sections = {name: card[name] for name in WEIGHT_SECTIONS if name in card}
         meta = {"meaning": json.dumps(sections)}  # one entry: several have a random order

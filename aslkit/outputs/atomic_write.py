@@ -15,7 +15,7 @@ PREFIX = ".aslkit-"
 
 
 @contextmanager
-def appear_together(folder: Path, last: str, gone: Sequence[str] = ()) -> Iterator[Path]:
+def write_together(folder: Path, last: str, gone: Sequence[str] = ()) -> Iterator[Path]:
     """A temporary folder whose files move into `folder` when the block succeeds.
 
     Every file is on the disk before the first one moves. One file replaces its predecessor in
@@ -53,7 +53,7 @@ def appear_together(folder: Path, last: str, gone: Sequence[str] = ()) -> Iterat
 
 
 @contextmanager
-def folder_appears(out: Path) -> Iterator[Path]:
+def write_folder(out: Path) -> Iterator[Path]:
     """A temporary folder that becomes `out` when the block succeeds, and vanishes when it fails.
 
     Raises
@@ -73,7 +73,7 @@ def folder_appears(out: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def folders_appear(root: Path, names: Sequence[str]) -> Iterator[Path]:
+def write_folders(root: Path, names: Sequence[str]) -> Iterator[Path]:
     """A temporary folder whose subfolders `names` replace those of `root` when the block succeeds.
 
     The last one stands for all: it goes first and comes last.

@@ -12,8 +12,8 @@ from aslkit.bids.json_files import read_json, read_text
 from aslkit.bids.nifti import stem
 from aslkit.bids.sidecar import BIDS_VERSION
 from aslkit.core.errors import InputError
-from aslkit.outputs.atomic_write import appear_together, locked
-from aslkit.outputs.map_names import KINDS, Destination
+from aslkit.outputs.atomic_write import locked, write_together
+from aslkit.outputs.map_names import MAP_KINDS, Destination
 
 DESCRIPTION, IGNORED, FAILED, LOGS = (
     "dataset_description.json",
@@ -21,7 +21,7 @@ DESCRIPTION, IGNORED, FAILED, LOGS = (
     "failed.tsv",
     "logs",
 )
-COLUMNS = ("scan", "exit_code", "message")
+FAILED_COLUMNS = ("scan", "exit_code", "message")
 
 
 def open_derivative(folder: Path, raw: Path, version: str) -> None:
@@ -90,10 +90,10 @@ def record_outcome(folder: Path, scan: str, exit_code: int, message: str) -> Non
             path.unlink()
             return
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, delimiter="\t", lineterminator="\n")
+        writer = csv.DictWriter(text, FAILED_COLUMNS, delimiter="\t", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows[name] for name in sorted(rows))
-        with appear_together(folder, FAILED) as temporary:
+        with write_together(folder, FAILED) as temporary:
             (temporary / FAILED).write_text(text.getvalue(), encoding="utf-8")
 
 
@@ -102,12 +102,12 @@ def _failures(path: Path) -> dict[str, dict[str, str]]:
     if not path.exists():
         return {}
     rows = list(csv.DictReader(io.StringIO(read_text(path)), delimiter="\t"))
-    if any(set(row) != set(COLUMNS) or None in row.values() for row in rows):
+    if any(set(row) != set(FAILED_COLUMNS) or None in row.values() for row in rows):
         raise InputError(
             path,
             "",
             found="other columns",
-            expected=", ".join(COLUMNS),
+            expected=", ".join(FAILED_COLUMNS),
             fix="remove the file; it lists the scans that failed so far",
         )
     return {row["scan"]: row for row in rows}
@@ -126,9 +126,11 @@ def _describe(folder: Path, raw: Path, version: str) -> None:
         "SourceDatasets": [{"DOI": doi} if isinstance(doi, str) else {"URL": link}],
         "DatasetLinks": {"raw": link},
     }
-    suffixes = dict.fromkeys(kind.partition("-")[0] for kind in (*KINDS, "quality", "outliers"))
+    suffixes = dict.fromkeys(
+        kind.partition("-")[0] for kind in (*MAP_KINDS, "quality", "outliers")
+    )
     ignored = [*(f"*_{suffix}.*" for suffix in (*suffixes, "motion")), FAILED, f"{LOGS}/"]
-    with _writing(folder), appear_together(folder, DESCRIPTION) as temporary:
+    with _writing(folder), write_together(folder, DESCRIPTION) as temporary:
         (temporary / IGNORED).write_text("\n".join(ignored) + "\n", encoding="utf-8")
         text = json.dumps(fields, indent=2, ensure_ascii=False)
         (temporary / DESCRIPTION).write_text(text + "\n", encoding="utf-8")

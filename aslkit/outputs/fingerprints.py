@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from aslkit.bids.m0scan import m0_candidates
-from aslkit.bids.sidecar import absolute, entities, in_dataset, inherited
+from aslkit.bids.sidecar import absolute, entities, inherited_files, path_in_dataset
 
 
 def fingerprint(
@@ -26,19 +26,19 @@ def fingerprint(
     """
     found = [path for run in runs for path in _inputs(run)]
     for image in others:
-        found += [image, *inherited(image, entities(image)[1], ".json")]
+        found += [image, *inherited_files(image, entities(image)[1], ".json")]
     inputs = {}
     for path in found:
         with absolute(path).open("rb") as file:
-            inputs[in_dataset(path)] = hashlib.file_digest(file, "sha256").hexdigest()
+            inputs[path_in_dataset(path)] = hashlib.file_digest(file, "sha256").hexdigest()
     text = json.dumps({"inputs": inputs, "parameters": parameters}, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _inputs(run: Path) -> Iterator[Path]:
     yield run
-    yield from inherited(run, "asl", ".json")
-    yield from inherited(run, "aslcontext", ".tsv")
+    yield from inherited_files(run, "asl", ".json")
+    yield from inherited_files(run, "aslcontext", ".tsv")
     for m0scan in m0_candidates(run):
         yield m0scan
-        yield from inherited(m0scan, "m0scan", ".json")
+        yield from inherited_files(m0scan, "m0scan", ".json")

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aslkit.bids.nifti import EXTENSIONS, stem
-from aslkit.bids.sidecar import in_dataset
+from aslkit.bids.sidecar import path_in_dataset
 from aslkit.core.errors import InputError
 
-ENDS = ("low", "high")
+INTERVAL_ENDS = ("low", "high")
 CBF_TOKEN = re.compile(r"(?<![A-Za-z0-9])cbf(?![A-Za-z0-9])")
 
 
@@ -56,7 +56,7 @@ class Destination:
     def source(self, path: Path) -> str:
         """How sidecars name a file that was read: a BIDS URI, or its place in its data set."""
         if self.raw is None or not path.is_relative_to(self.raw):
-            return in_dataset(path)
+            return path_in_dataset(path)
         return f"bids:raw:{path.relative_to(self.raw).as_posix()}"
 
 
@@ -70,7 +70,7 @@ def check_output(out: Path, sources: Sequence[Path] = ()) -> None:
             expected="a file name that ends in .nii.gz or .nii",
             fix="give -o cbf.nii.gz",
         )
-    written = {_without_extension(sibling(out, kind)) for kind in KINDS}
+    written = {_without_extension(sibling(out, kind)) for kind in MAP_KINDS}
     for source in sources:
         if _without_extension(source) in written:
             raise InputError(
@@ -99,7 +99,7 @@ def _without_extension(path: Path) -> Path:
     return Path(os.path.realpath(path.parent)) / stem(path)
 
 
-KINDS = {
+MAP_KINDS = {
     "cbf": MapKind("mL/100 g/min", "Cerebral blood flow"),
     "att": MapKind("s", "Arterial transit time"),
     "cbf-std": MapKind("mL/100 g/min", "Standard deviation of the cerebral blood flow"),
@@ -122,8 +122,10 @@ KINDS = {
     "fit": MapKind("1", "Fitted control - label difference, a fraction of M0"),
     "chi2": MapKind("1", "Reduced chi2: squared residuals over noise and degrees of freedom"),
     "adequacy": MapKind("1", "Probability of a chi2 at least as large, were the model true"),
-    "cbf-ci95": MapKind("mL/100 g/min", "95 % interval of the cerebral blood flow", ENDS),
-    "att-ci95": MapKind("s", "95 % interval of the arterial transit time, cut at ATTBounds", ENDS),
+    "cbf-ci95": MapKind("mL/100 g/min", "95 % interval of the cerebral blood flow", INTERVAL_ENDS),
+    "att-ci95": MapKind(
+        "s", "95 % interval of the arterial transit time, cut at ATTBounds", INTERVAL_ENDS
+    ),
     "pld": MapKind(
         "s", "Post-labeling delay with slice timing; a volume per entry of PostLabelingDelay"
     ),

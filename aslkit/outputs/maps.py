@@ -14,8 +14,8 @@ from aslkit.bids.nifti import stem, write_image
 from aslkit.bids.run import AslRun
 from aslkit.core.errors import InputError
 from aslkit.core.series_and_maps import AslSeries, Flag, FloatImage, ParameterMaps
-from aslkit.outputs.atomic_write import appear_together
-from aslkit.outputs.map_names import KINDS, Destination, check_output
+from aslkit.outputs.atomic_write import write_together
+from aslkit.outputs.map_names import MAP_KINDS, Destination, check_output
 from aslkit.outputs.provenance import command_line, version
 from aslkit.prepare.series import LOWEST_M0
 from aslkit.quality.figures import FIGURES, Figures
@@ -76,7 +76,7 @@ def write_maps(
     out = destination.cbf
     table = stem(destination.path("quality"))
     try:
-        with appear_together(out.parent, last=f"{stem(out)}.json") as folder:
+        with write_together(out.parent, last=f"{stem(out)}.json") as folder:
             targets = []
             for kind, voxels in named.items():
                 if voxels is not None:
@@ -103,7 +103,9 @@ def write_maps(
     return [*targets, out.with_name(f"{table}.tsv")]
 
 
-def describe(runs: Sequence[AslRun], series: AslSeries, notes: Sequence[str]) -> dict[str, object]:
+def describe_scan(
+    runs: Sequence[AslRun], series: AslSeries, notes: Sequence[str]
+) -> dict[str, object]:
     """Everything of the input and the model that the maps depend on, as sidecar fields.
 
     `notes` are put after those of the runs.
@@ -157,13 +159,13 @@ def _finite(value: float) -> float | None:
 
 def _write_sidecar(path: Path, kind: str, shared: Mapping[str, object]) -> None:
     fields: dict[str, object] = {
-        "Units": KINDS[kind].units,
-        "Description": KINDS[kind].description,
+        "Units": MAP_KINDS[kind].units,
+        "Description": MAP_KINDS[kind].description,
     }
     if kind == "flags":
         fields["Levels"] = {str(int(flag)): flag.name for flag in Flag}
-    if KINDS[kind].volumes:
-        fields["Volumes"] = list(KINDS[kind].volumes)
+    if MAP_KINDS[kind].volumes:
+        fields["Volumes"] = list(MAP_KINDS[kind].volumes)
     _write_json(path, {**fields, **shared})
 
 

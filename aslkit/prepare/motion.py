@@ -28,7 +28,7 @@ SMALL_STEP = 2e-3  # mm, or mm at HEAD_RADIUS_MM: the registration has arrived
 HEAD_RADIUS_MM = 50.0  # turns rotations into displacements (Power 2012)
 MM_PER_UNIT = np.array([1.0] * 3 + [HEAD_RADIUS_MM] * 3)  # of the parameters
 N_THREADS = 2
-COLUMNS = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")  # mm, degrees
+MOTION_COLUMNS = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")  # mm, degrees
 
 Parameters = NDArray[np.float64]
 

@@ -8,14 +8,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from aslkit.bids.run import AslRun
-from aslkit.prepare.motion import COLUMNS, Parameters, framewise_displacement, in_degrees
+from aslkit.prepare.motion import MOTION_COLUMNS, Parameters, framewise_displacement, in_degrees
 
 DPI = 110
 
 
 def motion_table(runs: list[AslRun], motion: Mapping[Path, Parameters]) -> str:
     """Tab-separated text: source, volume (from 0), type, mm, degrees, displacement [mm]."""
-    names = ["source", "volume", "volume_type", *COLUMNS, "framewise_displacement"]
+    names = ["source", "volume", "volume_type", *MOTION_COLUMNS, "framewise_displacement"]
     lines = ["\t".join(names)]
     for run in runs:
         parameters = motion[run.source]

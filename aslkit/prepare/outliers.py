@@ -1,4 +1,4 @@
-"""A run -> how far every control-label difference strays from its repeats; the run without strays.
+"""A run -> outlier score of every control-label pair, and the run without outliers.
 
 Each difference is compared with the voxel-wise median of its timing group: the RMS residual in
 every slice, relative to that of all pairs of the run, then the mean over the worst slices. Median
@@ -81,7 +81,7 @@ def score_pairs(run: AslRun, brain: MaskImage, threshold: float) -> tuple[PairSc
     return tuple(scores)
 
 
-def without_outliers(run: AslRun, scores: Sequence[PairScore]) -> AslRun:
+def remove_outliers(run: AslRun, scores: Sequence[PairScore]) -> AslRun:
     """The run with the volumes of rejected pairs marked n/a, so that nothing uses them."""
     rejected = {i for s in scores if s.is_rejected for i in s.pair.indices}
     contexts = tuple("n/a" if i in rejected else c for i, c in enumerate(run.contexts))
@@ -119,7 +119,7 @@ def _relative(differences: Sequence[FloatImage], z: int, inside: MaskImage) -> N
 
 
 def _reference(group: NDArray[np.float64], overall: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Median of a group, (voxels, 1); of two pairs, the run's median tells which one strays."""
+    """Median of a group, (voxels, 1); of two pairs, with the median of the run as a third."""
     if group.shape[1] == 2:
         group = np.column_stack([group, overall])
     return np.median(group, axis=1, keepdims=True)

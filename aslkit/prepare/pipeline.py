@@ -15,8 +15,8 @@ from aslkit.bids.tissue_maps import TissueMaps, read_tissue
 from aslkit.core.constants import OUTLIER_Z
 from aslkit.core.progress import Progress
 from aslkit.core.series_and_maps import AslSeries, MaskImage
-from aslkit.prepare.outliers import PairScore, outlier_table, score_pairs, without_outliers
-from aslkit.prepare.series import brain_of, series_from_runs
+from aslkit.prepare.outliers import PairScore, outlier_table, remove_outliers, score_pairs
+from aslkit.prepare.series import run_brain_mask, series_from_runs
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def prepare_runs(
     record = _Record()
     kept = list(runs)
     if settings.mask is None:
-        brain = brain_of(kept[0])
+        brain = run_brain_mask(kept[0])
     else:
         brain = read_mask(settings.mask, kept[0].volumes.shape[:3], kept[0].affine)
     if settings.realign:
@@ -170,5 +170,5 @@ def _reject_outliers(
         for source, s in rejected
     ]
     record.files["outliers.tsv"] = outlier_table(scores).encode()
-    kept = [without_outliers(run, scores[run.source]) for run in runs]
+    kept = [remove_outliers(run, scores[run.source]) for run in runs]
     return kept, tuple(s for rows in scores.values() for s in rows)

@@ -47,7 +47,7 @@ def series_from_runs(
     _check_joinable(runs)
     first = runs[0]
     size = first.voxel_size_mm
-    brain = brain_of(first) if mask is None else mask
+    brain = run_brain_mask(first) if mask is None else mask
     groups = calibrated_repeats(runs, brain)
     if smoothing_sigma_mm:
         groups = [_smoothed(g, smoothing_sigma_mm, size) for g in groups]
@@ -117,7 +117,7 @@ def anatomical_image(run: AslRun) -> FloatImage:
     return np.abs(run.volumes[..., deltams].mean(axis=3))
 
 
-def brain_of(run: AslRun) -> MaskImage:
+def run_brain_mask(run: AslRun) -> MaskImage:
     """The brain mask of a run."""
     return brain_mask(anatomical_image(run), run.voxel_size_mm)
 

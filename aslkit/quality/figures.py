@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.special import gammaincinv
 
-from aslkit.bids.tissue_maps import CERTAIN, TissueMaps
+from aslkit.bids.tissue_maps import PURE_TISSUE, TissueMaps
 from aslkit.core.series_and_maps import AslSeries, Flag, FloatImage, MaskImage, ParameterMaps
 from aslkit.fit.settings import FitSettings
 from aslkit.prepare.noise import FWHM_PER_SIGMA
 from aslkit.quality.goodness_of_fit import reduced_chi2
 
-Values = NDArray[np.floating]
+FloatArray = NDArray[np.floating]
 Figures = dict[str, float | None]
 
 # QEI: Dolui 2024, doi:10.1002/jmri.29308, with the unrounded constants of ASLPrep
@@ -99,7 +99,7 @@ def quality_evaluation_index(
     inside = np.where(brain, cbf, 0).astype(np.float64)
     smooth = ndimage.gaussian_filter(inside, sigma, mode="nearest")
     pseudo = GM_TO_WM * tissue.gm + tissue.wm
-    tissues = [smooth[brain & (p > CERTAIN)] for p in (tissue.gm, tissue.wm, tissue.csf)]
+    tissues = [smooth[brain & (p > PURE_TISSUE)] for p in (tissue.gm, tissue.wm, tissue.csf)]
     grey = tissues[0]
     similarity = max(_correlation(smooth[smooth != 0], pseudo[smooth != 0]), 0.0)
     dispersion = _pooled_variance(tissues) / max(abs(float(grey.mean())), 1e-9)
@@ -132,7 +132,7 @@ def _tissue_figures(
     has_att: MaskImage,
     voxel_size_mm: tuple[float, ...],
 ) -> Figures:
-    grey, white = tissue.gm > CERTAIN, tissue.wm > CERTAIN
+    grey, white = tissue.gm > PURE_TISSUE, tissue.wm > PURE_TISSUE
     found = _cbf_figures("gm", maps.cbf[brain & grey])
     found |= _att_figures("gm", maps.att[has_att & grey])
     qei = quality_evaluation_index(maps.cbf, tissue, brain, voxel_size_mm)
@@ -148,7 +148,7 @@ def _tissue_figures(
     }
 
 
-def _cbf_figures(region: str, cbf: Values) -> Figures:
+def _cbf_figures(region: str, cbf: FloatArray) -> Figures:
     return {
         f"mean_{region}_cbf": _mean(cbf),
         f"median_{region}_cbf": _median(cbf),
@@ -156,7 +156,7 @@ def _cbf_figures(region: str, cbf: Values) -> Figures:
     }
 
 
-def _att_figures(region: str, att: Values) -> Figures:
+def _att_figures(region: str, att: FloatArray) -> Figures:
     return {f"mean_{region}_att": _mean(att), f"median_{region}_att": _median(att)}
 
 
@@ -180,25 +180,25 @@ def _decay(constants: tuple[float, float], value: float) -> float:
     return math.exp(-factor * value**power)
 
 
-def _pooled_variance(tissues: list[Values]) -> float:
+def _pooled_variance(tissues: list[FloatArray]) -> float:
     """Variance within tissues; one of fewer than two voxels does not count."""
     used = [t for t in tissues if t.size > 1]
     freedom = sum(t.size - 1 for t in used)
     return sum((t.size - 1) * float(t.var()) for t in used) / freedom if freedom else 0.0
 
 
-def _correlation(a: Values, b: Values) -> float:
+def _correlation(a: FloatArray, b: FloatArray) -> float:
     """Pearson's, and 0 where one of both is constant."""
     a, b = a - a.mean(), b - b.mean()
     norm = float(np.sqrt((a @ a) * (b @ b)))
     return float(a @ b) / norm if norm else 0.0
 
 
-def _mean(values: Values) -> float | None:
+def _mean(values: FloatArray) -> float | None:
     return float(np.mean(values, dtype=np.float64)) if values.size else None
 
 
-def _median(values: Values) -> float | None:
+def _median(values: FloatArray) -> float | None:
     return float(np.median(values)) if values.size else None
 
 

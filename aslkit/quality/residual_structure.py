@@ -25,7 +25,7 @@ Image = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Leftovers:
+class ResidualStructure:
     """What maps do not explain.
 
     Attributes
@@ -42,7 +42,7 @@ class Leftovers:
     score: float | None
 
 
-def leftovers(series: AslSeries, maps: ParameterMaps) -> Leftovers:
+def residual_structure(series: AslSeries, maps: ParameterMaps) -> ResidualStructure:
     """Map and score of what the maps leave in the data."""
     inside = series.usable & (maps.flags != Flag.NOT_FINITE)
     fitted = fitted_signal(maps, series.acquisition)
@@ -51,9 +51,9 @@ def leftovers(series: AslSeries, maps: ParameterMaps) -> Leftovers:
     structure = _structure(residuals, inside)
     known = structure[np.isfinite(structure)]
     if not known.size:
-        return Leftovers(structure, None)
+        return ResidualStructure(structure, None)
     tail = float(np.percentile(known, SCORE_PERCENTILE))
-    return Leftovers(structure, tail * _prominence(residuals, inside))
+    return ResidualStructure(structure, tail * _prominence(residuals, inside))
 
 
 def _structure(residuals: Image, inside: MaskImage) -> FloatImage:

@@ -1,7 +1,7 @@
-"""Quality figures -> traffic lights, each with its limits and where they come from.
+"""Quality figures -> ratings good, check or suspect, by thresholds with their sources.
 
-Limits without a source are those of this project; they say what deserves a look, not what to
-reject.
+Thresholds without a source were chosen in this project. They point at figures to check; they
+reject nothing.
 """
 
 import math
@@ -16,8 +16,8 @@ Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Limit:
-    """Where a figure is good, and where it is still acceptable; anything else is suspect."""
+class FigureThresholds:
+    """Ranges in which a figure is good or acceptable; outside of both it is suspect."""
 
     label: str
     digits: int
@@ -25,8 +25,8 @@ class Limit:
     fair: Range
     meaning: str
 
-    def verdict(self, value: float | None) -> str:
-        """One of GOOD, CHECK, SUSPECT, and UNKNOWN for a figure that the data do not define."""
+    def rating(self, value: float | None) -> str:
+        """Return GOOD, CHECK or SUSPECT; UNKNOWN for a figure that the data do not define."""
         if value is None:
             return UNKNOWN
         if self.good[0] <= value <= self.good[1]:
@@ -34,30 +34,33 @@ class Limit:
         return CHECK if self.fair[0] <= value <= self.fair[1] else SUSPECT
 
     @property
-    def in_words(self) -> tuple[str, str]:
-        """Both ranges."""
-        return _words(self.good), _words(self.fair)
+    def range_texts(self) -> tuple[str, str]:
+        """Texts of both ranges, such as "0 to 5"."""
+        return _range_text(self.good), _range_text(self.fair)
 
 
-def light_figures(
-    figures: Figures, series: AslSeries, strays_percent: float | None
+def rated_figures(
+    figures: Figures, series: AslSeries, outliers_percent: float | None
 ) -> dict[str, float | None]:
-    """The figures that have a light, by the names of `LIMITS`.
+    """Return the figures that have thresholds, by the names of `THRESHOLDS`.
 
-    `strays_percent` are the control-label pairs that stray from their repeats [%].
+    Parameters
+    ----------
+    outliers_percent : float or None
+        Control-label pairs that are outliers among their repeats [%].
     """
     chi2, expected = figures["median_reduced_chi2"], figures["expected_reduced_chi2"]
     snr = figures["temporal_snr"]
     n_pairs = sum(t.n_averages for t in series.acquisition.timings)
     return {
         "signal": None if snr is None else snr * math.sqrt(n_pairs),
-        "strays": strays_percent,
+        "outliers": outliers_percent,
         "chi2_ratio": None if chi2 is None or not expected else chi2 / expected,
-        **{name: figures[name] for name in LIMITS if name in figures},
+        **{name: figures[name] for name in THRESHOLDS if name in figures},
     }
 
 
-def _words(limits: Range) -> str:
+def _range_text(limits: Range) -> str:
     low, high = limits
     if math.isinf(low):
         return f"up to {high:g}"
@@ -65,8 +68,8 @@ def _words(limits: Range) -> str:
 
 
 INF = math.inf
-LIMITS = {
-    "signal": Limit(
+THRESHOLDS = {
+    "signal": FigureThresholds(
         "signal / standard error",
         1,
         (2.0, INF),
@@ -75,15 +78,16 @@ LIMITS = {
         "median over the brain. Below 2 the typical voxel does not differ from noise at the 5 % "
         "level; below 0, label and control may be swapped.",
     ),
-    "strays": Limit(
-        "pairs that stray [%]",
+    "outliers": FigureThresholds(
+        "outlier pairs [%]",
         0,
         (0.0, 5.0),
         (0.0, 15.0),
-        "Control-label pairs that differ from their repeats by a robust z above 5 (motion, "
-        "spikes). In a still subject there is hardly any; here they are counted, not removed.",
+        "Control-label pairs rejected before the estimation, because they differ from their "
+        "repeats by a robust z above the threshold of --outliers (motion, spikes). A still "
+        "subject has hardly any.",
     ),
-    "chi2_ratio": Limit(
+    "chi2_ratio": FigureThresholds(
         "chi2 / expected",
         2,
         (0.5, 2.0),
@@ -92,7 +96,7 @@ LIMITS = {
         "(arteries, motion, wrong delays). Networks and the priors of the arterial compartment do "
         "not minimise the misfit: 1.5-1.75 in simulated scans without a fault.",
     ),
-    "percentage_negative_brain_cbf": Limit(
+    "percentage_negative_brain_cbf": FigureThresholds(
         "negative CBF [%]",
         0,
         (0.0, 10.0),
@@ -100,7 +104,7 @@ LIMITS = {
         "Brain voxels with CBF below 0. Noise without perfusion gives 50; white matter of noisy "
         "scans gives some, so a quarter is half of that.",
     ),
-    "percentage_cbf_above_150": Limit(
+    "percentage_cbf_above_150": FigureThresholds(
         "CBF above 150 [%]",
         1,
         (0.0, 2.0),
@@ -108,7 +112,7 @@ LIMITS = {
         "Brain voxels above 150 ml/100 g/min: vessels, the edge of the brain, or a wrong scale. "
         "0.3-1.7 % in three scans in vivo.",
     ),
-    "mean_brain_cbf": Limit(
+    "mean_brain_cbf": FigureThresholds(
         "mean CBF",
         0,
         (20.0, 80.0),
@@ -117,7 +121,7 @@ LIMITS = {
         "10.1002/mrm.25197) and white matter (16-28, Wu 2013, 10.1371/journal.pone.0082679). "
         "Outside: M0 scale, efficiency, delays, disease, or age.",
     ),
-    "spatial_cov_brain_cbf": Limit(
+    "spatial_cov_brain_cbf": FigureThresholds(
         "spatial CoV",
         2,
         (0.0, 1.0),
@@ -126,7 +130,7 @@ LIMITS = {
         "2017, 10.1177/0271678X16683690); white matter and the edge of the brain add to it here. "
         "High: label still in arteries, or noise.",
     ),
-    "mean_brain_att": Limit(
+    "mean_brain_att": FigureThresholds(
         "mean ATT [s]",
         2,
         (0.7, 2.0),
@@ -134,7 +138,7 @@ LIMITS = {
         "Where it is determined. About 1.3 in healthy adults. Outside: wrong delays in the "
         "sidecar, or disease.",
     ),
-    "percentage_flagged": Limit(
+    "percentage_flagged": FigureThresholds(
         "flagged voxels [%]",
         0,
         (0.0, 15.0),

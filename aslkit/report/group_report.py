@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from aslkit.quality.thresholds import LIMITS
+from aslkit.quality.thresholds import THRESHOLDS
 from aslkit.report.bland_altman import subject_bland_altman
 from aslkit.report.invivo_sections import GLOSSARY, calibration_section, prediction_section
 from aslkit.report.page import RESULTS_FOOTER, Page, Section, Table, Thumbnail
@@ -224,6 +224,6 @@ def _means_against_ls(
 
 
 def _quality_table(tables: Sequence[ScanTable], links: Mapping[str, str]) -> Table:
-    labels = [limit.label for limit in LIMITS.values()]
+    labels = [t.label for t in THRESHOLDS.values()]
     rows = [[t.name, e, *cells] for t in tables for e, cells in quality_rows(t)]
     return Table(["scan", "method", *labels], rows, n_text=2, links=links)

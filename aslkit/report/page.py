@@ -19,7 +19,7 @@ from types import MappingProxyType
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from aslkit.core.errors import InputError
-from aslkit.outputs.atomic_write import appear_together
+from aslkit.outputs.atomic_write import write_together
 from aslkit.outputs.provenance import command_line
 from aslkit.report.style import PIXELS_PER_INCH
 from aslkit.validate.estimators import Benchmark
@@ -187,7 +187,7 @@ def machine() -> str:
 def _write(out: Path, files: Mapping[str, str]) -> list[Path]:
     """Write the files into the folder, all or none; the last one appears last."""
     try:
-        with appear_together(out, list(files)[-1]) as folder:
+        with write_together(out, list(files)[-1]) as folder:
             for name, text in files.items():
                 (folder / name).write_text(text, encoding="utf-8")
     except OSError as error:

@@ -6,7 +6,7 @@ import numpy as np
 
 from aslkit.core.series_and_maps import FloatImage, MaskImage
 from aslkit.prepare.series import anatomical_image
-from aslkit.quality.thresholds import LIMITS
+from aslkit.quality.thresholds import THRESHOLDS
 from aslkit.report.bland_altman import bland_altman_plots
 from aslkit.report.invivo_sections import (
     GLOSSARY,
@@ -199,7 +199,7 @@ def _pictures(
 def _quality_section(table: ScanTable) -> Section:
     """Return the quality figures, a row per figure and a column per method."""
     found = dict(quality_rows(table))
-    labels = [limit.label for limit in LIMITS.values()]
+    labels = [t.label for t in THRESHOLDS.values()]
     rows = [[label, *cells] for label, cells in zip(labels, zip(*found.values()), strict=True)]  # noqa: B905
     return Section(
         "Quality",

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from aslkit.quality.thresholds import LIMITS, UNKNOWN
+from aslkit.quality.thresholds import THRESHOLDS, UNKNOWN
 from aslkit.report.page import Table
 from aslkit.report.shared_sections import DIGITS, MISSING, format_number, format_percent
 from aslkit.validate.agreement_stats import Interval, mean_interval
@@ -152,16 +152,16 @@ def group_table(
 
 
 def quality_rows(table: ScanTable) -> Iterator[tuple[str, list[str]]]:
-    """Yield each estimator with the values and lights of all figures in `LIMITS`."""
+    """Yield each estimator with the values and lights of all figures in `THRESHOLDS`."""
     for e in table.estimators:
         cells = []
-        for limit in LIMITS.values():
-            value = table.find(e, Column("", limit.label, stratum=QUALITY, repeats=ALL)).value
-            verdict = limit.verdict(value if np.isfinite(value) else None)
+        for thresholds in THRESHOLDS.values():
+            value = table.find(e, Column("", thresholds.label, stratum=QUALITY, repeats=ALL)).value
+            verdict = thresholds.rating(value if np.isfinite(value) else None)
             shown = (
                 MISSING
                 if verdict == UNKNOWN
-                else f"{verdict} {format_number(value, limit.digits)}"
+                else f"{verdict} {format_number(value, thresholds.digits)}"
             )
             cells.append(shown)
         yield e, cells
@@ -169,7 +169,7 @@ def quality_rows(table: ScanTable) -> Iterator[tuple[str, list[str]]]:
 
 def limits_table() -> Table:
     """Return the limits of all traffic lights and their meaning."""
-    rows = [[limit.label, *limit.in_words, limit.meaning] for limit in LIMITS.values()]
+    rows = [[t.label, *t.range_texts, t.meaning] for t in THRESHOLDS.values()]
     return Table(["figure", "● good", "▲ check", "what it means"], rows, n_text=4)
 
 

@@ -14,7 +14,7 @@ from aslkit.bids.sidecar import BIDS_VERSION
 from aslkit.core.acquisition import Timing
 from aslkit.core.errors import InputError
 from aslkit.outputs.dataset import has_fingerprint
-from aslkit.prepare.motion import COLUMNS, Parameters, in_degrees
+from aslkit.prepare.motion import MOTION_COLUMNS, Parameters, in_degrees
 from aslkit.simulate.lesions import LESION_CLASSES
 from aslkit.simulate.phantoms import Phantom
 from aslkit.simulate.scanner import ScanSettings, SimulatedRun, SimulatedScan
@@ -224,7 +224,7 @@ def _motion_table(parameters: Parameters) -> str:
     """Return a table of the displacement of every volume from M0 [mm, degrees]."""
     rows = (map("{:.4f}".format, row) for row in in_degrees(parameters))
     lines = ["\t".join([str(i), *row]) for i, row in enumerate(rows)]
-    return "\n".join(["\t".join(["volume", *COLUMNS]), *lines]) + "\n"
+    return "\n".join(["\t".join(["volume", *MOTION_COLUMNS]), *lines]) + "\n"
 
 
 def _write_maps(stem: Path, phantom: Phantom, scan: SimulatedScan, fingerprint: str) -> None:

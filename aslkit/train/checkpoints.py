@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from aslkit.config import dump_config, is_dump_of
 from aslkit.core.errors import InputError
 from aslkit.nets.model_store import read_tensors
-from aslkit.outputs.atomic_write import appear_together
+from aslkit.outputs.atomic_write import write_together
 from aslkit.train.recipe import Recipe
 from aslkit.train.state import TrainingState
 
@@ -29,7 +29,7 @@ def write_checkpoint(state: TrainingState, recipe: Recipe, out: Path) -> None:
     tensors |= recipe.tensors()
     numbers = {name: getattr(state, name) for name in NUMBERS} | recipe.numbers()
     meta = {"config": dump_config(recipe.config), "numbers": json.dumps(numbers)}
-    with appear_together(out, CHECKPOINT) as temporary:
+    with write_together(out, CHECKPOINT) as temporary:
         contiguous = {k: v.contiguous() for k, v in tensors.items()}
         (temporary / CHECKPOINT).write_bytes(save(contiguous, metadata=meta))
 

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from aslkit.outputs.atomic_write import appear_together
+from aslkit.outputs.atomic_write import write_together
 
 METRICS = "metrics.csv"
 COLUMNS = ("step", "minutes", "loss")
@@ -27,7 +27,7 @@ def drop_losses_after(out: Path, step: int) -> None:
         return
     lines = (out / METRICS).read_text().splitlines()[1:]
     kept = [line for line in lines if int(line.partition(",")[0]) <= step]
-    with appear_together(out, METRICS) as temporary:
+    with write_together(out, METRICS) as temporary:
         (temporary / METRICS).write_text("\n".join([",".join(COLUMNS), *kept, ""]))
 
 

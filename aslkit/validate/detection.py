@@ -19,7 +19,7 @@ from aslkit.core.progress import Progress
 from aslkit.core.series_and_maps import AslSeries, FloatImage, MaskImage, ParameterMaps
 from aslkit.prepare.motion import Frame
 from aslkit.prepare.noise import noise_from_repeats
-from aslkit.quality.residual_structure import leftovers
+from aslkit.quality.residual_structure import residual_structure
 from aslkit.simulate.artefacts import Artefacts, draw_artefacts
 from aslkit.simulate.phantoms import Phantom
 from aslkit.simulate.scanner import (
@@ -168,7 +168,10 @@ def _generators(seed: int, scan: int) -> list[Generator]:
 
 def _scores(series: AslSeries, maps: ParameterMaps) -> dict[str, float]:
     """Return the scores of a scan, by the end of their name in the table."""
-    found = {"": leftovers(series, maps).score or 0.0, " by energy": energy(maps, series.mask)}
+    found = {
+        "": residual_structure(series, maps).score or 0.0,
+        " by energy": energy(maps, series.mask),
+    }
     return {name: score for name, score in found.items() if score is not None}
 
 

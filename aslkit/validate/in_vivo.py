@@ -18,7 +18,7 @@ from aslkit.prepare.outliers import PairScore
 from aslkit.prepare.pipeline import Prepared
 from aslkit.prepare.series import n_repeats
 from aslkit.quality.figures import quality_figures
-from aslkit.quality.thresholds import LIMITS, light_figures
+from aslkit.quality.thresholds import THRESHOLDS, rated_figures
 from aslkit.validate.agreement_stats import Interval
 from aslkit.validate.custom_estimators import wrap_estimators
 from aslkit.validate.estimators import (
@@ -178,9 +178,9 @@ def _quality_rows(scan: ScanEstimates, outlier_percent: float | None) -> Iterato
     for name, maps in scan.maps.items():
         settings = FreeAtt() if maps.abv is None else Arterial()
         figures = quality_figures(scan.series, maps, settings)
-        for figure, value in light_figures(figures, scan.series, outlier_percent).items():
+        for figure, value in rated_figures(figures, scan.series, outlier_percent).items():
             found = Interval(float("nan") if value is None else value)
-            label = LIMITS[figure].label
+            label = THRESHOLDS[figure].label
             yield interval_row(name, QUALITY, "cbf", label, "", found, scan.series.mask)
 
 

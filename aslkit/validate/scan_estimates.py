@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aslkit.bids.reference_maps import Reference
+from aslkit.bids.reference_maps import ReferenceMaps
 from aslkit.bids.run import AslRun
 from aslkit.core.metric_names import coverage_at
 from aslkit.core.series_and_maps import AslSeries, FloatImage, MaskImage, ParameterMaps
@@ -32,7 +32,7 @@ class ScanEstimates:
         The least squares with the same compartments.
     mask : bool array (x, y, z)
         Voxels that are evaluated.
-    external : Reference, optional
+    external : ReferenceMaps, optional
         Maps of another program.
     """
 
@@ -43,7 +43,7 @@ class ScanEstimates:
     maps: Maps
     reference: Mapping[str, str]
     mask: MaskImage
-    external: Reference | None = None
+    external: ReferenceMaps | None = None
 
     def series_of(self, repeats: Sequence[int]) -> AslSeries:
         """Return the series of some repeats, with the brain mask of all repeats."""
