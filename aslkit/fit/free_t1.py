@@ -162,7 +162,7 @@ def _variance_over_grid(
 
 
 def _inverse_diagonal(information: FloatArray, known: tuple[FloatArray, ...]) -> FloatArray:
-    """Diagonal (3, …) of the inverse of a symmetric 3 x 3 matrix after adding `known` to its diagonal.
+    """Add `known` to the diagonal of a 3 x 3 matrix; return the diagonal of its inverse (3, …).
 
     `information` (6, …) holds the upper triangle (cc, ca, ct, aa, at, tt) for CBF, ATT and T1.
     """

@@ -156,7 +156,7 @@ def _search(
     """CBF, ATT and gain (rows,) at the global maximum of the gain.
 
     A gain is the drop of the residual sum of squares. `gains` (rows, edges) holds it at the edges.
-    Within a cell, the gain exceeds the gain at the edges by less than the margin, `TURN`² times the
+    Within a cell, the gain exceeds that at the edges by less than the margin, `TURN`² times the
     power of the data. So the search covers the cells beside the best edge, and then the cells
     beside every other edge with a gain within the margin of the best.
     """
