@@ -94,11 +94,11 @@ def error(found, estimator, quantity="cbf", **where):
 def change_ls_maps(monkeypatch, change):
     """Apply `change` to the maps of least squares in the benchmark."""
 
-    def broken(macrovascular):
+    def changed(macrovascular):
         unchanged = least_squares(macrovascular)
         return lambda series: change(unchanged(series), series)
 
-    monkeypatch.setattr(baselines, "least_squares", broken)
+    monkeypatch.setattr(baselines, "least_squares", changed)
 
 
 def test_an_unchanged_run_passes_every_self_check(phantoms):
@@ -277,7 +277,7 @@ def test_duplicates_in_a_design_are_removed():
     design = Design(tracks=("matched",), protocols=("pcasl6", "pcasl6"), snrs=(3.0, 3.0))
     phantom = shape_phantom("disc", 1)
     assert len(list(design.tasks({"disc": [phantom]}))) == 1
-    assert len(list(design.typical("disc"))) == 1
+    assert len(list(design.typical_conditions("disc"))) == 1
 
 
 def scan():
