@@ -258,7 +258,7 @@ def test_pages_are_complete_and_need_no_internet(validated):
         assert not re.search(r"(src|href)=\"(https?:)?//", text)
         assert "data:image/png;base64," in text and text.rstrip().endswith("</html>")
     subject = (validated[0] / "sub-01.html").read_text()
-    for needed in ("T1 of arterial blood", "Methods, to paste", "● good", "Command"):
+    for needed in ("T1 of arterial blood", "Text for a methods section", "● good", "Command"):
         assert needed in subject
     group = (validated[0] / "report.html").read_text()
     assert '<a href="sub-02.html">' in group and "Scans that failed" in group

@@ -74,75 +74,77 @@ THRESHOLDS = {
         1,
         (2.0, INF),
         (1.0, INF),
-        "Mean difference signal over the standard error that the scatter of the repeats gives it, "
-        "median over the brain. Below 2 the typical voxel does not differ from noise at the 5 % "
-        "level; below 0, label and control may be swapped.",
+        "Mean difference signal divided by its standard error from the scatter of the "
+        "repeats; median over the brain. Below 2, the typical voxel does not differ from "
+        "noise at the 5 % level. Below 0, label and control may be swapped.",
     ),
     "outliers": FigureThresholds(
         "outlier pairs [%]",
         0,
         (0.0, 5.0),
         (0.0, 15.0),
-        "Control-label pairs rejected before the estimation, because they differ from their "
-        "repeats by a robust z above the threshold of --outliers (motion, spikes). A still "
-        "subject has hardly any.",
+        "Control-label pairs that were rejected before the estimation, because they differ "
+        "from their repeats by a robust z-score above the threshold of --outliers (motion, "
+        "spikes). A still subject has hardly any.",
     ),
     "chi2_ratio": FigureThresholds(
         "chi2 / expected",
         2,
         (0.5, 2.0),
         (0.33, 3.0),
-        "Median misfit over what noise alone gives, 1. High: the model misses something "
-        "(arteries, motion, wrong delays). Networks and the priors of the arterial compartment do "
-        "not minimise the misfit: 1.5-1.75 in simulated scans without a fault.",
+        "Median reduced chi2 divided by its expected value; 1 if only noise causes the "
+        "misfit. High: the model does not describe the data (arteries, motion, wrong delays). "
+        "Networks and the priors of the arterial compartment do not minimise the misfit; they "
+        "give 1.5-1.75 in correct simulated scans.",
     ),
     "percentage_negative_brain_cbf": FigureThresholds(
         "negative CBF [%]",
         0,
         (0.0, 10.0),
         (0.0, 25.0),
-        "Brain voxels with CBF below 0. Noise without perfusion gives 50; white matter of noisy "
-        "scans gives some, so a quarter is half of that.",
+        "Brain voxels with CBF below 0. Noise without perfusion gives 50 %; white matter in "
+        "noisy scans gives some. The limit of 25 % is half of 50 %.",
     ),
     "percentage_cbf_above_150": FigureThresholds(
         "CBF above 150 [%]",
         1,
         (0.0, 2.0),
         (0.0, 5.0),
-        "Brain voxels above 150 ml/100 g/min: vessels, the edge of the brain, or a wrong scale. "
-        "0.3-1.7 % in three scans in vivo.",
+        "Brain voxels with CBF above 150 ml/100 g/min: vessels, the edge of the brain, or a "
+        "wrong scale. Three scans in vivo had 0.3-1.7 %.",
     ),
     "mean_brain_cbf": FigureThresholds(
-        "mean CBF",
+        "mean CBF [ml/100 g/min]",
         0,
         (20.0, 80.0),
         (10.0, 100.0),
-        "ml/100 g/min over the mask, which mixes grey matter (40-100 in adults, Alsop 2015, "
-        "10.1002/mrm.25197) and white matter (16-28, Wu 2013, 10.1371/journal.pone.0082679). "
-        "Outside: M0 scale, efficiency, delays, disease, or age.",
+        "Mean over the brain mask, which contains grey matter (40-100 ml/100 g/min in adults, "
+        "Alsop 2015, 10.1002/mrm.25197) and white matter (16-28, Wu 2013, "
+        "10.1371/journal.pone.0082679). Outside the limits: M0 scale, labeling efficiency, "
+        "delays, disease, or age.",
     ),
     "spatial_cov_brain_cbf": FigureThresholds(
         "spatial CoV",
         2,
         (0.0, 1.0),
         (0.0, 1.5),
-        "Standard deviation over mean of CBF in the mask. 0.57 ± 0.13 in grey matter (Mutsaerts "
-        "2017, 10.1177/0271678X16683690); white matter and the edge of the brain add to it here. "
-        "High: label still in arteries, or noise.",
+        "Standard deviation of CBF in the brain mask divided by its mean. It is 0.57 ± 0.13 "
+        "in grey matter (Mutsaerts 2017, 10.1177/0271678X16683690); white matter and the edge "
+        "of the brain increase it. High: label in arteries, or noise.",
     ),
     "mean_brain_att": FigureThresholds(
         "mean ATT [s]",
         2,
         (0.7, 2.0),
         (0.5, 2.5),
-        "Where it is determined. About 1.3 in healthy adults. Outside: wrong delays in the "
-        "sidecar, or disease.",
+        "Mean over the voxels with a determined ATT; about 1.3 s in healthy adults. Outside "
+        "the limits: wrong delays in the sidecar, or disease.",
     ),
     "percentage_flagged": FigureThresholds(
         "flagged voxels [%]",
         0,
         (0.0, 15.0),
         (0.0, 40.0),
-        "Brain voxels whose ATT is undetermined or at a bound of the search.",
+        "Brain voxels whose ATT is not determined or at the end of the search range.",
     ),
 }

@@ -175,7 +175,10 @@ def _comparison_sections(
     """Compare with least squares and with reference maps, by voxels and by subjects."""
     models = [e for e in estimators if is_model(e)]
     found = []
-    voxels = f"Scores over the voxels of each subject. {MEAN_OVER_SUBJECTS}"
+    voxels = (
+        "Scores over the voxels of each subject; the limits of agreement have the unit of the "
+        f"bias. {MEAN_OVER_SUBJECTS}"
+    )
     if models:
         table = group_table(tables, models, comparison_columns(LS))
         text = f"Differences are from LS with the same compartments as the model. {voxels}"

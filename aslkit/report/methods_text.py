@@ -13,8 +13,8 @@ from aslkit.validate.scan_estimates import ScanEstimates
 
 WHITE_PAPER = "Alsop 2015"
 KINETICS = {
-    "single": "single-compartment kinetic model (label decays with the T1 of blood)",
-    "tissue": "kinetic model in which label decays with the T1 of tissue after arrival",
+    "single": "single-compartment kinetic model, in which label decays with the T1 of blood",
+    "tissue": "kinetic model in which label decays with the T1 of tissue after its arrival",
 }
 
 

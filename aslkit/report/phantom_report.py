@@ -58,7 +58,7 @@ def phantom_report(benchmark: Benchmark, facts: Mapping[str, str]) -> Page:
     lead = [
         f"This page compares {methods} with the truth on simulated scans of "
         f"{format_count(n_subjects, f'{kind} phantom')}. All methods get the same noisy data. "
-        f"Most pictures and tables show SNR {results.snr:g} and {shown}; results.tsv has all "
+        f"Most pictures and tables show SNR {results.snr:g} for {shown}; results.tsv has all "
         "results.",
         *summary(results),
     ]

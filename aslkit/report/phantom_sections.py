@@ -64,8 +64,8 @@ def ls_comparison_sections(results: PhantomTable) -> list[Section]:
     text = (
         f"Whole brain, SNR {results.snr:g}. Ratio: error divided by the error of LS on the same "
         "data. Wins: share of voxels that are closer to the truth than LS. Brackets: 95 % "
-        "intervals over subjects. If the interval of a ratio contains 1, the methods do not "
-        "differ significantly."
+        "intervals over subjects. If the interval of a ratio contains 1, there is no clear "
+        "difference."
     )
     return [Section("Against least squares", text, table=Table(columns, rows, 2))] if rows else []
 

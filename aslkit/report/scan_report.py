@@ -91,7 +91,7 @@ def scan_report(result: ScanResult, facts: Mapping[str, str]) -> Page:
             "All constants and assumptions of the quantification.",
             table=quantification_table(scan),
         ),
-        Section("Methods, to paste", methods_text(scan)),
+        Section("Text for a methods section", methods_text(scan)),
         speed_section(benchmark),
     ]
     return Page(
@@ -153,7 +153,8 @@ def _comparison_sections(scan: ScanEstimates, table: ScanTable) -> list[Section]
         others = scan_table(table, comparison_columns(LS))
         rows = [row for row in others.rows if row[0] in models]
         text = (
-            "Least squares is noisy itself, which tilts the clouds in the plots above. "
+            "Least squares is noisy itself, which tilts the clouds in the plots above. The limits "
+            "of agreement have the unit of the bias. "
             f"{INTERVAL_WITHIN_SCAN}"
         )
         shown = Table(others.columns, rows)
@@ -204,5 +205,5 @@ def _quality_section(table: ScanTable) -> Section:
     return Section(
         "Quality",
         "Quality figures of this scan, as in quality.tsv of asl_fit_ls, with traffic lights.",
-        table=Table(["figure", *found], rows),
+        table=Table(["measure", *found], rows),
     )

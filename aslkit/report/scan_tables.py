@@ -19,7 +19,7 @@ from aslkit.validate.scan_estimates import AGREEMENT, PERFUSED, REFERENCE, REFER
 from aslkit.validate.split_half import CONTRAST, LS_ON_ALL
 
 MEAN_OVER_SUBJECTS = (
-    "Mean over subjects; in brackets its 95 % interval (t), from three subjects on."
+    "Mean over subjects. Brackets: 95 % t intervals, given for three or more subjects."
 )
 HALF, ALL = "half", "all"  # used repeats of a scan; otherwise a number
 KEY = ("n_repeats", "estimator", "metric", "quantity", "stratum")
@@ -137,7 +137,7 @@ def group_headline(tables: Sequence[ScanTable], estimators: Sequence[str]) -> Ta
         [name, *(c.cell(mean_interval(subject_values(tables, e, c))) for e in estimators)]
         for name, c in HEADLINE.items()
     ]
-    return Table(["figure", *estimators], rows, caption=MEAN_OVER_SUBJECTS)
+    return Table(["measure", *estimators], rows, caption=MEAN_OVER_SUBJECTS)
 
 
 def group_table(
@@ -170,7 +170,7 @@ def quality_rows(table: ScanTable) -> Iterator[tuple[str, list[str]]]:
 def limits_table() -> Table:
     """Return the limits of all traffic lights and their meaning."""
     rows = [[t.label, *t.range_texts, t.meaning] for t in THRESHOLDS.values()]
-    return Table(["figure", "● good", "▲ check", "what it means"], rows, n_text=4)
+    return Table(["measure", "● good", "▲ check", "what it means"], rows, n_text=4)
 
 
 def comparison_columns(

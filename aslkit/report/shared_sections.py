@@ -86,12 +86,14 @@ def speed_section(benchmark: Benchmark) -> Section:
         ]
         for s in benchmark.speeds
     ]
+    text = "Wall time of the estimation only, on the machine named at the end of this page."
     peaks = [s.peak_mib for s in benchmark.speeds]
     if np.isfinite(peaks).any():
-        columns.append("peak memory of the process [MiB]")
+        text += " Peak memory: largest memory of the whole process when the method had finished."
+        columns.append("peak memory [MiB]")
         rows = [[*row, format_number(peak, 0)] for row, peak in zip(rows, peaks, strict=True)]
     return Section(
         "Speed and memory",
-        "Wall time of the estimation only, on the machine named at the end of this page.",
+        text,
         table=Table(columns, rows),
     )
