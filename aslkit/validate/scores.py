@@ -23,8 +23,8 @@ from aslkit.validate.records import (
     win_rate,
 )
 
-Interval = tuple[float, float, float]  # value, lower and upper limit of its 95 % interval
-Figure = tuple[str, str, Interval]  # metric, unit and value
+ValueAndLimits = tuple[float, float, float]  # value, lower and upper limit of its 95 % interval
+Figure = tuple[str, str, ValueAndLimits]  # metric, unit and value
 
 
 def score(subjects: Sequence[Subject], quantities: Sequence[str], seed: int) -> Iterator[Row]:
@@ -61,7 +61,7 @@ def _row(
     quantity: str,
     metric: str,
     unit: str,
-    value: Interval,
+    value: ValueAndLimits,
 ) -> Row:
     n_voxels, n_subjects = sum(len(t) for t in pool.truth), len(pool.truth)
     return Row(estimator, stratum, quantity, metric, unit, *value, n_voxels, n_subjects)
@@ -146,11 +146,11 @@ def _absolute(errors: Sequence[FloatArray]) -> FloatArray:
     return np.array([np.abs(e).sum() for e in errors])
 
 
-def _without_interval(value: float) -> Interval:
+def _without_interval(value: float) -> ValueAndLimits:
     return value, float("nan"), float("nan")
 
 
-def _with_interval(numerators: FloatArray, denominators: FloatArray, seed: int) -> Interval:
+def _with_interval(numerators: FloatArray, denominators: FloatArray, seed: int) -> ValueAndLimits:
     low, high = metrics.bootstrap_interval(numerators, denominators, _rng(seed))
     total = float(denominators.sum())
     return (float(numerators.sum()) / total if total else float("nan")), low, high
