@@ -1,4 +1,4 @@
-"""A folder -> a BIDS derivative: its description, which results are current, and what failed."""
+"""A folder -> a BIDS derivative: description, current results, and failed.tsv."""
 
 import csv
 import io
@@ -30,7 +30,7 @@ def open_derivative(folder: Path, raw: Path, version: str) -> None:
     Raises
     ------
     InputError
-        When it is another data set, or cannot be written.
+        When the folder holds another data set, or cannot be written.
     """
     description = folder / DESCRIPTION
     if description.exists():
@@ -41,20 +41,20 @@ def open_derivative(folder: Path, raw: Path, version: str) -> None:
 
 
 def open_logs(folder: Path) -> None:
-    """Have a place for what becomes of the scans that are written into a folder.
+    """Create the log folder and check failed.tsv.
 
     Raises
     ------
     InputError
-        When it cannot be written, or failed.tsv is another one.
+        When the folder cannot be written, or failed.tsv is not from aslkit.
     """
     with _writing(folder):
         (folder / LOGS).mkdir(parents=True, exist_ok=True)
-    _failures(folder / FAILED)  # refused now rather than after the first scan
+    _failures(folder / FAILED)  # checked before the first scan
 
 
 def is_current(destination: Destination, fingerprint: str) -> bool:
-    """Whether the maps are there, whole, and of this fingerprint."""
+    """Whether the maps exist, are complete, and have this fingerprint."""
     cbf = destination.cbf
     sidecar = cbf.with_name(f"{stem(cbf)}.json")
     is_there = cbf.is_file() and destination.path("att").is_file()
@@ -62,20 +62,20 @@ def is_current(destination: Destination, fingerprint: str) -> bool:
 
 
 def has_fingerprint(path: Path, fingerprint: str) -> bool:
-    """Whether a JSON file is there, whole, and of this fingerprint."""
+    """Whether a JSON file exists, is complete, and has this fingerprint."""
     try:
         return path.is_file() and read_json(path).get("Fingerprint") == fingerprint
-    except InputError:  # damaged: to be made again
+    except InputError:  # a damaged file is written again
         return False
 
 
 def record_outcome(folder: Path, scan: str, exit_code: int, message: str) -> None:
-    """Bring failed.tsv up to date; the file is there only when a scan has failed.
+    """Update failed.tsv; the file exists only if a scan has failed.
 
     Raises
     ------
     InputError
-        When it cannot be written.
+        When the file cannot be written.
     """
     path = folder / FAILED
     with _writing(folder), locked(folder / LOGS):
@@ -98,7 +98,7 @@ def record_outcome(folder: Path, scan: str, exit_code: int, message: str) -> Non
 
 
 def _failures(path: Path) -> dict[str, dict[str, str]]:
-    """The rows of failed.tsv by scan; none where there is no such file."""
+    """Return the rows of failed.tsv by scan; empty if the file does not exist."""
     if not path.exists():
         return {}
     rows = list(csv.DictReader(io.StringIO(read_text(path)), delimiter="\t"))
@@ -114,7 +114,7 @@ def _failures(path: Path) -> dict[str, dict[str, str]]:
 
 
 def _describe(folder: Path, raw: Path, version: str) -> None:
-    """Write what the data set is, and what of it is beyond BIDS."""
+    """Write dataset_description.json and .bidsignore."""
     source = read_json(raw / DESCRIPTION) if (raw / DESCRIPTION).is_file() else {}
     doi = source.get("DatasetDOI")
     link = os.path.relpath(raw, folder)

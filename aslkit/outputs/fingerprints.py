@@ -1,4 +1,4 @@
-"""Files of a scan and parameters -> one hash, which says whether maps are still those of both."""
+"""Files of a scan and parameters -> one hash, by which current maps are recognised."""
 
 import hashlib
 import json
@@ -12,12 +12,12 @@ from aslkit.bids.sidecar import absolute, entities, inherited_files, path_in_dat
 def fingerprint(
     runs: Sequence[Path], parameters: Mapping[str, object], others: Sequence[Path] = ()
 ) -> str:
-    """SHA-256 of the contents of all files that may bear on the runs, and of the parameters.
+    """Return the SHA-256 of all files that may affect the runs, and of the parameters.
 
     Parameters
     ----------
     others : sequence of Path
-        Images whose contents count too, with their JSON files.
+        Further images that are included, with their JSON files.
 
     Raises
     ------

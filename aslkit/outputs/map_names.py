@@ -1,4 +1,4 @@
-"""The CBF map's place -> names of all maps of a scan, and what each kind of map is."""
+"""Path of the CBF map -> paths of all maps of a scan, with unit and meaning."""
 
 import os
 import re
@@ -25,18 +25,18 @@ class MapKind:
 
 @dataclass(frozen=True)
 class Destination:
-    """Where the maps of one scan go.
+    """Output paths of the maps of one scan.
 
     Attributes
     ----------
     cbf : Path
-        The CBF map.
+        Path of the CBF map.
     desc : str
-        In a BIDS derivative, what its `desc-` entity says; empty: any other file.
+        Value of the `desc-` entity in a BIDS derivative; empty for other files.
     raw : Path, optional
-        The data set that a BIDS derivative is made from.
+        Raw data set of a BIDS derivative.
     fields : mapping
-        For the sidecars, beside what the maps themselves need.
+        Additional fields of the sidecars.
     """
 
     cbf: Path
@@ -45,7 +45,7 @@ class Destination:
     fields: Mapping[str, object] = field(default_factory=dict)
 
     def path(self, kind: str) -> Path:
-        """The map of a kind: `att`; in a derivative, `cbf-std` is `…_desc-lsStd_cbf.nii.gz`."""
+        """Return the path of a map by kind; `cbf-std` of a derivative is `…_desc-lsStd_cbf.nii.gz`."""
         if not self.desc:
             return sibling(self.cbf, kind)
         suffix, *parts = kind.split("-")
@@ -54,14 +54,14 @@ class Destination:
         return self.cbf.with_name(f"{start}_desc-{desc}_{suffix}.nii.gz")
 
     def source(self, path: Path) -> str:
-        """How sidecars name a file that was read: a BIDS URI, or its place in its data set."""
+        """Return the name of an input in sidecars: a BIDS URI, or the path in its data set."""
         if self.raw is None or not path.is_relative_to(self.raw):
             return path_in_dataset(path)
         return f"bids:raw:{path.relative_to(self.raw).as_posix()}"
 
 
 def check_output(out: Path, sources: Sequence[Path] = ()) -> None:
-    """Refuse an output name that is no NIfTI file, or whose maps would replace a source."""
+    """Check that an output name is a NIfTI file and that no map replaces an input."""
     if not out.name.endswith(EXTENSIONS) or out.is_dir():
         raise InputError(
             out,
@@ -83,7 +83,7 @@ def check_output(out: Path, sources: Sequence[Path] = ()) -> None:
 
 
 def sibling(out: Path, kind: str) -> Path:
-    """Name of another map beside the CBF map: its `cbf` token replaced, else the kind appended."""
+    """Return the path of another map: the `cbf` token is replaced, or else the kind appended."""
     if kind == "cbf":
         return out
     name = stem(out)

@@ -37,15 +37,15 @@ def write_maps(
     maps : ParameterMaps
         The estimates.
     destination : Destination
-        The CBF map, and how the others are called; their folder is made.
+        Path of the CBF map and rules for the other names; the folder is created.
     header : Nifti1Header
-        Of the ASL image, for affine, affine codes and units.
+        Header of the ASL image, for affine, affine codes and units.
     sidecar : mapping
-        Fields that all maps share.
+        Fields of all sidecars.
     figures : Figures
         Quality figures, for the table and the sidecar of the CBF map.
     images : mapping of arrays (x, y, z, …)
-        More maps, by kind.
+        Further maps, by kind.
     files : mapping
         Other files beside the maps, such as outliers.tsv: name to content.
 
@@ -106,9 +106,9 @@ def write_maps(
 def describe_scan(
     runs: Sequence[AslRun], series: AslSeries, notes: Sequence[str]
 ) -> dict[str, object]:
-    """Everything of the input and the model that the maps depend on, as sidecar fields.
+    """Return the properties of input and model that the maps depend on, as sidecar fields.
 
-    `notes` are put after those of the runs.
+    `notes` are appended to the notes of the runs.
     """
     acquisition, timings = series.acquisition, series.acquisition.timings
     return {
@@ -137,7 +137,7 @@ def describe_scan(
 
 
 def _overrides(run: AslRun) -> dict[str, object]:
-    """What was overridden, an M0 image by its place in its data set."""
+    """Return the overridden values; an M0 image is named by its path in its data set."""
     changed, m0 = run.overrides.changed, run.calibration
     return changed | {"m0": m0.origin} if "m0" in changed and m0.sources else changed
 

@@ -1,4 +1,4 @@
-"""The running program -> its version and command line, as results state them."""
+"""The running program -> its version and command line, as written to results."""
 
 import shlex
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def version() -> str:
-    """Version of the installed package; a checkout that is not installed has none."""
+    """Return the version of the installed package, or "not installed"."""
     try:
         return metadata.version("aslkit")
     except metadata.PackageNotFoundError:
@@ -15,7 +15,7 @@ def version() -> str:
 
 
 def command_line() -> str:
-    """The command as it was typed, but for the folders that absolute paths begin with."""
+    """Return the command line; absolute paths are shortened to their last part."""
     words = [word.rpartition("=") for word in sys.argv[1:]]
     words = [(a, b, Path(c).name if Path(c).is_absolute() else c) for a, b, c in words]
     return shlex.join([Path(sys.argv[0]).name, *map("".join, words)])

@@ -1,9 +1,9 @@
-"""A run -> rigid displacement of every volume, and the run resampled to one position.
+"""A run -> the rigid motion of every volume, and the run resampled to one position.
 
-Volumes are compared with a reference whose contrast may differ: Gauss-Newton on six parameters and
-an intensity curve a + b T + c T² of the reference T, coarse to fine. Each control or label is
-registered to the mean of its timing; these means are placed by the continuity of the motion in
-time, and the one that resembles the reference of the run most is registered to it.
+Volumes are registered to a reference T of another contrast: Gauss-Newton steps on six parameters
+and an intensity curve a + b T + c T², from coarse to fine. Each control or label volume is
+registered to the mean of its timing group. The positions of these means follow from the
+continuity of motion in time, and the mean most similar to the reference is registered to it.
 """
 
 from collections.abc import Sequence
@@ -22,11 +22,11 @@ from aslkit.core.series_and_maps import FloatImage, MaskImage
 from aslkit.prepare.noise import finite_mean
 
 LEVELS_SIGMA_MM = (4.0, 2.0)  # smoothing of both images, coarse to fine
-MARGIN_MM = 8.0  # around the brain: its edge guides the registration
+MARGIN_MM = 8.0  # margin around the brain, because its edge guides the registration
 N_ITERATIONS = 12
-SMALL_STEP = 2e-3  # mm, or mm at HEAD_RADIUS_MM: the registration has arrived
-HEAD_RADIUS_MM = 50.0  # turns rotations into displacements (Power 2012)
-MM_PER_UNIT = np.array([1.0] * 3 + [HEAD_RADIUS_MM] * 3)  # of the parameters
+SMALL_STEP = 2e-3  # mm, or mm at HEAD_RADIUS_MM: convergence
+HEAD_RADIUS_MM = 50.0  # converts rotations to displacements (Power 2012)
+MM_PER_UNIT = np.array([1.0] * 3 + [HEAD_RADIUS_MM] * 3)  # of each parameter
 N_THREADS = 2
 MOTION_COLUMNS = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")  # mm, degrees
 
@@ -35,7 +35,7 @@ Parameters = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Template:
-    """A reference at one smoothing: samples, their places and the derivatives there."""
+    """A reference at one smoothing level: samples, positions and derivatives."""
 
     sigma_mm: float
     places_mm: NDArray[np.float64]
@@ -45,17 +45,17 @@ class Template:
 
 @dataclass(frozen=True)
 class Frame:
-    """Grid of a run: voxel to mm from the centre of the field of view, axes as stored."""
+    """Grid of a run: voxel indices <-> mm from the centre of the field of view, axes as stored."""
 
     shape: tuple[int, ...]
     size_mm: tuple[float, float, float]
 
     def to_mm(self, voxels: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Places (3, n) in mm from the centre."""
+        """Return positions (3, n) in mm from the centre."""
         return (voxels - self._centre) * np.array(self.size_mm)[:, None]
 
     def to_voxels(self, places_mm: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Voxel indices (3, n) of places."""
+        """Return the voxel indices (3, n) of positions."""
         return places_mm / np.array(self.size_mm)[:, None] + self._centre
 
     @property
@@ -66,7 +66,7 @@ class Frame:
 def realign(
     run: AslRun, reference: FloatImage | None, brain: MaskImage, progress: Progress = iter
 ) -> tuple[AslRun, Parameters]:
-    """Estimate the motion of a run and undo it.
+    """Estimate and correct the motion of a run.
 
     Parameters
     ----------
@@ -75,14 +75,14 @@ def realign(
     reference : array (x, y, z), optional
         Image to register to, such as M0; the mean of the first timing when not given.
     brain : bool array (x, y, z)
-        Registration looks at the brain and its surroundings.
+        The registration uses the brain and its surroundings.
     progress : callable
-        Wraps the volumes to register.
+        Wraps the volumes to register, as tqdm does.
 
     Returns
     -------
     run : AslRun
-        Its control and label volumes resampled once, NaN from outside the field of view.
+        Control and label volumes, resampled once; NaN outside of the field of view.
     parameters : array (volumes, 6)
         Translation [mm] and rotation [rad] about the axes of the image and its centre, from the
         reference to the volume; NaN for volumes that are neither control nor label.
@@ -90,7 +90,7 @@ def realign(
     Raises
     ------
     InputError
-        When the run holds differences, which show too little of the head.
+        When the run holds difference volumes, which have too little contrast.
     """
     if "deltam" in run.contexts:
         raise InputError(
@@ -116,7 +116,7 @@ def realign(
                 next(bar, None)
         aligned = [resample(v, found[i], frame) for v, i in zip(images, group, strict=True)]
         means.append(np.nan_to_num(finite_mean(np.stack(aligned, axis=3))))
-    next(bar, None)  # ends it
+    next(bar, None)  # completes the bar
     offsets = _offsets(found, groups)
     if reference is not None:
         offsets = _anchored(offsets, means, reference, region, frame)
@@ -131,12 +131,12 @@ def realign(
 def register(
     image: FloatImage, reference: FloatImage, brain: MaskImage, frame: Frame
 ) -> Parameters:
-    """Motion from a reference to an image, (6,) [mm, rad]."""
+    """Estimate the motion from a reference to an image, (6,) [mm, rad]."""
     return _register(image, _templates(reference, _surroundings(brain, frame), frame), frame)
 
 
 def resample(image: FloatImage, parameters: Parameters, frame: Frame) -> FloatImage:
-    """The image at the reference's position, by cubic splines; NaN outside the field of view."""
+    """Resample an image to the reference's position by cubic splines; NaN outside of the view."""
     grid = frame.to_mm(np.indices(frame.shape, dtype=np.float64).reshape(3, -1))
     places = frame.to_voxels(_moved(grid, parameters))
     top = np.array(frame.shape)[:, None] - 1
@@ -146,10 +146,10 @@ def resample(image: FloatImage, parameters: Parameters, frame: Frame) -> FloatIm
 
 
 def framewise_displacement(parameters: Parameters) -> NDArray[np.float64]:
-    """Sum of the six absolute changes, rotations on a 50 mm sphere, (volumes,) [mm].
+    """Return the sum of the six absolute changes, rotations at 50 mm, (volumes,) [mm].
 
-    Power et al. 2012, doi:10.1016/j.neuroimage.2011.10.018. The first volume has 0; those that
-    were not registered are skipped and have NaN.
+    Power et al. 2012, doi:10.1016/j.neuroimage.2011.10.018. The first volume has 0. Volumes
+    that were not registered are skipped and have NaN.
     """
     moved = np.isfinite(parameters[:, 0])
     scaled = parameters[moved] * MM_PER_UNIT
@@ -159,12 +159,12 @@ def framewise_displacement(parameters: Parameters) -> NDArray[np.float64]:
 
 
 def in_degrees(parameters: Parameters) -> Parameters:
-    """Parameters [mm, rad] -> [mm, degrees], as tables have them."""
+    """Convert parameters [mm, rad] to [mm, degrees]."""
     return np.column_stack([parameters[:, :3], np.rad2deg(parameters[:, 3:])])
 
 
 def compose(inner: Parameters, outer: Parameters) -> Parameters:
-    """Parameters of the motion `outer` followed by the motion `inner`."""
+    """Return the parameters of the motion `outer` followed by the motion `inner`."""
     first, second = rigid_matrix(outer), rigid_matrix(inner)
     rotation = second[:, :3] @ first[:, :3]
     shift = second[:, :3] @ first[:, 3] + second[:, 3]
@@ -175,7 +175,7 @@ def compose(inner: Parameters, outer: Parameters) -> Parameters:
 
 
 def rigid_matrix(parameters: Parameters) -> NDArray[np.float64]:
-    """(3, 4) matrix of a translation [mm] after rotations [rad] about z, then y, then x."""
+    """Return the (3, 4) matrix of a translation [mm] after rotations [rad] about z, y, x."""
     (cx, cy, cz), (sx, sy, sz) = np.cos(parameters[3:]), np.sin(parameters[3:])
     about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
@@ -189,11 +189,11 @@ def _moved(places_mm: NDArray[np.float64], parameters: Parameters) -> NDArray[np
 
 
 def _offsets(found: Parameters, groups: Sequence[Sequence[int]]) -> Parameters:
-    """Position of every group, (groups, 6): those that let the head move least between volumes.
+    """Return the position of every group, (groups, 6), with the least motion between volumes.
 
-    Contrast that changes with delay and slice biases the registration of one group to another by
-    up to a millimetre. The head stays nearly where it was from one volume to the next, so the
-    least squares of the changes between neighbours in time place the groups.
+    Contrast differs between groups, which biases a registration of one group to another by up
+    to a millimetre. The head moves little between successive volumes, so the groups are placed
+    by least squares on the changes between successive volumes.
     """
     group_of = {i: g for g, members in enumerate(groups) for i in members}
     order = sorted(group_of)
@@ -204,7 +204,7 @@ def _offsets(found: Parameters, groups: Sequence[Sequence[int]]) -> Parameters:
         design[row, group_of[j]] += 1
         design[row, group_of[i]] -= 1
         target[row] = found[i] - found[j]
-    design[-1, 0] = 1  # the first group stays
+    design[-1, 0] = 1  # the first group is fixed
     return np.asarray(np.linalg.lstsq(design, target, rcond=None)[0], dtype=np.float64)
 
 
@@ -215,7 +215,7 @@ def _anchored(
     region: MaskImage,
     frame: Frame,
 ) -> Parameters:
-    """Offsets from the reference, by the group whose mean resembles it most."""
+    """Return the offsets from the reference, by the group mean most similar to it."""
     likeness = [np.corrcoef(m[region], np.nan_to_num(reference[region]))[0, 1] for m in means]
     best = int(np.argmax(likeness))
     anchor = _register(means[best], _templates(reference, region, frame), frame)
@@ -232,7 +232,7 @@ def _templates(image: FloatImage, region: MaskImage, frame: Frame) -> list[Templ
 
 
 def _template(image: FloatImage, region: MaskImage, frame: Frame, sigma_mm: float) -> Template:
-    """The normal equations' left side does not change: derivatives are those of the reference."""
+    """Compute a template; its derivatives give the constant left side of the normal equations."""
     smooth = _smoothed(image, frame, sigma_mm)
     smooth /= max(float(np.abs(smooth[region]).mean()), np.finfo(float).tiny)
     places = frame.to_mm(np.argwhere(region).T.astype(np.float64))
@@ -251,7 +251,7 @@ def _smoothed(image: FloatImage, frame: Frame, sigma_mm: float) -> NDArray[np.fl
 
 
 def _register(image: FloatImage, templates: Sequence[Template], frame: Frame) -> Parameters:
-    """Motion from the reference to an image."""
+    """Return the motion from the reference to an image."""
     found = np.zeros(6)
     for template in templates:
         smooth = _smoothed(image, frame, template.sigma_mm)
@@ -269,7 +269,7 @@ def _register(image: FloatImage, templates: Sequence[Template], frame: Frame) ->
 
 
 def _step(values: NDArray[np.float64], template: Template) -> Parameters:
-    """Update in the reference's frame that, with the intensity curve, explains the values."""
+    """Return the parameter update that best explains the values, with the intensity curve."""
     curve, *_ = np.linalg.lstsq(template.curve, values, rcond=None)
     slope = curve[1] + 2 * curve[2] * template.curve[:, 1]
     design = np.column_stack([template.jacobian * slope[:, None], template.curve])

@@ -1,4 +1,4 @@
-"""Motion parameters -> a table and a plot that people read."""
+"""Motion parameters -> a table and a plot."""
 
 import io
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ DPI = 110
 
 
 def motion_table(runs: list[AslRun], motion: Mapping[Path, Parameters]) -> str:
-    """Tab-separated text: source, volume (from 0), type, mm, degrees, displacement [mm]."""
+    """Return tab-separated text: source, volume (from 0), type, mm, degrees, displacement [mm]."""
     names = ["source", "volume", "volume_type", *MOTION_COLUMNS, "framewise_displacement"]
     lines = ["\t".join(names)]
     for run in runs:
@@ -27,7 +27,7 @@ def motion_table(runs: list[AslRun], motion: Mapping[Path, Parameters]) -> str:
 
 
 def motion_plot(motion: Mapping[Path, Parameters]) -> bytes:
-    """PNG with translations, rotations and framewise displacement, a column per run."""
+    """Draw a PNG with translations, rotations and framewise displacement, a column per run."""
     figure = Figure(figsize=(8 * len(motion), 7), layout="constrained")
     axes = figure.subplots(3, len(motion), squeeze=False, sharex="col")
     for column, (source, parameters) in zip(axes.T, motion.items(), strict=True):

@@ -1,4 +1,4 @@
-"""Scatter of repeated measurements -> map of the noise of one averaged volume."""
+"""Scatter of repeated measurements -> map of the noise sd of one averaged volume."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from aslkit.core.series_and_maps import FloatImage, MaskImage
 
-SMOOTHING_FWHM_MM = 8.0  # in-plane; a few hundred degrees of freedom per voxel
+SMOOTHING_FWHM_MM = 8.0  # in-plane; gives a few hundred degrees of freedom per voxel
 FWHM_PER_SIGMA = float(np.sqrt(8 * np.log(2)))
 
 
@@ -18,16 +18,16 @@ def noise_from_repeats(
     mask: MaskImage,
     voxel_size_mm: Sequence[float],
 ) -> FloatImage | None:
-    """Standard deviation of a volume of mean weight, from the scatter within timing groups.
+    """Estimate the noise sd of a volume of mean weight from the scatter in timing groups.
 
     Parameters
     ----------
     groups : sequence of array (x, y, z, repeats)
         The repeats of every timing.
     n_averages : sequence of int
-        Control-label pairs that the mean of each group stands for.
+        Number of control-label pairs in the mean of each group.
     mask : bool array (x, y, z)
-        Brain; the estimate is smoothed within it and outside it separately.
+        Brain; the estimate is smoothed inside and outside of it separately.
     voxel_size_mm : tuple of float
         Edge lengths of a voxel [mm].
 
@@ -43,7 +43,7 @@ def noise_from_repeats(
     for group, averages in zip(groups, n_averages, strict=True):
         values = group.astype(np.float64)
         distances = (values - finite_mean(values)[..., None]) ** 2
-        squares += np.nan_to_num(finite_mean(distances)) * averages  # of single pairs
+        squares += np.nan_to_num(finite_mean(distances)) * averages  # variance of single pairs
         freedom += np.maximum(np.isfinite(values).sum(axis=3) - 1, 0)
     variance = np.divide(
         squares, freedom, out=np.full(mask.shape, np.nan), where=freedom > 0
@@ -58,7 +58,7 @@ def noise_from_repeats(
 
 
 def finite_mean(images: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Mean over the last axis of the finite values; NaN where there is none."""
+    """Return the mean of the finite values over the last axis; NaN if there are none."""
     is_finite = np.isfinite(images)
     n = is_finite.sum(axis=-1)
     total = np.where(is_finite, images, 0).sum(axis=-1)
@@ -68,9 +68,9 @@ def finite_mean(images: NDArray[np.floating]) -> NDArray[np.floating]:
 def smooth_within(
     image: NDArray[np.floating], region: MaskImage, sigma_mm: float, voxel_size_mm: Sequence[float]
 ) -> NDArray[np.float64]:
-    """In-plane Gaussian smoothing by normalised convolution over the finite voxels of a region.
+    """Smooth in-plane by a Gaussian, normalised over the finite voxels of a region.
 
-    Voxels outside the region, and those that are not finite, become NaN.
+    Voxels outside of the region, and voxels that are not finite, become NaN.
     """
     is_used = region & np.isfinite(image)
     sigma = (sigma_mm / voxel_size_mm[0], sigma_mm / voxel_size_mm[1], 0.0)

@@ -1,8 +1,8 @@
 """A run -> outlier score of every control-label pair, and the run without outliers.
 
 Each difference is compared with the voxel-wise median of its timing group: the RMS residual in
-every slice, relative to that of all pairs of the run, then the mean over the worst slices. Median
-and MAD of these figures, one per pair, give the robust z.
+every slice, relative to the median over all pairs of the run, then the mean over the worst slices.
+The median and MAD of these values, one per pair, give the robust z.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,28 +15,28 @@ from numpy.typing import NDArray
 from aslkit.bids.run import AslRun, Pair, difference, timing_groups
 from aslkit.core.series_and_maps import FloatImage, MaskImage
 
-WORST_SLICES = 0.25  # share of the slices that speaks for a pair
-SMALL_SLICE = 0.1  # slices with less brain than this share of the largest do not count
-SD_PER_MAD = 1.4826  # of a normal distribution
-LEAST_SPREAD = 0.15  # of the median: a pair that is not much noisier than the others does no harm
+WORST_SLICES = 0.25  # share of the slices that are averaged
+SMALL_SLICE = 0.1  # slices with less than this share of the largest brain area are skipped
+SD_PER_MAD = 1.4826  # for a normal distribution
+LEAST_SPREAD = 0.15  # smallest sd, as a fraction of the median
 
 
 @dataclass(frozen=True)
 class PairScore:
-    """Verdict on one pair.
+    """Outlier score of one pair.
 
     Attributes
     ----------
     pair : Pair
         Its volumes.
     label_duration_s, pld_s : float
-        Of its timing group [s].
+        Timing of its group [s].
     worst_slice : int
         The slice with the largest residual, counted from 0.
     z : float
-        Robust z of its residual; NaN where the group has no other pair to compare with.
+        Robust z of its residual; NaN if the group has no other pair.
     is_rejected : bool
-        Whether it is left out of the average.
+        Whether the pair is excluded from the average.
     """
 
     pair: Pair
@@ -48,14 +48,14 @@ class PairScore:
 
 
 def score_pairs(run: AslRun, brain: MaskImage, threshold: float) -> tuple[PairScore, ...]:
-    """Judge every pair of a run; at least half of every timing group is kept.
+    """Score every pair of a run; at least half of every timing group is kept.
 
     Parameters
     ----------
     run : AslRun
         Control and label, or difference, volumes.
     brain : bool array (x, y, z)
-        Where residuals count.
+        Voxels whose residuals are used.
     threshold : float
         Robust z above which a pair is rejected.
 
@@ -82,14 +82,14 @@ def score_pairs(run: AslRun, brain: MaskImage, threshold: float) -> tuple[PairSc
 
 
 def remove_outliers(run: AslRun, scores: Sequence[PairScore]) -> AslRun:
-    """The run with the volumes of rejected pairs marked n/a, so that nothing uses them."""
+    """The run with the volumes of rejected pairs marked n/a, which excludes them."""
     rejected = {i for s in scores if s.is_rejected for i in s.pair.indices}
     contexts = tuple("n/a" if i in rejected else c for i, c in enumerate(run.contexts))
     return replace(run, contexts=contexts)
 
 
 def outlier_table(scores: Mapping[Path, Sequence[PairScore]]) -> str:
-    """The scores of all runs as tab-separated text; volumes and slices count from 0."""
+    """Return the scores of all runs as tab-separated text; volumes and slices count from 0."""
     lines = ["source\tvolumes\tlabel_duration\tpld\tworst_slice\tz\trejected"]
     for source, rows in scores.items():
         for s in rows:
@@ -108,7 +108,7 @@ def _slices_that_count(usable: MaskImage) -> NDArray[np.intp]:
 
 
 def _relative(differences: Sequence[FloatImage], z: int, inside: MaskImage) -> NDArray[np.float64]:
-    """RMS residual of every pair in one slice, relative to the median over the pairs."""
+    """Return the RMS residual of every pair in one slice, relative to the median over pairs."""
     groups = [d[:, :, z][inside].astype(np.float64) for d in differences]
     overall = np.median(np.concatenate(groups, axis=1), axis=1)
     squares = [np.mean((g - _reference(g, overall)) ** 2, axis=0) for g in groups]
@@ -126,16 +126,16 @@ def _reference(group: NDArray[np.float64], overall: NDArray[np.float64]) -> NDAr
 
 
 def _shrinkage(n: int) -> float:
-    """Mean square distance of n normal values from their median, relative to their variance.
+    """Return the mean square distance of n normal values from their median / their variance.
 
     NaN for a single value. The variance of the median is approximate, to 2 %.
     """
-    n = 3 if n == 2 else n  # the run's median makes a third
+    n = 3 if n == 2 else n  # the run's median is the third value
     return 1 + np.pi / (2 * n + np.pi - 2) - 2 / n if n > 1 else np.nan
 
 
 def _robust_z(relative: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(pairs, slices) -> robust z of the mean over each pair's worst slices."""
+    """Return the robust z of the mean over each pair's worst slices, from (pairs, slices)."""
     n_worst = max(round(WORST_SLICES * relative.shape[1]), 1)
     badness = np.sort(relative, axis=1)[:, -n_worst:].mean(axis=1)
     judged = badness[np.isfinite(badness)]
@@ -147,7 +147,7 @@ def _robust_z(relative: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _rejected(z: NDArray[np.float64], threshold: float) -> NDArray[np.bool_]:
-    """Those above the threshold, the worst first, but never more than half of them."""
+    """Select the pairs above the threshold, at most half of them, the worst first."""
     is_among_worst = np.zeros(z.size, dtype=bool)
     is_among_worst[np.argsort(-np.nan_to_num(z), kind="stable")[: z.size // 2]] = True
     return is_among_worst & (z > threshold)

@@ -14,9 +14,9 @@ from aslkit.core.errors import InputError
 from aslkit.core.series_and_maps import AslSeries, FloatImage, MaskImage
 from aslkit.prepare.noise import finite_mean, noise_from_repeats, smooth_within
 
-LOWEST_M0 = 0.25  # of the mean M0 in the brain: less is raised to it, as no tissue has so little
+LOWEST_M0 = 0.25  # lowest M0 as a fraction of the mean M0 in the brain; no tissue has less
 MASK_SIGMA_MM = 2.0  # smoothing before the threshold
-MASK_OPENING_MM = 5.0  # radius that severs scalp and eyes from the brain
+MASK_OPENING_MM = 5.0  # radius that separates scalp and eyes from the brain
 HISTOGRAM_BINS = 256
 
 
@@ -30,7 +30,7 @@ def series_from_runs(
     runs : sequence of AslRun
         The runs of one acquisition, on one grid.
     mask : bool array (x, y, z), optional
-        Brain mask; computed from M0 (or the mean control image) when not given.
+        Brain mask; computed from M0 (or the mean control image) by default.
     smoothing_sigma_mm : float
         In-plane Gaussian smoothing of every difference image.
 
@@ -65,7 +65,7 @@ def series_from_runs(
 
 
 def calibrated_repeats(runs: Sequence[AslRun], brain: MaskImage) -> list[FloatImage]:
-    """ΔM/M0 of every repeat, one array (x, y, z, repeats) per timing of the joined runs."""
+    """Return ΔM/M0 of every repeat, an array (x, y, z, repeats) per timing of the joined runs."""
     return [
         np.stack([difference(run, pair) for pair in pairs], axis=3)
         / _equilibrium(run, brain)[..., None]
@@ -75,7 +75,7 @@ def calibrated_repeats(runs: Sequence[AslRun], brain: MaskImage) -> list[FloatIm
 
 
 def joined_acquisition(runs: Sequence[AslRun]) -> Acquisition:
-    """The acquisition of all runs together, with the constants of the first."""
+    """Return the joint acquisition of all runs, with the constants of the first run."""
     constants = runs[0].overrides
     return Acquisition(
         timings=tuple(t for run in runs for t in timings(run)),
@@ -89,12 +89,12 @@ def joined_acquisition(runs: Sequence[AslRun]) -> Acquisition:
 
 
 def n_repeats(run: AslRun) -> int:
-    """The number of repeats that every timing has at least."""
+    """Return the smallest number of repeats over the timings."""
     return min(len(pairs) for pairs in timing_groups(run).values())
 
 
 def select_repeats(run: AslRun, indices: Sequence[int]) -> AslRun:
-    """The run with the given repeats (counted from 0) of every timing only."""
+    """Return the run with the given repeats (counted from 0) of every timing only."""
     groups = timing_groups(run).values()
     kept = sorted(i for pairs in groups for n in indices for i in pairs[n].indices)
     return replace(
@@ -107,7 +107,7 @@ def select_repeats(run: AslRun, indices: Sequence[int]) -> AslRun:
 
 
 def anatomical_image(run: AslRun) -> FloatImage:
-    """The image that shows the head: M0, else the mean control, else the mean difference."""
+    """Return an image of the head: M0, else the mean control, else the mean difference."""
     if isinstance(run.calibration.m0, np.ndarray):
         return run.calibration.m0
     controls = [i for i, c in enumerate(run.contexts) if c == "control"]
@@ -118,12 +118,12 @@ def anatomical_image(run: AslRun) -> FloatImage:
 
 
 def run_brain_mask(run: AslRun) -> MaskImage:
-    """The brain mask of a run."""
+    """Return the brain mask of a run."""
     return brain_mask(anatomical_image(run), run.voxel_size_mm)
 
 
 def brain_mask(image: FloatImage, voxel_size_mm: Sequence[float]) -> MaskImage:
-    """Brain of a head image: Otsu's threshold, opened, largest component, holes filled."""
+    """Return the brain mask: Otsu's threshold, opening, largest component, holes filled."""
     size = np.asarray(voxel_size_mm)
     finite = np.nan_to_num(image, nan=0.0, posinf=0.0, neginf=0.0)
     smooth = ndimage.gaussian_filter(finite, MASK_SIGMA_MM / size)
@@ -157,7 +157,7 @@ def _check_joinable(runs: Sequence[AslRun]) -> None:
 
 
 def _equilibrium(run: AslRun, brain: MaskImage) -> FloatImage:
-    """M0 of every voxel, at least `LOWEST_M0`; NaN where none was measured."""
+    """Return M0 of every voxel, at least `LOWEST_M0`; NaN where it was not measured."""
     m0 = np.broadcast_to(np.float32(run.calibration.equilibrium), brain.shape)
     is_measured = np.isfinite(m0) & (m0 > 0)
     inside = m0[brain & is_measured]
@@ -173,9 +173,9 @@ def _smoothed(group: FloatImage, sigma_mm: float, size: Sequence[float]) -> Floa
 
 
 def _otsu_threshold(image: FloatImage) -> float:
-    """The threshold that best separates two classes (Otsu 1979, doi:10.1109/TSMC.1979.4310076)."""
-    top = np.percentile(image, 99.5)  # a few bright voxels would take up the histogram
-    values = image.astype(np.float64)  # single precision has no bins for a nearly flat image
+    """Return the threshold that best separates two classes (doi:10.1109/TSMC.1979.4310076)."""
+    top = np.percentile(image, 99.5)  # a few bright voxels would stretch the histogram
+    values = image.astype(np.float64)  # float32 cannot resolve a nearly flat image
     counts, edges = np.histogram(values, HISTOGRAM_BINS, (values.min(), float(top)))
     centres = (edges[:-1] + edges[1:]) / 2
     below, above = np.cumsum(counts), counts.sum() - np.cumsum(counts)
@@ -187,7 +187,7 @@ def _otsu_threshold(image: FloatImage) -> float:
 
 
 def _opened(mask: MaskImage, size_mm: NDArray[np.floating]) -> MaskImage:
-    """Mask without parts thinner than the opening radius in-plane."""
+    """Remove parts of the mask that are thinner than the opening radius in-plane."""
     radius = np.maximum(np.round(MASK_OPENING_MM / size_mm[:2]), 1).astype(int)
     x, y = np.ogrid[-radius[0] : radius[0] + 1, -radius[1] : radius[1] + 1]
     ball = ((x / radius[0]) ** 2 + (y / radius[1]) ** 2 <= 1)[..., None]

@@ -1,4 +1,4 @@
-"""Runs as understood -> the table that a user checks before anything is fitted."""
+"""Runs as read -> the table of timings and assumptions that a user checks."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ HEADER = "  group   label [s]   PLD [s]   in slice 1 to last [s]   pairs   volum
 
 
 def timing_table(runs: Sequence[AslRun]) -> str:
-    """What was understood of the runs, one paragraph each, warnings last."""
+    """Return the metadata of the runs as text, one paragraph each, warnings last."""
     together = joined_acquisition(runs)
     plds = [t.pld_s for t in together.timings if t.labeling != "vsasl"]
     early = f"{len(plds)} delay{'s' * (len(plds) > 1)} from {min(plds, default=0):g} s"
@@ -54,7 +54,7 @@ def _run_table(run: AslRun, shared: Sequence[str]) -> str:
 
 
 def _volumes(run: AslRun) -> str:
-    """How many volumes there are of every type, in the order of their appearance."""
+    """Return the number of volumes of every type, in order of appearance."""
     counts = [f"{run.contexts.count(c)} {c}" for c in dict.fromkeys(run.contexts)]
     meaning = "differences" if "deltam" in run.contexts else "control - label"
     return f"{len(run.contexts)}: {', '.join(counts)}; the signal is {meaning}"
@@ -87,6 +87,6 @@ def _calibration(m0: Calibration) -> str:
 
 
 def _listed(pairs: Sequence[Pair]) -> str:
-    """Numbers of the volumes, from 1: control-label pairs as 2-1, differences as 3."""
+    """Return the numbers of the volumes, from 1: control-label pairs as 2-1, differences as 3."""
     shown = ["-".join(str(i + 1) for i in pair.indices) for pair in pairs[:SHOWN_PAIRS]]
     return " ".join([*shown, *(["…"] if len(pairs) > SHOWN_PAIRS else [])])

@@ -1,1 +1,1 @@
-"""AslSeries and ParameterMaps -> what can be said of maps without the truth."""
+"""AslSeries and ParameterMaps -> quality of the maps, without a known truth."""

@@ -1,6 +1,6 @@
 """AslSeries and ParameterMaps -> quality figures of one run.
 
-docs/quality.md says what is normal. A figure that the data do not define is None.
+docs/quality.md states normal values. A figure that cannot be computed is None.
 """
 
 import math
@@ -22,8 +22,8 @@ Figures = dict[str, float | None]
 
 # QEI: Dolui 2024, doi:10.1002/jmri.29308, with the unrounded constants of ASLPrep
 QEI_FWHM_MM = 5.0
-GM_TO_WM = 2.5  # of the pseudo-CBF
-SIMILARITY = (3.0126, 2.4419)  # factor and power of each part
+GM_TO_WM = 2.5  # ratio in the pseudo-CBF
+SIMILARITY = (3.0126, 2.4419)  # factor and power of the similarity
 DISPERSION = (0.054, 0.9272)
 NEGATIVE = (2.8478, 0.5196)
 HIGH_CBF = (100, 150, 200)  # ml/100 g/min
@@ -46,9 +46,9 @@ class Qei:
     index : float
         Geometric mean of the three parts' scores.
     similarity : float
-        Correlation with the pseudo-CBF 2.5 GM + WM; 0 where negative.
+        Correlation with the pseudo-CBF 2.5 GM + WM; 0 if negative.
     dispersion : float
-        Variance within tissues over the mean CBF of GM [ml/100 g/min].
+        Variance within tissues divided by the mean CBF of GM [ml/100 g/min].
     negative : float
         Share of GM voxels with negative CBF, 0-1.
     """
@@ -62,9 +62,9 @@ class Qei:
 def quality_figures(
     series: AslSeries, maps: ParameterMaps, settings: FitSettings, tissue: TissueMaps | None = None
 ) -> Figures:
-    """All figures of `FIGURES`, in its order.
+    """Compute all figures of `FIGURES`, in the same order.
 
-    Those of GM and WM, and the QEI, need tissue maps; those of the brain stand in for them.
+    The QEI and the figures of GM and WM need tissue maps; those of the brain do not.
     """
     brain = series.mask & (maps.flags != Flag.NOT_FINITE)
     has_att = brain & (maps.flags != Flag.ATT_UNDETERMINED) & settings.is_att_free
@@ -82,16 +82,16 @@ def quality_figures(
 def quality_evaluation_index(
     cbf: FloatImage, tissue: TissueMaps, brain: MaskImage, voxel_size_mm: tuple[float, ...]
 ) -> Qei:
-    """Quality evaluation index of a CBF map, as ASLPrep computes it.
+    """Compute the quality evaluation index of a CBF map, as in ASLPrep.
 
     Parameters
     ----------
     cbf : array (x, y, z)
         Cerebral blood flow [ml/100 g/min].
     tissue : TissueMaps
-        Of the subject, on the same grid.
+        Tissue maps of the subject, on the same grid.
     brain : bool array (x, y, z)
-        Voxels with an estimate; the others count as 0.
+        Voxels with an estimate; other voxels are set to 0.
     voxel_size_mm : tuple of float
         Edge lengths of a voxel [mm].
     """
@@ -113,7 +113,7 @@ def quality_evaluation_index(
 
 
 def temporal_snr(series: AslSeries) -> FloatImage | None:
-    """Mean over timings of ΔM over the sd of one control-label difference, (x, y, z).
+    """Compute the mean over timings of ΔM / sd of one control-label difference, (x, y, z).
 
     None without repeats.
     """
@@ -181,14 +181,14 @@ def _decay(constants: tuple[float, float], value: float) -> float:
 
 
 def _pooled_variance(tissues: list[FloatArray]) -> float:
-    """Variance within tissues; one of fewer than two voxels does not count."""
+    """Return the variance within tissues; tissues of fewer than two voxels are skipped."""
     used = [t for t in tissues if t.size > 1]
     freedom = sum(t.size - 1 for t in used)
     return sum((t.size - 1) * float(t.var()) for t in used) / freedom if freedom else 0.0
 
 
 def _correlation(a: FloatArray, b: FloatArray) -> float:
-    """Pearson's, and 0 where one of both is constant."""
+    """Return Pearson's correlation; 0 if a variable is constant."""
     a, b = a - a.mean(), b - b.mean()
     norm = float(np.sqrt((a @ a) * (b @ b)))
     return float(a @ b) / norm if norm else 0.0
@@ -207,7 +207,7 @@ def _percentage(is_counted: NDArray[np.bool_]) -> float | None:
 
 
 def _ratio(value: float | None, reference: float | None) -> float | None:
-    """None where the reference is not positive."""
+    """Return value / reference; None if the reference is not positive."""
     return None if value is None or reference is None or reference <= 0 else value / reference
 
 

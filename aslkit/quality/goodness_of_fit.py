@@ -1,4 +1,4 @@
-"""AslSeries and ParameterMaps -> maps that show where the estimates can be trusted."""
+"""AslSeries and ParameterMaps -> maps of how well the model fits the data."""
 
 from collections.abc import Iterator
 
@@ -15,9 +15,9 @@ HALF_WIDTH = 1.959964  # of a Gaussian 95 % interval, in standard deviations
 def reduced_chi2(
     series: AslSeries, maps: ParameterMaps, noise_sd: FloatImage, n_free: int
 ) -> FloatImage:
-    """Sum of squared residuals over noise variance and degrees of freedom, (x, y, z).
+    """Return squared residuals / (noise variance x degrees of freedom), (x, y, z).
 
-    NaN where there is no estimate or no noise level. 1 is expected where the model holds.
+    NaN without an estimate or noise level. The expected value is 1 for a correct model.
 
     Parameters
     ----------
@@ -34,14 +34,14 @@ def reduced_chi2(
 
 
 def adequacy(chi2: FloatImage, n_free: int) -> FloatImage:
-    """Probability of a reduced chi2 at least as large, were the model true, (x, y, z)."""
+    """Return the probability of an equal or larger chi2 under the model, (x, y, z)."""
     return np.asarray(gammaincc(n_free / 2, chi2 * (n_free / 2)), dtype=np.float32)
 
 
 def diagnostic_maps(
     series: AslSeries, maps: ParameterMaps, settings: FitSettings
 ) -> dict[str, FloatImage]:
-    """Diagnostic maps by kind, those that the data define.
+    """Return the diagnostic maps that can be computed, by kind.
 
     `chi2` and `adequacy` (x, y, z), `cbf-ci95` and `att-ci95` (x, y, z, 2), `pld` (x, y, z, n).
     """
@@ -62,7 +62,7 @@ def diagnostic_maps(
 
 
 def missing_diagnostics(series: AslSeries, settings: FitSettings) -> Iterator[str]:
-    """Why a diagnostic map is left out, one sentence each."""
+    """Return the reasons for missing diagnostic maps, one sentence each."""
     if settings.degrees_of_freedom(series.acquisition) < 1:
         yield "no chi2 and adequacy maps: there are no more timings than fitted parameters"
     elif series.noise_sd is None:
@@ -75,6 +75,6 @@ def missing_diagnostics(series: AslSeries, settings: FitSettings) -> Iterator[st
 
 
 def _interval(maps: ParameterMaps, value: FloatImage, sd: FloatImage) -> FloatImage:
-    """Ends of the 95 % interval, (x, y, z, 2); NaN where there is no estimate."""
+    """Return the limits of the 95 % interval, (x, y, z, 2); NaN without an estimate."""
     half = np.where(maps.flags == Flag.NOT_FINITE, np.nan, HALF_WIDTH * sd)
     return np.stack([value - half, value + half], axis=3).astype(np.float32)

@@ -1,9 +1,9 @@
-"""AslSeries and ParameterMaps -> what the maps leave in the data beyond noise: a map and a score.
+"""AslSeries and ParameterMaps -> structure in the residuals: a map and a score.
 
-Noise differs from voxel to voxel. What the model does not know is alike in neighbours, and stays
-when the residuals are smoothed (motion, ghosts, wrong delays), or it stands out at one spatial
-frequency of one slice and volume (spikes). Both are measured against the residuals themselves:
-artefacts that change between repeats would raise a noise level that is taken from those.
+Noise is independent between voxels. Artefacts are similar in neighbouring voxels and remain after
+smoothing (motion, ghosts, wrong delays), or they have one strong spatial frequency in one slice
+and volume (spikes). Both are compared with the residuals themselves, because artefacts that
+change between repeats would raise a noise level from the repeats.
 """
 
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from scipy import ndimage
 from aslkit.core.series_and_maps import AslSeries, Flag, FloatImage, MaskImage, ParameterMaps
 from aslkit.fit.least_squares import fitted_signal
 
-SIGMA_PIXELS = 1.0  # of the smoothing, in-plane
-NOISE_SIGMA_PIXELS = 4.0  # over which the noise level is averaged, in-plane
-SCORE_PERCENTILE = 99  # of the map in the mask: an artefact need not be everywhere
-FEWEST_VOXELS = 50  # of a slice whose frequencies are looked at
+SIGMA_PIXELS = 1.0  # smoothing of the residuals, in-plane
+NOISE_SIGMA_PIXELS = 4.0  # averaging of the noise level, in-plane
+SCORE_PERCENTILE = 99  # percentile of the map in the mask, because artefacts may be local
+FEWEST_VOXELS = 50  # smallest slice for the spatial frequencies
 SECOND_DIFFERENCE = np.array([1.0, -2.0, 1.0])
 
 Image = NDArray[np.float64]
@@ -26,16 +26,16 @@ Image = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ResidualStructure:
-    """What maps do not explain.
+    """Structure in the residuals.
 
     Attributes
     ----------
     structure : array (x, y, z)
-        Mean square of the smoothed residuals, in units of that of white noise; NaN outside the
-        mask and where there is no estimate.
+        Mean square of the smoothed residuals / that of white noise; NaN outside of the mask and
+        without an estimate.
     score : float or None
-        The map's 99th percentile times the prominence of the most prominent spatial frequency
-        (1: as large as noise has it); None without a voxel whose noise is known.
+        99th percentile of the map times the prominence of the strongest spatial frequency (1 for
+        noise); None if no voxel has a known noise level.
     """
 
     structure: FloatImage
@@ -43,7 +43,7 @@ class ResidualStructure:
 
 
 def residual_structure(series: AslSeries, maps: ParameterMaps) -> ResidualStructure:
-    """Map and score of what the maps leave in the data."""
+    """Compute map and score of the structure in the residuals."""
     inside = series.usable & (maps.flags != Flag.NOT_FINITE)
     fitted = fitted_signal(maps, series.acquisition)
     residuals = np.where(inside[..., None], series.delta_m - fitted, 0).astype(np.float64)
@@ -57,7 +57,7 @@ def residual_structure(series: AslSeries, maps: ParameterMaps) -> ResidualStruct
 
 
 def _structure(residuals: Image, inside: MaskImage) -> FloatImage:
-    """Mean square after smoothing over that of white noise with the same differences."""
+    """Return the mean square after smoothing / that of white noise of equal differences."""
     squares, differences = np.zeros(inside.shape), np.zeros(inside.shape)
     for residual in np.moveaxis(residuals, 3, 0):
         squares += _smoothed(residual, SIGMA_PIXELS) ** 2
@@ -73,7 +73,7 @@ def _structure(residuals: Image, inside: MaskImage) -> FloatImage:
 
 
 def _prominence(residuals: Image, inside: MaskImage) -> float:
-    """Largest power of a frequency, over its median in all slices and volumes; 1 in noise.
+    """Return the largest power of a frequency / its median over slices and volumes; 1 in noise.
 
     The largest of n exponential numbers is about ln n times their mean.
     """
@@ -88,7 +88,7 @@ def _prominence(residuals: Image, inside: MaskImage) -> float:
 
 
 def _kept(inside: MaskImage) -> Image:
-    """Share of the variance of white noise that smoothing keeps."""
+    """Return the share of white-noise variance that remains after smoothing."""
     radius = int(4 * SIGMA_PIXELS + 0.5)
     kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / SIGMA_PIXELS) ** 2)
     squares = (kernel / kernel.sum()) ** 2
