@@ -19,9 +19,10 @@ def write_together(folder: Path, last: str, gone: Sequence[str] = ()) -> Iterato
     """Yield a temporary folder whose files move into `folder` if the block succeeds.
 
     Every file is on the disk before the first one moves. A single file replaces its predecessor
-    in one step. For several files, the predecessors are removed first (`last` first of all), and
-    `last` is moved last: if it exists, the set is complete, and two sets are never mixed.
-    Processes that write into one folder wait for each other. Files of killed processes are removed.
+    in one step. For several files, the predecessors are removed first, `last` before the others,
+    and `last` is moved last: if it exists, the set is complete, and two sets are never mixed.
+    Processes that write into one folder wait for each other. Files of killed processes are
+    removed.
 
     Parameters
     ----------

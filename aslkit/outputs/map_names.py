@@ -45,7 +45,7 @@ class Destination:
     fields: Mapping[str, object] = field(default_factory=dict)
 
     def path(self, kind: str) -> Path:
-        """Return the path of a map by kind; `cbf-std` of a derivative is `…_desc-lsStd_cbf.nii.gz`."""
+        """Return the path of a map; `cbf-std` of a derivative is `…_desc-lsStd_cbf.nii.gz`."""
         if not self.desc:
             return sibling(self.cbf, kind)
         suffix, *parts = kind.split("-")
