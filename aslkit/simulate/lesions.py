@@ -56,7 +56,7 @@ class Lesions:
     ----------
     centres, axes : array (b, lesions, 3)
         Centres and half axes of the ellipsoids [mm].
-    edges, raggedness, inner_shares : array (b, lesions)
+    edges, irregularity, inner_fractions : array (b, lesions)
         Width of the edge, irregularity of the boundary, radius of the inner part: fractions of
         the radius.
     territories : array (b, lesions)
@@ -69,8 +69,8 @@ class Lesions:
     centres: FloatArray
     axes: FloatArray
     edges: FloatArray
-    raggedness: FloatArray
-    inner_shares: FloatArray
+    irregularity: FloatArray
+    inner_fractions: FloatArray
     territories: NDArray[np.intp]
     is_vascular: NDArray[np.bool_]
     classes: NDArray[np.intp]
@@ -117,14 +117,14 @@ class Lesions:
         x, y = (planes.x - centre) / axes, planes.y / axes
         square = (x**2).sum(-1)[:, :, None] + (y**2).sum(-1)[:, None]
         square = square + 2 * namespace(like).matmul(x, y.swapaxes(-1, -2))
-        edge, ragged, share = (
+        edge, irregular, inner_fraction = (
             array_like(v[:, i, None, None], like)
-            for v in (self.edges, self.raggedness, self.inner_shares)
+            for v in (self.edges, self.irregularity, self.inner_fractions)
         )
-        distance = namespace(like).clip(square, 0, None) ** 0.5 + ragged * boundary
+        distance = namespace(like).clip(square, 0, None) ** 0.5 + irregular * boundary
         outer, inner = (
             smoothstep_at_zero((1 - distance) / edge),
-            smoothstep_at_zero((share - distance) / edge),
+            smoothstep_at_zero((inner_fraction - distance) / edge),
         )
         chosen = np.arange(len(TERRITORIES)) == self.territories[:, i, None]
         own = (array_like(chosen[..., None, None].astype(float), like) * territories).sum(1)
@@ -154,8 +154,8 @@ def draw_lesions(rng: np.random.Generator, b: int) -> Lesions:
         centres=centres,
         axes=radius[..., None] * rng.uniform(0.7, 1.4, (*shape, 3)),
         edges=rng.uniform(0.05, 0.3, shape),
-        raggedness=rng.uniform(0, 0.12, shape),
-        inner_shares=rng.uniform(0.4, 0.7, shape),
+        irregularity=rng.uniform(0, 0.12, shape),
+        inner_fractions=rng.uniform(0.4, 0.7, shape),
         territories=territories,
         is_vascular=pick("is_vascular") > 0,
         classes=pick("classes").astype(np.intp),

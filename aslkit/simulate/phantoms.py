@@ -182,17 +182,17 @@ def _on_grid(tissue: Tissue, name: str, affine: NDArray[np.float64]) -> Phantom:
 
 def _plain_tissue(gm: Image, wm: Image, cbf: Image, att: Image, lesions: Image) -> Tissue:
     """Make tissue without vessels, with the same CBF and ATT in GM and WM."""
-    nothing, mask = np.zeros(gm.shape), gm + wm > 0
+    zeros, mask = np.zeros(gm.shape), gm + wm > 0
     return Tissue(
         gm=gm,
         wm=wm,
-        csf=nothing,
+        csf=zeros,
         cbf_gm=cbf,
         cbf_wm=cbf,
         att_gm=att,
         att_wm=att,
-        abv=nothing,
-        abat=nothing,
+        abv=zeros,
+        abat=zeros,
         lesions=lesions.astype(np.uint8),
         mask=mask,
     )

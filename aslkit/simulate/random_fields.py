@@ -93,6 +93,6 @@ def smoothstep_at_zero(x: FloatArray) -> FloatArray:
     return smoothstep(namespace(x).clip((x + 1) / 2, 0, 1))
 
 
-def smoothstep(share: FloatArray) -> FloatArray:
+def smoothstep(s: FloatArray) -> FloatArray:
     """Map [0, 1] to [0, 1] with zero slope at both ends: 3 s² - 2 s³."""
-    return share * share * (3 - 2 * share)
+    return s * s * (3 - 2 * s)

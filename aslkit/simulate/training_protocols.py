@@ -19,10 +19,10 @@ from aslkit.simulate.signal import PROTOCOLS
 
 PROTOCOL_KINDS = ("joint", "pcasl", "pasl", "vsasl")
 KIND_FRACTIONS = (0.35, 0.45, 0.1, 0.1)
-BENCHMARK_SHARE = 0.3
+BENCHMARK_FRACTION = 0.3
 BENCHMARK_NAMES = ("joint6", "pcasl6", "pcasl6-2d", "pcasl5", "joint5", "pasl8")
-SINGLE_SHARE = 0.12  # fraction of the other protocols that have a single delay
-USUAL_SHARE = 0.8  # fraction of the multi-delay protocols that have 4 to 8 delays per run
+SINGLE_FRACTION = 0.12  # fraction of the other protocols that have a single delay
+USUAL_FRACTION = 0.8  # fraction of the multi-delay protocols that have 4 to 8 delays per run
 MAX_TIMINGS = 20
 LONGEST_OFFSET_S = 1.1  # readout offset of the last slice of a 2D readout
 
@@ -30,7 +30,7 @@ LONGEST_OFFSET_S = 1.1  # readout offset of the last slice of a 2D readout
 def draw_acquisition(rng: np.random.Generator) -> Acquisition:
     """Draw an acquisition of one slice, with mostly 4 to 8 delays per run."""
     is_2d = rng.random() < 0.3
-    timings = _benchmark(rng) if rng.random() < BENCHMARK_SHARE else _free(rng)
+    timings = _benchmark(rng) if rng.random() < BENCHMARK_FRACTION else _free(rng)
     t1_blood = T1_BLOOD_S if rng.random() < 0.8 else rng.uniform(1.5, 1.9)
     return Acquisition(
         timings,
@@ -59,7 +59,7 @@ def _benchmark(rng: np.random.Generator) -> tuple[Timing, ...]:
 
 def _free(rng: np.random.Generator) -> tuple[Timing, ...]:
     kind = rng.choice(PROTOCOL_KINDS, p=KIND_FRACTIONS)
-    if rng.random() < SINGLE_SHARE:
+    if rng.random() < SINGLE_FRACTION:
         return _single(rng, "pcasl" if kind == "joint" else kind)
     n = _n_delays(rng, MAX_TIMINGS // (2 if kind == "joint" else 1))
     if kind == "pasl":
@@ -76,7 +76,7 @@ def _free(rng: np.random.Generator) -> tuple[Timing, ...]:
 
 def _n_delays(rng: np.random.Generator, most: int) -> int:
     """Draw the number of delays per run, mostly 4 to 8."""
-    if rng.random() < USUAL_SHARE:
+    if rng.random() < USUAL_FRACTION:
         return int(rng.integers(4, 9))
     return int(rng.integers(2, 4)) if rng.random() < 0.5 else int(rng.integers(9, most + 1))
 
