@@ -218,7 +218,7 @@ def test_the_tutorial_shows_what_its_commands_print(tmp_path, monkeypatch):
 def test_the_table_of_the_tutorial_has_the_figures_of_the_report():
     (shown,) = [m for line, m in tutorial_steps() if line.startswith("asl_validate")]
     title, *rows = [re.split(r" {2,}", row.strip())[0] for row in shown[2].splitlines() if row]
-    assert (title, rows[: len(HEADLINE)]) == ("figure", list(HEADLINE))
+    assert (title, rows[: len(HEADLINE)]) == ("measure", list(HEADLINE))
 
 
 def write_tutorial():

@@ -1,4 +1,4 @@
-"""The pages of asl_validate: every number and picture comes from the rows that it claims."""
+"""The pages of asl_validate: numbers and pictures come from the right records."""
 
 import re
 from dataclasses import dataclass, replace
@@ -102,7 +102,7 @@ def benchmark(rows, examples=()):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The panels that sections ask to be drawn, in order."""
+    """The panels that the sections draw, in order."""
     panels = []
     for module in (phantom_sections, robustness_sections):
         monkeypatch.setattr(
@@ -111,7 +111,7 @@ def drawn(monkeypatch):
     return panels
 
 
-def test_a_table_leaves_repeated_words_out_and_aligns_its_numbers():
+def test_a_table_omits_repeated_words_and_aligns_numbers():
     rows = [["a", "x", "LS", "1.0"], ["a", "x", "net", "22.0"], ["a", "y", "LS", "3.0"]]
     table = Table(["track", "protocol", "method", "MAE"], rows, n_text=3, caption="Errors.")
     assert table.as_text().split("\n") == [
@@ -199,7 +199,7 @@ def test_maps_are_ordered_as_tables_are():
     assert list(shown.maps) == [TRUTH, LS, NET] and not left_out
 
 
-def test_of_many_models_a_picture_shows_the_first_and_names_the_others():
+def test_a_picture_shows_the_first_models_and_names_the_others():
     own, names = example(), [NET, *"abcdef"]
     maps = own.maps | {name: own.maps[NET] for name in names}
     f = PhantomTable([r | {"estimator": n} for n in (LS, *names) for r in scored()])
@@ -218,13 +218,13 @@ def test_an_axis_without_a_round_number_is_widened_to_two():
     assert [t.get_text() for t in ax.get_yticklabels()] == ["0.02", "0.05"]
 
 
-def test_a_voxel_without_an_estimate_is_left_out_of_the_agreement():
+def test_bland_altman_plots_leave_out_voxels_without_an_estimate():
     ax = Figure().subplots()
     bland_altman._density(ax, np.arange(3.0), np.array([1.0, NAN, 3.0]), (0, 3, -5, 5))
     assert ax.texts[0].get_text() == "+2 ± 1.96"
 
 
-def test_opponents_come_before_models_in_every_table():
+def test_baselines_come_before_models_in_every_table():
     rows = [row("MAE", 1.0, e) for e in (NET, SMOOTHED_LS, "other", LS, BOUND)]
     assert PhantomTable(rows).estimators == [SMOOTHED_LS, LS, NET, "other"]
     assert PhantomTable(rows).models == [NET, "other"]
@@ -240,7 +240,7 @@ def test_error_curves_hold_grey_matter_errors_their_intervals_and_the_bound(draw
     assert cbf.lines[BOUND][0, 1] == 3 and "Cramér-Rao" in section.text
 
 
-def test_a_track_without_a_bound_does_not_speak_of_one(drawn):
+def test_the_text_of_a_track_without_a_bound_does_not_mention_it(drawn):
     (section,) = phantom_sections.error_sections(PhantomTable(scored()))
     assert "Cramér-Rao" not in section.text and BOUND not in drawn[0].lines
 
@@ -253,7 +253,7 @@ def test_the_summary_counts_what_ls_does_better_unless_the_interval_reaches_1():
     assert words.count("at SNR 30") == 2 and "at SNR 10" not in words
 
 
-def test_ratios_and_win_rates_carry_their_intervals():
+def test_ratios_and_win_rates_are_shown_with_their_intervals():
     (section,) = phantom_sections.ls_comparison_sections(PhantomTable(scored()))
     assert list(section.table.rows[0][2:4]) == ["0.50 [0.45-0.55]", "66 % [64-68]"]
 
@@ -333,14 +333,14 @@ def test_a_curve_is_drawn_through_its_points_with_its_band():
     assert [t.get_text() for t in ax.get_yticklabels()] == ["0.5", "1", "2"]
 
 
-def test_every_estimator_has_its_own_look_which_does_not_depend_on_the_opponents():
+def test_every_estimator_has_its_own_style_independent_of_the_baselines():
     names = [BOUND, LS, SMOOTHED_LS, LS_ARTERIAL, LS_ORACLE, "a", "b", "c", "d"]
     looks = line_styles(names)
     assert len({(s["color"], s.get("linestyle")) for s in looks.values()}) == len(names)
     assert line_styles([AVERAGE, LS, "a", "b"])["b"] == looks["b"]
 
 
-def test_models_and_opponents_differ_in_lightness_or_marker_for_the_colour_blind():
+def test_models_and_baselines_differ_in_lightness_or_marker_for_the_colour_blind():
     looks = list(line_styles([LS, SMOOTHED_LS, LS_ARTERIAL, "a", "b", "c", "d"]).values())
     assert len({s["marker"] for s in looks}) == len(looks)
     assert all(0.1 < np.mean(to_rgb(s["color"])) < 0.8 for s in looks)
@@ -353,7 +353,7 @@ def test_error_maps_show_the_estimate_minus_the_truth():
     np.testing.assert_array_equal(shown, maps[NET].cbf - maps[TRUTH].cbf)
 
 
-def test_the_scale_of_a_row_follows_the_calmest_estimator():
+def test_the_scale_of_a_row_follows_the_estimator_with_the_smallest_range():
     view = map_pictures.MapView("cbf", "CBF", "inferno", 10.0)
     calm, wild = np.full((4, 4), 60.0), np.full((4, 4), 1000.0)
     assert map_pictures._scale_end([calm, wild], view) == 90
@@ -372,7 +372,7 @@ def test_a_close_up_is_a_square_inside_the_image_that_holds_the_region(corner, s
     assert inside[x, y, z].shape == (x.stop - x.start,) * 2
 
 
-def test_lesions_are_shown_from_close_where_the_example_has_any(monkeypatch):
+def test_close_ups_show_the_lesions_of_an_example(monkeypatch):
     lesions = np.zeros((26, 28, 5), np.uint8)
     lesions[8:12, 8:14, 2] = 2
     regions = []
@@ -385,7 +385,7 @@ def test_lesions_are_shown_from_close_where_the_example_has_any(monkeypatch):
     assert [(r.name, r.inside.sum()) for r in regions] == [("penumbra", 24)]
 
 
-def test_agreement_states_mean_and_limits_in_plain_numbers():
+def test_bland_altman_plots_print_mean_and_limits_without_exponents():
     ax = Figure().subplots()
     difference = np.array([1234.0, 1236.0])
     bland_altman._density(ax, np.array([1.0, 2.0]), difference, (0, 3, -2000, 2000))
@@ -429,13 +429,13 @@ def test_sections_without_data_are_left_out():
     assert "mismatched" not in report.glossary and SMOOTHED_LS not in report.glossary
 
 
-def test_least_squares_alone_makes_a_report():
+def test_a_report_can_be_made_of_least_squares_alone():
     rows = [r for r in scored() if r["estimator"] == LS]
     alone = Benchmark(rows, [], [], [Speed(LS, 1.0, 1000)])
     assert "4.00" in render_page(phantom_report(alone, {}))
 
 
-def test_a_single_delay_alone_makes_a_report():
+def test_a_report_can_be_made_of_a_single_delay_alone():
     rows = [r for r in scored() if r["quantity"] == "cbf" and r["estimator"] == LS]
     report = phantom_report(Benchmark(rows, [], [example()], [Speed(LS, 1.0, 1000)]), {})
     assert [s.heading for s in report.sections] == [
