@@ -146,7 +146,7 @@ class LeastSquaresEstimator:
     def _settings(
         self, series: "AslSeries", macrovascular: str, att_s: "float | FloatImage | None"
     ) -> "FitSettings":
-        """What is estimated, from the options and the acquisition."""
+        """Return the settings of the fit from the options and the acquisition."""
         from aslkit.fit.settings import FixedAtt, FreeT1, choose_settings
 
         if self.is_t1_free:

@@ -170,7 +170,7 @@ def _write_sidecar(path: Path, kind: str, shared: Mapping[str, object]) -> None:
 
 
 def _write_table(path: Path, figures: Figures) -> None:
-    """The figures as a table of one row, path.tsv, and the meaning of its columns, path.json."""
+    """Write the figures as a table of one row, path.tsv, and its column meanings, path.json."""
     values = ["n/a" if v is None else f"{v:.6g}" for v in figures.values()]
     rows = ("\t".join(figures), "\t".join(values))
     path.with_name(f"{path.name}.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")

@@ -148,7 +148,7 @@ class BaseFit:
 
     @cached_property
     def _model(self) -> KineticModel:
-        """The kinetic model of all slices."""
+        """Return the kinetic model of all slices."""
         return kinetic_model(self.series.acquisition, self.inside.shape[2], np.float32)
 
 

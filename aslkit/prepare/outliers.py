@@ -82,7 +82,7 @@ def score_pairs(run: AslRun, brain: MaskImage, threshold: float) -> tuple[PairSc
 
 
 def remove_outliers(run: AslRun, scores: Sequence[PairScore]) -> AslRun:
-    """The run with the volumes of rejected pairs marked n/a, which excludes them."""
+    """Mark the volumes of rejected pairs as n/a, which excludes them."""
     rejected = {i for s in scores if s.is_rejected for i in s.pair.indices}
     contexts = tuple("n/a" if i in rejected else c for i, c in enumerate(run.contexts))
     return replace(run, contexts=contexts)
@@ -119,7 +119,7 @@ def _relative(differences: Sequence[FloatImage], z: int, inside: MaskImage) -> N
 
 
 def _reference(group: NDArray[np.float64], overall: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Median of a group, (voxels, 1); of two pairs, with the median of the run as a third."""
+    """Return the median of a group, (voxels, 1); two pairs use the run's median as a third."""
     if group.shape[1] == 2:
         group = np.column_stack([group, overall])
     return np.median(group, axis=1, keepdims=True)
