@@ -5,9 +5,11 @@ import json
 import numpy as np
 import pytest
 from faults import NO_M0, PASL
+from nibabel import imageglobals
 from scans import CONTEXTS, M0, PLDS_S, SHAPE, SIDECAR, head, save, volumes, write_m0, write_scan
 
 from aslkit.bids.layout import find_acquisitions
+from aslkit.bids.nifti import read_volumes
 from aslkit.bids.overrides import Overrides
 from aslkit.bids.reader import read_run
 from aslkit.bids.run import timing_groups, timings
@@ -327,3 +329,11 @@ def test_difference_volumes_are_listed_as_such(tmp_path):
     assert "1: 1 deltam; the signal is differences" in table
     assert "residuals of the fit (no repeats)" in table
     assert table.splitlines()[-1].split() == ["1", "1.8", "1.8", "1.8", "to", "1.9", "1", "1"]
+
+
+def test_reading_an_image_leaves_the_settings_of_nibabel_as_they_were(tmp_path, monkeypatch):
+    monkeypatch.setattr(imageglobals.logger, "disabled", True)
+    level = imageglobals.error_level
+    read_volumes(write_scan(tmp_path))
+    assert imageglobals.logger.disabled is True
+    assert imageglobals.error_level == level

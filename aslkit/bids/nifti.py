@@ -104,13 +104,14 @@ def memory_bytes() -> int:
 
 @contextmanager
 def _strict_headers() -> Iterator[None]:
-    """Make nibabel raise an error instead of a header repair with a line on stderr."""
+    """Make nibabel raise an error instead of a header repair; its settings are restored."""
+    was_disabled = imageglobals.logger.disabled
     imageglobals.logger.disabled = True
     try:
         with imageglobals.ErrorLevel(REPAIRED_LEVEL):
             yield
     finally:
-        imageglobals.logger.disabled = False
+        imageglobals.logger.disabled = was_disabled
 
 
 def _check_header(path: Path, header: nib.Nifti1Header) -> None:

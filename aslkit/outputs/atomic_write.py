@@ -1,4 +1,4 @@
-"""Files of one result -> their folder, all or none, even if the process is killed."""
+"""Files of one result -> their place, all of them or none, whatever ends the process."""
 
 import errno
 import fcntl
@@ -16,27 +16,26 @@ PREFIX = ".aslkit-"
 
 @contextmanager
 def write_together(folder: Path, last: str, gone: Sequence[str] = ()) -> Iterator[Path]:
-    """Yield a temporary folder whose files move into `folder` if the block succeeds.
+    """A temporary folder whose files move into `folder` when the block succeeds.
 
-    Every file is on the disk before the first one moves. A single file replaces its predecessor
-    in one step. For several files, the predecessors are removed first, `last` before the others,
-    and `last` is moved last: if it exists, the set is complete, and two sets are never mixed.
-    Processes that write into one folder wait for each other. Files of killed processes are
-    removed.
+    Every file is on the disk before the first one moves. One file replaces its predecessor in
+    one step. Of several, the predecessors are removed, `last` first, before the others move,
+    `last` last: where it stands, the set is complete, and files of two sets never meet. Processes
+    that write into one folder take turns. What killed processes left behind is removed.
 
     Parameters
     ----------
     folder : Path
-        Created if it does not exist.
+        Made where it is missing.
     last : str
-        Name of the file that marks a complete set.
+        Name of the file that says that the others are there.
     gone : sequence of str
-        Names in an earlier set that this set does not have.
+        Names of an earlier set that this one does not have.
 
     Raises
     ------
     OSError
-        When a file cannot be written; nothing has changed then.
+        When something cannot be written; then nothing has changed.
     """
     with _temporary_in(folder) as temporary:
         yield temporary
@@ -55,12 +54,12 @@ def write_together(folder: Path, last: str, gone: Sequence[str] = ()) -> Iterato
 
 @contextmanager
 def write_folder(out: Path) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `out` on success and is removed on failure.
+    """A temporary folder that becomes `out` when the block succeeds, and vanishes when it fails.
 
     Raises
     ------
     OSError
-        When a file cannot be written, or `out` is not empty; nothing has changed then.
+        When something cannot be written, or `out` holds files by then; then nothing has changed.
     """
     out = Path(os.path.realpath(out))
     with _temporary_in(out.parent) as temporary:
@@ -69,20 +68,20 @@ def write_folder(out: Path) -> Iterator[Path]:
         yield folder
         _sync_all(folder)
         with _undisturbed():
-            os.rename(folder, out)  # replaces an empty folder, never files
+            os.rename(folder, out)  # over an empty folder, but never over files
             _sync_names(out.parent)
 
 
 @contextmanager
 def write_folders(root: Path, names: Sequence[str]) -> Iterator[Path]:
-    """Yield a temporary folder whose subfolders `names` replace those of `root` on success.
+    """A temporary folder whose subfolders `names` replace those of `root` when the block succeeds.
 
-    The last name marks a complete set: it is removed first and moved last.
+    The last one stands for all: it goes first and comes last.
 
     Raises
     ------
     OSError
-        When a file cannot be written.
+        When something cannot be written.
     """
     with _temporary_in(root) as temporary:
         yield temporary
@@ -99,7 +98,7 @@ def write_folders(root: Path, names: Sequence[str]) -> Iterator[Path]:
 
 @contextmanager
 def _temporary_in(folder: Path) -> Iterator[Path]:
-    """Yield a locked temporary folder; abandoned (unlocked) ones are removed."""
+    """A temporary folder, locked as long as it is in use; those that are not are removed."""
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         _remove_abandoned(folder)
@@ -116,7 +115,7 @@ def _temporary_in(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a lock on a folder; other processes and threads wait for it."""
+    """Other processes and threads wait here for the same folder."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):  # some network file systems have no locks
@@ -148,7 +147,7 @@ def _sync_names(folder: Path) -> None:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove temporary folders of ended processes, which hold no lock."""
+    """Remove temporary folders whose process, and with it the lock, is gone."""
     for path in folder.glob(f"{PREFIX}*"):
         with suppress(OSError):
             descriptor = os.open(path, os.O_RDONLY)
@@ -161,7 +160,10 @@ def _remove_abandoned(folder: Path) -> None:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Delay SIGINT and SIGTERM; Python handles signals in the main thread only."""
+    """Delay SIGINT and SIGTERM to the end of the block; their handlers are restored.
+
+    Python calls signal handlers in the main thread only; other threads are not interrupted.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -172,6 +174,6 @@ def _undisturbed() -> Iterator[None]:
         yield
     finally:
         for number, handler in zip(numbers, handlers, strict=True):
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
         for missed in waiting:
             signal.raise_signal(missed)
