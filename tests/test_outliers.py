@@ -11,7 +11,9 @@ from aslkit.bids.reader import read_run
 from aslkit.bids.run import timings
 from aslkit.cli.fit_ls import main
 from aslkit.prepare.outliers import remove_outliers, score_pairs
+from aslkit.prepare.pipeline import PreparationSettings, prepare_runs
 from aslkit.prepare.series import select_repeats, series_from_runs
+from aslkit.validate.in_vivo import validate_run
 
 SPIKE = 4  # the label volume that is spoilt: pair (5, 4), the second delay
 
@@ -112,3 +114,26 @@ def test_a_threshold_that_is_no_positive_number_is_refused(tmp_path):
         result = CliRunner().invoke(main, ["-i", "asl.nii.gz", "--outliers", wrong])
         assert result.exit_code == 2
         assert "--outliers" in result.output
+
+
+def test_the_pipeline_rejects_outliers_and_states_them(tmp_path):
+    prepared = prepare_runs([run_of(tmp_path, 4, [SPIKE])])
+    (message,) = prepared.messages
+    assert message.startswith("rejected: volumes 4 and 5 of sub-01_asl.nii.gz (PLD 1 s), z = ")
+    assert prepared.fields["RejectedVolumes"][0]["Volumes"] == [3, 4]
+    assert [t.n_averages for t in prepared.series.acquisition.timings] == [4, 3, 4]
+
+
+def test_the_pipeline_keeps_all_pairs_without_a_threshold(tmp_path):
+    run = run_of(tmp_path, 4, [SPIKE])
+    prepared = prepare_runs([run], PreparationSettings(outlier_z=None))
+    assert not prepared.messages and not prepared.scores
+    np.testing.assert_array_equal(prepared.series.delta_m, series_from_runs([run]).delta_m)
+
+
+def test_validation_in_vivo_splits_the_repeats_that_outlier_rejection_keeps(tmp_path):
+    result = validate_run(prepare_runs([run_of(tmp_path, 5, [SPIKE])]))
+    assert [t.n_averages for t in result.scan.series.acquisition.timings] == [5, 4, 5]
+    assert {r["n_repeats"] for r in result.benchmark.records} == {1, 2, 4}
+    found = [r for r in result.benchmark.records if r["metric"] == "outlier pairs [%]"]
+    assert found and all(r["value"] == pytest.approx(100 / 15) for r in found)

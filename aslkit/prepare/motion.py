@@ -233,7 +233,7 @@ def _templates(image: FloatImage, region: MaskImage, frame: Frame) -> list[Templ
 
 def _template(image: FloatImage, region: MaskImage, frame: Frame, sigma_mm: float) -> Template:
     """Compute a template; its derivatives give the constant left side of the normal equations."""
-    smooth = _smoothed(image, frame, sigma_mm)
+    smooth = _smooth_finite(image, frame, sigma_mm)
     smooth /= max(float(np.abs(smooth[region]).mean()), np.finfo(float).tiny)
     places = frame.to_mm(np.argwhere(region).T.astype(np.float64))
     gradient = np.stack(
@@ -245,7 +245,7 @@ def _template(image: FloatImage, region: MaskImage, frame: Frame, sigma_mm: floa
     return Template(sigma_mm, places, np.column_stack([gradient.T, rotations]), curve)
 
 
-def _smoothed(image: FloatImage, frame: Frame, sigma_mm: float) -> NDArray[np.float64]:
+def _smooth_finite(image: FloatImage, frame: Frame, sigma_mm: float) -> NDArray[np.float64]:
     finite = np.where(np.isfinite(image), image, 0.0).astype(np.float64)
     return ndimage.gaussian_filter(finite, sigma_mm / np.array(frame.size_mm), mode="nearest")
 
@@ -254,7 +254,7 @@ def _register(image: FloatImage, templates: Sequence[Template], frame: Frame) ->
     """Return the motion from the reference to an image."""
     found = np.zeros(6)
     for template in templates:
-        smooth = _smoothed(image, frame, template.sigma_mm)
+        smooth = _smooth_finite(image, frame, template.sigma_mm)
         coefficients = ndimage.spline_filter(smooth, order=3, mode="nearest")
         for _ in range(N_ITERATIONS):
             places = frame.to_voxels(_moved(template.places_mm, found))

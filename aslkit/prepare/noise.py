@@ -77,3 +77,12 @@ def smooth_within(
     blurred = ndimage.gaussian_filter(np.where(is_used, image, 0.0), sigma, mode="constant")
     weight = ndimage.gaussian_filter(is_used.astype(np.float64), sigma, mode="constant")
     return np.divide(blurred, weight, out=np.full(image.shape, np.nan), where=is_used)
+
+
+def smooth_volumes(
+    images: FloatImage, region: MaskImage, sigma_mm: float, voxel_size_mm: Sequence[float]
+) -> FloatImage:
+    """Smooth every volume of images (x, y, z, n) with `smooth_within`."""
+    volumes = np.moveaxis(images, 3, 0)
+    smooth = [smooth_within(v, region, sigma_mm, voxel_size_mm) for v in volumes]
+    return np.stack(smooth, axis=3).astype(np.float32)

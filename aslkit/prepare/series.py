@@ -12,7 +12,7 @@ from aslkit.bids.run import AslRun, difference, timing_groups, timings
 from aslkit.core.acquisition import Acquisition
 from aslkit.core.errors import InputError
 from aslkit.core.series_and_maps import AslSeries, FloatImage, MaskImage
-from aslkit.prepare.noise import finite_mean, noise_from_repeats, smooth_within
+from aslkit.prepare.noise import finite_mean, noise_from_repeats, smooth_volumes
 
 LOWEST_M0 = 0.25  # lowest M0 as a fraction of the mean M0 in the brain; no tissue has less
 MASK_SIGMA_MM = 2.0  # smoothing before the threshold
@@ -50,7 +50,8 @@ def series_from_runs(
     brain = run_brain_mask(first) if mask is None else mask
     groups = calibrated_repeats(runs, brain)
     if smoothing_sigma_mm:
-        groups = [_smoothed(g, smoothing_sigma_mm, size) for g in groups]
+        everywhere = np.ones(brain.shape, dtype=bool)
+        groups = [smooth_volumes(g, everywhere, smoothing_sigma_mm, size) for g in groups]
     acquisition = joined_acquisition(runs)
     return AslSeries(
         delta_m=np.stack([finite_mean(g) for g in groups], axis=3),
@@ -163,13 +164,6 @@ def _equilibrium(run: AslRun, brain: MaskImage) -> FloatImage:
     inside = m0[brain & is_measured]
     lowest = LOWEST_M0 * float(inside.mean()) if inside.size else 0.0
     return np.where(is_measured, np.maximum(m0, lowest), np.nan).astype(np.float32)
-
-
-def _smoothed(group: FloatImage, sigma_mm: float, size: Sequence[float]) -> FloatImage:
-    everywhere = np.ones(group.shape[:3], dtype=bool)
-    volumes = np.moveaxis(group, 3, 0)
-    smooth = [smooth_within(v, everywhere, sigma_mm, size) for v in volumes]
-    return np.stack(smooth, axis=3).astype(np.float32)
 
 
 def _otsu_threshold(image: FloatImage) -> float:

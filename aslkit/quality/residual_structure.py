@@ -60,12 +60,12 @@ def _structure(residuals: Image, inside: MaskImage) -> FloatImage:
     """Return the mean square after smoothing / that of white noise of equal differences."""
     squares, differences = np.zeros(inside.shape), np.zeros(inside.shape)
     for residual in np.moveaxis(residuals, 3, 0):
-        squares += _smoothed(residual, SIGMA_PIXELS) ** 2
+        squares += _smooth_in_plane(residual, SIGMA_PIXELS) ** 2
         along_x = ndimage.convolve1d(residual, SECOND_DIFFERENCE, axis=0, mode="constant")
         differences += ndimage.convolve1d(along_x, SECOND_DIFFERENCE, axis=1, mode="constant") ** 2
     core = ndimage.binary_erosion(inside, np.ones((3, 3, 1)))
-    share = _smoothed(core.astype(np.float64), NOISE_SIGMA_PIXELS)
-    of_noise = _smoothed(differences * core, NOISE_SIGMA_PIXELS) * _kept(inside)
+    share = _smooth_in_plane(core.astype(np.float64), NOISE_SIGMA_PIXELS)
+    of_noise = _smooth_in_plane(differences * core, NOISE_SIGMA_PIXELS) * _kept(inside)
     of_noise /= np.sum(SECOND_DIFFERENCE**2) ** 2
     is_known = inside & (of_noise > 0)
     nothing = np.full(inside.shape, np.nan)
@@ -96,5 +96,5 @@ def _kept(inside: MaskImage) -> Image:
     return np.asarray(ndimage.convolve1d(along_x, squares, axis=1, mode="constant"))
 
 
-def _smoothed(image: Image, sigma: float) -> Image:
+def _smooth_in_plane(image: Image, sigma: float) -> Image:
     return np.asarray(ndimage.gaussian_filter(image, (sigma, sigma, 0), mode="constant"))

@@ -8,7 +8,7 @@ import numpy as np
 from aslkit.core.acquisition import Acquisition
 from aslkit.core.series_and_maps import AslSeries, MaskImage, ParameterMaps
 from aslkit.fit.settings import choose_settings
-from aslkit.prepare.noise import smooth_within
+from aslkit.prepare.noise import smooth_volumes
 from aslkit.simulate.subject_physics import SubjectPhysics
 from aslkit.validate.design import MATCHED
 from aslkit.validate.estimators import Estimator, NetworkEstimator, least_squares, load_networks
@@ -49,7 +49,7 @@ def smoothed_least_squares(sigma_voxels: float) -> Estimator:
     the bias by smoothing.
     """
     plain = least_squares("off")
-    return lambda series: plain(_smoothed(series, sigma_voxels))
+    return lambda series: plain(_smooth_series(series, sigma_voxels))
 
 
 def best_sigma(
@@ -79,8 +79,6 @@ def combine_quantities(
     return replace(chosen["att"], cbf=chosen["cbf"].cbf, cbf_std=chosen["cbf"].cbf_std)
 
 
-def _smoothed(series: AslSeries, sigma_voxels: float) -> AslSeries:
-    volumes = np.moveaxis(series.delta_m, 3, 0)
-    smooth = [smooth_within(v, series.mask, sigma_voxels, (1.0, 1.0)) for v in volumes]
-    delta_m = np.stack(smooth, axis=3).astype(np.float32)
+def _smooth_series(series: AslSeries, sigma_voxels: float) -> AslSeries:
+    delta_m = smooth_volumes(series.delta_m, series.mask, sigma_voxels, (1.0, 1.0))
     return replace(series, delta_m=delta_m, noise_sd=None)
