@@ -24,7 +24,7 @@ from aslkit.bids.reader import read_run
 from aslkit.bids.run import timing_groups, timings
 from aslkit.core.errors import InputError
 from aslkit.prepare.noise import noise_from_repeats
-from aslkit.prepare.series import brain_mask, n_repeats, select_repeats, series_from_runs
+from aslkit.prepare.series import brain_mask, repeat_counts, select_repeats, series_from_runs
 from aslkit.prepare.timing_table import timing_table
 
 SEPARATE = {"M0Type": "Separate", "PostLabelingDelay": SIDECAR["PostLabelingDelay"][1:]}
@@ -49,7 +49,7 @@ def test_repeats_are_grouped_by_timing_and_paired_label_first(tmp_path):
     groups = timing_groups(run)
     assert list(groups) == [(1.8, 0.5), (1.8, 1.0), (1.8, 1.8)]
     assert [(p.plus, p.minus) for p in groups[1.8, 0.5]] == [(2, 1), (8, 7)]
-    assert n_repeats(run) == 2
+    assert repeat_counts(run) == [2, 2, 2]
 
 
 def test_a_real_delay_of_zero_is_not_taken_for_m0(tmp_path):

@@ -26,7 +26,7 @@ from aslkit.validate.agreement_stats import (
     mean_interval,
 )
 from aslkit.validate.metrics import concordance
-from aslkit.validate.split_half import random_halves
+from aslkit.validate.split_half import choose_pairs, random_halves
 
 pytestmark = pytest.mark.slow
 
@@ -292,6 +292,18 @@ def test_halves_are_disjoint_and_splits_are_distinct(n, n_splits):
     assert all(len(a) == len(b) == len({*a, *b}) // 2 == n // 2 for a, b in found)
     assert all({*a, *b} <= set(range(n)) for a, b in found)
     assert len({frozenset(map(frozenset, halves)) for halves in found}) == len(found) == n_splits
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 8])
+def test_a_timing_with_fewer_repeats_is_in_both_halves(n):
+    for halves in random_halves(n, seed=1):
+        whole = [choose_pairs(halves, is_second, n, range(n)) for is_second in (False, True)]
+        assert whole == [*map(list, halves)]
+        for fewer in range(2, n):
+            one, two = (choose_pairs(halves, s, n, range(fewer)) for s in (False, True))
+            assert one and two and not {*one} & {*two}
+            assert len(one) == fewer // 2 and len(two) <= n // 2
+            assert choose_pairs(halves, False, 1, range(fewer)) == one[:1]
 
 
 def test_subjects_have_equal_weight_whatever_their_number_of_scans():

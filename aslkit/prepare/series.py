@@ -1,6 +1,6 @@
 """Runs as read -> one calibrated `AslSeries`: differences, averages, M0, brain mask, noise."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from aslkit.bids.nifti import is_same_grid
-from aslkit.bids.run import AslRun, difference, timing_groups, timings
+from aslkit.bids.run import AslRun, Pair, difference, timing_groups, timings
 from aslkit.core.acquisition import Acquisition
 from aslkit.core.errors import InputError
 from aslkit.core.series_and_maps import AslSeries, FloatImage, MaskImage
@@ -89,15 +89,20 @@ def joined_acquisition(runs: Sequence[AslRun]) -> Acquisition:
     )
 
 
-def n_repeats(run: AslRun) -> int:
-    """Return the smallest number of repeats over the timings."""
-    return min(len(pairs) for pairs in timing_groups(run).values())
+def repeat_counts(run: AslRun) -> list[int]:
+    """Return the number of repeats of every timing."""
+    return [len(pairs) for pairs in timing_groups(run).values()]
 
 
 def select_repeats(run: AslRun, indices: Sequence[int]) -> AslRun:
     """Return the run with the given repeats (counted from 0) of every timing only."""
+    return select_pairs(run, lambda pairs: [pairs[n] for n in indices])
+
+
+def select_pairs(run: AslRun, choose: Callable[[Sequence[Pair]], Sequence[Pair]]) -> AslRun:
+    """Return the run with the pairs that `choose` returns for the pairs of each timing."""
     groups = timing_groups(run).values()
-    kept = sorted(i for pairs in groups for n in indices for i in pairs[n].indices)
+    kept = sorted(i for pairs in groups for pair in choose(pairs) for i in pair.indices)
     return replace(
         run,
         volumes=run.volumes[..., kept],

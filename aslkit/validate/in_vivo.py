@@ -16,7 +16,7 @@ from aslkit.core.series_and_maps import AslSeries, MaskImage
 from aslkit.fit.settings import Arterial, FreeAtt, choose_settings
 from aslkit.prepare.outliers import PairScore
 from aslkit.prepare.pipeline import Prepared
-from aslkit.prepare.series import n_repeats
+from aslkit.prepare.series import repeat_counts
 from aslkit.quality.figures import quality_figures
 from aslkit.quality.thresholds import THRESHOLDS, rated_figures
 from aslkit.validate.agreement_stats import Interval
@@ -118,9 +118,9 @@ def validate_run(
     usable = _usable(series, maps)
     own = _references(maps, series, macrovascular)
     scan = ScanEstimates(name, tuple(runs), series, macrovascular, maps, own, usable, external)
-    n_all = min(n_repeats(run) for run in runs)
-    table = scan_records(scan, n_all, _rows_of_all(scan, _outlier_percent(prepared.scores)))
-    for i, drawn in enumerate(random_halves(n_all, seed)):
+    counts = [n for run in runs for n in repeat_counts(run)]
+    table = scan_records(scan, max(counts), _rows_of_all(scan, _outlier_percent(prepared.scores)))
+    for i, drawn in enumerate(random_halves(max(counts), seed) if min(counts) > 1 else ()):
         table += split_records(scan, compared, stopwatch, drawn, is_first=i == 0)
     return ScanResult(scan, Benchmark(_average_splits(table), [], [], stopwatch.speeds))
 

@@ -1,15 +1,15 @@
 """Maps of all repeats of a scan -> rows of their agreement with other maps, in regions."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from aslkit.bids.reference_maps import ReferenceMaps
-from aslkit.bids.run import AslRun
+from aslkit.bids.run import AslRun, Pair
 from aslkit.core.metric_names import coverage_at
 from aslkit.core.series_and_maps import AslSeries, FloatImage, MaskImage, ParameterMaps
-from aslkit.prepare.series import select_repeats, series_from_runs
+from aslkit.prepare.series import select_pairs, series_from_runs
 from aslkit.validate.agreement_stats import Blocks, Interval, agreement, assign_blocks
 from aslkit.validate.metrics import coverage
 from aslkit.validate.records import QUANTITIES, Record, Row, records, values_in
@@ -45,9 +45,12 @@ class ScanEstimates:
     mask: MaskImage
     external: ReferenceMaps | None = None
 
-    def series_of(self, repeats: Sequence[int]) -> AslSeries:
-        """Return the series of some repeats, with the brain mask of all repeats."""
-        chosen = [select_repeats(run, repeats) for run in self.runs]
+    def series_of(self, choose: Callable[[Sequence[Pair]], Sequence[Pair]]) -> AslSeries:
+        """Return the series of the pairs that `choose` returns for the pairs of each timing.
+
+        The brain mask is that of all repeats.
+        """
+        chosen = [select_pairs(run, choose) for run in self.runs]
         return series_from_runs(chosen, self.series.mask)
 
     @property

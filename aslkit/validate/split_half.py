@@ -3,13 +3,15 @@
 Maps come from one half of the repeats, and the other half evaluates them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from math import comb
 
 import numpy as np
 
+from aslkit.bids.run import Pair
 from aslkit.core.metric_names import coverage_at
 from aslkit.core.series_and_maps import AslSeries, Flag, MaskImage, ParameterMaps
 from aslkit.fit.least_squares import fitted_signal
@@ -55,6 +57,22 @@ def random_halves(n: int, seed: int) -> list[tuple[list[int], list[int]]]:
     return list(found.values())
 
 
+def choose_pairs(
+    halves: tuple[list[int], list[int]], is_second: bool, n: int, pairs: Sequence[Pair]
+) -> list[Pair]:
+    """Return the first n pairs of a timing in one half of the repeats.
+
+    Timings with fewer repeats than others, for example after outlier rejection, are split at
+    their own middle, so that both halves contain every timing with two or more pairs.
+    """
+    first, second = halves
+    rest = set(range(len(pairs))).difference(first, second)
+    order = [i for i in (*first, *second, *rest) if i < len(pairs)]
+    middle = len(order) // 2
+    half = order[middle : middle + len(first)] if is_second else order[:middle]
+    return [pairs[i] for i in half[:n]]
+
+
 def split_records(
     scan: ScanEstimates,
     estimators: Mapping[str, Estimator],
@@ -69,17 +87,19 @@ def split_records(
     because the splits are not independent.
     """
 
-    def split(used: list[int], left_out: AslSeries) -> Split:
-        series = scan.series_of(used)
-        maps = {name: stopwatch.run(name, e, series) for name, e in estimators.items()}
-        return Split(len(used), maps, series, left_out)
+    half = len(halves[0])
 
-    first, second = halves
-    half = len(first)
-    other = scan.series_of(second)
-    parts = [split(first[:n], other) for n in sorted({1, min(2, half), half})]
+    def part(is_second: bool, n: int) -> AslSeries:
+        return scan.series_of(partial(choose_pairs, halves, is_second, n))
+
+    def split(n: int, used: AslSeries, left_out: AslSeries) -> Split:
+        maps = {name: stopwatch.run(name, e, used) for name, e in estimators.items()}
+        return Split(n, maps, used, left_out)
+
+    other = part(True, half)
+    parts = [split(n, part(False, n), other) for n in sorted({1, min(2, half), half})]
     found = [r for p in parts for r in scan_records(scan, p.n, _rows_of_part(scan, p))]
-    second_half = split(second, parts[-1].used)
+    second_half = split(half, other, parts[-1].used)
     found += scan_records(scan, half, _rows_of_part(scan, second_half))
     one, two = parts[-1].maps, second_half.maps
     tissue = (_rows_of_tissue(scan, *pair) for pair in ((one, two), (two, one)))
