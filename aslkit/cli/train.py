@@ -21,7 +21,7 @@ EXAMPLES = """Examples:
   asl_train --config small --out quick --set steps=500 --set data.patch_size=32
   asl_train --config production_v2 --out ensemble --members 5
   torchrun --nproc-per-node 2 -m aslkit.cli.train --config small --out my_model
-  asl_train --config exp14 --init-from exp21 --finetune-bids study --out adapted --max-minutes 10
+  asl_train --config exp14 --init-from aslnet --finetune-bids study --out adapted --max-minutes 10
   asl_predict -i sub-01_asl.nii.gz -o cbf.nii.gz --model my_model"""
 
 

@@ -61,7 +61,7 @@ def field_of_view_sections(results: PhantomTable) -> list[Section]:
 
 
 def detection_sections(results: PhantomTable) -> list[Section]:
-    """Return how well scans with an artefact are told from clean scans."""
+    """Return how well scans with an artefact are distinguished from clean scans."""
     rows = [
         [artefact, e, f"{snr:g}", format_number(auroc, 2)]
         for (artefact, e), by_snr in results.detection_aurocs().items()

@@ -42,8 +42,8 @@ def bounds(brain: Phantom, condition: Condition) -> list[float]:
     series, scored = simulated(brain, condition), scored_voxels(brain)
     truth = truth_maps(brain)
     free = fit_least_squares(series, FreeAtt())
-    told = fit_least_squares(series, FixedAtt(truth.att))
-    errors = [np.abs(m.cbf - truth.cbf)[scored] for m in (free, told)]
+    fixed = fit_least_squares(series, FixedAtt(truth.att))
+    errors = [np.abs(m.cbf - truth.cbf)[scored] for m in (free, fixed)]
     errors.append(np.abs(free.att - truth.att)[scored])
     sds = [sd[scored] for sd in cramer_rao_sd(truth, series.acquisition, noise_sd(condition.snr))]
     areas = [auroc_of_large_errors(errors[2 * i], sd) for i, sd in enumerate(sds)]
