@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from click.testing import CliRunner
 
 from aslkit.core.errors import UnavailableError
 from aslkit.simulate.resources import phantoms_folder
@@ -133,13 +132,3 @@ def test_missing_phantoms_are_reported(tmp_path, monkeypatch):
     )
     with pytest.raises(UnavailableError, match="The benchmark phantoms are missing"):
         phantoms_folder()
-
-
-@pytest.mark.parametrize("command", ["fit_ls", "predict", "sim", "train", "validate"])
-def test_the_manual_lists_the_options_that_the_command_has(command):
-    module = importlib.import_module(f"aslkit.cli.{command}")
-    help_text = CliRunner().invoke(module.main, ["--help"]).output
-    manual = (ROOT / "docs" / "commands.md").read_text()
-    section = manual.partition(f"## asl_{command}\n")[2].partition("\n## ")[0]
-    option = re.compile(r"^ +(-.*?)(?:  |$)", re.MULTILINE)
-    assert option.findall(section) == option.findall(help_text) != []
