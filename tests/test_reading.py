@@ -302,7 +302,7 @@ def test_the_timing_table_shows_what_was_understood(tmp_path):
         "(2 background-suppression pulses)",
         "  readout     2D, 3 slices over 0.1 s, descending order",
         "  M0          m0scan volumes of sub-01_asl.nii.gz, scale 2, TR 4 s, divided by its "
-        "recovery 0.954 (--no-m0-tr-correction: not)",
+        "recovery 0.954 (--no-m0-tr-correction turns this off)",
         "  noise       from the scatter of the repeats",
         "  arterial    compartment off with --macrovascular auto (3 delays from 0.5 s)",
         "  group   label [s]   PLD [s]   in slice 1 to last [s]   pairs   volumes",

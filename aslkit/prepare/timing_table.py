@@ -82,7 +82,9 @@ def _calibration(m0: Calibration) -> str:
     tr = "unknown" if m0.repetition_time_s is None else f"{m0.repetition_time_s:g} s"
     recovery = "no correction for its TR"
     if m0.recovery < 1:
-        recovery = f"divided by its recovery {m0.recovery:.3f} (--no-m0-tr-correction: not)"
+        recovery = (
+            f"divided by its recovery {m0.recovery:.3f} (--no-m0-tr-correction turns this off)"
+        )
     return f"{m0.origin}, scale {m0.scale:g}, TR {tr}, {recovery}"
 
 
