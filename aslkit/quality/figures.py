@@ -219,23 +219,23 @@ CBF_UNIT = "mL/100 g/min"
 FIGURES = {
     "qei_cbf": Figure("1", "Quality evaluation index of the CBF map, 0 to 1"),
     "qei_structural_similarity": Figure("1", "Part of the QEI: correlation with 2.5 GM + WM"),
-    "qei_dispersion": Figure(CBF_UNIT, "Part of the QEI: variance within tissues over GM CBF"),
+    "qei_dispersion": Figure(CBF_UNIT, "Part of the QEI: variance within tissues / mean GM CBF"),
     "qei_negative_gm": Figure("1", "Part of the QEI: share of GM with negative CBF"),
     "mean_gm_cbf": Figure(CBF_UNIT, "Mean CBF of grey matter"),
     "median_gm_cbf": Figure(CBF_UNIT, "Median CBF of grey matter"),
     "mean_wm_cbf": Figure(CBF_UNIT, "Mean CBF of white matter"),
-    "ratio_gm_wm_cbf": Figure("1", "Mean CBF of grey over that of white matter"),
-    "spatial_cov_gm_cbf": Figure("1", "Standard deviation of CBF over its mean, in grey matter"),
+    "ratio_gm_wm_cbf": Figure("1", "Mean CBF of grey matter / mean CBF of white matter"),
+    "spatial_cov_gm_cbf": Figure("1", "Standard deviation / mean of CBF in grey matter"),
     "percentage_negative_cbf": Figure("percent", "Grey matter voxels with negative CBF"),
     "mean_gm_att": Figure("s", "Mean ATT of grey matter, where it is determined"),
     "median_gm_att": Figure("s", "Median ATT of grey matter, where it is determined"),
     "mean_brain_cbf": Figure(CBF_UNIT, "Mean CBF in the brain mask"),
     "median_brain_cbf": Figure(CBF_UNIT, "Median CBF in the brain mask"),
     "spatial_cov_brain_cbf": Figure(
-        "1", "Standard deviation of CBF over its mean in the brain mask, a proxy for that of GM"
+        "1", "Standard deviation / mean of CBF in the brain mask, a proxy for grey matter"
     ),
     "percentage_negative_brain_cbf": Figure(
-        "percent", "Voxels of the brain mask with negative CBF, a proxy for those of GM"
+        "percent", "Voxels of the brain mask with negative CBF, a proxy for grey matter"
     ),
     "mean_brain_att": Figure("s", "Mean ATT in the brain mask, where it is determined"),
     "median_brain_att": Figure("s", "Median ATT in the brain mask, where it is determined"),
@@ -245,11 +245,11 @@ FIGURES = {
         )
         for limit in HIGH_CBF
     },
-    "percentage_flagged": Figure("percent", "Voxels of the brain mask that carry a flag"),
+    "percentage_flagged": Figure("percent", "Voxels of the brain mask with a flag"),
     "median_reduced_chi2": Figure("1", "Median reduced chi2 of the fit in the brain mask"),
-    "expected_reduced_chi2": Figure("1", "What this median is where model and noise level hold"),
-    "degrees_of_freedom": Figure("1", "Timings that the fitted parameters leave"),
+    "expected_reduced_chi2": Figure("1", "Expected median if model and noise level are correct"),
+    "degrees_of_freedom": Figure("1", "Number of timings minus number of fitted parameters"),
     "temporal_snr": Figure(
-        "1", "Median in the brain mask of mean difference over the sd of one control-label pair"
+        "1", "Mean difference / standard deviation of one pair, median over the brain mask"
     ),
 }

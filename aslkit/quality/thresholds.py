@@ -1,7 +1,7 @@
 """Quality figures -> ratings good, check or suspect, by thresholds with their sources.
 
-Thresholds without a source were chosen in this project. They point at figures to check; they
-reject nothing.
+Thresholds without a source were chosen in this project. They mark figures to check; no scan is
+rejected.
 """
 
 import math
@@ -17,7 +17,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class FigureThresholds:
-    """Ranges in which a figure is good or acceptable; outside of both it is suspect."""
+    """Ranges of a figure: inside `good` it is good, inside `fair` to be checked, else suspect."""
 
     label: str
     digits: int
