@@ -1,7 +1,9 @@
 """The corners of BIDS that real data sets use, and the warnings about what looks odd."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
+import nibabel as nib
 import numpy as np
 import pytest
 from faults import NO_M0, PASL
@@ -337,3 +339,25 @@ def test_reading_an_image_leaves_the_settings_of_nibabel_as_they_were(tmp_path, 
     read_volumes(write_scan(tmp_path))
     assert imageglobals.logger.disabled is True
     assert imageglobals.error_level == level
+
+
+def test_several_threads_can_read_images_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(imageglobals, "error_level", 40)
+    good = write_scan(tmp_path)
+    damaged = tmp_path / "damaged.nii"
+    content = bytearray(nib.load(good).header.binaryblock)
+    content[70:72] = b"\xff\x7f"  # no such data type
+    damaged.write_bytes(content + bytes(4))
+
+    def read(path):
+        try:
+            return read_volumes(path)[0].sum()
+        except InputError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(read, [good, damaged] * 40))
+    assert set(results[::2]) == {read(good)}
+    assert all("wrong NIfTI header" in message for message in results[1::2])
+    assert imageglobals.error_level == 40
+    assert imageglobals.logger.disabled is False

@@ -1,16 +1,16 @@
 """NIfTI files <-> float32 arrays; nibabel's errors become clear messages here."""
 
+import logging
 import math
 import os
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel import imageglobals
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import ImageFileError
+from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
@@ -28,6 +28,7 @@ GIB = 2**30
 VOXEL_MM = (0.05, 100.0)  # allowed edge lengths of a voxel
 SINGULAR = 1e-3  # below this volume, the unit axes of the grid lie in one plane
 
+_SILENT = logging.Logger("NIfTI headers", level=logging.CRITICAL + 1)
 _UNREADABLE = (
     OSError,
     EOFError,
@@ -68,10 +69,7 @@ def read_volumes(path: Path) -> tuple[FloatImage, nib.Nifti1Header]:
     if not path.name.endswith(EXTENSIONS):
         _refuse(path, found=f"a {path.suffix or 'nameless'} file", expected=".nii or .nii.gz")
     try:
-        with _strict_headers():
-            image = nib.load(path)
-        if not isinstance(image, nib.Nifti1Image):
-            raise ImageFileError(f"{type(image).__name__} is no NIfTI")
+        image = _open_image(path)
         _check_header(path, image.header)
         with np.errstate(over="ignore", invalid="ignore"):  # values beyond float32 become infinite
             voxels = image.get_fdata(dtype=np.float32, caching="unchanged")
@@ -102,16 +100,22 @@ def memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-@contextmanager
-def _strict_headers() -> Iterator[None]:
-    """Make nibabel raise an error instead of a header repair; its settings are restored."""
-    was_disabled = imageglobals.logger.disabled
-    imageglobals.logger.disabled = True
-    try:
-        with imageglobals.ErrorLevel(REPAIRED_LEVEL):
-            yield
-    finally:
-        imageglobals.logger.disabled = was_disabled
+def _open_image(path: Path) -> nib.Nifti1Image:
+    """Open an image as `nib.load` does, but refuse headers that nibabel would have to repair.
+
+    The check has its own level and logger: nibabel's settings, shared by all threads, are kept.
+    """
+    kind = next((k for k in nib.all_image_classes if k.path_maybe_image(path)[0]), None)
+    if kind is None or not issubclass(kind, nib.Nifti1Image):
+        raise ImageFileError("no NIfTI")
+    header_class = kind.header_class
+    with ImageOpener(str(path)) as file:
+        block = file.read(header_class.template_dtype.itemsize)
+        header_class(block, check=False).check_fix(_SILENT, REPAIRED_LEVEL)
+        file.seek(0)
+        header = header_class.from_fileobj(file, check=False)  # reads the extensions, too
+    header.check_fix(_SILENT, REPAIRED_LEVEL)
+    return kind(ArrayProxy(path, header.copy()), None, header)
 
 
 def _check_header(path: Path, header: nib.Nifti1Header) -> None:
