@@ -14,6 +14,7 @@ from aslkit.core.acquisition import Acquisition, protocol
 from aslkit.core.errors import InputError
 from aslkit.core.series_and_maps import AslSeries
 from aslkit.predict.inference import fit_base
+from aslkit.prepare.pipeline import PreparationSettings
 from aslkit.prepare.series import select_repeats, series_from_runs
 from aslkit.train.experimental.real_scans import (
     RealScan,
@@ -50,6 +51,12 @@ def test_a_subset_is_the_series_of_the_chosen_repeats(image, scan, chosen):
     assert found.acquisition.timings == expected.acquisition.timings
     if len(chosen) > 1:
         np.testing.assert_allclose(found.noise_sd[inside], expected.noise_sd[inside], rtol=1e-5)
+
+
+def test_real_scans_are_realigned_if_asked(image, scan):
+    (realigned,) = read_real_scans(image.parents[2], PreparationSettings(realign=True))
+    assert realigned.sha256 != scan.sha256
+    assert realigned.series.acquisition == scan.series.acquisition
 
 
 def test_a_subset_of_the_slices_keeps_their_timing(scan):

@@ -12,6 +12,8 @@ class AdaptationConfig(Strict):
 
     weight: float = Field(1.0, gt=0)
     """Weight of the loss of real scans, relative to that of simulated scans."""
+    moco: bool = False
+    """Realign the volumes of the real scans, as `--moco` of `asl_predict`."""
     bias_correction: bool = False
     """Train only a scale and an offset of CBF and of ATT."""
     adversarial_weight: float | None = Field(None, gt=0)

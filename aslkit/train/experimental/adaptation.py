@@ -18,6 +18,7 @@ from aslkit.fit.curve_table import model_like
 from aslkit.fit.variable_projection import weighted
 from aslkit.kinetics.model import KineticModel, kinetic_model, take_slices
 from aslkit.nets.network import N_OUTPUTS
+from aslkit.prepare.pipeline import PreparationSettings
 from aslkit.train.batches import Batch, Draw
 from aslkit.train.experimental.domain_classifier import confusion_loss
 from aslkit.train.experimental.prediction_loss import prediction_loss
@@ -43,7 +44,9 @@ def read_adaptation_scans(config: TrainingConfig, bids_dir: Path | None) -> tupl
             expected="a data set together with a section adaptation",
             fix="give --config exp14 --finetune-bids DIR, or neither section nor data set",
         )
-    return () if bids_dir is None else read_real_scans(bids_dir)
+    if config.adaptation is None or bids_dir is None:
+        return ()
+    return read_real_scans(bids_dir, PreparationSettings(realign=config.adaptation.moco))
 
 
 def add_real_scans(config: TrainingConfig, scans: Sequence[RealScan], draw: Draw) -> Draw:

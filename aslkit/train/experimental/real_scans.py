@@ -23,7 +23,7 @@ from aslkit.core.series_and_maps import AslSeries, FloatImage, MaskImage, boundi
 from aslkit.fit.least_squares import fitted_signal
 from aslkit.predict.inference import fit_base
 from aslkit.prepare.noise import finite_mean, noise_from_repeats
-from aslkit.prepare.pipeline import prepare_runs
+from aslkit.prepare.pipeline import PreparationSettings, prepare_runs
 from aslkit.prepare.series import calibrated_repeats
 from aslkit.train.batches import Batch
 
@@ -78,7 +78,10 @@ class RealScan:
         )
 
 
-def read_real_scans(bids_dir: Path) -> tuple[RealScan, ...]:
+def read_real_scans(
+    bids_dir: Path,
+    preparation: PreparationSettings = PreparationSettings(),  # noqa: B008
+) -> tuple[RealScan, ...]:
     """Read the scans of a data set with repeats of several delays; warn of the others.
 
     Raises
@@ -89,7 +92,7 @@ def read_real_scans(bids_dir: Path) -> tuple[RealScan, ...]:
     scans = []
     for paths in find_acquisitions(bids_dir):
         try:
-            scans.append(_read(paths))
+            scans.append(_read(paths, preparation))
         except InputError as error:
             logger.warning("%s is left out: %s", scan_name(paths), error)
     if not scans:
@@ -197,7 +200,7 @@ def _put_into_patch(images: FloatImage, corner: tuple[int, int], side: int) -> t
     return torch.from_numpy(patches)
 
 
-def _read(paths: tuple[Path, ...]) -> RealScan:
+def _read(paths: tuple[Path, ...], preparation: PreparationSettings) -> RealScan:
     """Read a scan, and try the fit of half of its repeats.
 
     Raises
@@ -205,7 +208,7 @@ def _read(paths: tuple[Path, ...]) -> RealScan:
     InputError
         If a delay has no repeat, or there is one delay only.
     """
-    prepared = prepare_runs([read_run(path) for path in paths])
+    prepared = prepare_runs([read_run(path) for path in paths], preparation)
     series = prepared.series
     repeats = tuple(calibrated_repeats(prepared.runs, series.mask))
     fewest = min(r.shape[3] for r in repeats)
