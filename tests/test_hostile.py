@@ -1,4 +1,4 @@
-"""Files made to break a reader are refused at once and in one sentence, and fill no memory."""
+"""Malicious files are refused with one error line, without filling the memory."""
 
 import gzip
 import json
@@ -24,7 +24,7 @@ BOMB = "a: &a [x, x]\n" + "".join(
 
 
 def refusal(command, *arguments):
-    """The one line on stderr of a command that exits with code 3."""
+    """Run a command that exits with code 3 and return its only line on stderr."""
     result = CliRunner().invoke(command, [str(a) for a in arguments])
     assert result.exit_code == 3, result.output
     (line,) = result.stderr.splitlines()
@@ -54,7 +54,7 @@ def refusal(command, *arguments):
     ],
     ids=lambda value: repr(value)[:30],
 )
-def test_a_configuration_that_is_a_trap(tmp_path, text, found):
+def test_a_malicious_configuration_is_refused(tmp_path, text, found):
     path = tmp_path / "own.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     line = refusal(train, "--config", path, "--out", tmp_path / "out")
@@ -63,7 +63,7 @@ def test_a_configuration_that_is_a_trap(tmp_path, text, found):
 
 
 @pytest.mark.parametrize("value", ["*a", "[[", "!!int x", "2020-13-45", "[" * 3000])
-def test_a_value_of_set_that_is_a_trap(value):
+def test_a_malicious_value_of_set_is_refused(value):
     with pytest.raises(InputError, match="^--set: "):
         load_config("small", (f"steps={value}",))
 
@@ -77,7 +77,7 @@ def cut(path):
 
 
 def huge(path):
-    """A header of 4e15 voxels."""
+    """Write dimensions of 4e15 voxels into the header."""
     raw = bytearray(gzip.decompress(path.read_bytes()))
     raw[42:48] = b"\xff\x7f" * 3
     path.write_bytes(gzip.compress(bytes(raw)))
@@ -100,7 +100,7 @@ def not_finite(path):
         (lambda path: path.with_suffix("").with_suffix(".json").write_text("[]"), "a JSON list"),
     ],
 )
-def test_a_phantom_that_is_damaged(tmp_path, damage, found):
+def test_a_damaged_phantom_is_refused(tmp_path, damage, found):
     save_phantom(shape_phantom("disc", 0), tmp_path)
     (path,) = find_phantoms(tmp_path)
     damage(path)
@@ -109,7 +109,7 @@ def test_a_phantom_that_is_damaged(tmp_path, damage, found):
 
 
 @pytest.mark.parametrize("content", [b"scan\tx\nsub-01\t3\n", b"\xff\xfe\x00", b"scan\n\n\nsub\n"])
-def test_a_list_of_failures_that_is_none_is_refused_before_any_scan(tmp_path, content):
+def test_an_invalid_list_of_failures_is_refused_before_any_scan(tmp_path, content):
     study, out = tmp_path / "study", tmp_path / "out"
     write_scan(study)
     line = ("--bids", study, "--derivatives", out, "--overwrite")
@@ -120,7 +120,7 @@ def test_a_list_of_failures_that_is_none_is_refused_before_any_scan(tmp_path, co
     assert (out / "failed.tsv").read_bytes() == content and not (out / "sub-01").exists()
 
 
-def test_folders_that_are_linked_in_circles_hold_each_scan_once(tmp_path):
+def test_circular_links_of_folders_do_not_repeat_a_scan(tmp_path):
     write_scan(tmp_path)
     for link in ("sub-01/perf/again", "sub-01/ses-a", "sub-02"):
         (tmp_path / link).symlink_to(tmp_path)
@@ -133,8 +133,8 @@ def test_folders_that_are_linked_in_circles_hold_each_scan_once(tmp_path):
     assert done.exit_code == 0 and "1 scan, 0 with errors" in done.output
 
 
-def test_nothing_is_unpickled(tmp_path, monkeypatch):
-    """Also where numpy, torch or nibabel would do it for whoever gave the file."""
+def test_no_command_unpickles_a_file(tmp_path, monkeypatch):
+    """Check that pickle, torch.load and numpy.load are never called."""
 
     def refuse(*_, **__):
         raise AssertionError("unpickled")

@@ -1,4 +1,4 @@
-"""Wrong input ends with one sentence that names the file and the field, and leaves nothing."""
+"""Invalid input gives one error line with file and field, and no output is written."""
 
 import json
 import re
@@ -33,16 +33,16 @@ def test_a_fault_is_named_as_documented_and_nothing_is_written(fault, tmp_path, 
     assert documented == PAGE.get(fault), "run bin/dev/list_faults.py"
 
 
-def test_the_page_of_messages_lists_no_other_faults():
+def test_the_page_of_messages_lists_exactly_the_faults():
     assert set(PAGE) - {"what is wrong", "---"} == set(FAULTS)
 
 
 def contents(folder):
-    """Bytes of every file below a folder."""
+    """Return the bytes of every file below a folder, by path."""
     return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_a_name_that_is_too_long(tmp_path):
+def test_a_file_name_that_is_too_long_is_refused(tmp_path):
     result = run(tmp_path, ["-i", tmp_path / f"{'a' * 300}.nii.gz"])
     assert result.exit_code == 3
     assert ".nii.gz: found no such file" in result.stderr
@@ -66,7 +66,7 @@ def test_a_name_that_is_too_long(tmp_path):
         ["--no-such-option"],
     ],
 )
-def test_wrong_usage(tmp_path, options):
+def test_invalid_options_are_a_usage_error(tmp_path, options):
     result = run(tmp_path, ["-i", write_scan(tmp_path), *options])
     assert result.exit_code == 2, result.output
     assert "Traceback" not in result.output
@@ -87,7 +87,7 @@ def test_an_internal_error_is_one_line_unless_debugged():
     assert "Traceback" in CliRunner().invoke(broken, ["--debug"]).stderr
 
 
-def test_an_unknown_model(tmp_path):
+def test_an_unknown_model_is_refused(tmp_path):
     out = tmp_path / "cbf.nii.gz"
     arguments = ["-i", str(write_scan(tmp_path)), "-o", str(out), "--model", "no-such-model"]
     result = CliRunner().invoke(predict, arguments)

@@ -46,7 +46,7 @@ def tissues():
 
 
 def moved(image, parameters):
-    """The image after a motion, by splines of another order than those under test."""
+    """Move an image with splines of order 5, which the code under test does not use."""
     if not np.any(parameters):
         return image
     rigid = rigid_matrix(parameters)
@@ -56,14 +56,14 @@ def moved(image, parameters):
 
 
 def random_walk(step=0.1):
-    """Motion of every volume (volumes, 6) [mm, rad]: a random walk of steps in mm and degrees."""
+    """Return motion (volumes, 6) [mm, rad] with normal steps of SD `step` [mm, degrees]."""
     rng = np.random.default_rng(4)
     steps = rng.normal(0, step, (N_VOLUMES, 6)) * ([1] * 3 + [np.deg2rad(1)] * 3)
     return np.cumsum(steps, axis=0) - steps[0]
 
 
 def moving_run(folder, walk, noise_sd=NOISE_SD):
-    """A run whose static contrast changes with the delay, and its M0."""
+    """Write a run with static contrast that depends on the delay, and its M0."""
     rng = np.random.default_rng(6)
     parts, voxels = tissues(), []
     contexts = PAIR * (len(walk) // len(PAIR))
@@ -83,7 +83,7 @@ def moving_run(folder, walk, noise_sd=NOISE_SD):
 
 @pytest.fixture(scope="module")
 def walked(tmp_path_factory):
-    """A run whose head walks at random."""
+    """Write a run in which the head moves in a random walk."""
     return moving_run(tmp_path_factory.mktemp("walked"), random_walk())
 
 
@@ -91,7 +91,7 @@ def brain():
     return tissues().sum(axis=0) > 0.5
 
 
-def test_a_random_walk_is_found_through_changing_contrast(walked):
+def test_a_random_walk_is_recovered_despite_changing_contrast(walked):
     walk, run = random_walk(), read_run(walked)
     _, found = realign(run, run.calibration.m0, brain())
     error = np.abs(found - walk).mean(axis=0)
@@ -102,7 +102,7 @@ def test_a_random_walk_is_found_through_changing_contrast(walked):
     assert np.rad2deg(between[3:]).max() < 0.1
 
 
-def test_realignment_brings_the_difference_close_to_that_of_a_head_at_rest(tmp_path):
+def test_realignment_halves_the_error_of_the_difference(tmp_path):
     walks = {"rest": 0 * random_walk(), "moving": random_walk()}
     still, run = (read_run(moving_run(tmp_path / n, w, 0.5)) for n, w in walks.items())
     inside = ndimage.binary_erosion(brain(), np.ones((5, 5, 3)))
@@ -139,10 +139,12 @@ def test_simpleitk_finds_the_same_motion():
         for rigid in (rigid_matrix(parameters), rigid_matrix(ours))
     )
     assert np.linalg.norm(here - truth, axis=1).mean() < 0.15
-    assert np.linalg.norm(here - there, axis=1).mean() < 0.4  # theirs stops 0.3 mm from the truth
+    assert (
+        np.linalg.norm(here - there, axis=1).mean() < 0.4
+    )  # SimpleITK stops 0.3 mm from the truth
 
 
-def test_a_head_at_rest_keeps_its_difference(tmp_path):
+def test_realignment_without_motion_preserves_the_difference(tmp_path):
     run = read_run(moving_run(tmp_path, np.zeros((N_VOLUMES, 6))))
     realigned, found = realign(run, run.calibration.m0, brain())
     assert np.abs(found - found[0]).max() < 0.1
@@ -151,7 +153,7 @@ def test_a_head_at_rest_keeps_its_difference(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_voxel_that_left_the_field_of_view_is_averaged_over_the_volumes_that_show_it(tmp_path):
+def test_voxels_outside_the_field_of_view_are_ignored_in_the_average(tmp_path):
     walk = np.zeros((3 * PER_REPEAT, 6))
     walk[6:12, 2] = 6.0  # the second repeat of every delay moves out by more than a slice
     run = read_run(moving_run(tmp_path, walk))
@@ -163,12 +165,12 @@ def test_a_voxel_that_left_the_field_of_view_is_averaged_over_the_volumes_that_s
     assert np.isfinite(series.noise_sd[shown]).all()
 
 
-def test_resampling_at_rest_changes_nothing():
+def test_resampling_without_motion_returns_the_image():
     image = np.random.default_rng(1).normal(0, 1, SHAPE).astype(np.float32)
     assert np.allclose(resample(image, np.zeros(6), FRAME), image, atol=1e-5)
 
 
-def test_composed_motions_act_one_after_the_other():
+def test_composed_motions_equal_the_product_of_their_matrices():
     rng = np.random.default_rng(8)
     first, second = rng.normal(0, 0.3, (2, 6))
     matrices = [np.vstack([rigid_matrix(p), [0, 0, 0, 1]]) for p in (first, second)]
@@ -176,7 +178,7 @@ def test_composed_motions_act_one_after_the_other():
     assert np.allclose(both, matrices[0] @ matrices[1])
 
 
-def test_framewise_displacement_sums_shifts_and_arcs_and_skips_volumes_without_motion():
+def test_framewise_displacement_sums_translations_and_arcs_and_skips_nan():
     parameters = np.zeros((4, 6))
     parameters[1] = np.nan
     parameters[2:] = [0.1, -0.2, 0.3, 0.01, 0.0, -0.02]

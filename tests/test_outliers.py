@@ -1,4 +1,4 @@
-"""Outlier pairs among repeats: found, left out, and recorded."""
+"""Outlier pairs among repeats are found, rejected and recorded."""
 
 import json
 
@@ -15,17 +15,17 @@ from aslkit.prepare.pipeline import PreparationSettings, prepare_runs
 from aslkit.prepare.series import select_repeats, series_from_runs
 from aslkit.validate.in_vivo import validate_run
 
-SPIKE = 4  # the label volume that is spoilt: pair (5, 4), the second delay
+SPIKE = 4  # label volume with an artefact: pair (4, 3), second delay
 
 
-def run_of(folder, repeats=6, spoilt=(), noise_sd=5.0, left_out=()):
-    """A run of some repeats of three delays with noise; spoilt volumes carry a stripe pattern."""
+def run_of(folder, repeats=6, corrupted=(), noise_sd=5.0, left_out=()):
+    """Write and read a noisy run of three delays; `corrupted` volumes have stripes."""
     plds = [0.0, *(p for p in PLDS_S * repeats for _ in range(2))]
     contexts = ("m0scan", *("label", "control") * (len(PLDS_S) * repeats))
     rng = np.random.default_rng(5)
     voxels = np.concatenate([volumes(0)[..., :1], *[volumes(0)[..., 1:7]] * repeats], axis=3)
     voxels = voxels + rng.normal(0, noise_sd, voxels.shape)
-    for i in spoilt:
+    for i in corrupted:
         voxels[..., i] += 40 * np.cos(1.3 * np.arange(SHAPE[0]))[:, None, None]
     kept = [i for i in range(len(contexts)) if i not in left_out]
     sidecar = {"PostLabelingDelay": [plds[i] for i in kept]}
@@ -43,51 +43,51 @@ def test_no_pair_of_a_scan_with_normal_noise_is_rejected(tmp_path):
 
 
 @pytest.mark.parametrize("repeats", [2, 3, 6])
-def test_a_spoilt_pair_is_rejected_and_only_that_one(tmp_path, repeats):
+def test_only_the_corrupted_pair_is_rejected(tmp_path, repeats):
     assert rejected(run_of(tmp_path, repeats, [SPIKE])) == [(4, 3)]
 
 
-def test_a_pair_in_a_group_of_fewer_repeats_is_judged_with_all_others(tmp_path):
+def test_a_corrupted_pair_is_rejected_from_a_group_with_fewer_repeats(tmp_path):
     assert rejected(run_of(tmp_path, 4, [SPIKE], left_out=(9, 10))) == [(4, 3)]
 
 
-def test_the_only_pair_of_a_delay_and_half_of_a_group_are_kept(tmp_path):
+def test_a_single_pair_and_at_least_half_of_a_group_are_kept(tmp_path):
     assert rejected(run_of(tmp_path / "one", 1, [SPIKE])) == []
-    spoilt = [2 + 6 * n for n in range(4)]  # four of five repeats of the first delay
-    assert len(rejected(run_of(tmp_path / "many", 5, spoilt))) <= 2
+    corrupted = [2 + 6 * n for n in range(4)]  # four of five repeats of the first delay
+    assert len(rejected(run_of(tmp_path / "many", 5, corrupted))) <= 2
 
 
-def test_noise_free_repeats_are_all_alike(tmp_path):
+def test_no_pair_of_a_noise_free_scan_is_rejected(tmp_path):
     assert rejected(run_of(tmp_path, 3, noise_sd=0.0)) == []
 
 
-def test_a_rejected_pair_leaves_the_average_its_count_and_its_weight(tmp_path):
-    clean, spoilt = run_of(tmp_path / "a"), run_of(tmp_path / "b", spoilt=[SPIKE])
-    kept = remove_outliers(spoilt, score_pairs(spoilt, head(), 5.0))
+def test_a_rejected_pair_is_removed_from_the_average_and_its_count(tmp_path):
+    clean, corrupted = run_of(tmp_path / "a"), run_of(tmp_path / "b", corrupted=[SPIKE])
+    kept = remove_outliers(corrupted, score_pairs(corrupted, head(), 5.0))
     assert [t.n_averages for t in timings(kept)] == [6, 5, 6]
     inside = head()
     error = [
         np.std((series_from_runs([r], inside).delta_m - series_from_runs([clean]).delta_m)[inside])
-        for r in (spoilt, kept)
+        for r in (corrupted, kept)
     ]
     assert error[1] < 0.3 * error[0]
 
 
-def test_repeats_are_still_selected_from_what_is_left(tmp_path):
-    spoilt = run_of(tmp_path, spoilt=[SPIKE])
-    kept = remove_outliers(spoilt, score_pairs(spoilt, head(), 5.0))
+def test_repeats_are_selected_from_the_remaining_pairs(tmp_path):
+    corrupted = run_of(tmp_path, corrupted=[SPIKE])
+    kept = remove_outliers(corrupted, score_pairs(corrupted, head(), 5.0))
     assert "n/a" not in select_repeats(kept, [0, 1]).contexts
     assert [t.n_averages for t in timings(select_repeats(kept, [0, 1]))] == [2, 2, 2]
 
 
-def spoilt_scan(folder):
+def corrupted_scan(folder):
     voxels = volumes(5.0)
     voxels[..., SPIKE] += 40 * np.cos(1.3 * np.arange(SHAPE[0]))[:, None, None]
     return write_scan(folder, SIDECAR, CONTEXTS, voxels)
 
 
-def test_the_command_says_and_records_what_it_left_out(tmp_path):
-    arguments = ["-i", str(spoilt_scan(tmp_path)), "-o", str(tmp_path / "cbf.nii.gz")]
+def test_the_command_prints_and_records_the_rejected_pairs(tmp_path):
+    arguments = ["-i", str(corrupted_scan(tmp_path)), "-o", str(tmp_path / "cbf.nii.gz")]
     result = CliRunner().invoke(main, arguments, catch_exceptions=False)
     assert "rejected: volumes 4 and 5 of sub-01_asl.nii.gz (PLD 1 s)" in result.output
     sidecar = json.loads((tmp_path / "att.json").read_text())
@@ -101,7 +101,7 @@ def test_the_command_says_and_records_what_it_left_out(tmp_path):
 
 
 def test_outlier_rejection_can_be_turned_off(tmp_path):
-    arguments = ["-i", str(spoilt_scan(tmp_path)), "-o", str(tmp_path / "cbf.nii.gz")]
+    arguments = ["-i", str(corrupted_scan(tmp_path)), "-o", str(tmp_path / "cbf.nii.gz")]
     result = CliRunner().invoke(main, [*arguments, "--outliers", "off"], catch_exceptions=False)
     assert "rejected" not in result.output
     sidecar = json.loads((tmp_path / "cbf.json").read_text())
@@ -109,14 +109,14 @@ def test_outlier_rejection_can_be_turned_off(tmp_path):
     assert not (tmp_path / "outliers.tsv").exists()
 
 
-def test_a_threshold_that_is_no_positive_number_is_refused(tmp_path):
+def test_a_threshold_that_is_not_a_positive_number_is_refused(tmp_path):
     for wrong in ("-1", "many"):
         result = CliRunner().invoke(main, ["-i", "asl.nii.gz", "--outliers", wrong])
         assert result.exit_code == 2
         assert "--outliers" in result.output
 
 
-def test_the_pipeline_rejects_outliers_and_states_them(tmp_path):
+def test_the_pipeline_rejects_and_records_outliers(tmp_path):
     prepared = prepare_runs([run_of(tmp_path, 4, [SPIKE])])
     (message,) = prepared.messages
     assert message.startswith("rejected: volumes 4 and 5 of sub-01_asl.nii.gz (PLD 1 s), z = ")
@@ -131,7 +131,7 @@ def test_the_pipeline_keeps_all_pairs_without_a_threshold(tmp_path):
     np.testing.assert_array_equal(prepared.series.delta_m, series_from_runs([run]).delta_m)
 
 
-def test_validation_in_vivo_splits_the_repeats_that_outlier_rejection_keeps(tmp_path):
+def test_validation_in_vivo_splits_the_repeats_kept_by_outlier_rejection(tmp_path):
     result = validate_run(prepare_runs([run_of(tmp_path, 5, [SPIKE])]))
     assert [t.n_averages for t in result.scan.series.acquisition.timings] == [5, 4, 5]
     assert {r["n_repeats"] for r in result.benchmark.records} == {1, 2, 5}

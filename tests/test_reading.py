@@ -1,4 +1,4 @@
-"""The corners of BIDS that real data sets use, and the warnings about what looks odd."""
+"""Less common BIDS features in real data sets, and warnings about unusual values."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -26,13 +26,13 @@ ENTITIES = "sub-01_ses-2_acq-x_rec-y_dir-AP_run-03"
 
 
 def warnings(image, overrides=None):
-    """The warnings of the timing table."""
+    """Return the warnings in the timing table of an image."""
     table = timing_table([read_run(image, overrides or Overrides())])
     return [line.removeprefix("  warning: ") for line in table.splitlines() if "warning" in line]
 
 
 def write_session(folder, intended_for):
-    """A scan with every entity in a session, and an m0scan that names it."""
+    """Write a scan with all entities in a session, and an m0scan linked to it."""
     perf = folder / "sub-01" / "ses-2" / "perf"
     (folder / "dataset_description.json").write_text("{}")
     image = save(perf / f"{ENTITIES}_asl.nii", volumes()[..., 1:])
@@ -62,7 +62,7 @@ def test_sessions_runs_and_all_entities_are_read_with_their_m0(tmp_path, intende
     assert np.allclose(read_run(image).calibration.m0[head()], M0, atol=1)
 
 
-def test_of_two_linked_m0_images_the_one_of_the_same_run_counts(tmp_path):
+def test_the_linked_m0_image_with_the_same_run_has_priority(tmp_path):
     image = write_session(tmp_path, f"ses-2/perf/{ENTITIES}_asl.nii")
     other = ENTITIES.replace("run-03", "run-04")
     fields = {"IntendedFor": f"ses-2/perf/{ENTITIES}_asl.nii"}
@@ -70,14 +70,14 @@ def test_of_two_linked_m0_images_the_one_of_the_same_run_counts(tmp_path):
     assert np.allclose(read_run(image).calibration.m0[head()], M0, atol=1)
 
 
-def test_the_phase_of_an_m0_image_is_not_taken_for_another_m0(tmp_path):
+def test_the_phase_image_of_an_m0scan_is_ignored(tmp_path):
     image = write_session(tmp_path, f"ses-2/perf/{ENTITIES}_asl.nii")
     fields = {"IntendedFor": f"ses-2/perf/{ENTITIES}_asl.nii"}
     write_m0(image, np.ones(SHAPE, np.float32), fields, name=f"{ENTITIES}_part-phase_m0scan")
     assert np.allclose(read_run(image).calibration.m0[head()], M0, atol=1)
 
 
-def test_the_runs_of_a_joint_acquisition_are_found_together_and_phase_images_left_out(tmp_path):
+def test_runs_of_a_joint_acquisition_are_grouped_and_phase_images_ignored(tmp_path):
     for name in ("sub-01_acq-pcasl_run-1", "sub-01_acq-vsasl_run-1", "sub-01_part-phase"):
         write_scan(tmp_path, name=name)
     (found,) = find_acquisitions(tmp_path)
@@ -87,7 +87,7 @@ def test_the_runs_of_a_joint_acquisition_are_found_together_and_phase_images_lef
     ]
 
 
-def test_a_nifti_without_sidecars_is_read_with_what_the_user_states(tmp_path):
+def test_a_nifti_without_sidecars_is_read_with_the_options_of_the_user(tmp_path):
     image = save(tmp_path / "data.nii", volumes()[..., 1:])
     stated = {"plds_s": PLDS_S, "label_durations_s": (1.8,), "order": "tc", "labeling": "pcasl"}
     run = read_run(image, Overrides(**stated, m0="1000", slice_dt_s=0.05))
@@ -97,7 +97,7 @@ def test_a_nifti_without_sidecars_is_read_with_what_the_user_states(tmp_path):
     assert run.contexts == CONTEXTS[1:]
 
 
-def test_repeats_in_any_order_and_of_uneven_number_are_grouped(tmp_path):
+def test_repeats_in_any_order_and_of_unequal_number_are_grouped(tmp_path):
     order = [6, 5, 1, 2, 3, 4, 11, 12]  # volumes of the scan: 1.8, 0.5, 1.0 and 1.8 s
     contexts = [CONTEXTS[i] for i in order]
     fields = {**NO_M0, "M0Type": "Estimate", "M0Estimate": M0}
@@ -108,14 +108,14 @@ def test_repeats_in_any_order_and_of_uneven_number_are_grouped(tmp_path):
     assert (series_from_runs([run]).delta_m[head()] > 0).all()
 
 
-def test_volumes_without_radiofrequency_or_meaning_are_left_out(tmp_path):
+def test_norf_and_n_a_volumes_are_ignored(tmp_path):
     contexts = ["m0scan", "noRF", "n/a", *CONTEXTS[3:]]
     plds = [0.0, 0.0, 0.0, *PLDS[3:]]
     run = read_run(write_scan(tmp_path, {"PostLabelingDelay": plds}, contexts))
     assert [(t.pld_s, t.n_averages) for t in timings(run)] == [(0.5, 1), (1.0, 2), (1.8, 2)]
 
 
-def test_a_volume_without_partner_is_left_out_with_a_warning(tmp_path):
+def test_an_unpaired_volume_is_ignored_with_a_warning(tmp_path):
     contexts = [*CONTEXTS[:-1], "n/a"]
     image = write_scan(tmp_path, contexts=contexts)
     assert warnings(image) == ["volumes without a partner of equal timing are left out: 12"]
@@ -129,7 +129,7 @@ def test_the_m0scan_volumes_of_a_series_are_averaged(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["\ufeff{}", "{{}}\r\n"])
-def test_marks_of_windows_editors_are_read_over(tmp_path, text):
+def test_byte_order_marks_and_windows_line_ends_are_accepted(tmp_path, text):
     image = write_scan(tmp_path)
     sidecar = image.with_name("sub-01_asl.json")
     sidecar.write_text(
@@ -141,7 +141,7 @@ def test_marks_of_windows_editors_are_read_over(tmp_path, text):
     assert read_run(image).contexts == CONTEXTS
 
 
-def test_voxels_without_a_finite_repeat_of_some_delay_are_flagged(tmp_path):
+def test_voxels_without_a_finite_repeat_at_every_delay_are_flagged(tmp_path):
     voxels = volumes()
     voxels[7, 7, 1, [3, 9]], voxels[6, 6, 1, [4, 10]] = np.nan, np.inf  # both repeats
     voxels[7, 6, 1, 3] = np.nan  # one repeat
@@ -174,7 +174,7 @@ def test_voxels_without_a_finite_repeat_of_some_delay_are_flagged(tmp_path):
         ),
     ],
 )
-def test_what_looks_odd_is_a_warning(tmp_path, fields, warning):
+def test_an_unusual_value_gives_a_warning(tmp_path, fields, warning):
     (found,) = warnings(write_scan(tmp_path, fields))
     assert warning in found
 
@@ -185,7 +185,7 @@ def test_what_looks_odd_is_a_warning(tmp_path, fields, warning):
         {"MagneticFieldStrength": 2.5},
         {"MagneticFieldStrength": 3.5},
         {"PostLabelingDelay": [p + 1.3 for p in PLDS]},  # from 1.8 s, the label duration
-        {"PostLabelingDelay": [0.0, *[2.0, 2.0, 2.5, 2.5] * 3]},  # two delays tell nothing
+        {"PostLabelingDelay": [0.0, *[2.0, 2.0, 2.5, 2.5] * 3]},  # two delays are too few for a warning
         {"LabelingDuration": 0.99, "PostLabelingDelay": [p + 2 for p in PLDS]},
         {"LabelingDuration": [1.8, *[1.8, 1.8, 1.5, 1.5, 1.2, 1.2] * 2],
          "PostLabelingDelay": [p + 2 for p in PLDS]},
@@ -195,18 +195,18 @@ def test_what_looks_odd_is_a_warning(tmp_path, fields, warning):
         {"ArterialSpinLabelingType": "pCASL"},
     ],
 )  # fmt: skip
-def test_what_is_at_the_end_of_the_usual_is_no_warning(tmp_path, fields):
+def test_a_value_at_the_limit_of_the_usual_range_gives_no_warning(tmp_path, fields):
     assert warnings(write_scan(tmp_path, fields)) == []
 
 
-def test_a_stated_t1_of_blood_is_for_any_field_strength(tmp_path):
+def test_a_given_t1_of_blood_gives_no_warning_at_7_t(tmp_path):
     image, stated = write_scan(tmp_path, {"MagneticFieldStrength": 7}), Overrides(t1_blood_s=2.1)
     assert warnings(image, stated) == []
     assert series_from_runs([read_run(image, stated)]).acquisition.t1_blood_s == 2.1
 
 
 @pytest.mark.parametrize("volume", [3, 4])
-def test_a_label_or_control_of_zeros_is_refused(tmp_path, volume):
+def test_a_label_or_control_volume_of_zeros_is_refused(tmp_path, volume):
     voxels = volumes()
     voxels[..., volume] = 0
     image = write_scan(tmp_path, voxels=voxels)
@@ -217,7 +217,7 @@ def test_a_label_or_control_of_zeros_is_refused(tmp_path, volume):
 
 
 @pytest.mark.parametrize("field", ["HadamardMatrixSize", "TimeEncodedSteps"])
-def test_a_label_that_is_still_encoded_is_refused(tmp_path, field):
+def test_a_time_encoded_series_without_decoding_is_refused(tmp_path, field):
     image = write_scan(tmp_path, {field: 8})
     with pytest.raises(InputError, match=f"{field}: found 8, expected decoded deltam volumes"):
         read_run(image)
@@ -232,11 +232,9 @@ def test_a_label_that_is_still_encoded_is_refused(tmp_path, field):
         (12, 4, None),
     ],
 )
-def test_difference_images_are_read_whatever_was_averaged_or_decoded(
-    tmp_path, n_pairs, n_averages, warning
-):
+def test_averaged_and_decoded_difference_images_are_read(tmp_path, n_pairs, n_averages, warning):
     voxels = np.ones((*SHAPE, 3), np.float32)
-    voxels[..., 1] = 0  # no perfusion, or the scanner's masking
+    voxels[..., 1] = 0  # no perfusion, or masked by the scanner
     fields = {"PostLabelingDelay": list(PLDS_S), "M0Type": "Estimate", "M0Estimate": M0}
     fields |= {"TotalAcquiredPairs": n_pairs, "TimeEncodedMatrixSize": 4}
     image = write_scan(tmp_path, fields, ["deltam"] * 3, voxels)
@@ -244,7 +242,7 @@ def test_difference_images_are_read_whatever_was_averaged_or_decoded(
     assert warnings(image) == ([] if warning is None else [warning])
 
 
-def test_all_files_that_a_run_was_read_from_are_named(tmp_path):
+def test_the_sources_of_a_run_are_all_files_read(tmp_path):
     image = write_session(tmp_path, f"ses-2/perf/{ENTITIES}_asl.nii")
     perf = image.parent
     assert set(read_run(image).sources) == {
@@ -256,14 +254,14 @@ def test_all_files_that_a_run_was_read_from_are_named(tmp_path):
     }
 
 
-def test_slices_excited_together_share_their_delay(tmp_path):
+def test_simultaneously_excited_slices_have_the_same_offset(tmp_path):
     fields = {"SliceTiming": [0.0, 0.05, 0.0], "MultibandAccelerationFactor": 1.5}
     image = write_scan(tmp_path, fields)
     assert read_run(image).slice_offsets_s == pytest.approx((0, 0.05, 0))
     assert "mixed order, 2 excitations" in timing_table([read_run(image)])
 
 
-def test_a_separate_m0_of_another_echo_time_is_a_warning(tmp_path):
+def test_a_separate_m0_with_another_echo_time_gives_a_warning(tmp_path):
     image = write_scan(tmp_path, {**NO_M0, "EchoTime": 0.014}, CONTEXTS[1:], volumes()[..., 1:])
     write_m0(image, volumes()[..., 0], {"EchoTime": 0.03})
     for overrides in (Overrides(), Overrides(m0_tr_s=4.0)):
@@ -283,7 +281,7 @@ def test_a_separate_m0_of_another_echo_time_is_a_warning(tmp_path):
         ({"TotalAcquiredPairs": 7}, CONTEXTS, None),
     ],
 )
-def test_what_the_bids_validator_overlooks_is_found(tmp_path, fields, contexts, refused):
+def test_errors_missed_by_the_bids_validator_are_found(tmp_path, fields, contexts, refused):
     voxels = volumes()[..., -len(contexts or CONTEXTS) :]
     image = write_scan(tmp_path, fields, contexts, voxels)
     if refused is None:
@@ -293,7 +291,7 @@ def test_what_the_bids_validator_overlooks_is_found(tmp_path, fields, contexts, 
         read_run(image)
 
 
-def test_the_timing_table_shows_what_was_understood(tmp_path):
+def test_the_timing_table_shows_every_property_of_a_run(tmp_path):
     suppressed = {"BackgroundSuppression": True, "BackgroundSuppressionNumberPulses": 2}
     fields = {**suppressed, "RepetitionTimePreparation": 4.0, "SliceEncodingDirection": "k-"}
     image = write_scan(tmp_path, fields)
@@ -314,7 +312,7 @@ def test_the_timing_table_shows_what_was_understood(tmp_path):
     ]
 
 
-def test_one_run_with_repeats_gives_the_noise_of_a_joint_acquisition(tmp_path):
+def test_the_noise_of_a_joint_acquisition_comes_from_the_run_with_repeats(tmp_path):
     repeated = write_scan(tmp_path, name="sub-01_acq-pcasl")
     contexts = [c if i < 7 else "n/a" for i, c in enumerate(CONTEXTS)]
     fields = {"ArterialSpinLabelingType": "VSASL"}
@@ -324,7 +322,7 @@ def test_one_run_with_repeats_gives_the_noise_of_a_joint_acquisition(tmp_path):
     assert "residuals" in timing_table([read_run(single)])
 
 
-def test_difference_volumes_are_listed_as_such(tmp_path):
+def test_the_timing_table_lists_difference_volumes(tmp_path):
     fields = {"PostLabelingDelay": 1.8, "M0Type": "Estimate", "M0Estimate": M0}
     image = write_scan(tmp_path, fields, ["deltam"], np.ones(SHAPE, np.float32))
     table = timing_table([read_run(image)])
@@ -333,7 +331,7 @@ def test_difference_volumes_are_listed_as_such(tmp_path):
     assert table.splitlines()[-1].split() == ["1", "1.8", "1.8", "1.8", "to", "1.9", "1", "1"]
 
 
-def test_reading_an_image_leaves_the_settings_of_nibabel_as_they_were(tmp_path, monkeypatch):
+def test_reading_an_image_does_not_change_the_settings_of_nibabel(tmp_path, monkeypatch):
     monkeypatch.setattr(imageglobals.logger, "disabled", True)
     level = imageglobals.error_level
     read_volumes(write_scan(tmp_path))

@@ -1,4 +1,4 @@
-"""Fields of the sidecars of an image, and which files are its sidecars."""
+"""Sidecars of an image: their files, inheritance, and typed fields."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def sidecar(**fields):
 
 
 @pytest.mark.parametrize("value", [{}, {"Field": None}])
-def test_a_field_that_is_absent_is_none(value):
+def test_an_absent_field_is_none(value):
     fields = sidecar(**value)
     for read in (fields.text, fields.is_true, fields.number, fields.numbers):
         assert read("Field") is None
@@ -41,7 +41,7 @@ def test_a_finite_number_is_read(value):
 
 
 @pytest.mark.parametrize("value", [True, 10**15, -(10**15), float("inf"), float("nan"), "1.8", {}])
-def test_what_is_no_number_is_refused(value):
+def test_a_value_that_is_not_a_number_is_refused(value):
     fields = sidecar(Field=value, List=[1.8, value])
     with pytest.raises(
         InputError, match="sub-01_asl.json: Field: found .*, expected a number. Fi"
@@ -52,21 +52,21 @@ def test_what_is_no_number_is_refused(value):
             fields.numbers(name)
 
 
-def test_a_list_is_no_number_and_an_empty_one_no_numbers():
+def test_a_list_is_refused_as_a_number_and_an_empty_list_as_numbers():
     with pytest.raises(InputError, match=r"found \[1.8\], expected a number\. "):
         sidecar(Field=[1.8]).number("Field")
     with pytest.raises(InputError, match=r"found \[\], expected a number or a list"):
         sidecar(Field=[]).numbers("Field")
 
 
-def test_a_scalar_is_that_of_every_volume_and_a_list_has_one_entry_per_volume():
+def test_a_scalar_applies_to_every_volume_and_a_list_has_one_entry_per_volume():
     np.testing.assert_array_equal(sidecar(Field=2).per_volume("Field", 3), [2, 2, 2])
     np.testing.assert_array_equal(sidecar(Field=[1, 2, 3]).per_volume("Field", 3), [1, 2, 3])
     with pytest.raises(InputError, match="Field: found 2 entries, expected 1 or 3, one per"):
         sidecar(Field=[1, 2]).per_volume("Field", 3)
 
 
-def test_text_and_truth_are_read_as_such_alone():
+def test_text_and_booleans_of_another_type_are_refused():
     fields = sidecar(Text="PCASL", No=False, Yes=True, One=1)
     assert fields.text("Text") == "PCASL"
     assert fields.is_true("No") is False and fields.is_true("Yes") is True
@@ -76,7 +76,7 @@ def test_text_and_truth_are_read_as_such_alone():
         fields.text("Yes")
 
 
-def test_a_refusal_names_the_file_in_which_the_field_stands():
+def test_an_error_names_the_file_that_contains_the_field():
     fields = Sidecar(NEAR, {"A": 1, "B": "x" * 78}, {"A": ABOVE, "B": NEAR})
     assert fields.files == (ABOVE, NEAR)
     ask = {"expected": "2", "fix": "write 2"}
@@ -89,14 +89,14 @@ def test_a_refusal_names_the_file_in_which_the_field_stands():
     assert "A: found no such file, " in str(Sidecar(NEAR, {}, {}).refuse("A", **ask))
 
 
-def test_a_name_consists_of_entities_and_a_suffix():
+def test_a_file_name_is_split_into_entities_and_suffix():
     found = entities(Path("perf/sub-01_acq-a-b_part-mag_asl.nii.gz"))
     assert found == ({"sub": "01", "acq": "a-b", "part": "mag"}, "asl")
     assert is_magnitude(Path("sub-01_part-mag_asl.nii")) and is_magnitude(Path("sub-01_asl.nii"))
     assert not is_magnitude(Path("sub-01_part-phase_asl.nii"))
 
 
-def test_the_data_set_of_a_file_is_the_folder_of_its_description_or_of_its_subject(tmp_path):
+def test_the_data_set_root_contains_the_description_or_the_subject_folder(tmp_path):
     image = tmp_path / "study" / "sub-01" / "ses-1" / "perf" / "sub-01_asl.nii.gz"
     image.parent.mkdir(parents=True)
     assert dataset_root(image) == tmp_path / "study"
@@ -104,11 +104,13 @@ def test_the_data_set_of_a_file_is_the_folder_of_its_description_or_of_its_subje
     assert dataset_root(tmp_path / "asl.nii") == tmp_path
     (tmp_path / "dataset_description.json").touch()
     assert dataset_root(image) == tmp_path
-    (tmp_path / "study" / "sub-01" / "dataset_description.json").touch()  # the nearest counts
+    (
+        tmp_path / "study" / "sub-01" / "dataset_description.json"
+    ).touch()  # the nearest has priority
     assert dataset_root(image) == tmp_path / "study" / "sub-01"
 
 
-def test_the_nearer_and_the_more_specific_sidecar_wins(tmp_path):
+def test_the_nearer_and_the_more_specific_sidecar_has_priority(tmp_path):
     study = tmp_path / "study"
     perf = study / "sub-01" / "perf"
     perf.mkdir(parents=True)
@@ -131,6 +133,6 @@ def test_the_nearer_and_the_more_specific_sidecar_wins(tmp_path):
     assert found.path == perf / "sub-01_acq-x_asl.json"
 
 
-def test_without_any_sidecar_the_one_beside_the_image_is_named(tmp_path):
+def test_without_a_sidecar_the_path_is_the_one_beside_the_image(tmp_path):
     found = read_sidecar(tmp_path / "sub-01_asl.nii.gz")
     assert found == Sidecar(tmp_path / "sub-01_asl.json", {}, {})

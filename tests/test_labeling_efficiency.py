@@ -1,4 +1,4 @@
-"""How much of the label survives, from a sidecar or the command line."""
+"""Labeling and background-suppression efficiency from a sidecar or the command line."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def read(labeling="pcasl", overrides=NO_OVERRIDES, **fields):
         ({PULSES: 10}, NO_OVERRIDES, Efficiency(0.56, "default of VSASL", 10, 0.95)),
     ],
 )
-def test_the_command_line_comes_before_the_sidecar_and_that_before_the_default(
+def test_the_command_line_has_priority_over_the_sidecar_over_the_default(
     fields, overrides, expected
 ):
     assert read("vsasl", overrides, **fields)[0] == expected
@@ -55,14 +55,14 @@ def test_the_command_line_comes_before_the_sidecar_and_that_before_the_default(
         ({}, 0, (f"background suppression is not stated {UNKNOWN}",)),
     ],
 )
-def test_only_known_pulses_reduce_the_label(fields, n_pulses, notes):
+def test_only_a_known_number_of_pulses_reduces_the_efficiency(fields, n_pulses, notes):
     efficiency, found = read(**fields)
     assert (efficiency.n_pulses, found) == (n_pulses, notes)
     assert efficiency.total == pytest.approx(0.85 * 0.95**n_pulses)
 
 
 @pytest.mark.parametrize("fields", [{}, {"BackgroundSuppression": True}, {PULSES: 3}])
-def test_stated_pulses_need_no_note(fields):
+def test_a_given_number_of_pulses_needs_no_note(fields):
     efficiency, notes = read(overrides=Overrides(n_bs=0), **fields)
     assert (efficiency.n_pulses, notes) == (0, ())
 
@@ -70,7 +70,7 @@ def test_stated_pulses_need_no_note(fields):
 @pytest.mark.parametrize(
     ("field", "values"), [("LabelingEfficiency", (0, 0.009, 1.01)), (PULSES, (-1, 11, 1.5))]
 )
-def test_impossible_values_are_refused(field, values):
+def test_values_out_of_range_are_refused(field, values):
     for value in values:
         with pytest.raises(InputError, match=f"{field}: found {value:g}, expected a"):
             read(**{field: value})

@@ -1,4 +1,4 @@
-"""Timing fields at the ends of their ranges, and what is assumed where they say nothing."""
+"""Timing fields: limits of their ranges, defaults, and notes on missing fields."""
 
 from pathlib import Path
 
@@ -24,12 +24,12 @@ def raw(contexts=SERIES, n_slices=3, **fields):
 
 
 @pytest.mark.parametrize("pld", [0, 20, 1.8])
-def test_one_delay_serves_all_volumes(pld):
+def test_a_single_delay_applies_to_all_volumes(pld):
     np.testing.assert_array_equal(read_plds(raw(PostLabelingDelay=pld), NO_OVERRIDES), [pld] * 9)
 
 
 @pytest.mark.parametrize("pld", [-0.001, 20.001])
-def test_a_delay_out_of_range_is_refused_unless_no_perfusion_volume_has_it(pld):
+def test_a_delay_out_of_range_is_refused_for_perfusion_volumes_only(pld):
     plds = [pld, *[1.8] * 8]
     np.testing.assert_array_equal(read_plds(raw(PostLabelingDelay=plds), NO_OVERRIDES), plds)
     with pytest.raises(InputError, match=f"PostLabelingDelay: found {pld:g}, expected seconds"):
@@ -49,7 +49,7 @@ def test_a_delay_out_of_range_is_refused_unless_no_perfusion_volume_has_it(pld):
         (-1, "correct the value"),
     ],
 )
-def test_the_fix_of_milliseconds_is_the_same_in_seconds(plds, fix):
+def test_the_fix_for_milliseconds_gives_the_value_in_seconds(plds, fix):
     with pytest.raises(InputError) as caught:
         read_plds(raw(PostLabelingDelay=plds), NO_OVERRIDES)
     assert str(caught.value).endswith(f"expected seconds, 0 to 20. Fix: {fix}.")
@@ -66,20 +66,20 @@ def test_the_fix_of_milliseconds_is_the_same_in_seconds(plds, fix):
         (DIFFERENCES, (0, 20), [0, 0, 20, 0, 20]),
     ],
 )
-def test_stated_delays_are_those_of_all_pairs_in_turn(contexts, stated, expected):
+def test_given_delays_are_assigned_to_the_pairs_in_order(contexts, stated, expected):
     found = read_plds(raw(contexts, PostLabelingDelay=3), Overrides(plds_s=stated))
     np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("contexts", [SERIES, DIFFERENCES])
-def test_stated_delays_that_do_not_divide_the_pairs_are_refused(contexts):
+def test_given_delays_are_refused_if_their_number_does_not_divide_the_pairs(contexts):
     message = rf"--plds: found 3 values, expected 1, {len(contexts)} \(one per volume\) or a divi"
     with pytest.raises(InputError, match=message + "sor of 4 pairs"):
         read_plds(raw(contexts), Overrides(plds_s=(0.5, 1.0, 1.5)))
 
 
 @pytest.mark.parametrize("labeling", ["pcasl", "casl"])
-def test_a_label_lasts_at_least_a_millisecond(labeling):
+def test_the_label_duration_is_at_least_one_millisecond(labeling):
     for duration in (0.001, 20.0):
         for image, overrides in (
             (raw(LabelingDuration=duration), NO_OVERRIDES),
@@ -115,7 +115,7 @@ def test_vsasl_has_no_label_duration():
         ({}, np.inf, "nothing cuts the bolus off: taken as long"),
     ],
 )
-def test_the_bolus_of_pasl_lasts_until_it_is_cut_off(fields, duration, note):
+def test_the_label_duration_of_pasl_is_the_bolus_cut_off_delay(fields, duration, note):
     found, notes = read_label_durations(raw(**fields), "pasl", NO_OVERRIDES)
     np.testing.assert_array_equal(found, [duration] * 9)
     assert len(notes) == (note is not None) and (not notes or note in notes[0])
@@ -135,7 +135,7 @@ def test_the_bolus_of_pasl_lasts_until_it_is_cut_off(fields, duration, note):
         ([700, 1200], 'write "BolusCutOffDelayTime": 0.7'),
     ],
 )
-def test_an_impossible_cut_off_is_refused(times, fix):
+def test_an_invalid_bolus_cut_off_is_refused(times, fix):
     image = raw(BolusCutOffFlag=True, BolusCutOffDelayTime=times)
     with pytest.raises(InputError, match=f"above 0 to 20: one, or first to last.* Fix: {fix}"):
         read_label_durations(image, "pasl", NO_OVERRIDES)
@@ -144,12 +144,12 @@ def test_an_impossible_cut_off_is_refused(times, fix):
 @pytest.mark.parametrize(
     ("n_slices", "dt", "expected"), [(1, 30.0, (0,)), (3, 10.0, (0, 10, 20)), (2, 0.05, (0, 0.05))]
 )
-def test_stated_slices_follow_one_another(n_slices, dt, expected):
+def test_a_given_slice_dt_means_slices_in_ascending_order(n_slices, dt, expected):
     image = raw(n_slices=n_slices, MRAcquisitionType="3D", SliceTiming=[0.0, 0.3, 0.6])
     assert read_slice_offsets(image, Overrides(slice_dt_s=dt)) == (expected, ())
 
 
-def test_slices_that_take_too_long_are_refused():
+def test_a_slice_dt_that_is_too_long_is_refused():
     with pytest.raises(InputError, match="found 90 s for 3 slices.* give --slice-dt 0.045 if"):
         read_slice_offsets(raw(), Overrides(slice_dt_s=45.0))
 
@@ -173,7 +173,7 @@ def test_slices_that_take_too_long_are_refused():
         ({"MRAcquisitionType": "3D", "SliceTiming": [0.0, 0.2]}, (0,), "SliceTiming is ignored"),
     ],
 )
-def test_slice_offsets_count_from_the_first_excitation(fields, expected, note):
+def test_slice_offsets_are_relative_to_the_first_excitation(fields, expected, note):
     offsets, notes = read_slice_offsets(raw(**fields), NO_OVERRIDES)
     assert offsets == pytest.approx(expected)
     assert len(notes) == (note is not None) and (not notes or note in notes[0])

@@ -1,4 +1,4 @@
-"""Volume types from an aslcontext file or from the order that a user states."""
+"""Volume types from an aslcontext file or from the order given by the user."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from aslkit.core.errors import InputError
 
 @pytest.fixture
 def table(tmp_path):
-    """Writes lines into the aslcontext file of an image that need not be there."""
+    """Return a function that writes an aslcontext file; the image itself need not exist."""
 
     def write(*lines):
         path = tmp_path / "sub-01_aslcontext.tsv"
@@ -44,19 +44,19 @@ def test_the_column_is_found_by_its_name(table):
         ),
     ],
 )
-def test_another_table_is_refused(table, lines, message):
+def test_an_invalid_table_is_refused(table, lines, message):
     with pytest.raises(InputError, match=message):
         read_context(table(*lines))
 
 
-def test_the_file_is_told_that_says_what_volumes_are(table):
+def test_the_volume_types_and_their_file_are_returned(table):
     path = table("volume_type", "control", "label")
     assert read(path, 2) == (("control", "label"), (path,))
     path = table("volume_type", "m0scan", "deltam")
     assert read(path, 2) == (("m0scan", "deltam"), (path,))
 
 
-def test_the_stated_order_is_that_of_the_perfusion_volumes(table):
+def test_a_given_order_applies_to_the_perfusion_volumes(table):
     path = table("volume_type", "m0scan", "label", "control", "noRF", "label", "control")
     for order, pair in (("ct", ("control", "label")), ("tc", ("label", "control"))):
         assert read(path, 6, order) == (("m0scan", *pair, "noRF", *pair), (path,))
@@ -64,11 +64,11 @@ def test_the_stated_order_is_that_of_the_perfusion_volumes(table):
 
 
 @pytest.mark.parametrize(("order", "types"), [("tc", ("label", "control")), ("diff", ("deltam",))])
-def test_without_a_file_the_order_is_that_of_all_volumes(tmp_path, order, types):
+def test_without_a_file_the_given_order_applies_to_all_volumes(tmp_path, order, types):
     assert read(tmp_path / "x", 4, order) == (types * (4 // len(types)), ())
 
 
-def test_an_odd_number_of_volumes_has_no_pairs(table):
+def test_an_odd_number_of_volumes_is_refused(table):
     path = table("volume_type", "m0scan", "label", "control", "label")
     with pytest.raises(
         InputError, match="^--order: found ct for 3 perfusion volumes, expected an"
@@ -94,7 +94,7 @@ def test_a_series_without_a_difference_is_refused(table, lines, n, message):
     assert str(caught.value).startswith(f"{path}: volume_type: ")
 
 
-def test_a_missing_file_is_named_as_it_should_be(tmp_path):
+def test_the_error_names_the_expected_file_if_it_is_missing(tmp_path):
     for name in ("sub-01_asl.nii.gz", "asl.nii", "sub-01.nii"):
         with pytest.raises(InputError) as caught:
             read_volume_types(tmp_path / name, 2, NO_OVERRIDES)
@@ -102,7 +102,7 @@ def test_a_missing_file_is_named_as_it_should_be(tmp_path):
         assert str(caught.value).startswith(f"{tmp_path / expected}: found no such file, ")
 
 
-def test_the_file_beside_the_image_comes_before_an_inherited_one(tmp_path):
+def test_the_file_beside_the_image_has_priority_over_an_inherited_one(tmp_path):
     (tmp_path / "dataset_description.json").touch()
     perf = tmp_path / "sub-01" / "perf"
     perf.mkdir(parents=True)
