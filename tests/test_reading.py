@@ -141,7 +141,7 @@ def test_byte_order_marks_and_windows_line_ends_are_accepted(tmp_path, text):
     assert read_run(image).contexts == CONTEXTS
 
 
-def test_voxels_without_a_finite_repeat_at_every_delay_are_flagged(tmp_path):
+def test_voxels_with_no_finite_repeat_at_a_delay_are_flagged(tmp_path):
     voxels = volumes()
     voxels[7, 7, 1, [3, 9]], voxels[6, 6, 1, [4, 10]] = np.nan, np.inf  # both repeats
     voxels[7, 6, 1, 3] = np.nan  # one repeat
@@ -185,7 +185,7 @@ def test_an_unusual_value_gives_a_warning(tmp_path, fields, warning):
         {"MagneticFieldStrength": 2.5},
         {"MagneticFieldStrength": 3.5},
         {"PostLabelingDelay": [p + 1.3 for p in PLDS]},  # from 1.8 s, the label duration
-        {"PostLabelingDelay": [0.0, *[2.0, 2.0, 2.5, 2.5] * 3]},  # two delays are too few for a warning
+        {"PostLabelingDelay": [0.0, *[2.0, 2.0, 2.5, 2.5] * 3]},  # only two delays
         {"LabelingDuration": 0.99, "PostLabelingDelay": [p + 2 for p in PLDS]},
         {"LabelingDuration": [1.8, *[1.8, 1.8, 1.5, 1.5, 1.2, 1.2] * 2],
          "PostLabelingDelay": [p + 2 for p in PLDS]},
