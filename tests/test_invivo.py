@@ -39,7 +39,7 @@ JUDGES = np.array([[5, 8], [3, 2], [2, 6], [4, 7], [1, 5], [6, 9]], dtype=float)
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """Results of four subjects, one without timing, by two processes, with the truth."""
+    """Fit four subjects (one without timing) with two processes; add the true maps."""
     folder = tmp_path_factory.mktemp("study")
     command = ["--out", folder / "sim", "--protocol", "pcasl6", "--repeats", 2, "--snr", 5]
     command += ["--voxel-size", 10, "--participants", 4]
@@ -168,7 +168,7 @@ def test_the_map_with_the_exact_name_of_the_scan_has_priority(tmp_path):
         ("sub-01_ses-1", "basil/sub-01_ses-1/oxford_asl"),
     ],
 )
-def test_the_folders_of_oxford_asl_are_read_as_they_are(tmp_path, scan, folder):
+def test_the_folders_of_oxford_asl_are_read_unchanged(tmp_path, scan, folder):
     for place, scale in ((tmp_path / folder, 1), (tmp_path / "sub-02", 2)):
         write_map(place / "native_space", "perfusion_calib", 55 * scale, None)
         write_map(place / "native_space", "perfusion", 4000, None)
@@ -184,7 +184,7 @@ def test_the_folders_of_oxford_asl_are_read_as_they_are(tmp_path, scan, folder):
             assert [f.name for f in found.files] == ["perfusion_calib.nii.gz", "arrival.nii.gz"]
 
 
-def test_the_derivatives_of_aslprep_are_read_as_they_are(tmp_path):
+def test_the_derivatives_of_aslprep_are_read_unchanged(tmp_path):
     folder = tmp_path / "aslprep" / "sub-01" / "ses-1" / "perf"
     for name, value, unit in (
         ("sub-01_ses-1_cbf", 52, "mL/100 g/min"),
@@ -297,8 +297,8 @@ def test_halves_are_disjoint_and_splits_are_distinct(n, n_splits):
 @pytest.mark.parametrize("n", [2, 3, 5, 8])
 def test_a_timing_with_fewer_repeats_is_in_both_halves(n):
     for halves in random_halves(n, seed=1):
-        whole = [choose_pairs(halves, is_second, n, range(n)) for is_second in (False, True)]
-        assert whole == [*map(list, halves)]
+        chosen = [choose_pairs(halves, is_second, n, range(n)) for is_second in (False, True)]
+        assert chosen == [*map(list, halves)]
         for fewer in range(2, n):
             one, two = (choose_pairs(halves, s, n, range(fewer)) for s in (False, True))
             assert one and two and not {*one} & {*two}
@@ -306,7 +306,7 @@ def test_a_timing_with_fewer_repeats_is_in_both_halves(n):
             assert choose_pairs(halves, False, 1, range(fewer)) == one[:1]
 
 
-def test_subjects_have_equal_weight_whatever_their_number_of_scans():
+def test_subjects_have_equal_weight_for_any_number_of_scans():
     line = {"n_repeats": 4, "estimator": "LS", "stratum": "mask", "quantity": "cbf"}
     values = {"sub-01_ses-1": 1.0, "sub-01_ses-2": 3.0, "sub-02": 6.0}
     records = [
@@ -348,7 +348,7 @@ def test_wrong_options_are_refused_and_write_nothing(study, tmp_path, arguments,
         (["--reference", "{study}/sub-03"], "no such map"),
     ],
 )
-def test_where_no_scan_can_be_validated_there_is_no_report(study, tmp_path, arguments, message):
+def test_no_report_is_written_if_no_scan_can_be_validated(study, tmp_path, arguments, message):
     given = ["--bids", str(study), *(a.format(study=study) for a in arguments)]
     done = CliRunner().invoke(asl_validate, [*given, "--out", str(tmp_path)])
     assert done.exit_code == 4 and message in done.output, done.output

@@ -1,4 +1,4 @@
-"""Rigid realignment: known motion is found through changing contrast, and undone."""
+"""Rigid realignment recovers and corrects known motion despite changing contrast."""
 
 import json
 from functools import cache
@@ -33,7 +33,7 @@ N_VOLUMES, NOISE_SD = 2 * PER_REPEAT, 8.0
 
 @cache
 def tissues():
-    """Three tissues in an ellipsoid head, (tissue, x, y, z)."""
+    """Return fractions of three tissues in an ellipsoid head, (tissue, x, y, z)."""
     rng = np.random.default_rng(2)
     x, y, z = FRAME.to_mm(np.indices(SHAPE).reshape(3, -1)).reshape(3, *SHAPE)
     inside = (x / 62) ** 2 + (y / 70) ** 2 + (z / 45) ** 2 < 1

@@ -1,4 +1,4 @@
-"""A valid scan with one thing changed at random is fitted or refused; it never crashes."""
+"""A valid scan with one random change is fitted or refused without a crash."""
 
 import gzip
 import json
@@ -54,14 +54,14 @@ OPTIONS = (*OPTIONS, "--t1b", "--lambda", "--att", "--att-bounds", "--cbf-bounds
 
 
 def field(draw, image):
-    """Another value of a field, in the sidecar of the series or of the M0."""
+    """Change a field in the sidecar of the series or of the M0."""
     path = draw(st.sampled_from(files(image, ".json")))
     content = {**json.loads(path.read_text()), draw(st.sampled_from(FIELDS)): draw(VALUES)}
     path.write_text(json.dumps(content))
 
 
 def volume_type(draw, image):
-    """Another type of one volume, or a line more or less."""
+    """Change, add or remove a line of the aslcontext file."""
     path = image.with_name("sub-01_aslcontext.tsv")
     lines = path.read_text().split("\n")
     where = draw(st.integers(0, len(lines) - 1))
@@ -71,7 +71,7 @@ def volume_type(draw, image):
 
 
 def header_bytes(draw, image):
-    """Other bytes in the header of an image."""
+    """Change bytes in the header of an image."""
     path = draw(st.sampled_from(files(image, ".nii.gz")))
     raw = bytearray(gzip.decompress(path.read_bytes()))
     where, new = draw(st.integers(0, 351)), draw(st.binary(min_size=1, max_size=8))
@@ -80,7 +80,7 @@ def header_bytes(draw, image):
 
 
 def file_bytes(draw, image):
-    """Other bytes anywhere in a file, or its end cut off."""
+    """Change bytes of a file, or cut off its end."""
     path = draw(st.sampled_from(files(image, "")))
     raw = bytearray(path.read_bytes())
     where = draw(st.integers(0, len(raw) - 1))
@@ -90,7 +90,7 @@ def file_bytes(draw, image):
 
 
 def voxels(draw, image):
-    """Another value in a volume, a slice or a voxel."""
+    """Change the value of a volume, a slice or a voxel."""
     path = draw(st.sampled_from(files(image, ".nii.gz")))
     loaded = nib.load(path)
     data = loaded.get_fdata(dtype=np.float32).copy()
@@ -101,7 +101,7 @@ def voxels(draw, image):
 
 
 def file_itself(draw, image):
-    """A file removed, or a folder in its place."""
+    """Remove a file, or replace it by a folder."""
     path = draw(st.sampled_from(files(image, "")))
     path.unlink()
     if draw(st.booleans()):
@@ -109,26 +109,22 @@ def file_itself(draw, image):
 
 
 def option(draw, image):
-    """An option with random numbers."""
+    """Return an option with random numbers."""
     numbers = draw(st.lists(NUMBERS, min_size=1, max_size=3))
     return [draw(st.sampled_from(OPTIONS)), ",".join(str(n) for n in numbers)]
-
-
-def nothing(draw, image):
-    """Nothing at all."""
 
 
 MUTATIONS = (field, field, volume_type, header_bytes, file_bytes, voxels, file_itself, option)
 
 
 def files(image, extension):
-    """The files of a scan that end in `extension`."""
+    """Return the files of a scan whose names end in `extension`."""
     return sorted(p for p in image.parent.iterdir() if p.name.endswith(extension))
 
 
 @pytest.fixture(scope="module")
 def templates(tmp_path_factory):
-    """Valid scans: M0 in the series, and beside it."""
+    """Write two valid scans: M0 within the series, and M0 in a separate file."""
     included, separate = (tmp_path_factory.mktemp(name) for name in ("included", "separate"))
     write_scan(included)
     fields = {"M0Type": "Separate", "PostLabelingDelay": SIDECAR["PostLabelingDelay"][1:]}

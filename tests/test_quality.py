@@ -1,4 +1,4 @@
-"""Quality figures and diagnostic maps against values worked out by hand."""
+"""Quality figures and diagnostic maps compared with values computed by hand."""
 
 import json
 from dataclasses import replace
@@ -24,25 +24,25 @@ from aslkit.fit.settings import Arterial, FixedAtt, FreeAtt
 from aslkit.quality.figures import FIGURES, quality_evaluation_index, quality_figures, temporal_snr
 from aslkit.quality.goodness_of_fit import adequacy, diagnostic_maps, missing_diagnostics
 
-NO_SMOOTHING_MM = (100.0, 100.0, 100.0)  # voxels that a kernel of 5 mm does not blend
+NO_SMOOTHING_MM = (100.0, 100.0, 100.0)  # so large that a kernel of 5 mm changes nothing
 FOUR_PLDS = Acquisition(protocol("pcasl", [0.5, 1.0, 1.5, 2.0], 1.8))
 NO_ARTERY = FreeAtt()
 
 
 def row(*values):
-    """An image (n, 1, 1) of these values."""
+    """Return an image (n, 1, 1) of the values."""
     return np.array(values, dtype=np.float32).reshape(-1, 1, 1)
 
 
 def maps_of(cbf, **others):
-    """Maps whose ATT is 1 s and whose standard deviations are 1 where nothing else is said."""
+    """Return maps; the defaults are an ATT of 1 s and standard deviations of 1."""
     ones = np.ones_like(cbf)
     fields = {"att": ones, "cbf_std": ones, "att_std": ones, "flags": (0 * cbf).astype(np.uint8)}
     return ParameterMaps(cbf=cbf, **{**fields, **others})
 
 
 def series_of(shape, acquisition=FOUR_PLDS, **fields):
-    """A scan of no signal whose mask is all of the image."""
+    """Return a series of zeros with a mask that covers the image."""
     delta_m = np.zeros((*shape, acquisition.n_timings), dtype=np.float32)
     fields = {"affine": np.diag([*NO_SMOOTHING_MM, 1]), **fields}
     return AslSeries(
@@ -59,7 +59,7 @@ def figures_of(maps, tissue=None, settings=NO_ARTERY, **fields):
 
 
 def qei_scores(similarity, dispersion, negative):
-    """The three parts' scores as the publication writes them, with ASLPrep's constants."""
+    """Return the three scores of the QEI, with the constants of ASLPrep."""
     return (
         1 - exp(-3.0126 * similarity**2.4419),
         exp(-0.054 * dispersion**0.9272),
@@ -67,7 +67,7 @@ def qei_scores(similarity, dispersion, negative):
     )
 
 
-def test_the_qei_of_a_map_of_two_tissues_is_the_one_worked_out_by_hand():
+def test_the_qei_of_a_map_of_two_tissues_equals_the_value_computed_by_hand():
     cbf, gm = row(50, 70, 20, 20), row(1, 1, 0, 0)
     qei = quality_evaluation_index(cbf, tissue_of(gm, 1 - gm), gm > -1, NO_SMOOTHING_MM)
     between, within = 20.0**2, (10.0**2 + 10.0**2) / 4  # variances of (60, 20) and around them
@@ -86,7 +86,7 @@ def test_a_quarter_of_negative_grey_matter_lowers_the_qei_by_its_published_facto
     assert qei.index**3 == pytest.approx(similarity * dispersion * exp(-2.8478 * 0.25**0.5196))
 
 
-def test_a_map_whose_white_matter_is_brighter_has_a_qei_of_0():
+def test_a_map_with_brighter_white_matter_has_a_qei_of_0():
     gm = row(1, 1, 0, 0)
     qei = quality_evaluation_index(row(20, 22, 60, 60), tissue_of(gm, 1 - gm), gm > -1, (9, 9, 9))
     assert (qei.similarity, qei.index) == (0, 0)
@@ -111,7 +111,7 @@ def test_the_qei_equals_another_implementation_with_smoothing_and_three_tissues(
     assert negative > 0
 
 
-def test_figures_of_tissues_are_the_ones_worked_out_by_hand():
+def test_figures_of_tissues_equal_the_values_computed_by_hand():
     gm, wm = row(1, 1, 1, 0.5, 0, 0, 0), row(0, 0, 0, 0.5, 1, 1, 0)
     maps = maps_of(row(40, 80, -30, 500, 10, 20, 0), att=row(1, 2, 1.8, 9, 9, 9, 9))
     found = figures_of(maps, tissue_of(gm, wm))
@@ -125,7 +125,7 @@ def test_figures_of_tissues_are_the_ones_worked_out_by_hand():
     assert found["median_gm_att"] == pytest.approx(1.8)
 
 
-def test_figures_of_the_brain_count_voxels_of_the_mask_that_have_an_estimate():
+def test_figures_of_the_brain_use_mask_voxels_with_an_estimate():
     flags = row(0, 0, 0, 0, Flag.NOT_FINITE, Flag.OUTSIDE).astype(np.uint8)
     maps = maps_of(row(60, 120, 180, 240, 1e6, 1e6), flags=flags)
     found = figures_of(maps, mask=row(1, 1, 1, 1, 1, 0) > 0)
@@ -142,14 +142,14 @@ def test_att_is_averaged_where_it_is_determined():
     assert found["mean_brain_att"] == found["median_brain_att"] == 1.5
 
 
-def test_without_tissue_maps_no_figure_of_a_tissue_is_made_up():
+def test_without_tissue_maps_the_figures_of_tissues_are_none():
     found = figures_of(maps_of(row(60, 20)))
     of_tissue = [n for n in FIGURES if n.startswith("qei") or "gm" in n or "wm" in n]
     assert {found[n] for n in (*of_tissue, "percentage_negative_cbf")} == {None}
     assert list(found) == list(FIGURES)
 
 
-def test_figures_that_the_data_do_not_define_are_none():
+def test_undefined_figures_are_none():
     found = figures_of(maps_of(row(-1, -2)), settings=FixedAtt(1.3))
     undefined = ("spatial_cov_brain_cbf", "mean_brain_att", "median_reduced_chi2", "temporal_snr")
     assert {found[n] for n in undefined} == {None}
@@ -157,7 +157,7 @@ def test_figures_that_the_data_do_not_define_are_none():
     assert figures_of(maps_of(row(0), flags=everything))["mean_brain_cbf"] is None
 
 
-def test_the_temporal_snr_is_that_of_a_single_pair():
+def test_the_temporal_snr_refers_to_a_single_pair():
     timings = tuple(replace(t, n_averages=4) for t in FOUR_PLDS.timings)
     scan = series_of((1, 1, 1), Acquisition(timings), noise_sd=row(0.1))
     scan = replace(scan, delta_m=np.array([[[[0.2, 0.4, 0.4, 0.2]]]], dtype=np.float32))
@@ -173,7 +173,7 @@ def test_the_temporal_snr_is_that_of_a_single_pair():
         (FixedAtt(1.3), 5),
     ],
 )
-def test_every_parameter_takes_a_degree_of_freedom(settings, n_free):
+def test_every_free_parameter_uses_a_degree_of_freedom(settings, n_free):
     six_plds = Acquisition(protocol("pcasl", [0.5, 1.0, 1.5, 2.0, 2.5, 3.0], 1.8))
     assert settings.degrees_of_freedom(six_plds) == n_free
 
@@ -199,7 +199,7 @@ def test_with_two_degrees_of_freedom_adequacy_and_expected_median_have_closed_fo
     assert found["expected_reduced_chi2"] == pytest.approx(log(2))
 
 
-def test_a_true_model_is_called_inadequate_as_often_as_chance_says():
+def test_a_true_model_is_inadequate_at_the_rate_expected_by_chance():
     rng = np.random.default_rng(5)
     shape, sd = (40, 40, 2), 0.0004
     truth = maps_of(np.full(shape, 60, np.float32), att=np.full(shape, 1.2, np.float32))
@@ -228,7 +228,7 @@ def test_intervals_are_95_percent_wide_and_stay_within_the_search_range():
     assert np.isnan(cbf[2]).all() and np.isnan(att[2]).all()
 
 
-def test_the_delay_map_shows_slice_timing():
+def test_the_delay_map_includes_slice_timing():
     acquisition = replace(FOUR_PLDS, slice_offsets_s=(0.0, 0.04, 0.08))
     scan = series_of((2, 2, 3), acquisition)
     maps = maps_of(np.ones((2, 2, 3), np.float32))
@@ -252,7 +252,7 @@ def test_the_delay_map_shows_slice_timing():
         (FOUR_PLDS, NO_ARTERY, row(1), set(), None),
     ],
 )
-def test_a_diagnostic_map_that_means_nothing_is_left_out_with_a_reason(
+def test_an_undefined_diagnostic_map_is_omitted_with_a_reason(
     acquisition, settings, noise, missing, reason
 ):
     scan = series_of((1, 1, 1), acquisition, noise_sd=noise)
@@ -264,7 +264,7 @@ def test_a_diagnostic_map_that_means_nothing_is_left_out_with_a_reason(
 
 
 def probabilities():
-    """Grey matter in one half of the simulated head, white matter in the other."""
+    """Return grey matter in one half of the simulated head and white matter in the other."""
     left = np.arange(SHAPE[0])[:, None, None] < SHAPE[0] / 2
     return (head() & left).astype(np.float32), (head() & ~left).astype(np.float32)
 
@@ -281,7 +281,7 @@ def probabilities():
         (lambda gm: gm, np.eye(4), "found another affine"),
     ],
 )
-def test_tissue_maps_that_are_none_are_refused(tmp_path, change, affine, message):
+def test_invalid_tissue_maps_are_refused(tmp_path, change, affine, message):
     gm, wm = probabilities()
     grey = save(tmp_path / "gm.nii", change(gm).astype(np.float32), affine)
     white = save(tmp_path / "wm.nii", wm)
@@ -289,7 +289,7 @@ def test_tissue_maps_that_are_none_are_refused(tmp_path, change, affine, message
         read_tissue(grey, white, head(), AFFINE)
 
 
-def test_csf_is_what_the_other_tissues_leave_of_the_brain(tmp_path):
+def test_csf_is_one_minus_the_other_tissues_within_the_brain(tmp_path):
     gm, wm = (0.8 * p for p in probabilities())
     tissue = read_tissue(
         save(tmp_path / "g.nii", gm), save(tmp_path / "w.nii", wm), head(), AFFINE
@@ -302,7 +302,7 @@ def fit(scan, out, *options):
     return CliRunner().invoke(main, [str(a) for a in arguments])
 
 
-def test_the_quality_table_has_one_row_that_the_sidecar_repeats(tmp_path):
+def test_the_quality_table_has_one_row_equal_to_the_sidecar(tmp_path):
     gm, wm = (save(tmp_path / f"{i}.nii", p) for i, p in enumerate(probabilities()))
     scan = write_scan(tmp_path / "data")
     result = fit(scan, tmp_path / "x_cbf.nii.gz", "--gm", gm, "--wm", wm)
@@ -320,7 +320,7 @@ def test_the_quality_table_has_one_row_that_the_sidecar_repeats(tmp_path):
     assert line.startswith("quality: QEI 0.") and line.endswith("(grey matter)")
 
 
-def test_without_tissue_maps_the_table_says_so_and_the_summary_names_the_proxy(tmp_path):
+def test_without_tissue_maps_the_table_and_summary_state_the_proxy(tmp_path):
     result = fit(write_scan(tmp_path / "data"), tmp_path / "cbf.nii.gz")
     names, values = (tmp_path / "quality.tsv").read_text().splitlines()
     assert dict(zip(names.split("\t"), values.split("\t"), strict=True))["qei_cbf"] == "n/a"
@@ -365,7 +365,7 @@ def test_diagnostic_maps_are_written_with_their_meaning(tmp_path):
     assert plds[0, 0, 2] == pytest.approx(np.array(PLDS_S) + SLICE_TIMING_S[2])
 
 
-def test_a_diagnostic_map_that_is_left_out_is_named_on_screen_and_in_the_sidecar(tmp_path):
+def test_an_omitted_diagnostic_map_is_named_on_screen_and_in_the_sidecar(tmp_path):
     scan = write_scan(tmp_path / "data", {"PostLabelingDelay": 1.8}, voxels=scan_volumes())
     result = fit(scan, tmp_path / "cbf.nii.gz", "--diagnostics")
     assert not (tmp_path / "att-ci95.nii.gz").exists()
