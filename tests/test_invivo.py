@@ -39,7 +39,7 @@ JUDGES = np.array([[5, 8], [3, 2], [2, 6], [4, 7], [1, 5], [6, 9]], dtype=float)
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """Fit four subjects (one without timing) with two processes; add the true maps."""
+    """Simulate four subjects with true maps, and remove the timing of one of them."""
     folder = tmp_path_factory.mktemp("study")
     command = ["--out", folder / "sim", "--protocol", "pcasl6", "--repeats", 2, "--snr", 5]
     command += ["--voxel-size", 10, "--participants", 4]
@@ -168,7 +168,7 @@ def test_the_map_with_the_exact_name_of_the_scan_has_priority(tmp_path):
         ("sub-01_ses-1", "basil/sub-01_ses-1/oxford_asl"),
     ],
 )
-def test_the_folders_of_oxford_asl_are_read_unchanged(tmp_path, scan, folder):
+def test_the_folders_of_oxford_asl_are_read_without_changes(tmp_path, scan, folder):
     for place, scale in ((tmp_path / folder, 1), (tmp_path / "sub-02", 2)):
         write_map(place / "native_space", "perfusion_calib", 55 * scale, None)
         write_map(place / "native_space", "perfusion", 4000, None)
@@ -184,7 +184,7 @@ def test_the_folders_of_oxford_asl_are_read_unchanged(tmp_path, scan, folder):
             assert [f.name for f in found.files] == ["perfusion_calib.nii.gz", "arrival.nii.gz"]
 
 
-def test_the_derivatives_of_aslprep_are_read_unchanged(tmp_path):
+def test_the_derivatives_of_aslprep_are_read_without_changes(tmp_path):
     folder = tmp_path / "aslprep" / "sub-01" / "ses-1" / "perf"
     for name, value, unit in (
         ("sub-01_ses-1_cbf", 52, "mL/100 g/min"),
