@@ -48,7 +48,7 @@ def refusal(command, *arguments):
         ("{[1]: 2}", "line 1: found unhashable key"),
         ("a: 1\n---\nb: 2", "line 2: found but found another document"),
         ("steps: \0", "found unacceptable character #x0000"),
-        ("steps: 1".encode("utf-16"), "found bytes that are no UTF-8 text"),
+        ("steps: 1".encode("utf-16"), "found bytes that are not UTF-8 text"),
         ("#" * 11_000_000, "found 11 MB, expected a text file of at most 10 MB"),
         ("[]", "found list, expected keys and values"),
     ],

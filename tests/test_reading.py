@@ -167,7 +167,7 @@ def test_voxels_with_no_finite_repeat_at_a_delay_are_flagged(tmp_path):
         ({"PostLabelingDelay": [p + 2 for p in PLDS]}, "are they inflow times"),
         ({"MagneticFieldStrength": 7}, "the default T1 of blood is for 3 T"),
         ({**PASL, "BolusCutOffDelayTime": 0.8}, "0.5 s is shorter than the bolus of 0.8 s"),
-        ({**PASL, "BolusCutOffFlag": False}, "nothing cuts the bolus off"),
+        ({**PASL, "BolusCutOffFlag": False}, "no bolus cut-off"),
         (
             {**PASL, "BolusCutOffDelayTime": 0.4, "BolusCutOffTechnique": "QUIPSS"},
             "read as QUIPSSII",

@@ -111,8 +111,8 @@ def test_vsasl_has_no_label_duration():
         ({"BolusCutOffDelayTime": 0.7, "BolusCutOffTechnique": "Q2TIPS"}, 0.7, None),
         ({"BolusCutOffDelayTime": 0.7, "BolusCutOffTechnique": "QUIPSSII"}, 0.7, None),
         ({"BolusCutOffDelayTime": 0.7, "BolusCutOffTechnique": "QUIPSS"}, 0.7, "as QUIPSSII"),
-        ({"BolusCutOffFlag": False, "BolusCutOffDelayTime": 0.7}, np.inf, "nothing cuts the"),
-        ({}, np.inf, "nothing cuts the bolus off: taken as long"),
+        ({"BolusCutOffFlag": False, "BolusCutOffDelayTime": 0.7}, np.inf, "no bolus cut-off"),
+        ({}, np.inf, "no bolus cut-off: the bolus is assumed to be long"),
     ],
 )
 def test_the_label_duration_of_pasl_is_the_bolus_cut_off_delay(fields, duration, note):
@@ -137,7 +137,9 @@ def test_the_label_duration_of_pasl_is_the_bolus_cut_off_delay(fields, duration,
 )
 def test_an_invalid_bolus_cut_off_is_refused(times, fix):
     image = raw(BolusCutOffFlag=True, BolusCutOffDelayTime=times)
-    with pytest.raises(InputError, match=f"above 0 to 20: one, or first to last.* Fix: {fix}"):
+    with pytest.raises(
+        InputError, match=f"above 0 to 20: one number, or an ascending list.* Fix: {fix}"
+    ):
         read_label_durations(image, "pasl", NO_OVERRIDES)
 
 

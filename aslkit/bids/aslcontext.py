@@ -30,7 +30,7 @@ def read_volume_types(
             path.with_name(f"{name}_aslcontext.tsv"),
             "",
             found="no such file",
-            expected="the type of every volume, one a line",
+            expected="the type of every volume, one per line",
             fix="add it, or give --order ct, tc or diff",
         )
     stated = read_context(file) if file else (PERFUSION_CONTEXTS[0],) * n_volumes
@@ -65,7 +65,7 @@ def _check_usable(file: Path, contexts: Sequence[str]) -> None:
             file,
             "volume_type",
             found=f"deltam volumes besides {' and '.join(raw)} volumes",
-            expected="one of both",
+            expected="one of the two kinds",
             fix="mark one kind n/a",
         )
     if "deltam" not in kinds and len(raw) < 2:

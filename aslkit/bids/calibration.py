@@ -81,7 +81,7 @@ def _check_gain(image: RawImage, calibration: Calibration) -> None:
         raise InputError(
             calibration.sources[0] if calibration.sources else calibration.origin,
             "M0",
-            found=f"ASL images of {gain:.2g} times its signal",
+            found=f"ASL images with {gain:.2g} times the signal of M0",
             expected=f"a ratio of {lowest:g} to {highest:g}",
             fix="give the M0 of this series, or its gain with --m0-scale",
         )
@@ -222,7 +222,7 @@ def _repetition_time(
             raise sidecar.refuse(
                 field,
                 found=f"{wrong[-1]:g}",
-                expected=f"seconds, {SHORTEST_TR_S:g} to {LONGEST_TR_S:g}, or 0 where unknown",
+                expected=f"seconds, {SHORTEST_TR_S:g} to {LONGEST_TR_S:g}, or 0 if unknown",
                 fix=f'write "{field}": {wrong[-1] / 1000:g}' if is_long else "correct it",
             )
         if used.size > 1:

@@ -32,7 +32,7 @@ def read_text(path: Path) -> str:
             )
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        found = f"bytes that are no UTF-8 text (at {error.start})"
+        found = f"bytes that are not UTF-8 text (at {error.start})"
         raise InputError(path, "", found=found, expected="a text file", fix=fix) from error
     except OSError as error:
         found = f"a file that cannot be read ({error.strerror})"

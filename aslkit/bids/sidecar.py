@@ -100,7 +100,7 @@ class Sidecar:
                 field,
                 found=f"{values.size} entries",
                 expected=f"1 or {n_volumes}, one per volume of the NIfTI (not per pair)",
-                fix="list every volume, control, label and m0scan alike",
+                fix="list all volumes: control, label and m0scan",
             )
         return np.broadcast_to(values, (n_volumes,))
 

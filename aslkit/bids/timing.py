@@ -67,12 +67,14 @@ def _bolus_duration(sidecar: Sidecar, overrides: Overrides) -> tuple[float, tupl
     has_cut_off = sidecar.is_true("BolusCutOffFlag")
     times = sidecar.numbers("BolusCutOffDelayTime")
     if has_cut_off is False or (has_cut_off is None and times is None):
-        return float("inf"), ("nothing cuts the bolus off: taken as long (--bolus-duration S)",)
+        return float("inf"), (
+            "no bolus cut-off: the bolus is assumed to be long (--bolus-duration S)",
+        )
     if times is None or not 0 < times[0] <= times[-1] <= LONGEST_DELAY_S:
         fix = "write it, or give --bolus-duration S"
         if times is not None and times[0] > LONGEST_DELAY_S:
             fix = f'write "BolusCutOffDelayTime": {times[0] / 1000:g}'
-        expected = f"seconds, above 0 to {LONGEST_DELAY_S:g}: one, or first to last pulse"
+        expected = f"seconds, above 0 to {LONGEST_DELAY_S:g}: one number, or an ascending list"
         raise sidecar.refuse("BolusCutOffDelayTime", expected=expected, fix=fix)
     note = "BolusCutOffTechnique QUIPSS saturates the slab, not the bolus: read as QUIPSSII"
     return float(times[0]), (note,) if technique == "QUIPSS" else ()
