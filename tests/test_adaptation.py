@@ -17,7 +17,9 @@ from aslkit.fit.curve_table import model_like
 from aslkit.kinetics.model import delta_m, kinetic_model
 from aslkit.nets.card_text import describe_card
 from aslkit.nets.model_store import load_model, save_model
+from aslkit.prepare.pipeline import PreparationSettings
 from aslkit.train.checkpoints import CHECKPOINT
+from aslkit.train.experimental.adaptation import read_adaptation_scans
 from aslkit.train.experimental.prediction_loss import prediction_loss
 from aslkit.train.loop import RunOptions, train
 
@@ -159,6 +161,17 @@ def test_a_run_resumes_with_the_same_scans_only(data, tmp_path):
     train(tiny("steps=1"), tmp_path / "run", RunOptions(finetune_bids=data))
     with pytest.raises(InputError, match="adapted_to: found other scans, expected those of the"):
         train(tiny("steps=1"), tmp_path / "run", RunOptions(resume=True, finetune_bids=other))
+
+
+def test_the_configuration_chooses_the_realignment_of_real_scans(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(
+        "aslkit.train.experimental.adaptation.read_real_scans", lambda *a: asked.append(a) or ()
+    )
+    for moco in (False, True):
+        config = load_config("exp14", (f"adaptation.moco={str(moco).lower()}",))
+        read_adaptation_scans(config, tmp_path)
+    assert asked == [(tmp_path, PreparationSettings(realign=moco)) for moco in (False, True)]
 
 
 def test_the_card_describes_the_scans_of_an_adaptation(data, tmp_path):
