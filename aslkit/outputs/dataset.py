@@ -12,6 +12,7 @@ from aslkit.bids.json_files import read_json, read_text
 from aslkit.bids.nifti import stem
 from aslkit.bids.sidecar import BIDS_VERSION
 from aslkit.core.errors import InputError
+from aslkit.core.tables import rows_text
 from aslkit.outputs.atomic_write import locked, write_together
 from aslkit.outputs.map_names import MAP_KINDS, Destination
 
@@ -89,12 +90,10 @@ def record_outcome(folder: Path, scan: str, exit_code: int, message: str) -> Non
         if not rows:
             path.unlink()
             return
-        text = io.StringIO()
-        writer = csv.DictWriter(text, FAILED_COLUMNS, delimiter="\t", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows[name] for name in sorted(rows))
+        found = ([rows[name][c] for c in FAILED_COLUMNS] for name in sorted(rows))
+        text = rows_text(FAILED_COLUMNS, found)
         with write_together(folder, FAILED) as temporary:
-            (temporary / FAILED).write_text(text.getvalue(), encoding="utf-8")
+            (temporary / FAILED).write_text(text, encoding="utf-8")
 
 
 def _failures(path: Path) -> dict[str, dict[str, str]]:

@@ -14,6 +14,7 @@ from aslkit.bids.nifti import stem, write_image
 from aslkit.bids.run import AslRun
 from aslkit.core.errors import InputError
 from aslkit.core.series_and_maps import AslSeries, Flag, FloatImage, ParameterMaps
+from aslkit.core.tables import rows_text
 from aslkit.outputs.atomic_write import write_together
 from aslkit.outputs.map_names import MAP_KINDS, Destination, check_output
 from aslkit.outputs.provenance import command_line, version
@@ -171,9 +172,8 @@ def _write_sidecar(path: Path, kind: str, shared: Mapping[str, object]) -> None:
 
 def _write_table(path: Path, figures: Figures) -> None:
     """Write the figures as a table of one row, path.tsv, and its column meanings, path.json."""
-    values = ["n/a" if v is None else f"{v:.6g}" for v in figures.values()]
-    rows = ("\t".join(figures), "\t".join(values))
-    path.with_name(f"{path.name}.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    text = rows_text(list(figures), [list(figures.values())])
+    path.with_name(f"{path.name}.tsv").write_text(text, encoding="utf-8")
     columns = {
         name: {"Units": FIGURES[name].units, "Description": FIGURES[name].description}
         for name in figures

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from aslkit.bids.run import AslRun
+from aslkit.core.tables import rows_text
 from aslkit.prepare.motion import MOTION_COLUMNS, Parameters, framewise_displacement, in_degrees
 
 DPI = 110
@@ -16,14 +17,14 @@ DPI = 110
 def motion_table(runs: list[AslRun], motion: Mapping[Path, Parameters]) -> str:
     """Return tab-separated text: source, volume (from 0), type, mm, degrees, displacement [mm]."""
     names = ["source", "volume", "volume_type", *MOTION_COLUMNS, "framewise_displacement"]
-    lines = ["\t".join(names)]
+    rows = []
     for run in runs:
         parameters = motion[run.source]
-        rows = np.column_stack([in_degrees(parameters), framewise_displacement(parameters)])
-        for i, (context, row) in enumerate(zip(run.contexts, rows, strict=True)):
-            values = (f"{v:.4f}" if np.isfinite(v) else "n/a" for v in row)
-            lines.append("\t".join([run.source.name, str(i), context, *values]))
-    return "\n".join(lines) + "\n"
+        numbers = np.column_stack([in_degrees(parameters), framewise_displacement(parameters)])
+        for i, (context, row) in enumerate(zip(run.contexts, numbers, strict=True)):
+            values = (f"{v:.4f}" if np.isfinite(v) else None for v in row)
+            rows.append((run.source.name, i, context, *values))
+    return rows_text(names, rows)
 
 
 def motion_plot(motion: Mapping[Path, Parameters]) -> bytes:

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from aslkit.bids.run import AslRun, Pair, difference, timing_groups
 from aslkit.core.series_and_maps import FloatImage, MaskImage
+from aslkit.core.tables import rows_text
 
 WORST_SLICES = 0.25  # share of the slices that are averaged
+OUTLIER_COLUMNS = ("source", "volumes", "label_duration", "pld", "worst_slice", "z", "rejected")
 SMALL_SLICE = 0.1  # slices with less than this share of the largest brain area are skipped
 SD_PER_MAD = 1.4826  # for a normal distribution
 LEAST_SPREAD = 0.15  # smallest sd, as a fraction of the median
@@ -90,16 +92,20 @@ def remove_outliers(run: AslRun, scores: Sequence[PairScore]) -> AslRun:
 
 def outlier_table(scores: Mapping[Path, Sequence[PairScore]]) -> str:
     """Return the scores of all runs as tab-separated text; volumes and slices count from 0."""
-    lines = ["source\tvolumes\tlabel_duration\tpld\tworst_slice\tz\trejected"]
-    for source, rows in scores.items():
-        for s in rows:
-            volumes = ",".join(str(i) for i in sorted(s.pair.indices))
-            z = f"{s.z:.2f}" if np.isfinite(s.z) else "n/a"
-            lines.append(
-                f"{source.name}\t{volumes}\t{s.label_duration_s:g}\t{s.pld_s:g}"
-                f"\t{s.worst_slice}\t{z}\t{int(s.is_rejected)}"
-            )
-    return "\n".join(lines) + "\n"
+    rows = [
+        (
+            source.name,
+            ",".join(str(i) for i in sorted(s.pair.indices)),
+            s.label_duration_s,
+            s.pld_s,
+            s.worst_slice,
+            f"{s.z:.2f}" if np.isfinite(s.z) else None,
+            int(s.is_rejected),
+        )
+        for source, pairs in scores.items()
+        for s in pairs
+    ]
+    return rows_text(OUTLIER_COLUMNS, rows)
 
 
 def _slices_that_count(usable: MaskImage) -> NDArray[np.intp]:

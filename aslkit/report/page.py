@@ -19,6 +19,7 @@ from types import MappingProxyType
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from aslkit.core.errors import InputError
+from aslkit.core.tables import tsv_text
 from aslkit.outputs.atomic_write import write_together
 from aslkit.outputs.provenance import command_line
 from aslkit.report.style import PIXELS_PER_INCH
@@ -224,9 +225,7 @@ def _tsv(benchmark: Benchmark) -> str:
     """Format the table as TSV; the column `self_checks` states whether all of them passed."""
     verdict = "passed" if all(c.has_passed for c in benchmark.self_checks) else "failed"
     table = benchmark.table.assign(self_checks=verdict).replace([math.inf, -math.inf], math.nan)
-    return str(
-        table.to_csv(sep="\t", index=False, float_format="%.6g", na_rep="n/a", lineterminator="\n")
-    )
+    return tsv_text(table)
 
 
 def _finite(record: Record) -> dict[str, str | float | None]:

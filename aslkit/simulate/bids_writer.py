@@ -13,6 +13,7 @@ from aslkit.bids.json_files import read_json
 from aslkit.bids.sidecar import BIDS_VERSION
 from aslkit.core.acquisition import Timing
 from aslkit.core.errors import InputError
+from aslkit.core.tables import rows_text
 from aslkit.outputs.dataset import has_fingerprint
 from aslkit.prepare.motion import MOTION_COLUMNS, Parameters, in_degrees
 from aslkit.simulate.lesions import LESION_CLASSES
@@ -129,8 +130,8 @@ def _write_run(
     n_pairs = settings.repeats * run.nominal.n_timings
     timings = [t for t in run.nominal.timings * settings.repeats for _ in types]
     _write_json(Path(f"{stem}_asl.json"), _sidecar(run, settings, timings, n_pairs))
-    context = "\n".join(["volume_type", *types * n_pairs])
-    Path(f"{stem}_aslcontext.tsv").write_text(f"{context}\n")
+    context = rows_text(["volume_type"], ([name] for name in types * n_pairs))
+    Path(f"{stem}_aslcontext.tsv").write_text(context)
 
 
 def _sidecar(
@@ -222,9 +223,8 @@ def _write_run_truth(
 
 def _motion_table(parameters: Parameters) -> str:
     """Return a table of the displacement of every volume from M0 [mm, degrees]."""
-    rows = (map("{:.4f}".format, row) for row in in_degrees(parameters))
-    lines = ["\t".join([str(i), *row]) for i, row in enumerate(rows)]
-    return "\n".join(["\t".join(["volume", *MOTION_COLUMNS]), *lines]) + "\n"
+    rows = ((i, *map("{:.4f}".format, row)) for i, row in enumerate(in_degrees(parameters)))
+    return rows_text(("volume", *MOTION_COLUMNS), rows)
 
 
 def _write_maps(stem: Path, phantom: Phantom, scan: SimulatedScan, fingerprint: str) -> None:
