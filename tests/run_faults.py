@@ -1,7 +1,7 @@
-"""Faults while a command runs, caused for real or by patching the call that fails.
+"""Faults during a run, caused directly or by patching the call that fails.
 
-The function `cause` of a fault gets an empty folder and pytest's monkeypatch, runs a command that
-writes to `out`, and returns its exit code and the last line that it printed.
+The function `cause` of a fault receives an empty folder and pytest's monkeypatch, runs a command
+that writes to `out`, and returns its exit code and the last line of its output.
 """
 
 import errno
@@ -50,27 +50,31 @@ class Fault(NamedTuple):
     cause: Callable[[Path, pytest.MonkeyPatch], Done]
 
 
-def called(command, *arguments):
+def run_command(command, *arguments):
     result = CliRunner().invoke(command, [str(a) for a in arguments])
     return Done(result.exit_code, (result.output.strip().splitlines() or [""])[-1])
 
 
 def fit(folder, *more):
-    return called(asl_fit_ls, "-i", write_scan(folder), "-o", folder / "out" / "cbf.nii.gz", *more)
+    return run_command(
+        asl_fit_ls, "-i", write_scan(folder), "-o", folder / "out" / "cbf.nii.gz", *more
+    )
 
 
 def fit_study(folder, *more):
     write_scan(folder / "study")
-    return called(asl_fit_ls, "--bids", folder / "study", "--derivatives", folder / "out", *more)
+    return run_command(
+        asl_fit_ls, "--bids", folder / "study", "--derivatives", folder / "out", *more
+    )
 
 
 def predict(folder, model, *more):
     out = folder / "out" / "cbf.nii.gz"
-    return called(asl_predict, "-i", write_scan(folder), "-o", out, "--model", model, *more)
+    return run_command(asl_predict, "-i", write_scan(folder), "-o", out, "--model", model, *more)
 
 
 def in_a_process(folder, before="", shell="exec"):
-    """Run asl_fit_ls in another process, after the Python code `before`, by a shell command."""
+    """Run the Python code `before` and then asl_fit_ls in another process, started by a shell."""
     image, out = write_scan(folder), folder / "out" / "cbf.nii.gz"
     code = f"{before}\nfrom aslkit.cli.fit_ls import main\nmain()"
     line = f'{shell} "$0" -c "$1" -i "$2" -o "$3"'
@@ -96,7 +100,7 @@ def fails(target, number, run=fit):
     return Fault(f"`{target.rpartition('.')[2]}` raises {errno.errorcode[number]}", cause)
 
 
-def kills_itself(number):
+def raises_signal(number):
     def cause(folder, _):
         before = (
             "import signal, aslkit.outputs.maps\n"
@@ -120,7 +124,7 @@ def out_is_a_file(folder, _):
 
 def maps_exist(folder, _):
     fit_study(folder)
-    return called(asl_fit_ls, "--bids", folder / "study", "--derivatives", folder / "out")
+    return run_command(asl_fit_ls, "--bids", folder / "study", "--derivatives", folder / "out")
 
 
 def scan_disappears(folder, monkeypatch):
@@ -150,7 +154,7 @@ def out_of_memory(folder, monkeypatch):
 def image_beyond_memory(folder, monkeypatch):
     monkeypatch.setattr("aslkit.bids.nifti.memory_bytes", lambda: 10_000_000)
     image = save(folder / "asl.nii", np.zeros((100, 100, 100, 12), np.uint8))
-    return called(asl_fit_ls, "-i", image, "-o", folder / "out" / "cbf.nii.gz", "--plds", 1)
+    return run_command(asl_fit_ls, "-i", image, "-o", folder / "out" / "cbf.nii.gz", "--plds", 1)
 
 
 def gzip_bomb(folder, _):
@@ -161,13 +165,13 @@ def gzip_bomb(folder, _):
     data = bytearray(gzip.decompress(image.read_bytes()))
     data[42:48] = np.array([4000, 4000, 4000], "<i2").tobytes()
     image.write_bytes(gzip.compress(bytes(data)))
-    return called(asl_fit_ls, "-i", image, "-o", folder / "out" / "cbf.nii.gz")
+    return run_command(asl_fit_ls, "-i", image, "-o", folder / "out" / "cbf.nii.gz")
 
 
 def huge_sidecar(folder, _):
     image = write_scan(folder)
     image.with_name("sub-01_asl.json").write_text("{" + " " * 11_000_000 + "}")
-    return called(asl_fit_ls, "-i", image, "-o", folder / "out" / "cbf.nii.gz")
+    return run_command(asl_fit_ls, "-i", image, "-o", folder / "out" / "cbf.nii.gz")
 
 
 def link_in_circles(folder, _):
@@ -182,13 +186,13 @@ def m0_outside(folder, _):
     (folder / "elsewhere" / "sub-01_m0scan.json").write_text(
         json.dumps({"IntendedFor": f"bids::../study/{image.relative_to(folder / 'study')}"})
     )
-    return called(asl_fit_ls, "--bids", folder / "study", "--derivatives", folder / "out")
+    return run_command(asl_fit_ls, "--bids", folder / "study", "--derivatives", folder / "out")
 
 
 def config(text):
     def cause(folder, _):
         (folder / "own.yaml").write_text(text)
-        return called(asl_train, "--config", folder / "own.yaml", "--out", folder / "out")
+        return run_command(asl_train, "--config", folder / "own.yaml", "--out", folder / "out")
 
     return cause
 
@@ -227,7 +231,7 @@ def no_gpu(folder, monkeypatch):
 
 
 def train(folder, *more):
-    return called(asl_train, "--config", "small", "--out", folder / "out", *TINY, *more)
+    return run_command(asl_train, "--config", "small", "--out", folder / "out", *TINY, *more)
 
 
 def trained_twice(folder, _):
@@ -256,16 +260,16 @@ def simulated_twice(folder, _):
 
 def simulate(folder):
     grid = ("--matrix", "8,8,2", "--voxel-size", "9", "--protocol", "pcasl5")
-    return called(asl_sim, "--out", folder / "out", *grid)
+    return run_command(asl_sim, "--out", folder / "out", *grid)
 
 
 def validate_into_a_file(folder, _):
     (folder / "out").touch()
-    return called(asl_validate, "--bids", folder, "--out", folder / "out")
+    return run_command(asl_validate, "--bids", folder, "--out", folder / "out")
 
 
 def worker_dies(folder, _):
-    """Call the batch engine directly, with stages that kill their process."""
+    """Run the batch engine with stages that kill their own process."""
     from test_batch import DyingStages
 
     from aslkit.batch.processes import run_in_processes
@@ -311,9 +315,9 @@ FAULTS = {
     "a folder has the name of a map": Fault("`mkdir out/cbf.nii.gz`", folder_instead_of_map),
     "maps exist already": Fault("the same command again", maps_exist),
     "a scan is deleted during the run": Fault("deleted before reading", scan_disappears),
-    "SIGINT": kills_itself(2),
-    "SIGTERM": kills_itself(15),
-    "SIGKILL": kills_itself(9),
+    "SIGINT": raises_signal(2),
+    "SIGTERM": raises_signal(15),
+    "SIGKILL": raises_signal(9),
     "the reader of standard output has ended": Fault(
         "standard output is a closed pipe",
         lambda f, _: in_a_process(f, "import os\nr, w = os.pipe(); os.close(r); os.dup2(w, 1)"),

@@ -137,7 +137,7 @@ def test_self_check_of_the_snr_stops_a_run_with_another_noise_level(failing_run,
     assert "measured SNR equals the requested one (found: " in failing_run()
 
 
-def test_self_check_of_the_same_voxels_stops_a_run_without_some_estimates(
+def test_self_check_of_the_same_voxels_stops_a_run_with_missing_estimates(
     failing_run, monkeypatch
 ):
     def gappy(maps, series):
@@ -256,7 +256,7 @@ def test_results_of_a_condition_do_not_depend_on_other_conditions(phantoms, both
     same = [r for r in alone if r["estimator"] == "LS" and "scale" not in r["metric"]]
     same = [r for r in same if "FOV" not in r["metric"]]
     within = [r for r in within if "untrained" not in r["metric"]]
-    assert str(same) == str(within) and len(same) > 50  # as text, where nan is nan
+    assert str(same) == str(within) and len(same) > 50  # compared as text because nan != nan
 
 
 def test_subjects_keep_their_constants_at_every_snr_and_differ_from_each_other():
@@ -268,7 +268,7 @@ def test_subjects_keep_their_constants_at_every_snr_and_differ_from_each_other()
     assert constants("a", 1.0) == constants("a", 30.0) != constants("b", 1.0)
 
 
-def test_unknown_protocols_are_refused_with_those_that_exist():
+def test_the_error_for_an_unknown_protocol_lists_the_known_ones():
     with pytest.raises(InputError, match="found pcasl9, expected one of joint6, "):
         Design(protocols=("pcasl9",))
 

@@ -82,17 +82,17 @@ def moving_run(folder, walk, noise_sd=NOISE_SD):
 
 
 @pytest.fixture(scope="module")
-def walked(tmp_path_factory):
+def moving_scan(tmp_path_factory):
     """Write a run in which the head moves in a random walk."""
-    return moving_run(tmp_path_factory.mktemp("walked"), random_walk())
+    return moving_run(tmp_path_factory.mktemp("moving_scan"), random_walk())
 
 
 def brain():
     return tissues().sum(axis=0) > 0.5
 
 
-def test_a_random_walk_is_recovered_despite_changing_contrast(walked):
-    walk, run = random_walk(), read_run(walked)
+def test_a_random_walk_is_recovered_despite_changing_contrast(moving_scan):
+    walk, run = random_walk(), read_run(moving_scan)
     _, found = realign(run, run.calibration.m0, brain())
     error = np.abs(found - walk).mean(axis=0)
     assert error[:3].mean() < 0.15
@@ -187,8 +187,8 @@ def test_framewise_displacement_sums_translations_and_arcs_and_skips_nan():
     assert np.isnan(found[1])
 
 
-def test_the_command_writes_the_motion_and_records_it(walked, tmp_path):
-    arguments = ["-i", str(walked), "-o", str(tmp_path / "cbf.nii.gz"), "--moco"]
+def test_the_command_writes_the_motion_and_records_it(moving_scan, tmp_path):
+    arguments = ["-i", str(moving_scan), "-o", str(tmp_path / "cbf.nii.gz"), "--moco"]
     result = CliRunner().invoke(main, arguments, catch_exceptions=False)
     assert "motion: framewise displacement" in result.output
     header, *rows = [r.split("\t") for r in (tmp_path / "motion.tsv").read_text().splitlines()]

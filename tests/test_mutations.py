@@ -134,7 +134,7 @@ def templates(tmp_path_factory):
 
 
 def check(data, templates, mutate):
-    """Change a copy of one of the scans, run the command, and look at what it left."""
+    """Change a copy of a scan, run the command, and check its output files."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "data"
         shutil.copytree(data.draw(st.sampled_from(templates)), folder)

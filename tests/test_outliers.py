@@ -15,7 +15,7 @@ from aslkit.prepare.pipeline import PreparationSettings, prepare_runs
 from aslkit.prepare.series import select_repeats, series_from_runs
 from aslkit.validate.in_vivo import validate_run
 
-SPIKE = 4  # label volume with an artefact: pair (4, 3), second delay
+CORRUPTED_VOLUME = 4  # label volume with an artefact: pair (4, 3), second delay
 
 
 def run_of(folder, repeats=6, corrupted=(), noise_sd=5.0, left_out=()):
@@ -44,15 +44,15 @@ def test_no_pair_of_a_scan_with_normal_noise_is_rejected(tmp_path):
 
 @pytest.mark.parametrize("repeats", [2, 3, 6])
 def test_only_the_corrupted_pair_is_rejected(tmp_path, repeats):
-    assert rejected(run_of(tmp_path, repeats, [SPIKE])) == [(4, 3)]
+    assert rejected(run_of(tmp_path, repeats, [CORRUPTED_VOLUME])) == [(4, 3)]
 
 
 def test_a_corrupted_pair_is_rejected_from_a_group_with_fewer_repeats(tmp_path):
-    assert rejected(run_of(tmp_path, 4, [SPIKE], left_out=(9, 10))) == [(4, 3)]
+    assert rejected(run_of(tmp_path, 4, [CORRUPTED_VOLUME], left_out=(9, 10))) == [(4, 3)]
 
 
 def test_a_single_pair_and_at_least_half_of_a_group_are_kept(tmp_path):
-    assert rejected(run_of(tmp_path / "one", 1, [SPIKE])) == []
+    assert rejected(run_of(tmp_path / "one", 1, [CORRUPTED_VOLUME])) == []
     corrupted = [2 + 6 * n for n in range(4)]  # four of five repeats of the first delay
     assert len(rejected(run_of(tmp_path / "many", 5, corrupted))) <= 2
 
@@ -62,7 +62,7 @@ def test_no_pair_of_a_noise_free_scan_is_rejected(tmp_path):
 
 
 def test_a_rejected_pair_is_removed_from_the_average_and_its_count(tmp_path):
-    clean, corrupted = run_of(tmp_path / "a"), run_of(tmp_path / "b", corrupted=[SPIKE])
+    clean, corrupted = run_of(tmp_path / "a"), run_of(tmp_path / "b", corrupted=[CORRUPTED_VOLUME])
     kept = remove_outliers(corrupted, score_pairs(corrupted, head(), 5.0))
     assert [t.n_averages for t in timings(kept)] == [6, 5, 6]
     inside = head()
@@ -74,7 +74,7 @@ def test_a_rejected_pair_is_removed_from_the_average_and_its_count(tmp_path):
 
 
 def test_repeats_are_selected_from_the_remaining_pairs(tmp_path):
-    corrupted = run_of(tmp_path, corrupted=[SPIKE])
+    corrupted = run_of(tmp_path, corrupted=[CORRUPTED_VOLUME])
     kept = remove_outliers(corrupted, score_pairs(corrupted, head(), 5.0))
     assert "n/a" not in select_repeats(kept, [0, 1]).contexts
     assert [t.n_averages for t in timings(select_repeats(kept, [0, 1]))] == [2, 2, 2]
@@ -82,7 +82,7 @@ def test_repeats_are_selected_from_the_remaining_pairs(tmp_path):
 
 def corrupted_scan(folder):
     voxels = volumes(5.0)
-    voxels[..., SPIKE] += 40 * np.cos(1.3 * np.arange(SHAPE[0]))[:, None, None]
+    voxels[..., CORRUPTED_VOLUME] += 40 * np.cos(1.3 * np.arange(SHAPE[0]))[:, None, None]
     return write_scan(folder, SIDECAR, CONTEXTS, voxels)
 
 
@@ -117,7 +117,7 @@ def test_a_threshold_that_is_not_a_positive_number_is_refused(tmp_path):
 
 
 def test_the_pipeline_rejects_and_records_outliers(tmp_path):
-    prepared = prepare_runs([run_of(tmp_path, 4, [SPIKE])])
+    prepared = prepare_runs([run_of(tmp_path, 4, [CORRUPTED_VOLUME])])
     (message,) = prepared.messages
     assert message.startswith("rejected: volumes 4 and 5 of sub-01_asl.nii.gz (PLD 1 s), z = ")
     assert prepared.fields["RejectedVolumes"][0]["Volumes"] == [3, 4]
@@ -125,14 +125,14 @@ def test_the_pipeline_rejects_and_records_outliers(tmp_path):
 
 
 def test_the_pipeline_keeps_all_pairs_without_a_threshold(tmp_path):
-    run = run_of(tmp_path, 4, [SPIKE])
+    run = run_of(tmp_path, 4, [CORRUPTED_VOLUME])
     prepared = prepare_runs([run], PreparationSettings(outlier_z=None))
     assert not prepared.messages and not prepared.scores
     np.testing.assert_array_equal(prepared.series.delta_m, series_from_runs([run]).delta_m)
 
 
 def test_validation_in_vivo_splits_the_repeats_kept_by_outlier_rejection(tmp_path):
-    result = validate_run(prepare_runs([run_of(tmp_path, 5, [SPIKE])]))
+    result = validate_run(prepare_runs([run_of(tmp_path, 5, [CORRUPTED_VOLUME])]))
     assert [t.n_averages for t in result.scan.series.acquisition.timings] == [5, 4, 5]
     assert {r["n_repeats"] for r in result.benchmark.records} == {1, 2, 5}
     found = [r for r in result.benchmark.records if r["metric"] == "outlier pairs [%]"]

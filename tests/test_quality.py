@@ -70,7 +70,7 @@ def qei_scores(similarity, dispersion, negative):
 def test_the_qei_of_a_map_of_two_tissues_equals_the_value_computed_by_hand():
     cbf, gm = row(50, 70, 20, 20), row(1, 1, 0, 0)
     qei = quality_evaluation_index(cbf, tissue_of(gm, 1 - gm), gm > -1, NO_SMOOTHING_MM)
-    between, within = 20.0**2, (10.0**2 + 10.0**2) / 4  # variances of (60, 20) and around them
+    between, within = 20.0**2, (10.0**2 + 10.0**2) / 4  # variances between and within the tissues
     assert qei.similarity == pytest.approx((between / (between + within)) ** 0.5)
     assert qei.dispersion == pytest.approx((1 * 100 + 1 * 0) / 2 / 60)
     assert qei.negative == 0
