@@ -98,7 +98,7 @@ def test_the_error_names_the_expected_file_if_it_is_missing(tmp_path):
     for name in ("sub-01_asl.nii.gz", "asl.nii", "sub-01.nii"):
         with pytest.raises(InputError) as caught:
             read_volume_types(tmp_path / name, 2, NO_OVERRIDES)
-        expected = "_aslcontext.tsv" if name == "asl.nii" else "sub-01_aslcontext.tsv"
+        expected = "asl_aslcontext.tsv" if name == "asl.nii" else "sub-01_aslcontext.tsv"
         assert str(caught.value).startswith(f"{tmp_path / expected}: found no such file, ")
 
 

@@ -25,7 +25,7 @@ def read_volume_types(
     """
     file = find_context(path)
     if file is None and overrides.order is None:
-        name = stem(path).removesuffix("asl").removesuffix("_")
+        name = stem(path).removesuffix("_asl")
         raise InputError(
             path.with_name(f"{name}_aslcontext.tsv"),
             "",
