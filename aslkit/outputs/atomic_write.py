@@ -1,4 +1,4 @@
-"""Files of one result -> their place, all of them or none, whatever ends the process."""
+"""Files of one result -> their folder, all or none, even if the process is killed."""
 
 import errno
 import fcntl
@@ -16,26 +16,27 @@ PREFIX = ".aslkit-"
 
 @contextmanager
 def write_together(folder: Path, last: str, gone: Sequence[str] = ()) -> Iterator[Path]:
-    """A temporary folder whose files move into `folder` when the block succeeds.
+    """Yield a temporary folder whose files move into `folder` if the block succeeds.
 
-    Every file is on the disk before the first one moves. One file replaces its predecessor in
-    one step. Of several, the predecessors are removed, `last` first, before the others move,
-    `last` last: where it stands, the set is complete, and files of two sets never meet. Processes
-    that write into one folder take turns. What killed processes left behind is removed.
+    Every file is on the disk before the first one moves. A single file replaces its predecessor
+    in one step. For several files, the predecessors are removed first, `last` before the others,
+    and `last` is moved last: if it exists, the set is complete, and two sets are never mixed.
+    Processes that write into one folder wait for each other. Files of killed processes are
+    removed.
 
     Parameters
     ----------
     folder : Path
-        Made where it is missing.
+        Created if it does not exist.
     last : str
-        Name of the file that says that the others are there.
+        Name of the file that marks a complete set.
     gone : sequence of str
-        Names of an earlier set that this one does not have.
+        Names in an earlier set that this set does not have.
 
     Raises
     ------
     OSError
-        When something cannot be written; then nothing has changed.
+        When a file cannot be written; nothing has changed then.
     """
     with _temporary_in(folder) as temporary:
         yield temporary
@@ -54,12 +55,12 @@ def write_together(folder: Path, last: str, gone: Sequence[str] = ()) -> Iterato
 
 @contextmanager
 def write_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `out` when the block succeeds, and vanishes when it fails.
+    """Yield a temporary folder that becomes `out` on success and is removed on failure.
 
     Raises
     ------
     OSError
-        When something cannot be written, or `out` holds files by then; then nothing has changed.
+        When a file cannot be written, or `out` is not empty; nothing has changed then.
     """
     out = Path(os.path.realpath(out))
     with _temporary_in(out.parent) as temporary:
@@ -68,20 +69,20 @@ def write_folder(out: Path) -> Iterator[Path]:
         yield folder
         _sync_all(folder)
         with _undisturbed():
-            os.rename(folder, out)  # over an empty folder, but never over files
+            os.rename(folder, out)  # replaces an empty folder, never files
             _sync_names(out.parent)
 
 
 @contextmanager
 def write_folders(root: Path, names: Sequence[str]) -> Iterator[Path]:
-    """A temporary folder whose subfolders `names` replace those of `root` when the block succeeds.
+    """Yield a temporary folder whose subfolders `names` replace those of `root` on success.
 
-    The last one stands for all: it goes first and comes last.
+    The last name marks a complete set: it is removed first and moved last.
 
     Raises
     ------
     OSError
-        When something cannot be written.
+        When a file cannot be written.
     """
     with _temporary_in(root) as temporary:
         yield temporary
@@ -98,7 +99,7 @@ def write_folders(root: Path, names: Sequence[str]) -> Iterator[Path]:
 
 @contextmanager
 def _temporary_in(folder: Path) -> Iterator[Path]:
-    """A temporary folder, locked as long as it is in use; those that are not are removed."""
+    """Yield a locked temporary folder; abandoned (unlocked) ones are removed."""
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         _remove_abandoned(folder)
@@ -115,7 +116,7 @@ def _temporary_in(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Other processes and threads wait here for the same folder."""
+    """Hold a lock on a folder; other processes and threads wait for it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):  # some network file systems have no locks
@@ -147,7 +148,7 @@ def _sync_names(folder: Path) -> None:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove temporary folders whose process, and with it the lock, is gone."""
+    """Remove temporary folders of ended processes, which hold no lock."""
     for path in folder.glob(f"{PREFIX}*"):
         with suppress(OSError):
             descriptor = os.open(path, os.O_RDONLY)
