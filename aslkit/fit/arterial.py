@@ -48,7 +48,7 @@ def solve_arterial(
     hh, hy = away_from_zero((h**2).sum(-2)), (h * signal).sum(-2)  # (slices, voxels)
 
     def profile(att: Array) -> tuple[Array, Array, Array]:
-        """Penalised gain, CBF and aBV (slices, voxels) at an ATT."""
+        """Return the penalised gain, CBF and aBV (slices, voxels) at an ATT."""
         curve = tissue_curve(model, att)
         kk, ky, kh = (
             away_from_zero((curve**2).sum(-2)),
@@ -138,7 +138,7 @@ def _pair_search(
 def _arterial_gain(
     kk: Array, ky: Array, kh: Array, hh: Array, hy: Array, penalty: Array
 ) -> tuple[Array, Array]:
-    """aBV that maximises the penalised gain for given curves, and this gain, (slices, voxels)."""
+    """Return the aBV of the largest penalised gain, and this gain, (slices, voxels)."""
     xp = namespace(ky)
     left = hh - kh**2 / kk
     is_open = left > COLLINEAR * hh
@@ -147,7 +147,7 @@ def _arterial_gain(
 
 
 def _att_penalty(att: Array, sd: Array) -> Array:
-    """Loss of gain by the Cauchy prior on ATT."""
+    """Return the loss of gain by the Cauchy prior on ATT."""
     centre, width = ATT_PRIOR_S
     return 2 * sd**2 * namespace(att).log1p(((att - centre) / width) ** 2)
 

@@ -117,7 +117,7 @@ def model_like(model: KineticModel, reference: Array) -> Array:
 
 
 def _edges(model: KineticModel, bounds_s: tuple[float, float]) -> Array:
-    """Edges of the cells, (slices, j + 1): coarse steps and kinks, without plateaus, then divided.
+    """Return the edges (slices, j + 1): coarse steps and kinks, without plateaus, then divided.
 
     A cell is divided into as many pieces as its unit curve rotates by `TURN`.
     """
@@ -170,13 +170,13 @@ def _without_plateaus(edges: Array, turns: Array) -> Array:
 
 
 def _normalised(curves: Array) -> tuple[Array, Array]:
-    """Curves of norm 1 (slices, n, atts), and their norms (slices, atts)."""
+    """Return the curves of norm 1 (slices, n, atts), and their norms (slices, atts)."""
     norms = namespace(curves).clip((curves**2).sum(-2), SMALLEST_NORM**2, None) ** 0.5
     return curves / norms[:, None], norms
 
 
 def _unit_slope(model: KineticModel, att: Array, shift_s: float) -> tuple[Array, Array]:
-    """Slopes of the unit curve (slices, n, atts) and of the norm (slices, atts) at shifted ATTs.
+    """Return the slopes of unit curve (slices, n, atts) and norm (slices, atts) at shifted ATTs.
 
     A slope of the unit curve below `FLAT` is set to 0.
     """

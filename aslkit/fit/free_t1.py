@@ -142,7 +142,7 @@ def _solve(
 def _variance_over_grid(
     tables: list[CurveTable], signal: FloatArray, best: FloatArray, noise: FloatArray
 ) -> FloatArray:
-    """Mean squared deviation of CBF, ATT and T1 from `best`, (3, slices, voxels).
+    """Return the mean squared deviation of CBF, ATT and T1 from `best`, (3, slices, voxels).
 
     The mean runs over the fits with every T1 of the grid, weighted by their likelihood. Where the
     likelihood is narrower than the grid, the weights add up to less than 1 and the result goes
@@ -177,7 +177,7 @@ def _inverse_diagonal(information: FloatArray, known: tuple[FloatArray, ...]) ->
 def _information(
     model: KineticModel, cbf: FloatArray, att: FloatArray, t1: FloatArray
 ) -> FloatArray:
-    """Fisher information on CBF, ATT and T1 times the noise variance, upper triangle (6, …)."""
+    """Return the upper triangle of Fisher information times noise variance: CBF, ATT, T1, (6, …)."""
     c = tissue_curve(with_t1(model, t1), att)  # (slices, n, voxels)
     a, t = (cbf[:, None] * d for d in _derivatives(model, att, t1))  # (slices, n, voxels)
     pairs = (c, c), (c, a), (c, t), (a, a), (a, t), (t, t)
@@ -187,7 +187,7 @@ def _information(
 def _derivatives(
     model: KineticModel, att: FloatArray, t1: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Slopes of the curve by ATT and by T1 [per s], each (slices, n, voxels)."""
+    """Return the slopes of the curve by ATT and by T1 [per s], each (slices, n, voxels)."""
     ends = (tissue_curve(with_t1(model, t1 + h), att) for h in (-DERIVATIVE_S, DERIVATIVE_S))
     below, above = ends
     return tissue_slope(with_t1(model, t1), att), (above - below) / (2 * DERIVATIVE_S)
@@ -204,7 +204,7 @@ class _Fit:
     def project(
         self, att: FloatArray, t1: FloatArray
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Best CBF (slices, voxels), residual and curve of norm 1 (both (slices, n, voxels))."""
+        """Return the best CBF (slices, voxels), and residual and unit curve (slices, n, voxels)."""
         curve = tissue_curve(with_t1(self.model, t1), att)  # (slices, n, voxels)
         norm = np.sqrt(away_from_zero(np.sum(curve**2, axis=-2)))  # (slices, voxels)
         unit = curve / norm[:, None]
@@ -228,7 +228,7 @@ def _refine(fit: _Fit, att: FloatArray, t1: FloatArray) -> tuple[FloatArray, Flo
 def _improve(
     fit: _Fit, att: FloatArray, t1: FloatArray
 ) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
-    """ATT and T1 after the best of several steps, and whether it lowers the residual."""
+    """Return ATT and T1 after the best of several steps, and whether it lowers the residual."""
     cbf, residual, unit = fit.project(att, t1)
     start, margin = np.sum(residual**2, -2), ROUNDING * np.sum(fit.signal**2, -2)
     best_att, best_t1, best = att, t1, start

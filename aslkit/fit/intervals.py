@@ -94,7 +94,7 @@ def _profile(
 def _crossing(
     edges: FloatArray, gain: FloatArray, limit: FloatArray, inside: IndexArray, step: int
 ) -> FloatArray:
-    """ATT (voxels,) where the gain falls to the limit, between `inside` and the next edge."""
+    """Return the ATT (voxels,) at which the gain falls to the limit, up to the next edge."""
     rows = np.arange(len(inside))
     outside = np.clip(inside + step, 0, len(edges) - 1)
     drop = gain[rows, inside] - gain[rows, outside]
@@ -104,6 +104,6 @@ def _crossing(
 
 
 def _where_estimated(maps: ParameterMaps, low: FloatImage, high: FloatImage) -> FloatImage:
-    """Both ends as one image (x, y, z, 2), NaN where there is no estimate."""
+    """Return both ends as one image (x, y, z, 2), NaN where there is no estimate."""
     ends = np.stack([low, high], axis=3)
     return np.where((maps.cbf_std > 0)[..., None], ends, np.nan).astype(np.float32)

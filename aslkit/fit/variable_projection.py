@@ -111,18 +111,18 @@ class _Matches:
     falling: Array
 
     def match(self, rows: Array, cell: Array) -> Cubic:
-        """Product with the unit curve in one cell per row, as a cubic."""
+        """Return the product with the unit curve in one cell per row, as a cubic."""
         ends = self.unit[rows, cell], self.unit[rows, cell + 1]
         return *ends, self.rising[rows, cell], self.falling[rows, cell]
 
     def norm(self, rows: Array, cell: Array) -> Cubic:
-        """Norm of the curve in one cell per row, as a cubic."""
+        """Return the norm of the curve in one cell per row, as a cubic."""
         t, s = self.table, self.slices[rows]
         ends = t.norms[s, cell], t.norms[s, cell + 1]
         return *ends, t.norm_rising[s, cell], t.norm_falling[s, cell]
 
     def att(self, rows: Array, cell: Array, t: Array) -> Array:
-        """ATT [s] at the relative position `t` (0-1) in one cell per row."""
+        """Return the ATT [s] at the relative position `t` (0-1) in one cell per row."""
         edges, s = self.table.edges, self.slices[rows]
         return edges[s, cell] + t * (edges[s, cell + 1] - edges[s, cell])
 
@@ -153,7 +153,7 @@ def _search(
     power: Array,
     maximum_in_cell: Callable[..., tuple[Array, Array, Array]],
 ) -> tuple[Array, Array, Array]:
-    """CBF, ATT and gain (rows,) at the global maximum of the gain.
+    """Return CBF, ATT and gain (rows,) at the global maximum of the gain.
 
     A gain is the drop of the residual sum of squares. `gains` (rows, edges) holds it at the edges.
     Within a cell, the gain exceeds that at the edges by less than the margin, `TURN`² times the
@@ -178,7 +178,7 @@ def _search(
 
 
 def _maximum_in_cell(m: _Matches, rows: Array, cell: Array) -> tuple[Array, Array, Array]:
-    """CBF, ATT and gain at the maximum of the squared match in one cell per row."""
+    """Return CBF, ATT and gain at the maximum of the squared match in one cell per row."""
     match = m.match(rows, cell)
     sign = namespace(cell).where(match[0] + match[1] < 0, -1, 1)
     t = maximum_of_cubic([sign * c for c in match])
@@ -194,14 +194,14 @@ def _gain_at(cbf: float, match: Array, norm: Array) -> Array:
 def _gain_slope_at(
     cbf: float, match: Array, norm: Array, match_slope: Array, norm_slope: Array
 ) -> Array:
-    """Slope of `_gain_at` along the cell."""
+    """Return the slope of `_gain_at` along the cell."""
     return 2 * cbf * (match_slope * norm + (match - cbf * norm) * norm_slope)
 
 
 def _bounded_maximum_in_cell(
     cbf_bounds: tuple[float, float], m: _Matches, rows: Array, cell: Array
 ) -> tuple[Array, Array, Array]:
-    """Like `_maximum_in_cell`, for CBF within bounds: inside them, or the best at a bound."""
+    """Return the same as `_maximum_in_cell` for CBF within bounds."""
     cbf, att, gain = _maximum_in_cell(m, rows, cell)
     low, high = cbf_bounds
     xp = namespace(gain)

@@ -148,12 +148,12 @@ def delta_m(
 
 
 def _scale(model: KineticModel, block: TimingBlock) -> Array:
-    """2α/λ per unit of CBF."""
+    """Return 2α/λ per unit of CBF."""
     return 2 * block.efficiencies / (model.partition * CBF_PER_ML_G_S)
 
 
 def _pcasl_parts(model: KineticModel, block: TimingBlock, a: Array) -> tuple[Array, Array, Array]:
-    """Arrived duration u of the bolus, time since its end arrived, and the common decay."""
+    """Return the arrived duration u of the bolus, time since its end arrived, and the decay."""
     xp = namespace(a)
     tau = block.label_durations
     since = block.plds - a  # time since the end of the bolus arrived; negative before that
@@ -182,7 +182,7 @@ def _pcasl_slope(model: KineticModel, block: TimingBlock, a: Array) -> Array:
 def _pasl_parts(
     model: KineticModel, block: TimingBlock, a: Array
 ) -> tuple[Array, Array, Array, Array]:
-    """Arrived duration u of the bolus, time since its head arrived, rate k and common decay."""
+    """Return the arrived duration u of the bolus, time since its head arrived, k and decay."""
     xp = namespace(a)
     since = block.plds - a
     u = xp.minimum(xp.clip(since, 0, None), block.label_durations + 0 * since)
@@ -205,7 +205,7 @@ def _pasl_slope(model: KineticModel, block: TimingBlock, a: Array) -> Array:
 
 
 def _expm1_ratio(k: Array, u: Array) -> Array:
-    """(exp(k u) - 1) / k, continued to u at k = 0."""
+    """Return (exp(k u) - 1) / k, continued to u at k = 0."""
     xp = namespace(u)
     if isinstance(k, float):
         return xp.expm1(k * u) / k if k else u
@@ -244,7 +244,7 @@ def _arterial_block(model: KineticModel, block: TimingBlock, a: Array) -> Array:
 
 
 def _edge(time_s: Array) -> Array:
-    """Linear rise from 0 to 1 around time 0."""
+    """Return a linear rise from 0 to 1 around time 0."""
     return namespace(time_s).clip(time_s / ARTERIAL_EDGE_S + 0.5, 0, 1)
 
 
