@@ -177,7 +177,7 @@ def _inverse_diagonal(information: FloatArray, known: tuple[FloatArray, ...]) ->
 def _information(
     model: KineticModel, cbf: FloatArray, att: FloatArray, t1: FloatArray
 ) -> FloatArray:
-    """Return the upper triangle of Fisher information times noise variance: CBF, ATT, T1, (6, …)."""
+    """Return the upper triangle of Fisher information x noise variance: CBF, ATT, T1, (6, …)."""
     c = tissue_curve(with_t1(model, t1), att)  # (slices, n, voxels)
     a, t = (cbf[:, None] * d for d in _derivatives(model, att, t1))  # (slices, n, voxels)
     pairs = (c, c), (c, a), (c, t), (a, a), (a, t), (t, t)
@@ -204,7 +204,7 @@ class _Fit:
     def project(
         self, att: FloatArray, t1: FloatArray
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return the best CBF (slices, voxels), and residual and unit curve (slices, n, voxels)."""
+        """Return the best CBF (slices, voxels), residual and unit curve (slices, n, voxels)."""
         curve = tissue_curve(with_t1(self.model, t1), att)  # (slices, n, voxels)
         norm = np.sqrt(away_from_zero(np.sum(curve**2, axis=-2)))  # (slices, voxels)
         unit = curve / norm[:, None]
