@@ -129,6 +129,7 @@ def test_the_label_duration_of_pasl_is_the_bolus_cut_off_delay(fields, duration,
     [
         (0, "write it, or give"),
         ([0.7, 0.6], "write it, or give"),
+        ([0.7, 0.5, 0.9], "write it, or give"),
         ([0.7, 20.1], "write it, or give"),
         ([20, 19], "write it, or give"),
         (20.1, 'write "BolusCutOffDelayTime": 0.0201'),

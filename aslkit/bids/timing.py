@@ -70,7 +70,8 @@ def _bolus_duration(sidecar: Sidecar, overrides: Overrides) -> tuple[float, tupl
         return float("inf"), (
             "no bolus cut-off: the bolus is assumed to be long (--bolus-duration S)",
         )
-    if times is None or not 0 < times[0] <= times[-1] <= LONGEST_DELAY_S:
+    is_ascending = times is not None and np.all(np.diff(times) >= 0)
+    if times is None or not (is_ascending and times[0] > 0 and times[-1] <= LONGEST_DELAY_S):
         fix = "write it, or give --bolus-duration S"
         if times is not None and times[0] > LONGEST_DELAY_S:
             fix = f'write "BolusCutOffDelayTime": {times[0] / 1000:g}'
