@@ -12,7 +12,7 @@ GC_THRESHOLD = 100_000  # new objects between garbage collections; Python's defa
 
 
 def collect_garbage_rarely() -> None:
-    """Collect garbage rarely: imports create no garbage, and collection took a fifth of them."""
+    """Collect garbage rarely, because collection takes a fifth of the import time in vain."""
     gc.set_threshold(GC_THRESHOLD)
 
 

@@ -60,7 +60,7 @@ class Part(click.ParamType):  # type: ignore[type-arg]
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, int]:
-        """Return K and N."""
+        """Return part K and number of parts N of a text K/N."""
         found = re.fullmatch(r"(\d+)/(\d+)", str(value))
         if not found or not 1 <= int(found[1]) <= int(found[2]):
             self.fail(f"{value!r} is not like 2/8, with K from 1 to N", param, ctx)

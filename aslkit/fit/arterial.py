@@ -94,9 +94,10 @@ def _pair_search(
 ) -> tuple[Array, Array, Array]:
     """Find the best (ATT, aBAT) of every voxel on the grid, and where the compartment is on.
 
-    A gain is the drop of the residual sum of squares, minus penalties. k is the tissue curve and
-    h the arterial curve of a grid pair, y the signal. If h lowers the residual, the gain of a pair
-    is that of tissue alone plus the square of the root
+    The gain is the decrease of the residual sum of squares, minus penalties. For a pair of the
+    grid, k is the tissue curve and h the arterial curve, and y is the signal. With the scalars
+    `along` and `across` that remove the part of h parallel to k, the gain of a pair is the gain of
+    tissue alone plus the square of the root
 
         across (h·y - penalty) - along (k·y) = (across h - along k)·y - across penalty,
 

@@ -79,10 +79,10 @@ def errors_with_free_t1(
 ) -> dict[str, FloatImage]:
     """Compute standard errors `cbf_std`, `att_std` and `t1_tissue_std`, each (x, y, z).
 
-    They come from the Fisher information, averaged over kinks, plus the information of uniform
-    priors over the search ranges (as in `standard_errors`). Where it is larger, the standard
-    deviation over the fits with every T1 of the grid, weighted by their likelihood, is added to
-    the standard error for a known T1.
+    The standard errors follow from the Fisher information, averaged over kinks, plus the
+    information of uniform priors over the search ranges (as in `standard_errors`). A second
+    estimate combines the standard error for a known T1 with the standard deviation over the fits
+    with every T1 of the grid, weighted by their likelihood. The larger estimate is returned.
 
     Parameters
     ----------
@@ -254,8 +254,8 @@ def _steps(
 ) -> Iterator[tuple[FloatArray, FloatArray]]:
     """Yield steps of (ATT, T1) to try: T1 alone, ATT alone, ATT to its kink, and both.
 
-    A step of one parameter moves along a kink or a bound of the other, and leaves an ATT
-    unchanged that the data do not determine. `by_att` and `by_t1` (slices, n, voxels) are the
+    A step of T1 alone is possible if ATT is at a kink or a bound, or if the data do not determine
+    ATT. `by_att` and `by_t1` (slices, n, voxels) are the
     slopes of the signal, orthogonal to the curve.
     """
     pairs = (by_att, by_att), (by_att, by_t1), (by_t1, by_t1)

@@ -58,7 +58,7 @@ def write_maps(
     Raises
     ------
     InputError
-        When its name is no NIfTI file's, or it cannot be written.
+        When the output name is not a NIfTI name, or a file cannot be written.
     """
     check_output(destination.cbf)
     named: dict[str, NDArray[np.generic] | None] = {

@@ -155,7 +155,7 @@ def _usable(series: AslSeries, maps: Maps) -> MaskImage:
 
 
 def _outlier_percent(scores: Sequence[PairScore]) -> float | None:
-    """Return the share of rejected pairs among those with a score; None without any."""
+    """Return the percentage of rejected pairs; None if no pair has a score."""
     is_rejected = [s.is_rejected for s in scores if np.isfinite(s.z)]
     return 100 * float(np.mean(is_rejected)) if is_rejected else None
 

@@ -93,7 +93,7 @@ def _imported(tree: ast.Module) -> Iterator[str]:
 
 
 def packages(edges: dict[str, set[str]]) -> bytes:
-    """Draw every package above those that it imports; arrows that others imply are left out."""
+    """Draw each package above the packages that it imports, without redundant arrows."""
     below = {name: _reachable(name, edges) for name in edges}
     height = {name: len(_chain(name, edges)) - 1 for name in edges}
     n_rows = max(height.values()) + 1

@@ -86,7 +86,7 @@ def attach_classifier(network: Network, classifier: nn.Module) -> Network:
 
 
 class _ReversedGradient(torch.autograd.Function):
-    """The identity, with a gradient times -weight."""
+    """Identity function whose gradient is multiplied by -weight (gradient reversal)."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, weight: float) -> Tensor:

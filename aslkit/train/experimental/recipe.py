@@ -33,7 +33,7 @@ QUANTITIES = "cbf", "att"
 
 
 class ExperimentalRecipe(Recipe):
-    """How the models of experiments learn, by the keys of their configuration.
+    """Draws, losses and schedule of the training of an experiment, from its configuration.
 
     Parameters
     ----------
