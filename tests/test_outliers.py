@@ -137,3 +137,9 @@ def test_validation_in_vivo_splits_the_repeats_kept_by_outlier_rejection(tmp_pat
     assert {r["n_repeats"] for r in result.benchmark.records} == {1, 2, 5}
     found = [r for r in result.benchmark.records if r["metric"] == "outlier pairs [%]"]
     assert found and all(r["value"] == pytest.approx(100 / 15) for r in found)
+
+
+def test_no_pair_is_rejected_without_a_voxel_that_is_finite_in_all(tmp_path):
+    scores = score_pairs(run_of(tmp_path), np.zeros_like(head()), 5.0)
+    assert len(scores) == 18 and not any(s.is_rejected for s in scores)
+    assert np.isnan([s.z for s in scores]).all()

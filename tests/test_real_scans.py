@@ -14,7 +14,6 @@ from aslkit.core.acquisition import Acquisition, protocol
 from aslkit.core.errors import InputError
 from aslkit.core.series_and_maps import AslSeries
 from aslkit.predict.inference import fit_base
-from aslkit.prepare.pipeline import PreparationSettings
 from aslkit.prepare.series import select_repeats, series_from_runs
 from aslkit.train.experimental.real_scans import (
     RealScan,
@@ -51,12 +50,6 @@ def test_a_subset_is_the_series_of_the_chosen_repeats(image, scan, chosen):
     assert found.acquisition.timings == expected.acquisition.timings
     if len(chosen) > 1:
         np.testing.assert_allclose(found.noise_sd[inside], expected.noise_sd[inside], rtol=1e-5)
-
-
-def test_a_scan_that_cannot_be_realigned_is_left_out_with_the_reason(image, caplog):
-    with pytest.raises(InputError, match="no scan that can judge itself"):
-        read_real_scans(image.parents[2], PreparationSettings(realign=True))
-    assert "no brain voxel that is inside of all volumes after realignment" in caplog.text
 
 
 def test_a_subset_of_the_slices_keeps_their_timing(scan):

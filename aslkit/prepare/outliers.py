@@ -115,6 +115,8 @@ def _slices_that_count(usable: MaskImage) -> NDArray[np.intp]:
 
 def _relative(differences: Sequence[FloatImage], z: int, inside: MaskImage) -> NDArray[np.float64]:
     """Return the RMS residual of every pair in one slice, relative to the median over pairs."""
+    if not inside.any():  # realignment may leave no voxel that is inside of all volumes
+        return np.full(sum(d.shape[3] for d in differences), np.nan)
     groups = [d[:, :, z][inside].astype(np.float64) for d in differences]
     overall = np.median(np.concatenate(groups, axis=1), axis=1)
     squares = [np.mean((g - _reference(g, overall)) ** 2, axis=0) for g in groups]

@@ -13,7 +13,6 @@ from aslkit.bids.nifti import read_mask
 from aslkit.bids.run import AslRun
 from aslkit.bids.tissue_maps import TissueMaps, read_tissue
 from aslkit.core.constants import OUTLIER_Z
-from aslkit.core.errors import InputError
 from aslkit.core.progress import Progress
 from aslkit.core.series_and_maps import AslSeries, MaskImage
 from aslkit.prepare.outliers import PairScore, outlier_table, remove_outliers, score_pairs
@@ -138,8 +137,6 @@ def _realign(
     m0 = runs[0].calibration.m0
     reference = m0 if isinstance(m0, np.ndarray) else None
     found = {run.source: realign(run, reference, brain, progress) for run in runs}
-    for run, _ in found.values():
-        _check_overlap(run, brain)
     motion = {source: parameters for source, (_, parameters) in found.items()}
     displacements = np.concatenate([framewise_displacement(p) for p in motion.values()])
     mean, largest = np.nanmean(displacements), np.nanmax(displacements)
@@ -151,19 +148,6 @@ def _realign(
     record.files["motion.tsv"] = motion_table(runs, motion).encode()
     record.files["motion.png"] = motion_plot(motion)
     return [run for run, _ in found.values()]
-
-
-def _check_overlap(run: AslRun, brain: MaskImage) -> None:
-    """Check that some brain voxels are inside of every realigned volume."""
-    moved = [i for i, context in enumerate(run.contexts) if context in ("control", "label")]
-    if not np.isfinite(run.volumes[brain][:, moved]).all(axis=1).any():
-        raise InputError(
-            run.source,
-            "",
-            found="no brain voxel that is inside of all volumes after realignment",
-            expected="motion smaller than the field of view",
-            fix="check the images, or leave out --moco",
-        )
 
 
 def _reject_outliers(
