@@ -14,7 +14,13 @@ import pytest
 from click.testing import CliRunner
 from test_batch import BIN, DyingStages, contents, images, run, shell, wait_for
 
-from aslkit.batch.dask_cluster import CLUSTER_SETTINGS, KILLED, run_on_cluster
+from aslkit.batch.dask_cluster import (
+    CLUSTER_SETTINGS,
+    KILLED,
+    RESTARTING,
+    _ignore_restart,
+    run_on_cluster,
+)
 from aslkit.cli.fit_ls import main as asl_fit_ls
 from aslkit.cli.validate import main as asl_validate
 from aslkit.core.errors import UnavailableError
@@ -295,3 +301,15 @@ def test_a_stopped_script_stops_its_workers(study, derivatives, script_path, tmp
     assert script.returncode == 128 + signal.SIGTERM
     assert "Stopped by SIGTERM; files written so far are complete" in errors
     assert (tmp_path / "commands" / "cancelled").exists()
+
+
+def test_a_worker_that_restarts_while_its_cluster_closes_is_no_error():
+    with _ignore_restart():
+        raise AssertionError(RESTARTING)
+    with pytest.raises(AssertionError, match="another"), _ignore_restart():
+        raise AssertionError("another")
+    with pytest.raises(UnavailableError, match="first"), _ignore_restart():
+        try:
+            raise UnavailableError("first")
+        finally:
+            raise AssertionError(RESTARTING)

@@ -34,6 +34,7 @@ KILLED = (
     "its workers were killed; out of memory is the usual reason: start fewer workers per machine"
 )
 CONNECT_TIMEOUT_S = 20
+RESTARTING = "can only join a started process"  # message of dask's worker processes
 OWN_GROUP = "import os; os.setpgrp()"  # Ctrl-C ends only the command, which stops its workers
 CLUSTER_SETTINGS = {
     "distributed.scheduler.allowed-failures": 1,  # a task may kill one worker
@@ -133,6 +134,18 @@ def _silent_client() -> Iterator[None]:
 
 
 @contextmanager
+def _ignore_restart() -> Iterator[None]:
+    """Ignore dask's error for a worker that is restarting while its cluster closes."""
+    try:
+        yield
+    except AssertionError as error:
+        if RESTARTING not in str(error):
+            raise
+        if error.__context__ is not None:  # the reason why the cluster closes
+            raise error.__context__ from None
+
+
+@contextmanager
 def _connected(where: str, n_workers: int) -> Iterator["Client"]:
     try:
         import dask
@@ -141,7 +154,8 @@ def _connected(where: str, n_workers: int) -> Iterator["Client"]:
         raise not_installed("distributed", "cluster", "--dask") from error
     if where in _CLUSTERS:
         configured = dask.config.set(CLUSTER_SETTINGS)
-        with configured, _CLUSTERS[where](n_workers) as cluster, Client(cluster) as client:
+        start = _CLUSTERS[where]
+        with configured, _ignore_restart(), start(n_workers) as cluster, Client(cluster) as client:
             yield client
         return
     try:
