@@ -5,6 +5,8 @@ import json
 import nibabel as nib
 import numpy as np
 
+from aslkit.prepare.series import select_pairs
+
 PLDS_S = (0.5, 1.0, 1.8)
 LABEL_S = 1.8
 CBF, ATT_S = 60.0, 0.9
@@ -85,3 +87,8 @@ def write_m0(image, voxels, sidecar=None, affine=AFFINE, name="sub-01_m0scan"):
     fields = {"IntendedFor": f"bids::sub-01/perf/{image.name}", "RepetitionTimePreparation": 8.0}
     path.with_name(f"{name}.json").write_text(json.dumps({**fields, **(sidecar or {})}))
     return path
+
+
+def select_repeats(run, indices):
+    """Return the run with the given repeats (counted from 0) of every timing only."""
+    return select_pairs(run, lambda pairs: [pairs[n] for n in indices])

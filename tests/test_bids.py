@@ -14,6 +14,7 @@ from scans import (
     SIDECAR,
     head,
     save,
+    select_repeats,
     volumes,
     write_m0,
     write_scan,
@@ -24,7 +25,7 @@ from aslkit.bids.reader import read_run
 from aslkit.bids.run import timing_groups, timings
 from aslkit.core.errors import InputError
 from aslkit.prepare.noise import noise_from_repeats
-from aslkit.prepare.series import brain_mask, repeat_counts, select_repeats, series_from_runs
+from aslkit.prepare.series import brain_mask, repeat_counts, series_from_runs
 from aslkit.prepare.timing_table import timing_table
 
 SEPARATE = {"M0Type": "Separate", "PostLabelingDelay": SIDECAR["PostLabelingDelay"][1:]}

@@ -5,14 +5,14 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from scans import CONTEXTS, PLDS_S, SHAPE, SIDECAR, head, volumes, write_scan
+from scans import CONTEXTS, PLDS_S, SHAPE, SIDECAR, head, select_repeats, volumes, write_scan
 
 from aslkit.bids.reader import read_run
 from aslkit.bids.run import timings
 from aslkit.cli.fit_ls import main
 from aslkit.prepare.outliers import remove_outliers, score_pairs
 from aslkit.prepare.pipeline import PreparationSettings, prepare_runs
-from aslkit.prepare.series import select_repeats, series_from_runs
+from aslkit.prepare.series import series_from_runs
 from aslkit.validate.in_vivo import validate_run
 
 CORRUPTED_VOLUME = 4  # label volume with an artefact: pair (4, 3), second delay

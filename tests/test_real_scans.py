@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scans import CONTEXTS, SHAPE, SIDECAR, volumes, write_scan
+from scans import CONTEXTS, SHAPE, SIDECAR, select_repeats, volumes, write_scan
 
 from aslkit.bids.reader import read_run
 from aslkit.config import load_config
@@ -14,7 +14,7 @@ from aslkit.core.acquisition import Acquisition, protocol
 from aslkit.core.errors import InputError
 from aslkit.core.series_and_maps import AslSeries
 from aslkit.predict.inference import fit_base
-from aslkit.prepare.series import select_repeats, series_from_runs
+from aslkit.prepare.series import series_from_runs
 from aslkit.train.experimental.real_scans import (
     RealScan,
     describe_scans,

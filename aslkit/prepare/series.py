@@ -94,11 +94,6 @@ def repeat_counts(run: AslRun) -> list[int]:
     return [len(pairs) for pairs in timing_groups(run).values()]
 
 
-def select_repeats(run: AslRun, indices: Sequence[int]) -> AslRun:
-    """Return the run with the given repeats (counted from 0) of every timing only."""
-    return select_pairs(run, lambda pairs: [pairs[n] for n in indices])
-
-
 def select_pairs(run: AslRun, choose: Callable[[Sequence[Pair]], Sequence[Pair]]) -> AslRun:
     """Return the run with the pairs that `choose` returns for the pairs of each timing."""
     groups = timing_groups(run).values()
